@@ -1,1 +1,17 @@
-//! placeholder
+//! The brain of one host: joins it to a fleet, keeps what it must know in step with the
+//! coordinator and on disk, and tells the shard, the interface and DNS what holds. It does no IO:
+//! the program hands it what happened and carries out what it asks (`Output`).
+
+#![forbid(unsafe_code)]
+
+mod agent;
+mod event;
+mod names;
+mod output;
+
+pub use agent::{Agent, AgentConfig, LoadError, ResolvedPeer, StoredFiles};
+pub use event::{ChannelError, ChannelErrorKind, ChannelEvent, EnrolError};
+pub use names::{NameEntry, NameKind, Names};
+pub use output::{
+    ChannelIdentity, InterfaceConfig, NoticeLevel, Output, PersistId, Reply, RequestId, StateFile,
+};

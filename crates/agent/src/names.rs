@@ -1,0 +1,127 @@
+//! What DNS answers: a snapshot of every name that the map has, replaced whole. Case, wire format
+//! and sockets are the DNS server's.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use model::address::{HostAddresses, OverlayPrefixes};
+use model::name::Name;
+use model::record::HostRecord;
+use model::rule::{Protocol, Service};
+
+use crate::map::Map;
+
+/// A snapshot of every name of the overlay that this host knows. Empty when it is no member.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Names {
+    suffix: String,
+    overlay: Option<OverlayPrefixes>,
+    entries: BTreeMap<Name, NameEntry>,
+    reverse: BTreeMap<IpAddr, Name>,
+}
+
+/// What one name stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameEntry {
+    /// Host or service.
+    pub kind: NameKind,
+    /// Overlay addresses, ascending; none when a service has no endpoint that this host knows.
+    pub addresses: Vec<HostAddresses>,
+}
+
+/// Host or service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameKind {
+    /// A host.
+    Host,
+    /// A service at its endpoints.
+    Service {
+        /// Where the endpoints listen.
+        port: u16,
+        /// What they speak.
+        protocol: Protocol,
+    },
+}
+
+impl NameEntry {
+    /// Returns the IPv4 addresses, for an A record.
+    pub fn v4(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
+        self.addresses.iter().map(|addresses| addresses.v4)
+    }
+
+    /// Returns the IPv6 addresses, for an AAAA record.
+    pub fn v6(&self) -> impl Iterator<Item = Ipv6Addr> + '_ {
+        self.addresses.iter().map(|addresses| addresses.v6)
+    }
+}
+
+impl Names {
+    /// Returns what follows every name, without dots at the ends; empty when this is no member.
+    pub fn suffix(&self) -> &str {
+        &self.suffix
+    }
+
+    /// Returns the prefixes whose reverse zones this snapshot answers for.
+    pub fn overlay(&self) -> Option<OverlayPrefixes> {
+        self.overlay
+    }
+
+    /// Looks up a single lower-case label, without the suffix.
+    pub fn lookup(&self, name: &str) -> Option<&NameEntry> {
+        self.entries.get(&name.parse::<Name>().ok()?)
+    }
+
+    /// Returns the host that has an overlay address.
+    pub fn reverse(&self, address: IpAddr) -> Option<&Name> {
+        self.reverse.get(&address)
+    }
+
+    /// Returns every name with what it stands for, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Name, &NameEntry)> {
+        self.entries.iter()
+    }
+
+    /// Returns whether there is no name at all.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Makes the snapshot of a map: services first, so that on a clash the host's name stays what
+    /// its record says.
+    pub(crate) fn of(map: &Map) -> Self {
+        let mut names = Self {
+            suffix: map.statement().dns_suffix.clone(),
+            overlay: Some(map.statement().overlay),
+            ..Self::default()
+        };
+        for service in &map.bundle().services {
+            names.entries.insert(service.name.clone(), service_entry(service, map));
+        }
+        for host in map.hosts() {
+            names.add_host(host);
+        }
+        names
+    }
+
+    fn add_host(&mut self, host: &HostRecord) {
+        self.entries.insert(
+            host.name.clone(),
+            NameEntry { kind: NameKind::Host, addresses: vec![host.addresses] },
+        );
+        self.reverse.insert(host.addresses.v4.into(), host.name.clone());
+        self.reverse.insert(host.addresses.v6.into(), host.name.clone());
+    }
+}
+
+fn service_entry(service: &Service, map: &Map) -> NameEntry {
+    let mut addresses: Vec<HostAddresses> = map
+        .hosts()
+        .filter(|host| service.endpoints.iter().any(|endpoint| endpoint.matches(host, &[])))
+        .map(|host| host.addresses)
+        .collect();
+    addresses.sort_unstable();
+    NameEntry {
+        kind: NameKind::Service { port: service.port, protocol: service.protocol },
+        addresses,
+    }
+}
