@@ -1,1 +1,20 @@
-//! placeholder
+//! Policy: what operators write (`document`), checked and bound to the fleet's hosts (`resolve`),
+//! tested by itself (`bundle_tests`), compiled for one host (`table`) and explained (`explain`).
+//! Decisions are made here and nowhere else; `reference` is the plain reading of the rules that
+//! the compiled table has to agree with. No IO, no clock; no allocation in [`Table::decide`].
+
+#![forbid(unsafe_code)]
+
+pub mod reference;
+
+mod explain;
+mod first_policy;
+mod table;
+
+pub use explain::{Explained, explain};
+pub use first_policy::{first_policy, first_policy_files};
+pub use reference::Decision;
+pub use table::{RuleIndex, RuleInfo, Table, Verdict};
+
+/// One file of a bundle's directory: its path there and its text.
+pub use model::admin::PolicyFile as SourceFile;

@@ -1,0 +1,199 @@
+//! Sets of peers as bits: made once per distinct list of selectors, shared by all rules that
+//! mean the same peers.
+
+use std::collections::BTreeMap;
+
+use model::ids::HostId;
+use model::map::PeerIndex;
+use model::name::{Label, Name};
+use model::record::HostRecord;
+use model::rule::{Selector, Service};
+
+use crate::reference::Effect;
+
+/// Names a set in [`PeerSets`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SetId(u32);
+
+/// All sets of one table, each of the same number of words, one after the other.
+#[derive(Debug, Default)]
+pub(super) struct PeerSets {
+    words_per_set: usize,
+    words: Box<[u64]>,
+}
+
+impl PeerSets {
+    /// Returns whether the set holds the peer; a peer unknown at compile time is in no set.
+    pub(super) fn contains(&self, set: SetId, peer: PeerIndex) -> bool {
+        let peer = peer.0 as usize;
+        let word = peer / 64;
+        word < self.words_per_set
+            && self.words[set.0 as usize * self.words_per_set + word] >> (peer % 64) & 1 == 1
+    }
+
+    /// Returns the bits of a set.
+    pub(super) fn words(&self, set: SetId) -> &[u64] {
+        let start = set.0 as usize * self.words_per_set;
+        &self.words[start..start + self.words_per_set]
+    }
+
+    /// Returns an upper bound of the indices in all sets.
+    pub(super) fn peer_bound(&self) -> usize {
+        self.words_per_set * 64
+    }
+}
+
+/// Makes the sets of one table.
+pub(super) struct SetBuilder<'b> {
+    services: BTreeMap<&'b Name, Vec<&'b Service>>,
+    everyone: Vec<u64>,
+    by_host: BTreeMap<HostId, PeerIndex>,
+    by_name: BTreeMap<&'b Name, PeerIndex>,
+    by_label: BTreeMap<Label, Vec<u64>>,
+    known_lists: BTreeMap<(Effect, &'b [Selector]), Option<SetId>>,
+    known_sets: BTreeMap<Vec<u64>, SetId>,
+}
+
+impl<'b> SetBuilder<'b> {
+    /// Indexes the peers by id, name and label.
+    pub(super) fn new(peers: &[(PeerIndex, &'b HostRecord)], services: &'b [Service]) -> Self {
+        let peer_bound = peers
+            .iter()
+            .map(|(index, _)| index.0 as usize + 1)
+            .max()
+            .unwrap_or(0);
+        let empty = vec![0; peer_bound.div_ceil(64)];
+        let mut builder = Self {
+            services: BTreeMap::new(),
+            everyone: empty.clone(),
+            by_host: BTreeMap::new(),
+            by_name: BTreeMap::new(),
+            by_label: BTreeMap::new(),
+            known_lists: BTreeMap::new(),
+            known_sets: BTreeMap::new(),
+        };
+        for service in services {
+            builder
+                .services
+                .entry(&service.name)
+                .or_default()
+                .push(service);
+        }
+        for (index, record) in peers {
+            set_bit(&mut builder.everyone, *index);
+            builder.by_host.insert(record.host, *index);
+            builder.by_name.insert(&record.name, *index);
+            for (key, value) in &record.labels {
+                let label = Label {
+                    key: key.clone(),
+                    value: value.clone(),
+                };
+                set_bit(
+                    builder
+                        .by_label
+                        .entry(label)
+                        .or_insert_with(|| empty.clone()),
+                    *index,
+                );
+            }
+        }
+        builder
+    }
+
+    /// Returns the services of a name.
+    pub(super) fn services_named(&self, name: &Name) -> &[&'b Service] {
+        self.services.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns the set of the peers that any of the selectors selects, `None` when there are none.
+    pub(super) fn set_of(&mut self, selectors: &'b [Selector], effect: Effect) -> Option<SetId> {
+        if let Some(known) = self.known_lists.get(&(effect, selectors)) {
+            return *known;
+        }
+        let mut bits = vec![0; self.everyone.len()];
+        for selector in selectors {
+            self.add(selector, effect, &mut bits);
+        }
+        let set = self.share(bits);
+        self.known_lists.insert((effect, selectors), set);
+        set
+    }
+
+    /// Returns the set of all peers, `None` when there are none.
+    pub(super) fn everyone(&mut self) -> Option<SetId> {
+        self.share(self.everyone.clone())
+    }
+
+    /// Lays the sets out for lookups.
+    pub(super) fn finish(self) -> PeerSets {
+        let words_per_set = self.everyone.len();
+        let mut words = vec![0; self.known_sets.len() * words_per_set];
+        for (bits, set) in &self.known_sets {
+            let start = set.0 as usize * words_per_set;
+            words[start..start + words_per_set].copy_from_slice(bits);
+        }
+        PeerSets {
+            words_per_set,
+            words: words.into(),
+        }
+    }
+
+    fn add(&self, selector: &Selector, effect: Effect, bits: &mut [u64]) {
+        match selector {
+            Selector::Any => unite(bits, &self.everyone),
+            Selector::Host { name, id } => {
+                let peer = match id {
+                    Some(id) => self.by_host.get(id),
+                    None => self.by_name.get(name),
+                };
+                if let Some(peer) = peer {
+                    set_bit(bits, *peer);
+                }
+            }
+            Selector::Labels(labels) => {
+                let mut matching = self.everyone.clone();
+                for label in labels {
+                    match self.by_label.get(label) {
+                        Some(having) => intersect(&mut matching, having),
+                        None => return,
+                    }
+                }
+                unite(bits, &matching);
+            }
+            Selector::Service(name) => match self.services_named(name) {
+                [] if effect == Effect::Deny => unite(bits, &self.everyone),
+                services => {
+                    let endpoints = services.iter().flat_map(|service| &service.endpoints);
+                    // An endpoint that is a service matches nothing, as in `Selector::matches`.
+                    for endpoint in endpoints.filter(|it| !matches!(it, Selector::Service(_))) {
+                        self.add(endpoint, effect, bits);
+                    }
+                }
+            },
+        }
+    }
+
+    fn share(&mut self, bits: Vec<u64>) -> Option<SetId> {
+        if bits.iter().all(|word| *word == 0) {
+            return None;
+        }
+        let next = SetId(u32::try_from(self.known_sets.len()).expect("bounded by Limits::RULES"));
+        Some(*self.known_sets.entry(bits).or_insert(next))
+    }
+}
+
+fn set_bit(bits: &mut [u64], peer: PeerIndex) {
+    bits[peer.0 as usize / 64] |= 1 << (peer.0 % 64);
+}
+
+fn unite(bits: &mut [u64], more: &[u64]) {
+    bits.iter_mut()
+        .zip(more)
+        .for_each(|(word, more)| *word |= more);
+}
+
+fn intersect(bits: &mut [u64], other: &[u64]) {
+    bits.iter_mut()
+        .zip(other)
+        .for_each(|(word, other)| *word &= other);
+}
