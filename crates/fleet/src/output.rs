@@ -1,0 +1,120 @@
+//! What a fleet wants done: commits, answers, messages to hosts, closed sessions, notices.
+
+use model::admin::{
+    AdminView, AppliedPolicy, CoordinatorStatus, CreatedAdmin, CreatedToken, DiagnosticView,
+    HostView, PolicyContent, PolicyVersionView, Rollout, TokenView, WhyReport,
+};
+use model::control::{Enrolled, Refusal, RefusalCode, ToHost};
+use model::store::Transaction;
+use thiserror::Error;
+
+/// Names a request of a joining host or an operator; chosen by the program, unique while unanswered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// Names one `Sync` stream; chosen by the program, never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// Names one commit; chosen by the fleet, rising.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CommitId(pub u64);
+
+/// Something that the program carries out. Order matters within `Commit`s and within the `Send`s and
+/// `Close` of one session, and nowhere else.
+#[derive(Debug)]
+pub enum Output {
+    /// Carry out the transaction in the store, then call `Fleet::handle_commit`. Several may be
+    /// under way at once; nothing that follows from one is said before it is durable.
+    Commit {
+        /// Comes back with the outcome.
+        id: CommitId,
+        /// Passes `Transaction::check`.
+        transaction: Transaction,
+    },
+    /// The answer to a request, exactly one for each.
+    Reply {
+        /// The request.
+        request: RequestId,
+        /// The answer, or why not.
+        result: Result<Reply, Rejection>,
+    },
+    /// A message to a host.
+    Send {
+        /// Its stream.
+        session: SessionId,
+        /// The message.
+        message: ToHost,
+    },
+    /// Deliver what was sent, then close the stream. The fleet has forgotten it already.
+    Close {
+        /// The stream.
+        session: SessionId,
+    },
+    /// Something that an operator should find in the log.
+    Notice(String),
+}
+
+/// The answer to a request that was carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant)] // one at a time, moved once
+pub enum Reply {
+    /// To an `EnrolRequest`.
+    Enrolled(Enrolled),
+    /// To `Status`.
+    Status(CoordinatorStatus),
+    /// To `ListHosts`.
+    Hosts(Vec<HostView>),
+    /// To `ShowHost`, `SetLabels`.
+    Host(HostView),
+    /// To `RemoveHost`: as it was.
+    HostRemoved(HostView),
+    /// To `CreateToken`.
+    TokenCreated(CreatedToken),
+    /// To `ListTokens`.
+    Tokens(Vec<TokenView>),
+    /// To `RevokeToken`.
+    Token(TokenView),
+    /// To `ApplyPolicy`, `RollbackPolicy`.
+    PolicyApplied(AppliedPolicy),
+    /// To `ListPolicyVersions`, the newest first.
+    PolicyVersions(Vec<PolicyVersionView>),
+    /// To `ShowPolicy`.
+    Policy(PolicyContent),
+    /// To `ShowRollout`.
+    Rollout(Rollout),
+    /// To `Why`.
+    Why(WhyReport),
+    /// To `CreateAdmin`.
+    AdminCreated(CreatedAdmin),
+    /// To `ListAdmins`.
+    Admins(Vec<AdminView>),
+    /// To `RevokeAdmin`: as it was.
+    AdminRevoked(AdminView),
+}
+
+/// Why a request was not carried out; nothing of it happened.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{refusal}")]
+pub struct Rejection {
+    /// The code and the text.
+    pub refusal: Refusal,
+    /// The lines of a policy that are wrong, where that is the reason.
+    pub diagnostics: Vec<DiagnosticView>,
+}
+
+impl From<Refusal> for Rejection {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            refusal,
+            diagnostics: Vec::new(),
+        }
+    }
+}
+
+impl Rejection {
+    /// Makes a rejection without diagnostics.
+    pub fn new(code: RefusalCode, message: impl Into<String>) -> Self {
+        Refusal::new(code, message).into()
+    }
+}
