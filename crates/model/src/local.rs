@@ -1,0 +1,200 @@
+//! The local API of `meshd` as JSON over its Unix socket: what `meshctl` asks on the host itself.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::admin::Decision;
+use crate::ids::{HostId, PolicyVersion, Revision};
+use crate::name::{Labels, Name};
+
+/// `GET /v1/status`. Everybody on the host may ask; `detail` is for root and group `mesh`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostStatus {
+    /// Of `meshd`.
+    pub version: String,
+    /// What the daemon is doing.
+    pub state: HostState,
+    /// The rest, for those who may see it.
+    pub detail: Option<HostDetail>,
+}
+
+/// What a daemon is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HostState {
+    /// Ready, waits for `meshctl join`.
+    Unenrolled,
+    /// A join is under way.
+    Joining,
+    /// Member of a fleet, in touch with a coordinator.
+    Online,
+    /// Member of a fleet, works from what it knows; no coordinator can be reached.
+    Autonomous,
+    /// It was removed from its fleet.
+    Removed,
+}
+
+/// More about a member of a fleet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostDetail {
+    /// The host's name.
+    pub name: Name,
+    /// The host's id.
+    pub id: HostId,
+    /// The fleet's name.
+    pub fleet: Name,
+    /// What follows names in DNS.
+    pub dns_suffix: String,
+    /// The overlay's interface.
+    pub interface: String,
+    /// The host's overlay addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Its labels.
+    pub labels: Labels,
+    /// Its WireGuard port.
+    pub listen_port: u16,
+    /// The coordinators that it knows.
+    pub coordinators: Vec<String>,
+    /// Why no coordinator can be reached, when none can.
+    pub coordinator_error: Option<String>,
+    /// What the host knows.
+    pub revision: Option<Revision>,
+    /// The policy in force.
+    pub policy: Option<PolicyVersion>,
+    /// Peers that it knows.
+    pub peers: usize,
+    /// Unix seconds when the host's certificate expires.
+    pub certificate_expires_secs: Option<u64>,
+    /// What an operator should look at.
+    pub alarms: Vec<String>,
+    /// Packets dropped since the start, by reason; only reasons that occurred.
+    pub drops: Vec<DropCount>,
+}
+
+/// Packets dropped for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropCount {
+    /// The reason, as in the metrics.
+    pub reason: String,
+    /// Packets since the start.
+    pub packets: u64,
+}
+
+/// `POST /v1/join`
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JoinRequest {
+    /// As `meshctl tokens create` showed it.
+    pub token: String,
+    /// The name to take; `None`: the machine's host name.
+    #[serde(default)]
+    pub name: Option<String>,
+}
+
+impl std::fmt::Debug for JoinRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JoinRequest")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The answer, once the host is a member and its first map is in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joined {
+    /// The name it has.
+    pub name: Name,
+    /// The fleet's name.
+    pub fleet: Name,
+    /// The host's overlay addresses.
+    pub addresses: Vec<IpAddr>,
+    /// What follows names in DNS.
+    pub dns_suffix: String,
+    /// What is still missing, for people: the first map has not arrived yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// `POST /v1/leave`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    /// The coordinator knows; else the host has to be removed there.
+    pub coordinator_told: bool,
+}
+
+/// One row of `GET /v1/peers`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerView {
+    /// The peer's name.
+    pub name: Name,
+    /// Its id.
+    pub id: HostId,
+    /// Its overlay addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Its labels.
+    pub labels: Labels,
+    /// Where its packets go now.
+    pub endpoint: Option<SocketAddr>,
+    /// Where it may be reached.
+    pub candidates: Vec<SocketAddr>,
+    /// Seconds since the last handshake; `None`: never.
+    pub last_handshake_secs: Option<u64>,
+    /// Bytes of overlay packets received from it.
+    pub received_bytes: u64,
+    /// Bytes of overlay packets sent to it.
+    pub sent_bytes: u64,
+}
+
+/// `POST /v1/ping`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PingRequest {
+    /// A host's name.
+    pub host: String,
+    /// How long to wait for the answer, in milliseconds; at most a minute.
+    pub timeout_millis: u64,
+}
+
+/// The answer, of one echo through the tunnel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PingReply {
+    /// The peer's name.
+    pub name: Name,
+    /// The overlay address that was asked.
+    pub address: IpAddr,
+    /// Round trip in microseconds; `None`: no answer in time.
+    pub round_trip_micros: Option<u64>,
+    /// Where its packets go now.
+    pub endpoint: Option<SocketAddr>,
+    /// Why there is no answer, as far as this host can tell.
+    pub note: Option<String>,
+}
+
+/// `POST /v1/why`: how this host decides a flow of its own, in either direction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LocalWhyRequest {
+    /// A host or a service; one of `from` and `to` is this host.
+    pub from: String,
+    /// A host or a service.
+    pub to: String,
+    /// `tcp udp icmp`
+    pub protocol: String,
+    /// Destination port; `None` for ICMP, and for a service: its own.
+    #[serde(default)]
+    pub port: Option<u16>,
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalWhyReport {
+    /// Who opens the flow.
+    pub from: Name,
+    /// Who is reached.
+    pub to: Name,
+    /// Destination port, 0 for ICMP.
+    pub port: u16,
+    /// By what is in force here.
+    pub decision: Decision,
+}

@@ -1,0 +1,227 @@
+//! Names that people give: of hosts and services, label keys and values, rules.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// A text that is not a valid name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a valid {kind}: {why}")]
+pub struct InvalidName {
+    kind: &'static str,
+    text: String,
+    why: &'static str,
+}
+
+/// Names that mean something else wherever a host or service could stand.
+pub const RESERVED_NAMES: [&str; 4] = ["any", "localhost", "mesh", "self"];
+
+macro_rules! text_name {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $check:path) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(into = "String", try_from = "String")]
+        pub struct $name(Box<str>);
+
+        impl $name {
+            /// Returns the text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", &self.0)
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> String {
+                name.0.into()
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidName;
+
+            fn try_from(text: String) -> Result<Self, InvalidName> {
+                text.parse()
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidName;
+
+            fn from_str(text: &str) -> Result<Self, InvalidName> {
+                match $check(text) {
+                    Ok(()) => Ok(Self(text.into())),
+                    Err(why) => Err(InvalidName {
+                        kind: $kind,
+                        text: text.chars().take(80).collect(),
+                        why,
+                    }),
+                }
+            }
+        }
+    };
+}
+
+text_name!(
+    /// The name of a host or a service: one DNS label, lower case (RFC 1123 2.1).
+    /// Hosts and services share one name space.
+    Name, "name", check_dns_label
+);
+text_name!(
+    /// The key of a label, such as `role`.
+    LabelKey, "label key", check_label_key
+);
+text_name!(
+    /// The value of a label, such as `edge`.
+    LabelValue, "label value", check_label_value
+);
+text_name!(
+    /// The id of a rule, as its operator wrote it, such as `ops-ssh`.
+    RuleId, "rule id", check_rule_id
+);
+
+fn check_dns_label(text: &str) -> Result<(), &'static str> {
+    if text.is_empty() {
+        return Err("it is empty");
+    }
+    if text.len() > 63 {
+        return Err("it is longer than 63 characters");
+    }
+    if !text
+        .bytes()
+        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    {
+        return Err("only a-z, 0-9 and - may stand in it");
+    }
+    if text.starts_with('-') || text.ends_with('-') {
+        return Err("it may not begin or end with -");
+    }
+    if RESERVED_NAMES.contains(&text) {
+        return Err("this word is reserved");
+    }
+    Ok(())
+}
+
+fn check_label_key(text: &str) -> Result<(), &'static str> {
+    check_word(text, b"-_./")
+}
+
+fn check_label_value(text: &str) -> Result<(), &'static str> {
+    check_word(text, b"-_.")
+}
+
+fn check_rule_id(text: &str) -> Result<(), &'static str> {
+    check_word(text, b"-_.")
+}
+
+fn check_word(text: &str, punctuation: &[u8]) -> Result<(), &'static str> {
+    if text.is_empty() {
+        return Err("it is empty");
+    }
+    if text.len() > 63 {
+        return Err("it is longer than 63 characters");
+    }
+    if !text
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || punctuation.contains(&b))
+    {
+        return Err("only letters, digits and - _ . may stand in it (in keys also /)");
+    }
+    Ok(())
+}
+
+/// One `key=value` of a host, set by an operator or a join token, never by the host itself.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Label {
+    /// Left of the `=`.
+    pub key: LabelKey,
+    /// Right of the `=`.
+    pub value: LabelValue,
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.key, self.value)
+    }
+}
+
+impl FromStr for Label {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let (key, value) = text.split_once('=').ok_or_else(|| InvalidName {
+            kind: "label",
+            text: text.chars().take(80).collect(),
+            why: "expected key=value",
+        })?;
+        Ok(Self {
+            key: key.parse()?,
+            value: value.parse()?,
+        })
+    }
+}
+
+/// The labels of one host, in the order of their keys, each key once.
+pub type Labels = std::collections::BTreeMap<LabelKey, LabelValue>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_dns_labels() {
+        for good in ["a", "vm-17", "0", &"x".repeat(63)] {
+            assert!(good.parse::<Name>().is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "-a",
+            "a-",
+            "A",
+            "a.b",
+            "ä",
+            "a_b",
+            "any",
+            &"x".repeat(64),
+        ] {
+            assert!(bad.parse::<Name>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_error_names_the_text_and_the_reason() {
+        let error = "Web_1".parse::<Name>().unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "\"Web_1\" is not a valid name: only a-z, 0-9 and - may stand in it"
+        );
+    }
+
+    #[test]
+    fn labels_split_at_the_first_equals_sign() {
+        assert_eq!(
+            "role=edge".parse::<Label>().unwrap().to_string(),
+            "role=edge"
+        );
+        assert!("role".parse::<Label>().is_err());
+        assert!("role=a=b".parse::<Label>().is_err());
+    }
+}
