@@ -1,1 +1,12 @@
-//! placeholder
+//! The IO that more than one program needs: start and stop, settings, logs, TLS, the control
+//! channel, local sockets. It knows the messages of `model`, and no brain.
+
+pub mod api_client;
+pub mod clock;
+pub mod config;
+pub mod control;
+pub mod linux;
+pub mod local_socket;
+pub mod logs;
+pub mod process;
+pub mod tls;

@@ -1,0 +1,185 @@
+//! HTTP over a Unix socket on which any local user may knock: who knocks is known, and what they
+//! may do is decided per request.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{UnixListener, UnixStream};
+use tower::ServiceExt;
+
+use crate::linux::peer_groups::peer_groups;
+
+/// Members of this group may do what root may do on the local sockets.
+pub const ADMIN_GROUP: &str = "mesh";
+
+/// Who is at the other end of a local socket, as it was when they connected. It is in the
+/// extensions of each request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalPeer {
+    /// The user.
+    pub uid: u32,
+    /// Primary and supplementary groups.
+    pub groups: Vec<u32>,
+    /// The user is root, the daemon's own user, or in group `mesh`.
+    pub trusted: bool,
+}
+
+/// A Unix socket that could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// Another process answers there.
+    #[error("{0} is in use by another process: is this daemon running already? (another --socket lets two run side by side)")]
+    InUse(PathBuf),
+    /// The kernel refused.
+    #[error("cannot open the socket {path}: {source}")]
+    Io {
+        /// Which socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A bound local socket; its file goes when it is dropped.
+#[derive(Debug)]
+pub struct LocalSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    admin_group: Option<u32>,
+}
+
+impl LocalSocket {
+    /// Binds the socket for every local user, in place of one that a dead process left.
+    ///
+    /// # Errors
+    /// Another process answers there, or the kernel refuses.
+    pub fn bind(path: &Path) -> Result<Self, SocketError> {
+        let io_error = |source| SocketError::Io { path: path.to_owned(), source };
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory).map_err(io_error)?;
+        }
+        if path.exists() {
+            if std::os::unix::net::UnixStream::connect(path).is_ok() {
+                return Err(SocketError::InUse(path.to_owned()));
+            }
+            fs::remove_file(path).map_err(io_error)?;
+        }
+        let listener = UnixListener::bind(path).map_err(io_error)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o666)).map_err(io_error)?;
+        Ok(Self { listener, path: path.to_owned(), admin_group: group_id(ADMIN_GROUP) })
+    }
+
+    /// Answers requests until the future is dropped.
+    pub async fn serve(&self, router: Router) {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => self.serve_connection(stream, router.clone()),
+                Err(error) => {
+                    tracing::warn!(%error, socket = %self.path.display(), "cannot accept a connection");
+                    // Out of descriptors: wait for others to close theirs.
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    fn serve_connection(&self, stream: UnixStream, router: Router) {
+        let peer = match self.identify(&stream) {
+            Ok(peer) => peer,
+            Err(error) => {
+                tracing::warn!(%error, "cannot tell who connected to the local socket");
+                return;
+            }
+        };
+        let service = router.map_request(move |mut request: hyper::Request<_>| {
+            request.extensions_mut().insert(peer.clone());
+            request
+        });
+        tokio::spawn(async move {
+            let served = auto::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
+                .await;
+            if let Err(error) = served {
+                tracing::debug!(error = %error, "a local connection ended early");
+            }
+        });
+    }
+
+    fn identify(&self, stream: &UnixStream) -> io::Result<LocalPeer> {
+        let credentials = stream.peer_cred()?;
+        let mut groups = peer_groups(stream)?;
+        groups.push(credentials.gid());
+        let own = rustix::process::geteuid().as_raw();
+        let trusted = credentials.uid() == 0
+            || credentials.uid() == own
+            || self.admin_group.is_some_and(|admin| groups.contains(&admin));
+        Ok(LocalPeer { uid: credentials.uid(), groups, trusted })
+    }
+}
+
+impl Drop for LocalSocket {
+    fn drop(&mut self) {
+        // Best effort: a left-over file is replaced at the next start.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Looks a group up in /etc/group.
+fn group_id(name: &str) -> Option<u32> {
+    let text = fs::read_to_string("/etc/group").ok()?;
+    text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next()? == name).then(|| fields.nth(1)?.parse().ok())?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_second_daemon_is_told_of_the_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.sock");
+        let first = LocalSocket::bind(&path).unwrap();
+        assert!(matches!(LocalSocket::bind(&path), Err(SocketError::InUse(_))));
+        drop(first);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_a_dead_process_left_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        LocalSocket::bind(&path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn requests_carry_who_asks() {
+        use axum::Extension;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.sock");
+        let socket = LocalSocket::bind(&path).unwrap();
+        let router = Router::new().route(
+            "/",
+            axum::routing::get(|Extension(peer): Extension<LocalPeer>| async move {
+                axum::Json(serde_json::json!({ "uid": peer.uid, "trusted": peer.trusted }))
+            }),
+        );
+        let client = crate::api_client::ApiClient::unix(&path);
+        let answer: serde_json::Value = tokio::select! {
+            answer = client.get("/") => answer.unwrap(),
+            () = socket.serve(router) => unreachable!("serves until dropped"),
+        };
+        assert_eq!(answer["uid"], rustix::process::getuid().as_raw());
+        assert_eq!(answer["trusted"], true);
+    }
+}

@@ -1,0 +1,43 @@
+//! Logs on standard error: text for people, JSON for machines. systemd keeps them.
+
+use std::io::{self, IsTerminal};
+
+use serde::Deserialize;
+use tracing_subscriber::EnvFilter;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One line a message.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Starts logging for this process. `level` is `error`, `warn`, `info`, `debug`, `trace`, or a
+/// filter such as `info,meshd::dns=debug`.
+///
+/// # Errors
+/// The filter cannot be understood.
+pub fn start(format: LogFormat, level: &str) -> Result<(), String> {
+    let filter = EnvFilter::try_new(level)
+        .map_err(|error| format!("log level {level:?} is not understood: {error}; try info"))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_target(false)
+        .with_ansi(io::stderr().is_terminal());
+    match format {
+        LogFormat::Text if under_journal() => builder.without_time().init(),
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+    Ok(())
+}
+
+/// The journal stamps lines itself.
+fn under_journal() -> bool {
+    std::env::var_os("JOURNAL_STREAM").is_some()
+}

@@ -1,0 +1,62 @@
+//! Starting and stopping a daemon: signals, readiness, exit codes.
+
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Exit codes of the daemons and of `meshctl`.
+pub mod exit {
+    /// Done.
+    pub const DONE: u8 = 0;
+    /// Failed.
+    pub const FAILED: u8 = 1;
+    /// Not understood.
+    pub const USAGE: u8 = 2;
+    /// The daemon or coordinator is not reachable.
+    pub const UNREACHABLE: u8 = 3;
+    /// The caller may not do this.
+    pub const DENIED: u8 = 4;
+    /// Checked and found wanting.
+    pub const WANTING: u8 = 5;
+}
+
+/// Waits for SIGTERM or SIGINT and returns its name.
+///
+/// # Errors
+/// The signal handlers cannot be set.
+pub async fn termination() -> std::io::Result<&'static str> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => Ok("SIGTERM"),
+        _ = interrupt.recv() => Ok("SIGINT"),
+    }
+}
+
+/// Tells systemd that the daemon is ready, where systemd asked to be told.
+pub fn notify_ready(status: &str) {
+    notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(status)]);
+}
+
+/// Tells systemd that the daemon is stopping.
+pub fn notify_stopping() {
+    notify(&[sd_notify::NotifyState::Stopping]);
+}
+
+fn notify(state: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::debug!(%error, "systemd could not be told");
+    }
+}
+
+/// Turns the outcome of a program into its exit code, telling standard error what failed.
+#[expect(clippy::print_stderr, reason = "the last word of a program, logs may not be up")]
+pub fn finish(program: &str, outcome: Result<(), String>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::from(exit::DONE),
+        Err(message) => {
+            eprintln!("{program}: {message}");
+            ExitCode::from(exit::FAILED)
+        }
+    }
+}
