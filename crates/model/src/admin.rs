@@ -368,7 +368,9 @@ pub struct CreatedAdmin {
 
 impl std::fmt::Debug for CreatedAdmin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CreatedAdmin").field("view", &self.view).finish_non_exhaustive()
+        f.debug_struct("CreatedAdmin")
+            .field("view", &self.view)
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,0 +1,235 @@
+//! What a host keeps on its disk: its identity, the last map, and the marks that never go back.
+//!
+//! The bytes are protobuf with a format number first. Whoever writes them to a file does so
+//! atomically; whoever reads a map verifies its signatures again.
+
+use prost::Message;
+use zeroize::Zeroize;
+
+use super::{WireError, decode_message, field, generated};
+use crate::ids::{Digest, HostId, PolicyVersion, Revision};
+use crate::key::{Secret, SecretBytes};
+use crate::limits::Limits;
+use crate::map::MapDelta;
+use crate::name::Name;
+use crate::record::Signed;
+use crate::time::UnixTime;
+
+/// The format of all three files; another one is refused.
+pub const FORMAT: u32 = 1;
+
+/// A host's keys and what it is member of. Made on the host, never leaves it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredIdentity {
+    /// X25519.
+    pub wireguard_private_key: Secret,
+    /// Ed25519 seed.
+    pub tls_private_key: Secret,
+    /// `None`: not enrolled.
+    pub membership: Option<Membership>,
+    /// Where coordinators are, `host:port`.
+    pub coordinators: Vec<String>,
+}
+
+/// What a host is member of, and as whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Membership {
+    /// The host's id.
+    pub host: HostId,
+    /// Its name when this was written; its record has the current one.
+    pub name: Name,
+    /// SHA-256 of the root certificate that the token named.
+    pub root_pin: Digest,
+    /// DER, leaf first.
+    pub certificate_chain: Vec<Vec<u8>>,
+}
+
+/// The last map that was applied, as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredMap {
+    /// A `TrustStatement`.
+    pub trust: Signed,
+    /// A whole map.
+    pub map: MapDelta,
+}
+
+/// The highest that was ever in force on the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct StoredHighWater {
+    /// Of the map.
+    pub revision: Revision,
+    /// Of the bundle head.
+    pub policy_epoch: u64,
+    /// Of the bundle head.
+    pub policy: PolicyVersion,
+    /// Of the trust statement.
+    pub trust_epoch: u64,
+    /// Of the trust statement.
+    pub trust_serial: u64,
+    /// No handshake of this host carries an earlier timestamp. Nanoseconds are kept.
+    pub handshake: UnixTime,
+    /// Starts of the daemon.
+    pub boot_counter: u64,
+}
+
+/// Encodes an identity.
+pub fn encode_identity(identity: &StoredIdentity) -> SecretBytes {
+    let mut message = generated::StoredIdentity {
+        format: FORMAT,
+        wireguard_private_key: identity.wireguard_private_key.expose().to_vec(),
+        tls_private_key: identity.tls_private_key.expose().to_vec(),
+        membership: identity.membership.clone().map(Into::into),
+        coordinators: identity.coordinators.clone(),
+    };
+    let bytes = SecretBytes::new(message.encode_to_vec());
+    wipe(&mut message);
+    bytes
+}
+
+/// Decodes an identity.
+///
+/// # Errors
+/// Names the field that is missing, malformed or out of bounds; never a secret.
+pub fn decode_identity(bytes: &[u8]) -> Result<StoredIdentity, WireError> {
+    let mut message: generated::StoredIdentity =
+        decode_message("StoredIdentity", bytes, Limits::REPORT_BYTES)?;
+    let identity = identity_from(&message);
+    wipe(&mut message);
+    identity
+}
+
+fn wipe(message: &mut generated::StoredIdentity) {
+    message.wireguard_private_key.zeroize();
+    message.tls_private_key.zeroize();
+}
+
+fn identity_from(message: &generated::StoredIdentity) -> Result<StoredIdentity, WireError> {
+    check_format("StoredIdentity.format", message.format)?;
+    let secret = |field, bytes: &[u8]| field::array(field, bytes).map(Secret::from_bytes);
+    Ok(StoredIdentity {
+        wireguard_private_key: secret(
+            "StoredIdentity.wireguard_private_key",
+            &message.wireguard_private_key,
+        )?,
+        tls_private_key: secret("StoredIdentity.tls_private_key", &message.tls_private_key)?,
+        membership: message
+            .membership
+            .clone()
+            .map(TryInto::try_into)
+            .transpose()?,
+        coordinators: field::list(
+            "StoredIdentity.coordinators",
+            message.coordinators.clone(),
+            Limits::COORDINATOR_ADDRESSES,
+            |address| field::host_port("StoredIdentity.coordinators", address),
+        )?,
+    })
+}
+
+impl From<Membership> for generated::Membership {
+    fn from(membership: Membership) -> Self {
+        Self {
+            host: membership.host.as_bytes().to_vec(),
+            name: membership.name.into(),
+            root_pin: membership.root_pin.as_bytes().to_vec(),
+            certificate_chain: membership.certificate_chain,
+        }
+    }
+}
+
+impl TryFrom<generated::Membership> for Membership {
+    type Error = WireError;
+
+    fn try_from(message: generated::Membership) -> Result<Self, WireError> {
+        Ok(Self {
+            host: field::id("Membership.host", &message.host)?,
+            name: field::parsed("Membership.name", &message.name)?,
+            root_pin: field::id("Membership.root_pin", &message.root_pin)?,
+            certificate_chain: field::chain(
+                "Membership.certificate_chain",
+                message.certificate_chain,
+            )?,
+        })
+    }
+}
+
+/// Encodes a map.
+pub fn encode_map(stored: &StoredMap) -> Vec<u8> {
+    generated::StoredMap {
+        format: FORMAT,
+        trust: Some(stored.trust.clone().into()),
+        map: Some(stored.map.clone().into()),
+    }
+    .encode_to_vec()
+}
+
+/// Decodes a map.
+///
+/// # Errors
+/// Names the field that is missing, malformed or out of bounds.
+pub fn decode_map(bytes: &[u8]) -> Result<StoredMap, WireError> {
+    let bytes_max = Limits::CONTROL_MESSAGE_BYTES + Limits::SIGNED_PAYLOAD_BYTES;
+    let message: generated::StoredMap = decode_message("StoredMap", bytes, bytes_max)?;
+    check_format("StoredMap.format", message.format)?;
+    let map: MapDelta = field::required("StoredMap.map", message.map)?.try_into()?;
+    if map.base.is_some() {
+        return Err(WireError::new(
+            "StoredMap.map",
+            "it is a change, not a whole map",
+        ));
+    }
+    Ok(StoredMap {
+        trust: field::required("StoredMap.trust", message.trust)?.try_into()?,
+        map,
+    })
+}
+
+/// Encodes the marks that never go back.
+pub fn encode_high_water(marks: &StoredHighWater) -> Vec<u8> {
+    generated::StoredHighWater {
+        format: FORMAT,
+        revision: Some(marks.revision.into()),
+        policy_epoch: marks.policy_epoch,
+        policy_version: marks.policy.0,
+        trust_epoch: marks.trust_epoch,
+        trust_serial: marks.trust_serial,
+        handshake_unix_nanos: marks.handshake.as_nanos(),
+        boot_counter: marks.boot_counter,
+    }
+    .encode_to_vec()
+}
+
+/// Decodes the marks that never go back.
+///
+/// # Errors
+/// Names the field that is missing or malformed.
+pub fn decode_high_water(bytes: &[u8]) -> Result<StoredHighWater, WireError> {
+    let message: generated::StoredHighWater =
+        decode_message("StoredHighWater", bytes, Limits::REPORT_BYTES)?;
+    check_format("StoredHighWater.format", message.format)?;
+    Ok(StoredHighWater {
+        revision: field::required("StoredHighWater.revision", message.revision)?.into(),
+        policy_epoch: message.policy_epoch,
+        policy: PolicyVersion(message.policy_version),
+        trust_epoch: message.trust_epoch,
+        trust_serial: message.trust_serial,
+        handshake: UnixTime::from_duration(std::time::Duration::from_nanos(
+            message.handshake_unix_nanos,
+        )),
+        boot_counter: message.boot_counter,
+    })
+}
+
+fn check_format(field: &'static str, format: u32) -> Result<(), WireError> {
+    match format {
+        FORMAT => Ok(()),
+        0 => Err(WireError::new(
+            field,
+            "it is missing; the file is damaged or not ours",
+        )),
+        other => Err(WireError::new(
+            field,
+            format!("{other}, this version reads {FORMAT}; was this program downgraded?"),
+        )),
+    }
+}
