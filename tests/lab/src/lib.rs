@@ -1,1 +1,29 @@
-//! placeholder
+//! The real programs in network namespaces, for tests and for the demo.
+//!
+//! A [`Lab`] makes namespaces and removes them with certainty: after success, failure, a panic,
+//! Ctrl-C and its own `kill -9`. [`fleet`] starts the built programs in it. Needs root.
+
+#![allow(
+    clippy::print_stderr,
+    reason = "a lab that fails shows the logs of its programs to the person who ran it"
+)]
+
+mod error;
+pub mod fleet;
+mod guardian;
+mod lab;
+mod launch;
+mod namespace;
+mod network;
+mod process;
+mod programs;
+mod wait;
+
+pub use error::LabError;
+pub use lab::{Lab, kept_labs, remove_lab};
+pub use launch::{Launch, Ran};
+pub use namespace::Namespace;
+pub use network::{Attachment, Network, Subnets};
+pub use process::Process;
+pub use programs::Programs;
+pub use wait::{wait_for_exit, wait_until};

@@ -1,0 +1,83 @@
+//! A coordinator and hosts: the built programs, each in a namespace of its own.
+//!
+//! They are driven as operators drive them, by `meshctl`; what it prints is what tests look at.
+
+mod coordinator;
+mod host;
+
+use std::time::Duration;
+
+pub use coordinator::Coordinator;
+pub use host::Host;
+
+use crate::error::LabError;
+use crate::lab::Lab;
+use crate::network::Network;
+use crate::programs::Programs;
+
+/// How long a program may take until it says that it is ready, or until it has stopped.
+pub const PROGRAM_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a change may take until it is seen everywhere.
+pub const CHANGE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// A coordinator that runs, and the network that hosts are attached to.
+#[derive(Debug)]
+pub struct Fleet {
+    /// The control program and its operator.
+    pub coordinator: Coordinator,
+    /// The network between all of them, which carries tunnels and control.
+    pub underlay: Network,
+    programs: Programs,
+    lab: Lab,
+}
+
+impl Fleet {
+    /// Makes a network and starts a coordinator on it, for a new fleet of that name.
+    ///
+    /// # Errors
+    ///
+    /// When the programs are not built, or the coordinator does not become ready.
+    pub fn start(lab: &Lab, name: &str) -> Result<Self, LabError> {
+        let programs = Programs::find()?;
+        let underlay = lab.underlay()?;
+        let coordinator = Coordinator::start(lab, &underlay, &programs, name)?;
+        Ok(Self {
+            coordinator,
+            underlay,
+            programs,
+            lab: lab.clone(),
+        })
+    }
+
+    /// Starts a daemon on a new machine; it waits for [`Host::join`].
+    ///
+    /// # Errors
+    ///
+    /// When there is such a machine, or the daemon does not become ready.
+    pub fn machine(&self, name: &str) -> Result<Host, LabError> {
+        self.machine_with(name, &[])
+    }
+
+    /// Starts a daemon on a new machine with more arguments, such as `--mtu 1300`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Fleet::machine`].
+    pub fn machine_with(&self, name: &str, arguments: &[&str]) -> Result<Host, LabError> {
+        let mut host = Host::create(&self.lab, &self.underlay, &self.programs, name, arguments)?;
+        host.start()?;
+        Ok(host)
+    }
+
+    /// Makes a token and a machine that has joined with it.
+    ///
+    /// # Errors
+    ///
+    /// When any step of it fails.
+    pub fn member(&self, name: &str, labels: &[&str]) -> Result<Host, LabError> {
+        let token = self.coordinator.create_token(labels)?;
+        let host = self.machine(name)?;
+        host.join(&token)?;
+        Ok(host)
+    }
+}

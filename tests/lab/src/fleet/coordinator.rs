@@ -1,0 +1,206 @@
+//! The coordinator of a fleet in the lab, and its operator, who uses the admin socket.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+
+use serde_json::Value;
+
+use super::{CHANGE_DEADLINE, PROGRAM_DEADLINE};
+use crate::error::{Doing, LabError};
+use crate::lab::Lab;
+use crate::launch::{Launch, Ran};
+use crate::namespace::Namespace;
+use crate::network::{Attachment, Network};
+use crate::process::Process;
+use crate::programs::Programs;
+use crate::wait::wait_until;
+
+const NAME: &str = "coordinator";
+const PORT: u16 = 7443;
+
+/// A coordinator; it can be killed and started again on the same state.
+#[derive(Debug)]
+pub struct Coordinator {
+    namespace: Namespace,
+    attachment: Attachment,
+    programs: Programs,
+    fleet: String,
+    directory: PathBuf,
+    process: Option<Process>,
+}
+
+impl Coordinator {
+    pub(super) fn start(
+        lab: &Lab,
+        underlay: &Network,
+        programs: &Programs,
+        fleet: &str,
+    ) -> Result<Self, LabError> {
+        let namespace = lab.namespace(NAME)?;
+        let attachment = underlay.attach(&namespace, "eth0")?;
+        let directory = lab.directory().join(NAME);
+        fs::create_dir(&directory).doing(format_args!("create {}", directory.display()))?;
+        let mut coordinator = Self {
+            namespace,
+            attachment,
+            programs: programs.clone(),
+            fleet: fleet.to_owned(),
+            directory,
+            process: None,
+        };
+        coordinator.restart()?;
+        Ok(coordinator)
+    }
+
+    /// Starts the program on the state it had, after killing the one that runs, and waits until
+    /// it is ready.
+    ///
+    /// # Errors
+    ///
+    /// When it ends or is not ready in time.
+    pub fn restart(&mut self) -> Result<(), LabError> {
+        self.kill();
+        let address = self.address();
+        let mut process = self
+            .namespace
+            .launch(&self.programs.coordinator)
+            .args(["--fleet", &self.fleet])
+            .arg("--state-dir")
+            .arg(self.state_dir())
+            .arg("--socket")
+            .arg(self.socket())
+            .args(["--listen", &format!("0.0.0.0:{PORT}")])
+            .args(["--advertise", &format!("{address}:{PORT}")])
+            .env("RUST_BACKTRACE", "1")
+            .spawn(NAME)?;
+        process.wait_ready(PROGRAM_DEADLINE)?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Kills it without a chance to tidy up; nothing happens when it does not run.
+    pub fn kill(&mut self) {
+        if let Some(process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    /// Stops it as systemd would.
+    ///
+    /// # Errors
+    ///
+    /// When it does not run, or does not end in time.
+    pub fn stop(&mut self) -> Result<ExitStatus, LabError> {
+        running(&mut self.process)?.terminate(PROGRAM_DEADLINE)
+    }
+
+    /// The program, while it runs.
+    pub fn process(&mut self) -> Option<&mut Process> {
+        self.process.as_mut()
+    }
+
+    /// Where it can be reached on the underlay.
+    pub fn address(&self) -> Ipv4Addr {
+        self.attachment.v4
+    }
+
+    /// Its place on the underlay.
+    pub fn attachment(&self) -> &Attachment {
+        &self.attachment
+    }
+
+    /// The machine that it runs on.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Where it keeps its store and its keys.
+    pub fn state_dir(&self) -> PathBuf {
+        self.directory.join("state")
+    }
+
+    /// Its admin socket.
+    pub fn socket(&self) -> PathBuf {
+        self.directory.join("coordinator.sock")
+    }
+
+    /// `meshctl`, as the operator on the coordinator's machine.
+    pub fn meshctl(&self, arguments: &[&str]) -> Launch {
+        self.namespace
+            .launch(&self.programs.meshctl)
+            .arg("--coordinator-socket")
+            .arg(self.socket())
+            .args(arguments)
+    }
+
+    /// What `meshctl --json` answers the operator.
+    ///
+    /// # Errors
+    ///
+    /// When it fails, or prints no JSON.
+    pub fn ask(&self, arguments: &[&str]) -> Result<Value, LabError> {
+        self.meshctl(arguments).arg("--json").run()?.json()
+    }
+
+    /// Makes a join token whose hosts get these labels.
+    ///
+    /// # Errors
+    ///
+    /// When the coordinator refuses.
+    pub fn create_token(&self, labels: &[&str]) -> Result<String, LabError> {
+        let mut arguments = vec!["tokens", "create"];
+        for label in labels {
+            arguments.extend(["--label", label]);
+        }
+        let answer = self.ask(&arguments)?;
+        let token = answer["token"].as_str().map(str::to_owned);
+        token.ok_or_else(|| LabError::new(format!("no token in {answer}")))
+    }
+
+    /// Applies the policy in a directory; the outcome may be a refusal.
+    ///
+    /// # Errors
+    ///
+    /// When `meshctl` cannot be run.
+    pub fn apply_policy(&self, directory: &Path) -> Result<Ran, LabError> {
+        let directory = directory.to_string_lossy();
+        self.meshctl(&["policy", "apply", &directory]).run()
+    }
+
+    /// Writes a bundle of one file and applies it; it must be accepted.
+    ///
+    /// # Errors
+    ///
+    /// When it is refused, with what `meshctl` said.
+    pub fn apply_policy_text(&self, text: &str) -> Result<Ran, LabError> {
+        let directory = self.directory.join("policy");
+        fs::create_dir_all(&directory).doing("create a directory for the policy")?;
+        fs::write(directory.join("policy.yaml"), text).doing("write the policy")?;
+        self.apply_policy(&directory)?.success()
+    }
+
+    /// Waits until every host that is online has the newest policy in force.
+    ///
+    /// # Errors
+    ///
+    /// When one has not in time.
+    pub fn wait_policy_in_force(&self) -> Result<(), LabError> {
+        wait_until(
+            "the policy is in force on every host",
+            CHANGE_DEADLINE,
+            || {
+                let ran = self.meshctl(&["policy", "status"]).run()?;
+                Ok(ran.status.success().then_some(()))
+            },
+        )
+    }
+}
+
+/// Takes the process out of where it is kept, to end it.
+pub(super) fn running(process: &mut Option<Process>) -> Result<Process, LabError> {
+    process
+        .take()
+        .ok_or_else(|| LabError::new("cannot stop a program that does not run"))
+}

@@ -1,0 +1,234 @@
+//! One machine of a fleet in the lab: a namespace, its `meshd`, and its administrator.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::process::ExitStatus;
+
+use serde_json::Value;
+
+use super::coordinator::running;
+use super::{CHANGE_DEADLINE, PROGRAM_DEADLINE};
+use crate::error::{Doing, LabError};
+use crate::lab::Lab;
+use crate::launch::{Launch, Ran};
+use crate::namespace::Namespace;
+use crate::network::{Attachment, Network};
+use crate::process::Process;
+use crate::programs::Programs;
+use crate::wait::wait_until;
+
+const DNS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 53);
+const DNS_SUFFIX: &str = "mesh.internal";
+
+/// A machine with a daemon, which can be killed and started again on the same state.
+#[derive(Debug)]
+pub struct Host {
+    namespace: Namespace,
+    attachment: Attachment,
+    programs: Programs,
+    directory: PathBuf,
+    arguments: Vec<String>,
+    process: Option<Process>,
+}
+
+impl Host {
+    pub(super) fn create(
+        lab: &Lab,
+        underlay: &Network,
+        programs: &Programs,
+        name: &str,
+        arguments: &[&str],
+    ) -> Result<Self, LabError> {
+        let mut namespace = lab.namespace(name)?;
+        let attachment = underlay.attach(&namespace, "eth0")?;
+        namespace.set_resolver(DNS.into(), DNS_SUFFIX)?;
+        let directory = lab.directory().join(name);
+        fs::create_dir(&directory).doing(format_args!("create {}", directory.display()))?;
+        Ok(Self {
+            namespace,
+            attachment,
+            programs: programs.clone(),
+            directory,
+            arguments: arguments
+                .iter()
+                .map(|argument| (*argument).to_owned())
+                .collect(),
+            process: None,
+        })
+    }
+
+    /// Starts the daemon on the state it had, after killing the one that runs, and waits until it
+    /// is ready.
+    ///
+    /// # Errors
+    ///
+    /// When it ends or is not ready in time.
+    pub fn start(&mut self) -> Result<(), LabError> {
+        self.kill();
+        let mut process = self.daemon().spawn(self.namespace.name())?;
+        process.wait_ready(PROGRAM_DEADLINE)?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// The daemon's command line, for tests that start it in another way.
+    pub fn daemon(&self) -> Launch {
+        self.namespace
+            .launch(&self.programs.meshd)
+            .arg("--state-dir")
+            .arg(self.state_dir())
+            .arg("--socket")
+            .arg(self.socket())
+            .args(["--dns-listen", &format!("{DNS}:53")])
+            .args(&self.arguments)
+            .env("RUST_BACKTRACE", "1")
+    }
+
+    /// Kills the daemon without a chance to tidy up; nothing happens when it does not run.
+    pub fn kill(&mut self) {
+        if let Some(process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    /// Stops the daemon as systemd would.
+    ///
+    /// # Errors
+    ///
+    /// When it does not run, or does not end in time.
+    pub fn stop(&mut self) -> Result<ExitStatus, LabError> {
+        running(&mut self.process)?.terminate(PROGRAM_DEADLINE)
+    }
+
+    /// The daemon, while it runs.
+    pub fn process(&mut self) -> Option<&mut Process> {
+        self.process.as_mut()
+    }
+
+    /// The machine.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Its place on the underlay.
+    pub fn attachment(&self) -> &Attachment {
+        &self.attachment
+    }
+
+    /// Where the daemon keeps its keys and what it knows.
+    pub fn state_dir(&self) -> PathBuf {
+        self.directory.join("state")
+    }
+
+    /// The daemon's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.directory.join("meshd.sock")
+    }
+
+    /// `meshctl`, as the administrator of this machine.
+    pub fn meshctl(&self, arguments: &[&str]) -> Launch {
+        self.namespace
+            .launch(&self.programs.meshctl)
+            .arg("--socket")
+            .arg(self.socket())
+            .args(arguments)
+    }
+
+    /// What `meshctl --json` answers here.
+    ///
+    /// # Errors
+    ///
+    /// When it fails, or prints no JSON.
+    pub fn ask(&self, arguments: &[&str]) -> Result<Value, LabError> {
+        self.meshctl(arguments).arg("--json").run()?.json()
+    }
+
+    /// Joins a fleet under the machine's own name.
+    ///
+    /// # Errors
+    ///
+    /// When the join is refused, with what `meshctl` said.
+    pub fn join(&self, token: &str) -> Result<Ran, LabError> {
+        let name = self.namespace.name();
+        // By standard input, so that no other user of the machine sees the token.
+        self.meshctl(&["join", "--token-file", "-", "--name", name])
+            .input(format!("{token}\n"))
+            .run()?
+            .success()
+    }
+
+    /// What the daemon is doing: `unenrolled joining online autonomous removed`.
+    ///
+    /// # Errors
+    ///
+    /// When the daemon does not answer.
+    pub fn state(&self) -> Result<String, LabError> {
+        let status = self.ask(&["status"])?;
+        let state = status["state"].as_str().map(str::to_owned);
+        state.ok_or_else(|| LabError::new(format!("no state in {status}")))
+    }
+
+    /// Waits until the daemon says that it is in this state.
+    ///
+    /// # Errors
+    ///
+    /// When it does not in time.
+    pub fn wait_state(&self, state: &str) -> Result<(), LabError> {
+        let what = format!("{} is {state}", self.namespace.name());
+        wait_until(&what, CHANGE_DEADLINE, || {
+            Ok((self.state()? == state).then_some(()))
+        })
+    }
+
+    /// The host's own overlay addresses.
+    ///
+    /// # Errors
+    ///
+    /// When the host is no member of a fleet.
+    pub fn overlay_addresses(&self) -> Result<(Ipv4Addr, Ipv6Addr), LabError> {
+        let status = self.ask(&["status"])?;
+        let addresses: Vec<IpAddr> = status["detail"]["addresses"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|address| address.as_str()?.parse().ok())
+            .collect();
+        let v4 = addresses.iter().find_map(|address| match address {
+            IpAddr::V4(v4) => Some(*v4),
+            IpAddr::V6(_) => None,
+        });
+        let v6 = addresses.iter().find_map(|address| match address {
+            IpAddr::V6(v6) => Some(*v6),
+            IpAddr::V4(_) => None,
+        });
+        v4.zip(v6).ok_or_else(|| {
+            LabError::new(format!(
+                "{} has no overlay addresses: {status}",
+                self.namespace.name()
+            ))
+        })
+    }
+
+    /// Whether one echo comes back from a name or an address.
+    ///
+    /// # Errors
+    ///
+    /// When `ping` cannot be run.
+    pub fn reaches(&self, target: &str) -> Result<bool, LabError> {
+        let ping = self.namespace.launch("ping").args(["-c1", "-W2", target]);
+        Ok(ping.run()?.status.success())
+    }
+
+    /// Waits until an echo comes back from a name or an address.
+    ///
+    /// # Errors
+    ///
+    /// When none comes in time.
+    pub fn wait_reaches(&self, target: &str) -> Result<(), LabError> {
+        let what = format!("{} reaches {target}", self.namespace.name());
+        wait_until(&what, CHANGE_DEADLINE, || {
+            Ok(self.reaches(target)?.then_some(()))
+        })
+    }
+}

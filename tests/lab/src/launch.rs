@@ -1,0 +1,250 @@
+//! Running a program inside a namespace: what to run, with which settings, and what came of it.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::error::{Doing, LabError};
+use crate::namespace::Namespace;
+use crate::process::Process;
+use crate::wait::wait_for_exit;
+
+/// How long a program may run that is waited for, unless told otherwise.
+const RUN_DEADLINE: Duration = Duration::from_secs(60);
+/// Gives a program its own `/etc/resolv.conf`: `sh -c … RESOLV_CONF PROGRAM ARGUMENT…`.
+const WITH_RESOLVER: &str = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
+
+/// A program to be run in a namespace.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    namespace: Namespace,
+    program: OsString,
+    arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+    input: String,
+    deadline: Duration,
+}
+
+impl Launch {
+    pub(crate) fn new(namespace: &Namespace, program: &OsStr) -> Self {
+        Self {
+            namespace: namespace.clone(),
+            program: program.to_owned(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            input: String::new(),
+            deadline: RUN_DEADLINE,
+        }
+    }
+
+    /// Adds an argument.
+    #[must_use]
+    pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.arguments.push(argument.as_ref().to_owned());
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<A: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
+        let arguments = arguments.into_iter();
+        self.arguments
+            .extend(arguments.map(|argument| argument.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets a variable of its environment.
+    #[must_use]
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.environment
+            .push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// What the program reads from its standard input; nothing unless told.
+    #[must_use]
+    pub fn input(mut self, text: impl Into<String>) -> Self {
+        self.input = text.into();
+        self
+    }
+
+    /// How long [`Launch::run`] waits before it kills the program; a minute unless told.
+    #[must_use]
+    pub fn within(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Runs the program to its end.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started, or does not end in time and is killed. A program that ends
+    /// with a failure is no error here: see [`Ran::success`].
+    pub fn run(self) -> Result<Ran, LabError> {
+        let shown = self.to_string();
+        let output = tempfile::tempfile().doing("make a file for the output")?;
+        let errors = tempfile::tempfile().doing("make a file for the errors")?;
+        let mut child = self
+            .command(
+                output.try_clone().doing("share the output file")?,
+                errors.try_clone().doing("share the errors file")?,
+            )
+            .stdin(self.input_file()?)
+            .spawn()
+            .doing(format_args!("run `{shown}`"))?;
+        let ended = wait_for_exit(&mut child, self.deadline).doing("watch a program")?;
+        if ended.is_none() {
+            // The group is ours alone, and is still there: its leader has not been waited for.
+            let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
+        }
+        let status = child.wait().doing("wait for a program")?;
+        let ran = Ran {
+            command: shown,
+            status,
+            stdout: whole_text(output)?,
+            stderr: whole_text(errors)?,
+        };
+        if ended.is_none() {
+            return Err(LabError::new(format!(
+                "`{}` did not end within {:?} and was killed\n{}",
+                ran.command,
+                self.deadline,
+                ran.transcript()
+            )));
+        }
+        Ok(ran)
+    }
+
+    /// Starts the program and lets it run; its output goes to the lab's logs `NAME.*.log`.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub fn spawn(self, name: &str) -> Result<Process, LabError> {
+        Process::start(self, name)
+    }
+
+    pub(crate) fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// The program wrapped in what puts it into its place; each wrapper becomes the program.
+    pub(crate) fn command(&self, stdout: File, stderr: File) -> Command {
+        let mut command = self.namespace.enter();
+        if let Some(resolver) = self.namespace.resolver_file() {
+            command
+                .args(["unshare", "--mount", "--propagation", "private", "sh", "-c"])
+                .arg(WITH_RESOLVER)
+                .arg(resolver);
+        }
+        command
+            .arg(&self.program)
+            .args(&self.arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .process_group(0)
+            .stdout(stdout)
+            .stderr(stderr);
+        command
+    }
+
+    pub(crate) fn input_file(&self) -> Result<Stdio, LabError> {
+        if self.input.is_empty() {
+            return Ok(Stdio::null());
+        }
+        let mut file = tempfile::tempfile().doing("make a file for the input")?;
+        file.write_all(self.input.as_bytes())
+            .doing("write the input")?;
+        file.seek(SeekFrom::Start(0)).doing("rewind the input")?;
+        Ok(file.into())
+    }
+}
+
+/// The command as a person would type it.
+impl std::fmt::Display for Launch {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let program = PathBuf::from(&self.program);
+        let name = program.file_name().unwrap_or(&self.program);
+        write!(formatter, "{}", name.to_string_lossy())?;
+        for argument in &self.arguments {
+            let argument = argument.to_string_lossy();
+            if argument.is_empty() || argument.contains(char::is_whitespace) {
+                write!(formatter, " '{argument}'")?;
+            } else {
+                write!(formatter, " {argument}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn whole_text(mut file: File) -> Result<String, LabError> {
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(0))
+        .doing("rewind a program's output")?;
+    file.read_to_end(&mut bytes)
+        .doing("read a program's output")?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// What came of a program that ran to its end.
+#[derive(Debug, Clone)]
+pub struct Ran {
+    /// As a person would type it.
+    pub command: String,
+    /// How it ended.
+    pub status: ExitStatus,
+    /// What it printed.
+    pub stdout: String,
+    /// What it printed to standard error.
+    pub stderr: String,
+}
+
+impl Ran {
+    /// Itself, when the program succeeded.
+    ///
+    /// # Errors
+    ///
+    /// When it failed, with everything it said.
+    pub fn success(self) -> Result<Self, LabError> {
+        if self.status.success() {
+            return Ok(self);
+        }
+        Err(LabError::new(format!(
+            "`{}` failed ({})\n{}",
+            self.command,
+            self.status,
+            self.transcript()
+        )))
+    }
+
+    /// The exit code; `None` when a signal ended it.
+    pub fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
+    /// What it printed, as JSON.
+    ///
+    /// # Errors
+    ///
+    /// When it failed, or printed something else.
+    pub fn json(self) -> Result<serde_json::Value, LabError> {
+        let ran = self.success()?;
+        serde_json::from_str(&ran.stdout).map_err(|error| {
+            LabError::new(format!(
+                "`{}` printed no JSON ({error}): {}",
+                ran.command, ran.stdout
+            ))
+        })
+    }
+
+    fn transcript(&self) -> String {
+        format!("{}{}", self.stdout, self.stderr)
+    }
+}
