@@ -131,6 +131,32 @@ impl Launch {
         Process::start(self, name)
     }
 
+    /// The command as a person would type it outside the namespace.
+    pub fn as_typed_outside(&self) -> String {
+        let namespace = self.namespace.path();
+        let program = self.program.to_string_lossy();
+        format!(
+            "nsenter --net={} {program}{}",
+            namespace.display(),
+            self.typed_arguments()
+        )
+    }
+
+    fn typed_arguments(&self) -> String {
+        let mut typed = String::new();
+        for argument in &self.arguments {
+            let argument = argument.to_string_lossy();
+            let plain = !argument.is_empty() && argument.chars().all(is_plain);
+            typed.push(' ');
+            if plain {
+                typed.push_str(&argument);
+            } else {
+                typed.push_str(&format!("'{}'", argument.replace('\'', "'\\''")));
+            }
+        }
+        typed
+    }
+
     pub(crate) fn namespace(&self) -> &Namespace {
         &self.namespace
     }
@@ -171,17 +197,18 @@ impl std::fmt::Display for Launch {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let program = PathBuf::from(&self.program);
         let name = program.file_name().unwrap_or(&self.program);
-        write!(formatter, "{}", name.to_string_lossy())?;
-        for argument in &self.arguments {
-            let argument = argument.to_string_lossy();
-            if argument.is_empty() || argument.contains(char::is_whitespace) {
-                write!(formatter, " '{argument}'")?;
-            } else {
-                write!(formatter, " {argument}")?;
-            }
-        }
-        Ok(())
+        write!(
+            formatter,
+            "{}{}",
+            name.to_string_lossy(),
+            self.typed_arguments()
+        )
     }
+}
+
+/// Whether the shell takes the character as it is.
+fn is_plain(character: char) -> bool {
+    character.is_alphanumeric() || "-_=+,.:/@%[]".contains(character)
 }
 
 fn whole_text(mut file: File) -> Result<String, LabError> {

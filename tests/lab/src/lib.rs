@@ -17,6 +17,7 @@ mod namespace;
 mod network;
 mod process;
 mod programs;
+mod service;
 mod wait;
 
 pub use error::LabError;

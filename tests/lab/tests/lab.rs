@@ -45,6 +45,26 @@ fn two_namespaces_reach_each_other_by_both_families() -> Result<(), LabError> {
 }
 
 #[test]
+fn services_answer_over_both_families() -> Result<(), LabError> {
+    let lab = Lab::new()?;
+    let a = lab.namespace("a")?;
+    let _web = a.serve_http(8080, "hello from a")?;
+    let _echo = a.serve_udp_echo(9)?;
+    for address in ["127.0.0.1", "[::1]"] {
+        let page = a.run("curl", ["-sS", "-m5", &format!("http://{address}:8080/")])?;
+        assert_eq!(page.stdout, "hello from a\n");
+        let target = format!("UDP:{address}:9");
+        let echoed = a
+            .launch("socat")
+            .args(["-t1", "-", &target])
+            .input("sound")
+            .run()?;
+        assert_eq!(echoed.success()?.stdout, "sound");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_pulled_cable_carries_nothing_until_it_is_plugged_in() -> Result<(), LabError> {
     let lab = Lab::new()?;
     let network = lab.underlay()?;

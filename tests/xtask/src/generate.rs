@@ -141,3 +141,13 @@ fn format_rust(text: &str) -> Result<String, Failure> {
     }
     String::from_utf8(output.stdout).doing("read what rustfmt wrote")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_code_is_what_the_proto_files_say() {
+        check().unwrap();
+    }
+}

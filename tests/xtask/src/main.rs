@@ -8,15 +8,16 @@
     reason = "a command-line tool for people talks by printing"
 )]
 
+mod cargo;
+mod demo;
 mod failure;
 mod generate;
+mod test;
 mod workspace;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-
-use crate::failure::Failure;
 
 /// The project's own commands.
 #[derive(Parser)]
@@ -28,6 +29,21 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Tells the story of a fleet in network namespaces, with the real programs. Needs root.
+    Demo {
+        /// Leaves the fleet running at the end, and says how to talk to it.
+        #[arg(long)]
+        keep: bool,
+        /// Removes the fleets that were left running.
+        #[arg(long, conflicts_with = "keep")]
+        remove: bool,
+    },
+    /// Runs every check and test. Needs root, for the network namespaces.
+    Test {
+        /// Also runs the tests that take long.
+        #[arg(long)]
+        long: bool,
+    },
     /// Writes the Rust code of the protobuf messages and services.
     Generate {
         /// Only says whether the committed code is stale (exit code 1).
@@ -37,7 +53,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let outcome: Result<(), Failure> = match Arguments::parse().command {
+    let outcome = match Arguments::parse().command {
+        Command::Demo { remove: true, .. } => demo::remove(),
+        Command::Demo { keep, .. } => demo::run(keep),
+        Command::Test { long } => test::run(long),
         Command::Generate { check: false } => generate::write(),
         Command::Generate { check: true } => generate::check(),
     };

@@ -1,0 +1,165 @@
+//! `cargo xtask test`: every check of the project, cheapest first, ending at the first that fails.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::cargo::{build_programs, cargo, has_subcommand};
+use crate::failure::{Doing, Failure};
+use crate::generate;
+
+/// What was checked so far, and what a reader of the last line must know.
+struct Report {
+    started: Instant,
+    passed: usize,
+    remarks: Vec<String>,
+}
+
+/// Runs all checks; `long` adds the tests that are marked `#[ignore = "long: …"]`.
+pub(crate) fn run(long: bool) -> Result<(), Failure> {
+    let mut report = Report {
+        started: Instant::now(),
+        passed: 0,
+        remarks: Vec::new(),
+    };
+    report.step("format", || passes(cargo("fmt --all --check")))?;
+    report.step("generated code", generate::check)?;
+    report.step("clippy", || {
+        passes(cargo(
+            "clippy --locked --workspace --all-targets --quiet -- -D warnings",
+        ))
+    })?;
+    report.step("licences, bans, sources", check_dependencies)?;
+    if let Some(remark) = report.step("advisories", check_advisories)? {
+        report.remarks.push(remark);
+    }
+    report.step("programs", build_programs)?;
+    let runner = Runner::find(long);
+    report.step("tests", || passes(runner.everything_but_lab()))?;
+    report.step("tests in documentation", || {
+        passes(cargo("test --locked --workspace --doc --quiet"))
+    })?;
+    report.step("lab", || passes(runner.lab()))?;
+    if !long {
+        report
+            .remarks
+            .push("without the long tests (--long)".to_owned());
+    }
+    report.finish();
+    Ok(())
+}
+
+impl Report {
+    fn step<T>(
+        &mut self,
+        name: &str,
+        check: impl FnOnce() -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        println!("== {name}");
+        let started = Instant::now();
+        let outcome = check().map_err(|failure| {
+            Failure::new(format!(
+                "`{name}` failed after {}: {failure}",
+                seconds(started.elapsed())
+            ))
+        })?;
+        println!("== {name}: passed in {}", seconds(started.elapsed()));
+        self.passed += 1;
+        Ok(outcome)
+    }
+
+    fn finish(self) {
+        let mut line = format!(
+            "All {} checks passed in {}",
+            self.passed,
+            seconds(self.started.elapsed())
+        );
+        for remark in self.remarks {
+            line = format!("{line}; {remark}");
+        }
+        println!("{line}.");
+    }
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.1} s", duration.as_secs_f64())
+}
+
+/// Runs a command to its end, its output going where ours goes.
+fn passes(mut command: Command) -> Result<(), Failure> {
+    let shown = format!("{command:?}").replace('"', "");
+    let status = command.status().doing(format_args!("run `{shown}`"))?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Failure::new(format!("run it alone with `{shown}`")))
+}
+
+fn check_dependencies() -> Result<(), Failure> {
+    if !has_subcommand("deny") {
+        passes(cargo("install --locked --quiet cargo-deny"))?;
+    }
+    passes(cargo("deny --log-level error check licenses bans sources"))
+}
+
+/// Checks for known vulnerabilities; a remark when the database of them is out of reach.
+fn check_advisories() -> Result<Option<String>, Failure> {
+    let fetched = cargo("deny --log-level off fetch db")
+        .output()
+        .doing("run cargo deny")?;
+    if !fetched.status.success() {
+        return Ok(Some(
+            "advisories NOT checked, their database at github.com/RustSec cannot be reached"
+                .to_owned(),
+        ));
+    }
+    passes(cargo(
+        "deny --log-level error check --disable-fetch advisories",
+    ))?;
+    Ok(None)
+}
+
+/// What runs the tests: nextest where it is installed, cargo itself elsewhere.
+struct Runner {
+    has_nextest: bool,
+    long: bool,
+}
+
+impl Runner {
+    fn find(long: bool) -> Self {
+        Self {
+            has_nextest: has_subcommand("nextest"),
+            long,
+        }
+    }
+
+    fn everything_but_lab(&self) -> Command {
+        if self.has_nextest {
+            return self.nextest("not package(lab)");
+        }
+        let mut command =
+            cargo("test --locked --workspace --exclude lab --lib --bins --tests --no-fail-fast --");
+        command.args(self.long.then_some("--include-ignored"));
+        command
+    }
+
+    /// One at a time: these measure time and share the machine's cores with whole fleets.
+    fn lab(&self) -> Command {
+        if self.has_nextest {
+            let mut command = self.nextest("package(lab)");
+            command.arg("--test-threads=1");
+            return command;
+        }
+        let mut command = cargo(
+            "test --locked --package lab --lib --bins --tests --no-fail-fast -- --test-threads=1",
+        );
+        command.args(self.long.then_some("--include-ignored"));
+        command
+    }
+
+    fn nextest(&self, filter: &str) -> Command {
+        let mut command = cargo("nextest run --locked --workspace --no-fail-fast");
+        command.args(["--filterset", filter]);
+        command.args(self.long.then_some("--run-ignored=all"));
+        command
+    }
+}
