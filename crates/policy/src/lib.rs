@@ -5,15 +5,24 @@
 
 #![forbid(unsafe_code)]
 
+pub mod document;
 pub mod reference;
 
+mod bundle_tests;
+mod diagnostic;
 mod explain;
 mod first_policy;
+mod resolve;
 mod table;
+mod yaml;
 
+pub use bundle_tests::{TestOutcome, run_tests};
+pub use diagnostic::{Diagnostic, Severity};
+pub use document::{Checked, Document, Test, load, parse};
 pub use explain::{Explained, explain};
 pub use first_policy::{first_policy, first_policy_files};
 pub use reference::Decision;
+pub use resolve::resolve;
 pub use table::{RuleIndex, RuleInfo, Table, Verdict};
 
 /// One file of a bundle's directory: its path there and its text.

@@ -1,0 +1,222 @@
+//! Running a bundle's own tests. A selector stands for a host that has exactly those labels, a
+//! service for such a host per endpoint selector, a name for the real host where it is known.
+
+use std::collections::BTreeSet;
+
+use model::address::HostAddresses;
+use model::ids::{Digest, FleetId, HostId, Revision};
+use model::key::WireguardKey;
+use model::name::{Labels, Name};
+use model::record::HostRecord;
+use model::rule::{Bundle, Protocol, Selector, Service, Source, ip_protocol};
+
+use crate::document::{Asked, Checked, Expectation, Test};
+use crate::explain::{described, explain, traffic_asked};
+use crate::reference::{Decision, decide};
+
+/// What came out of one test.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TestOutcome {
+    /// As it was written: `allow web -> db:5432`.
+    pub test: String,
+    /// It came out as expected, for every host that it stands for.
+    pub passed: bool,
+    /// What decided; of a failed test what was expected, what happened and what came close, one
+    /// line each.
+    pub message: String,
+    /// Where it was written.
+    pub source: Source,
+}
+
+/// Runs all tests; with an inventory, host names mean the real hosts.
+pub fn run_tests(checked: &Checked, inventory: Option<&[HostRecord]>) -> Vec<TestOutcome> {
+    let runner = Runner {
+        bundle: &checked.bundle,
+        inventory: inventory.unwrap_or(&[]),
+        source_name: unused_name(&checked.bundle, "source-host"),
+        target_name: unused_name(&checked.bundle, "target-host"),
+    };
+    checked.tests.iter().map(|test| runner.run(test)).collect()
+}
+
+struct Runner<'c> {
+    bundle: &'c Bundle,
+    inventory: &'c [HostRecord],
+    source_name: Name,
+    target_name: Name,
+}
+
+/// One question of a test.
+struct Case<'h> {
+    from: &'h HostRecord,
+    to: &'h HostRecord,
+    ip_protocol: u8,
+    port: u16,
+}
+
+impl Runner<'_> {
+    fn run(&self, test: &Test) -> TestOutcome {
+        let from_hosts = self.hosts(&test.from, &self.source_name);
+        let to_hosts = self.hosts(&test.to, &self.target_name);
+        let (ip_protocol, port) = self.traffic(test);
+        let mut first_decision = None;
+        for from in &from_hosts {
+            for to in &to_hosts {
+                let case = Case {
+                    from,
+                    to,
+                    ip_protocol,
+                    port,
+                };
+                let decision = decide(self.bundle, from, to, ip_protocol, port);
+                if !is_expected(test, decision) {
+                    return outcome(test, false, self.failure(test, &case));
+                }
+                first_decision = first_decision.or(Some(decision));
+            }
+        }
+        outcome(
+            test,
+            true,
+            first_decision.map(|it| it.to_string()).unwrap_or_default(),
+        )
+    }
+
+    /// Returns the hosts that one end of a test stands for.
+    fn hosts(&self, end: &Selector, called: &Name) -> Vec<HostRecord> {
+        match end {
+            Selector::Service(_) => self
+                .services(end)
+                .flat_map(|service| &service.endpoints)
+                .flat_map(|endpoint| match endpoint {
+                    Selector::Service(_) => Vec::new(),
+                    endpoint => self.hosts(endpoint, called),
+                })
+                .collect(),
+            Selector::Host { name, .. } => {
+                let known = self
+                    .inventory
+                    .iter()
+                    .find(|record| record.name == *name)
+                    .cloned();
+                vec![known.unwrap_or_else(|| hypothetical(name.clone(), Labels::new()))]
+            }
+            Selector::Labels(labels) => {
+                let labels = labels
+                    .iter()
+                    .map(|it| (it.key.clone(), it.value.clone()))
+                    .collect();
+                vec![hypothetical(called.clone(), labels)]
+            }
+            Selector::Any => vec![hypothetical(called.clone(), Labels::new())],
+        }
+    }
+
+    fn traffic(&self, test: &Test) -> (u8, u16) {
+        let service = self.services(&test.to).next();
+        match test.asked {
+            Asked::Icmp => (ip_protocol::ICMP, 0),
+            Asked::Port { protocol, port } => {
+                let of_service = service.map_or(Protocol::Tcp, |service| service.protocol);
+                (protocol.unwrap_or(of_service).ip_protocol(), port)
+            }
+            Asked::ServicePort => {
+                let service =
+                    service.expect("only services of the bundle are asked without a port");
+                (service.protocol.ip_protocol(), service.port)
+            }
+        }
+    }
+
+    fn services<'s>(&'s self, end: &'s Selector) -> impl Iterator<Item = &'s Service> {
+        crate::reference::named(end, &self.bundle.services)
+    }
+
+    fn failure(&self, test: &Test, case: &Case<'_>) -> String {
+        let Case {
+            from,
+            to,
+            ip_protocol,
+            port,
+        } = *case;
+        let explained = explain(self.bundle, from, to, ip_protocol, port);
+        let decision = explained.decision;
+        let expected = match &test.rule {
+            Some(rule) if is_verdict(test, decision) => format!("rule `{rule}` to decide"),
+            _ => test.expect.as_str().to_owned(),
+        };
+        let mut message = format!(
+            "expected {expected}, but {} -> {} {} is {decision}",
+            described(from),
+            described(to),
+            traffic_asked(ip_protocol, port),
+        );
+        for near_miss in &explained.near_misses {
+            message.push_str("\n  ");
+            message.push_str(near_miss);
+        }
+        message
+    }
+}
+
+/// Returns a name that no rule means.
+fn unused_name(bundle: &Bundle, called: &str) -> Name {
+    let rules = bundle.allow.iter().chain(&bundle.deny);
+    let ends = rules.flat_map(|rule| rule.from.iter().chain(&rule.to));
+    let endpoints = bundle
+        .services
+        .iter()
+        .flat_map(|service| &service.endpoints);
+    let used: BTreeSet<&str> = ends
+        .chain(endpoints)
+        .filter_map(|selector| match selector {
+            Selector::Host { name, .. } => Some(name.as_str()),
+            _ => None,
+        })
+        .collect();
+    let numbered = (2..).map(|number: u64| format!("{called}-{number}"));
+    std::iter::once(called.to_owned())
+        .chain(numbered)
+        .find(|name| !used.contains(name.as_str()))
+        .and_then(|name| name.parse().ok())
+        .expect("a bundle names finitely many hosts")
+}
+
+fn is_expected(test: &Test, decision: Decision<'_>) -> bool {
+    let decided_by = decision.rule.map(|rule| &rule.id);
+    is_verdict(test, decision)
+        && test
+            .rule
+            .as_ref()
+            .is_none_or(|rule| decided_by == Some(rule))
+}
+
+fn is_verdict(test: &Test, decision: Decision<'_>) -> bool {
+    decision.allowed == (test.expect == Expectation::Allow)
+}
+
+fn outcome(test: &Test, passed: bool, message: String) -> TestOutcome {
+    TestOutcome {
+        test: test.text.clone(),
+        passed,
+        message,
+        source: test.source.clone(),
+    }
+}
+
+/// Only its name and labels are ever looked at: the bundle of a test has no host ids.
+fn hypothetical(name: Name, labels: Labels) -> HostRecord {
+    HostRecord {
+        fleet: FleetId::from_bytes([0; 16]),
+        host: HostId::from_bytes([0; 16]),
+        name,
+        labels,
+        wireguard_key: WireguardKey::from_bytes([0; 32]),
+        tls_key_hash: Digest::from_bytes([0; 32]),
+        addresses: HostAddresses {
+            v4: [0, 0, 0, 0].into(),
+            v6: [0; 16].into(),
+        },
+        revision: Revision::default(),
+    }
+}

@@ -1,0 +1,220 @@
+//! All files of a directory as one bundle: the sections merged, every name once.
+
+use std::collections::BTreeMap;
+
+use model::limits::Limits;
+use model::name::{Name, RuleId};
+use model::rule::{Bundle, Rule};
+
+use super::expectation::{self, RuleIds};
+use super::reader::{self, Fields, Section};
+use super::{Names, Services, Test, rule, service, warnings};
+use crate::diagnostic::{Complaint, Place, Report, quoted};
+use crate::reference::Effect;
+use crate::yaml::{Entry, Node, Value};
+
+/// What the files say; parts that could not be read are missing, and reported.
+pub(super) struct Contents {
+    pub(super) fleet: Option<Name>,
+    pub(super) bundle: Bundle,
+    pub(super) tests: Vec<Test>,
+    pub(super) names: Names,
+}
+
+/// Tests of a bundle.
+const TESTS_MAX: usize = 10_000;
+
+/// Reads the roots of all files.
+pub(super) fn read(roots: &[Option<Node>], report: &mut Report<'_>) -> Contents {
+    let sections: Vec<_> = roots
+        .iter()
+        .flatten()
+        .filter_map(|root| Fields::read(root, Section::TopLevel, report))
+        .collect();
+    let fleet = fleet(&sections, report);
+    let mut names = Names::default();
+    let described = service_names(&sections, report);
+    names.services = described
+        .entries
+        .iter()
+        .map(|(name, it)| (name.clone(), it.key_place))
+        .collect();
+    let mut bundle = Bundle::default();
+    for (name, entry) in described.entries {
+        let service = service::read(entry, name, &described.services, &mut names, report);
+        bundle.services.extend(service);
+    }
+    let mut rules = Rules {
+        services: &described.services,
+        ids: RuleIds::default(),
+    };
+    bundle.allow = rules.read(&sections, Effect::Allow, &mut names, report);
+    bundle.deny = rules.read(&sections, Effect::Deny, &mut names, report);
+    let (allows, denies) = (bundle.allow.len(), bundle.deny.len());
+    check_count(allows + denies, Limits::RULES, "rules", report);
+    check_count(bundle.services.len(), Limits::SERVICES, "services", report);
+    let tests = tests(&sections, &described.services, &rules.ids, report);
+    warnings::add(&bundle, &rules.ids, report);
+    Contents {
+        fleet,
+        bundle,
+        tests,
+        names,
+    }
+}
+
+fn check_count(count: usize, count_max: usize, what: &str, report: &mut Report<'_>) {
+    if count > count_max {
+        let message = format!("{count} {what} are too many: a bundle has at most {count_max}");
+        report.error_of_bundle(Complaint::new(message).help("join rules by selecting with labels"));
+    }
+}
+
+fn fleet(sections: &[Fields<'_>], report: &mut Report<'_>) -> Option<Name> {
+    if !sections.iter().any(|section| section.has("fleet")) {
+        let complaint = Complaint::new("no file says which fleet this policy is for")
+            .help("add `fleet: NAME` to one of them; `meshctl status` shows the name");
+        report.error_of_bundle(complaint);
+    }
+    let mut fleet: Option<(Name, Place)> = None;
+    for section in sections {
+        let Some(node) = section.optional("fleet", report) else {
+            continue;
+        };
+        let Some(text) = reader::text(node, "`fleet`", report) else {
+            continue;
+        };
+        let parsed = text
+            .parse::<Name>()
+            .map_err(|error| Complaint::new(error.to_string()));
+        let Some(name) = report.check(node.place, parsed) else {
+            continue;
+        };
+        match &fleet {
+            Some((first, place)) if *first != name => {
+                let first = format!("`{first}` at {}", report.named(*place));
+                let message = format!("this says fleet `{name}`, and another file says {first}");
+                let help = "a directory is the policy of one fleet";
+                report.error(node.place, Complaint::new(message).help(help));
+            }
+            Some(_) => {}
+            None => fleet = Some((name, node.place)),
+        }
+    }
+    fleet.map(|(name, _)| name)
+}
+
+struct Described<'n> {
+    services: Services,
+    entries: Vec<(Name, &'n Entry)>,
+}
+
+fn service_names<'n>(sections: &[Fields<'n>], report: &mut Report<'_>) -> Described<'n> {
+    let mut described = Described {
+        services: Services::default(),
+        entries: Vec::new(),
+    };
+    for section in sections {
+        let Some(node) = section.optional("services", report) else {
+            continue;
+        };
+        let Value::Map(entries) = &node.value else {
+            let message = format!("`services` is a mapping, not {}", node.value.kind());
+            let help =
+                "write `services: { db: { port: 5432, protocol: tcp, endpoints: [\"role=db\"] } }`";
+            report.error(node.place, Complaint::new(message).help(help));
+            continue;
+        };
+        for entry in entries {
+            let parsed = entry.key.parse::<Name>();
+            let parsed = parsed.map_err(|error| {
+                Complaint::new(error.to_string()).help("a service is a name in DNS, such as `db`")
+            });
+            let Some(name) = report.check(entry.key_place, parsed) else {
+                continue;
+            };
+            match described.services.add(&name, entry.key_place) {
+                Ok(()) => described.entries.push((name, entry)),
+                Err(first) => {
+                    let message = format!("the service `{name}` is described twice");
+                    let help = format!("the first one is at {}", report.named(first));
+                    report.error(entry.key_place, Complaint::new(message).help(help));
+                }
+            }
+        }
+    }
+    described
+}
+
+struct Rules<'s> {
+    services: &'s Services,
+    ids: RuleIds,
+}
+
+impl Rules<'_> {
+    fn read(
+        &mut self,
+        sections: &[Fields<'_>],
+        effect: Effect,
+        names: &mut Names,
+        report: &mut Report<'_>,
+    ) -> Vec<Rule> {
+        let key = match effect {
+            Effect::Allow => "allow",
+            Effect::Deny => "deny",
+        };
+        let mut rules = Vec::new();
+        for section in sections {
+            let Some(node) = section.optional(key, report) else {
+                continue;
+            };
+            for node in reader::list(node, key, report) {
+                let read = rule::read(node, effect, self.services, names, report);
+                let Some(placed) = read else { continue };
+                if self.add_id(&placed.rule.id, placed.id_place, effect, report) {
+                    rules.push(placed.rule);
+                }
+            }
+        }
+        rules
+    }
+
+    fn add_id(
+        &mut self,
+        id: &RuleId,
+        place: Place,
+        effect: Effect,
+        report: &mut Report<'_>,
+    ) -> bool {
+        if let Some((first, _)) = self.ids.get(id) {
+            let message = format!("the id {} is used twice", quoted(id.as_str()));
+            let help = format!(
+                "the first one is at {}; ids are unique in a bundle",
+                report.named(*first)
+            );
+            report.error(place, Complaint::new(message).help(help));
+            return false;
+        }
+        self.ids.insert(id.clone(), (place, effect));
+        true
+    }
+}
+
+fn tests(
+    sections: &[Fields<'_>],
+    services: &Services,
+    ids: &BTreeMap<RuleId, (Place, Effect)>,
+    report: &mut Report<'_>,
+) -> Vec<Test> {
+    let mut tests = Vec::new();
+    for section in sections {
+        let Some(node) = section.optional("tests", report) else {
+            continue;
+        };
+        for node in reader::list(node, "tests", report) {
+            tests.extend(expectation::read(node, services, ids, report));
+        }
+    }
+    check_count(tests.len(), TESTS_MAX, "tests", report);
+    tests
+}

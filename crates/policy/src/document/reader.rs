@@ -1,0 +1,183 @@
+//! Reading mappings, lists and words out of the tree, with complaints that say what was expected.
+
+use super::later;
+use super::suggest::nearest;
+use crate::diagnostic::{Complaint, Report, quoted};
+use crate::yaml::{Entry, Node, Value};
+
+/// The kinds of mapping in the language.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Section {
+    TopLevel,
+    Service,
+    Rule,
+    Test,
+}
+
+impl Section {
+    /// Returns the keys that it has.
+    pub(super) const fn keys(self) -> &'static [&'static str] {
+        match self {
+            Self::TopLevel => &["fleet", "services", "allow", "deny", "tests"],
+            Self::Service => &["port", "protocol", "endpoints"],
+            Self::Rule => &["id", "from", "to", "tcp", "udp", "icmp"],
+            Self::Test => &["allow", "deny", "rule"],
+        }
+    }
+
+    const fn called(self) -> &'static str {
+        match self {
+            Self::TopLevel => "a policy file",
+            Self::Service => "a service",
+            Self::Rule => "a rule",
+            Self::Test => "a test",
+        }
+    }
+
+    const fn example(self) -> &'static str {
+        match self {
+            Self::TopLevel => "`fleet: prod`",
+            Self::Service => "`db: { port: 5432, protocol: tcp, endpoints: [\"role=db\"] }`",
+            Self::Rule => "`{ id: ops-ssh, from: role=bastion, to: any, tcp: [22] }`",
+            Self::Test => "`{ deny: \"web -> db:22\" }`",
+        }
+    }
+}
+
+/// A mapping of a known kind: only keys that the section has.
+pub(super) struct Fields<'n> {
+    entries: Vec<&'n Entry>,
+}
+
+impl<'n> Fields<'n> {
+    /// Reads a mapping and reports the keys that the section does not have.
+    pub(super) fn read(node: &'n Node, section: Section, report: &mut Report<'_>) -> Option<Self> {
+        let Value::Map(entries) = &node.value else {
+            let message = format!(
+                "{} is a mapping, not {}",
+                section.called(),
+                node.value.kind()
+            );
+            let help = format!("for example {}", section.example());
+            report.error(node.place, Complaint::new(message).help(help));
+            return None;
+        };
+        let (known, unknown): (Vec<_>, Vec<_>) = entries
+            .iter()
+            .partition(|entry| section.keys().contains(&&*entry.key));
+        for entry in unknown {
+            report.error(entry.key_place, unknown_key(section, &entry.key));
+        }
+        Some(Self { entries: known })
+    }
+
+    /// Returns the value of a key; a key without a value is reported.
+    pub(super) fn optional(&self, key: &str, report: &mut Report<'_>) -> Option<&'n Node> {
+        let entry = self.entries.iter().find(|entry| &*entry.key == key)?;
+        if let Value::Null = entry.value.value {
+            let complaint = Complaint::new(format!("`{key}` has no value"))
+                .help("give it one, or remove the key");
+            report.error(entry.key_place, complaint);
+            return None;
+        }
+        Some(&entry.value)
+    }
+
+    /// Returns the value of a key; `complaint` is reported at `node` when there is none.
+    pub(super) fn required(
+        &self,
+        key: &str,
+        node: &Node,
+        report: &mut Report<'_>,
+        complaint: impl FnOnce() -> Complaint,
+    ) -> Option<&'n Node> {
+        if !self.has(key) {
+            report.error(node.place, complaint());
+        }
+        self.optional(key, report)
+    }
+
+    /// Returns whether the key is there, with or without a value.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|entry| &*entry.key == key)
+    }
+}
+
+fn unknown_key(section: Section, key: &str) -> Complaint {
+    if let Some(complaint) = later::key(section, key) {
+        return complaint;
+    }
+    if key == "<<" {
+        return Complaint::new("merge keys (`<<`) are not allowed")
+            .help("write the keys out, so that a reviewer sees them");
+    }
+    let complaint = Complaint::new(format!(
+        "unknown key {} in {}",
+        quoted(key),
+        section.called()
+    ));
+    match nearest(key, section.keys().iter().copied()) {
+        Some(meant) => complaint.suggest(Some(meant)),
+        None => complaint.help(format!(
+            "{} has: {}",
+            section.called(),
+            section.keys().join(", ")
+        )),
+    }
+}
+
+/// Reads a single word or number as text.
+pub(super) fn text<'n>(node: &'n Node, what: &str, report: &mut Report<'_>) -> Option<&'n str> {
+    match &node.value {
+        Value::Text { text, .. } => Some(text),
+        other => {
+            let message = format!("{what} is a single value, not {}", other.kind());
+            report.error(node.place, Complaint::new(message));
+            None
+        }
+    }
+}
+
+/// Reads a list, or a single value as a list of one; an empty one is reported, and one that is
+/// longer than `length_max`.
+pub(super) fn one_or_more<'n>(
+    node: &'n Node,
+    what: &str,
+    length_max: usize,
+    report: &mut Report<'_>,
+) -> Option<&'n [Node]> {
+    let Value::List(items) = &node.value else {
+        return Some(std::slice::from_ref(node));
+    };
+    if items.is_empty() {
+        let message = format!("{what} is an empty list");
+        let help = "name at least one, or remove the whole entry";
+        report.error(node.place, Complaint::new(message).help(help));
+        return None;
+    }
+    if items.len() > length_max {
+        let message = format!(
+            "{what} has {} entries; at most {length_max} fit",
+            items.len()
+        );
+        report.error(
+            node.place,
+            Complaint::new(message).help("use a label, or split the rule"),
+        );
+        return None;
+    }
+    Some(items)
+}
+
+/// Reads a list that may be empty.
+pub(super) fn list<'n>(node: &'n Node, what: &str, report: &mut Report<'_>) -> &'n [Node] {
+    match &node.value {
+        Value::List(items) => items,
+        other => {
+            let message = format!("`{what}` is a list, not {}", other.kind());
+            let help = "begin each entry on its own line with `- `";
+            report.error(node.place, Complaint::new(message).help(help));
+            &[]
+        }
+    }
+}
