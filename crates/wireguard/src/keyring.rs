@@ -65,21 +65,21 @@ impl Keyring {
     pub(crate) fn confirm(&mut self, local_index: u32, removed: &mut Vec<u32>) -> bool {
         let current_since = self.current().map(Session::born_at);
         let [newer, older] = &mut self.previous;
-        let slots = [&mut self.next, newer, older].into_iter();
-        let Some((slot, born_at)) = slots.into_iter().find_map(|slot| {
-            let session = slot
-                .as_mut()
-                .filter(|session| session.local_index() == local_index)?;
-            session.confirm();
-            let born_at = session.born_at();
-            Some((slot, born_at))
-        }) else {
+        let names = |slot: &&mut Option<Box<Session>>| {
+            slot.as_ref()
+                .is_some_and(|session| session.local_index() == local_index)
+        };
+        let Some(slot) = [&mut self.next, newer, older].into_iter().find(names) else {
             return false;
         };
-        if current_since.is_some_and(|since| born_at < since) {
+        let is_newest = |session: &mut Box<Session>| {
+            session.confirm();
+            current_since.is_none_or(|since| since <= session.born_at())
+        };
+        let Some(session) = slot.take_if(is_newest) else {
             return false;
-        }
-        let replaced = mem::replace(&mut self.current, slot.take());
+        };
+        let replaced = self.current.replace(session);
         self.retire(replaced, removed);
         true
     }
@@ -123,8 +123,11 @@ impl Keyring {
             return;
         }
         let [newer, older] = &mut self.previous;
-        let oldest = mem::replace(older, mem::replace(newer, session));
-        removed.extend(oldest.map(|session| session.local_index()));
+        let displaced = mem::replace(newer, session);
+        if displaced.is_some() {
+            let oldest = mem::replace(older, displaced);
+            removed.extend(oldest.map(|session| session.local_index()));
+        }
     }
 }
 
@@ -200,6 +203,18 @@ mod tests {
                 .iter()
                 .all(|index| keyring.find_mut(*index).is_some())
         );
+        assert_eq!(removed, []);
+    }
+
+    #[test]
+    fn a_session_that_becomes_current_leaves_its_place_to_the_one_it_replaces() {
+        let (mut keyring, mut removed) = (Keyring::default(), Vec::new());
+        keyring.install_initiated(session(Role::Initiator, 1, NOW), &mut removed);
+        keyring.install_responded(session(Role::Responder, 2, NOW), &mut removed);
+        keyring.install_initiated(session(Role::Initiator, 3, NOW), &mut removed);
+        assert!(keyring.confirm(2, &mut removed));
+        assert_eq!(current(&keyring), Some(2));
+        assert!(keyring.find_mut(1).is_some() && keyring.find_mut(3).is_some());
         assert_eq!(removed, []);
     }
 
