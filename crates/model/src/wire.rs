@@ -101,3 +101,8 @@ fn decode_message<M: Message + Default>(
     }
     M::decode(bytes).map_err(|error| WireError::new(name, error.to_string()))
 }
+
+#[cfg(test)]
+mod strategies;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,504 @@
+//! Arbitrary well-formed nouns, for the property tests of the codecs.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::*;
+
+use super::stored::{Membership, StoredHighWater, StoredIdentity, StoredMap};
+use crate::address::{HostAddresses, OverlayPrefixes};
+use crate::control::{
+    Applied, Description, EndpointReport, EnrolRequest, Enrolled, Explanation, FromHost, Goodbye,
+    Hello, ToHost, Welcome,
+};
+use crate::ids::{Digest, FleetId, HostId, KeyId, PolicyVersion, Revision, TokenId};
+use crate::key::{Secret, WireguardKey};
+use crate::map::{Endpoint, EndpointKind, MapDelta, PeerEntry, PolicySlice, ProvenLeaf};
+use crate::name::{Label, LabelKey, LabelValue, Labels, Name, RESERVED_NAMES, RuleId};
+use crate::record::{BundleHead, HostRecord, Signature, Signed, Tombstone, TrustStatement};
+use crate::rule::{FlowQuery, Leaf, PortRange, Protocol, Rule, Selector, Service, Source, Traffic};
+use crate::time::UnixTime;
+
+fn host() -> impl Strategy<Value = HostId> {
+    any::<[u8; 16]>().prop_map(HostId::from_bytes)
+}
+
+fn fleet() -> impl Strategy<Value = FleetId> {
+    any::<[u8; 16]>().prop_map(FleetId::from_bytes)
+}
+
+fn digest() -> impl Strategy<Value = Digest> {
+    any::<[u8; 32]>().prop_map(Digest::from_bytes)
+}
+
+fn name() -> impl Strategy<Value = Name> {
+    "[a-z0-9]([a-z0-9-]{0,12}[a-z0-9])?"
+        .prop_filter("reserved", |text| !RESERVED_NAMES.contains(&text.as_str()))
+        .prop_map(|text| text.parse().unwrap())
+}
+
+fn rule_id() -> impl Strategy<Value = RuleId> {
+    "[a-zA-Z0-9_.-]{1,20}".prop_map(|text| text.parse().unwrap())
+}
+
+fn label_pair() -> impl Strategy<Value = (LabelKey, LabelValue)> {
+    ("[a-z]{1,6}", "[a-zA-Z0-9.]{1,8}")
+        .prop_map(|(key, value)| (key.parse().unwrap(), value.parse().unwrap()))
+}
+
+fn labels() -> impl Strategy<Value = Labels> {
+    vec(label_pair(), 0..6).prop_map(|pairs| pairs.into_iter().collect())
+}
+
+fn text() -> impl Strategy<Value = String> {
+    "[a-zA-Z0-9 .,:;é→]{0,40}"
+}
+
+fn time() -> impl Strategy<Value = UnixTime> {
+    any::<u64>().prop_map(UnixTime::from_secs)
+}
+
+fn revision() -> impl Strategy<Value = Revision> {
+    (any::<u64>(), any::<u64>()).prop_map(|(epoch, counter)| Revision { epoch, counter })
+}
+
+fn version() -> impl Strategy<Value = PolicyVersion> {
+    (1..u64::MAX).prop_map(PolicyVersion)
+}
+
+fn blob() -> impl Strategy<Value = Vec<u8>> {
+    vec(any::<u8>(), 1..60)
+}
+
+fn certificates() -> impl Strategy<Value = Vec<Vec<u8>>> {
+    vec(blob(), 1..4)
+}
+
+pub(super) fn signed() -> impl Strategy<Value = Signed> {
+    let signatures = btree_map(any::<[u8; 16]>(), any::<[u8; 64]>(), 1..4).prop_map(|pairs| {
+        let signature = |(id, value)| Signature {
+            key_id: KeyId::from_bytes(id),
+            value,
+        };
+        pairs.into_iter().map(signature).collect()
+    });
+    (blob(), signatures).prop_map(|(payload, signatures)| Signed {
+        payload,
+        signatures,
+    })
+}
+
+pub(super) fn trust_statement() -> impl Strategy<Value = TrustStatement> {
+    let keys = (
+        certificates(),
+        vec(any::<[u8; 32]>(), 1..4),
+        any::<[u8; 32]>(),
+    );
+    let numbers = (any::<u64>(), any::<u64>());
+    let suffix = "[a-z]{1,8}(\\.[a-z0-9]{1,8}){0,3}";
+    (fleet(), numbers, name(), keys, suffix, option::of(digest())).prop_map(
+        |(fleet, (epoch, serial), fleet_name, (roots, records, enrolment), suffix, previous)| {
+            TrustStatement {
+                fleet,
+                epoch,
+                serial,
+                fleet_name,
+                root_certificates: roots,
+                record_keys: records,
+                enrolment_key: enrolment,
+                dns_suffix: suffix,
+                overlay: OverlayPrefixes::derived_from(fleet),
+                previous,
+            }
+        },
+    )
+}
+
+pub(super) fn host_record() -> impl Strategy<Value = HostRecord> {
+    let addresses = (any::<[u8; 4]>(), any::<[u8; 16]>()).prop_map(|(v4, v6)| HostAddresses {
+        v4: v4.into(),
+        v6: v6.into(),
+    });
+    let key = any::<[u8; 32]>().prop_map(WireguardKey::from_bytes);
+    (
+        fleet(),
+        host(),
+        name(),
+        labels(),
+        key,
+        digest(),
+        addresses,
+        revision(),
+    )
+        .prop_map(
+            |(fleet, host, name, labels, wireguard_key, tls_key_hash, addresses, revision)| {
+                HostRecord {
+                    fleet,
+                    host,
+                    name,
+                    labels,
+                    wireguard_key,
+                    tls_key_hash,
+                    addresses,
+                    revision,
+                }
+            },
+        )
+}
+
+pub(super) fn tombstone() -> impl Strategy<Value = Tombstone> {
+    (fleet(), host(), name(), revision(), text()).prop_map(
+        |(fleet, host, name, revision, reason)| Tombstone {
+            fleet,
+            host,
+            name,
+            revision,
+            reason,
+        },
+    )
+}
+
+pub(super) fn bundle_head() -> impl Strategy<Value = BundleHead> {
+    let numbers = (any::<u64>(), version(), 1u32..1000);
+    (fleet(), numbers, digest(), option::of(digest()), time()).prop_map(
+        |(fleet, (epoch, version, leaf_count), tree_root, previous, signed_at)| BundleHead {
+            fleet,
+            epoch,
+            version,
+            tree_root,
+            leaf_count,
+            previous,
+            signed_at,
+        },
+    )
+}
+
+fn source() -> impl Strategy<Value = Source> {
+    (text(), any::<u32>()).prop_map(|(file, line)| Source { file, line })
+}
+
+fn endpoint_selector() -> impl Strategy<Value = Selector> {
+    prop_oneof![
+        Just(Selector::Any),
+        (name(), option::of(host())).prop_map(|(name, id)| Selector::Host { name, id }),
+        vec(label_pair().prop_map(Label::from), 1..4).prop_map(Selector::Labels),
+    ]
+}
+
+fn service_selector() -> impl Strategy<Value = Selector> {
+    name().prop_map(Selector::Service)
+}
+
+fn port_ranges() -> impl Strategy<Value = Vec<PortRange>> {
+    let range = (any::<u16>(), any::<u16>()).prop_map(|(a, b)| PortRange {
+        first: a.min(b),
+        last: a.max(b),
+    });
+    vec(range, 0..4)
+}
+
+fn traffic() -> impl Strategy<Value = Traffic> {
+    prop_oneof![
+        Just(Traffic::All),
+        (port_ranges(), port_ranges()).prop_map(|(tcp, udp)| {
+            let icmp = tcp.is_empty() && udp.is_empty();
+            Traffic::Ports { tcp, udp, icmp }
+        }),
+    ]
+}
+
+fn rule() -> impl Strategy<Value = Rule> {
+    let selector = || prop_oneof![endpoint_selector(), service_selector()];
+    let plain = (vec(selector(), 1..4), traffic());
+    let to_services = vec(service_selector(), 1..4).prop_map(|to| (to, Traffic::Service));
+    (
+        rule_id(),
+        vec(selector(), 1..4),
+        prop_oneof![plain, to_services],
+        source(),
+    )
+        .prop_map(|(id, from, (to, traffic), source)| Rule {
+            id,
+            from,
+            to,
+            traffic,
+            source,
+        })
+}
+
+fn service() -> impl Strategy<Value = Service> {
+    let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)];
+    (
+        name(),
+        1..u16::MAX,
+        protocol,
+        vec(endpoint_selector(), 0..4),
+        source(),
+    )
+        .prop_map(|(name, port, protocol, endpoints, source)| Service {
+            name,
+            port,
+            protocol,
+            endpoints,
+            source,
+        })
+}
+
+pub(super) fn leaf() -> impl Strategy<Value = Leaf> {
+    prop_oneof![
+        vec(rule(), 0..4).prop_map(Leaf::Denies),
+        rule().prop_map(Leaf::Allow),
+        service().prop_map(Leaf::Service),
+    ]
+}
+
+fn underlay() -> impl Strategy<Value = SocketAddr> {
+    let address = prop_oneof![
+        any::<[u8; 3]>().prop_map(|[a, b, c]| [10, a, b, c].into()),
+        any::<[u8; 15]>().prop_map(|tail| {
+            let mut octets = [0x20; 16];
+            octets[1..].copy_from_slice(&tail);
+            std::net::IpAddr::from(octets)
+        }),
+    ];
+    (address, 1..u16::MAX).prop_map(SocketAddr::from)
+}
+
+fn endpoint() -> impl Strategy<Value = Endpoint> {
+    let kind = prop_oneof![
+        Just(EndpointKind::Configured),
+        Just(EndpointKind::Interface),
+        Just(EndpointKind::Peer),
+        Just(EndpointKind::Coordinator),
+    ];
+    (underlay(), kind).prop_map(|(address, kind)| Endpoint { address, kind })
+}
+
+fn policy_slice() -> impl Strategy<Value = PolicySlice> {
+    let leaf = (0u32..1000, blob(), vec(digest(), 0..5))
+        .prop_map(|(index, leaf, path)| ProvenLeaf { index, leaf, path });
+    (signed(), vec(leaf, 1..4)).prop_map(|(head, leaves)| PolicySlice { head, leaves })
+}
+
+fn whole_map() -> impl Strategy<Value = MapDelta> {
+    let peer = (signed(), vec(endpoint(), 0..4))
+        .prop_map(|(record, endpoints)| PeerEntry { record, endpoints });
+    let lists = (vec(peer, 0..3), vec(signed(), 0..3), vec(host(), 0..3));
+    (revision(), signed(), lists, policy_slice()).prop_map(
+        |(revision, record, (peers, tombstones, forgotten), policy)| MapDelta {
+            base: None,
+            revision,
+            record: Some(record),
+            peers,
+            tombstones,
+            forgotten,
+            policy: Some(policy),
+        },
+    )
+}
+
+fn map_delta() -> impl Strategy<Value = MapDelta> {
+    let keep = (any::<bool>(), any::<bool>());
+    let change =
+        (whole_map(), 0..u64::MAX, keep).prop_map(|(mut map, counter, (record, policy))| {
+            map.base = Some(Revision {
+                epoch: map.revision.epoch,
+                counter,
+            });
+            map.revision.counter = counter + 1;
+            map.record = map.record.filter(|_| record);
+            map.policy = map.policy.filter(|_| policy);
+            map
+        });
+    prop_oneof![whole_map(), change]
+}
+
+pub(super) fn to_host() -> impl Strategy<Value = ToHost> {
+    let welcome = (signed(), option::of(underlay()), text(), time()).prop_map(
+        |(trust, observed, software_version, unix)| {
+            let observed = observed.map(|address| address.ip());
+            ToHost::Welcome(Welcome {
+                trust,
+                observed,
+                software_version,
+                unix,
+            })
+        },
+    );
+    let certificate = prop_oneof![certificates().prop_map(Ok), "[a-z ]{1,20}".prop_map(Err),];
+    let query =
+        (host(), host(), any::<u8>(), any::<u16>()).prop_map(|(from, to, ip_protocol, port)| {
+            FlowQuery {
+                from,
+                to,
+                ip_protocol,
+                port,
+            }
+        });
+    let goodbye = (text(), any::<u64>(), any::<bool>()).prop_map(|(reason, millis, removed)| {
+        let retry_after = Duration::from_millis(millis);
+        ToHost::Goodbye(Goodbye {
+            reason,
+            retry_after,
+            removed,
+        })
+    });
+    prop_oneof![
+        welcome,
+        map_delta().prop_map(ToHost::Map),
+        certificate.prop_map(ToHost::Certificate),
+        (any::<u64>(), query).prop_map(|(id, query)| ToHost::Explain { id, query }),
+        goodbye,
+        any::<u64>().prop_map(ToHost::Pong),
+    ]
+}
+
+pub(super) fn from_host() -> impl Strategy<Value = FromHost> {
+    let hello = (
+        option::of(revision()),
+        text(),
+        vec(text(), 0..4),
+        any::<u64>(),
+    )
+        .prop_map(|(have, software_version, features, boot_counter)| {
+            FromHost::Hello(Hello {
+                have,
+                software_version,
+                features,
+                boot_counter,
+            })
+        });
+    let endpoints = (vec(endpoint(), 0..4), any::<u16>()).prop_map(|(endpoints, listen_port)| {
+        FromHost::Endpoints(EndpointReport {
+            endpoints,
+            listen_port,
+        })
+    });
+    let applied = (revision(), version(), option::of("[a-z ]{1,20}")).prop_map(
+        |(revision, policy, error)| {
+            FromHost::Applied(Applied {
+                revision,
+                policy,
+                error,
+            })
+        },
+    );
+    let decision = (
+        version(),
+        any::<bool>(),
+        option::of(rule_id()),
+        option::of(source()),
+    );
+    let explanation = (any::<u64>(), decision, vec(text(), 0..4)).prop_map(
+        |(id, (policy, allowed, rule, source), notes)| {
+            FromHost::Explanation(Explanation {
+                id,
+                policy,
+                allowed,
+                rule,
+                source,
+                notes,
+            })
+        },
+    );
+    prop_oneof![
+        hello,
+        endpoints,
+        (host(), underlay()).prop_map(|(peer, address)| FromHost::Observation { peer, address }),
+        applied,
+        blob().prop_map(FromHost::Renew),
+        explanation,
+        Just(FromHost::Leave),
+        any::<u64>().prop_map(FromHost::Ping),
+    ]
+}
+
+pub(super) fn description() -> impl Strategy<Value = Description> {
+    (signed(), text(), time()).prop_map(|(trust, software_version, unix)| Description {
+        trust,
+        software_version,
+        unix,
+    })
+}
+
+pub(super) fn enrol_request() -> impl Strategy<Value = EnrolRequest> {
+    let token = (any::<[u8; 8]>(), any::<[u8; 16]>());
+    let keys = (any::<[u8; 32]>(), blob(), any::<[u8; 32]>());
+    (token, name(), keys, text(), text()).prop_map(
+        |((id, secret), name, (key, request, proof), software_version, machine_id)| EnrolRequest {
+            token: TokenId::from_bytes(id),
+            token_secret: secret,
+            name,
+            wireguard_key: WireguardKey::from_bytes(key),
+            certificate_request: request,
+            wireguard_proof: proof,
+            software_version,
+            machine_id,
+        },
+    )
+}
+
+pub(super) fn enrolled() -> impl Strategy<Value = Enrolled> {
+    (host(), signed(), certificates()).prop_map(|(host, record, certificate_chain)| Enrolled {
+        host,
+        record,
+        certificate_chain,
+    })
+}
+
+pub(super) fn stored_identity() -> impl Strategy<Value = StoredIdentity> {
+    let membership = (host(), name(), digest(), certificates()).prop_map(
+        |(host, name, root_pin, certificate_chain)| Membership {
+            host,
+            name,
+            root_pin,
+            certificate_chain,
+        },
+    );
+    let secret = || any::<[u8; 32]>().prop_map(Secret::from_bytes);
+    let coordinators = vec("[a-z]{1,8}\\.example:[1-9][0-9]{0,3}", 0..4);
+    (secret(), secret(), option::of(membership), coordinators).prop_map(
+        |(wireguard_private_key, tls_private_key, membership, coordinators)| StoredIdentity {
+            wireguard_private_key,
+            tls_private_key,
+            membership,
+            coordinators,
+        },
+    )
+}
+
+pub(super) fn stored_map() -> impl Strategy<Value = StoredMap> {
+    (signed(), whole_map()).prop_map(|(trust, map)| StoredMap { trust, map })
+}
+
+pub(super) fn stored_high_water() -> impl Strategy<Value = StoredHighWater> {
+    let trust = (any::<u64>(), any::<u64>());
+    (
+        revision(),
+        (any::<u64>(), version()),
+        trust,
+        any::<u64>(),
+        any::<u64>(),
+    )
+        .prop_map(
+            |(
+                revision,
+                (policy_epoch, policy),
+                (trust_epoch, trust_serial),
+                nanos,
+                boot_counter,
+            )| {
+                StoredHighWater {
+                    revision,
+                    policy_epoch,
+                    policy,
+                    trust_epoch,
+                    trust_serial,
+                    handshake: UnixTime::from_duration(Duration::from_nanos(nanos)),
+                    boot_counter,
+                }
+            },
+        )
+}
