@@ -22,7 +22,7 @@ if [ "$(id -u)" -ne 0 ]; then
     exit 1
 fi
 
-[ -d "$HOME/.cargo/bin" ] && PATH="$HOME/.cargo/bin:$PATH"
+[ -d "${HOME:-/root}/.cargo/bin" ] && PATH="${HOME:-/root}/.cargo/bin:$PATH"
 if ! command -v cargo >/dev/null; then
     cat >&2 <<MESSAGE
 $0: there is no Rust toolchain here. Get one with rustup, then run $0 again:
