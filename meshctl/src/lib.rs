@@ -1,1 +1,8 @@
-//! placeholder
+//! The operator's hand on the mesh: asks the daemon of this host and the coordinator, and shows
+//! the answers to people and to programs. It decides nothing.
+
+pub mod arguments;
+pub mod commands;
+pub mod connect;
+pub mod failure;
+pub mod output;

@@ -1,0 +1,219 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use model::name::Label;
+
+use crate::output::Color;
+
+/// The operator's hand on the mesh.
+#[derive(Debug, Parser)]
+#[command(name = "meshctl", version, about, long_about = None, after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 not reachable, 4 denied, 5 checked and found wanting.")]
+pub struct Arguments {
+    /// Whom to ask.
+    #[command(flatten)]
+    pub targets: Targets,
+    /// Answer in JSON of a stable shape
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// When to use colour
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub color: Color,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Whom to ask.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Targets {
+    /// Socket of this host's daemon [default: /run/mesh/meshd.sock]
+    #[arg(long, global = true, value_name = "PATH", env = "MESHD_SOCKET")]
+    pub socket: Option<PathBuf>,
+    /// Socket of the coordinator on its own machine [default: /run/mesh/coordinator.sock]
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "MESH_COORDINATOR_SOCKET"
+    )]
+    pub coordinator_socket: Option<PathBuf>,
+    /// Credential for the coordinator [default: ~/.config/mesh/credential.json]
+    #[arg(long, global = true, value_name = "FILE", env = "MESH_CREDENTIAL")]
+    pub credential: Option<PathBuf>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make this host a member of a fleet
+    Join(Join),
+    /// Take this host out of its fleet, and forget its keys
+    Leave,
+    /// Show how this host is, and the coordinator where it is reachable
+    Status,
+    /// List the peers that this host knows
+    Peers,
+    /// Send an echo through the tunnel
+    Ping(Ping),
+    /// List and change the fleet's hosts
+    #[command(subcommand)]
+    Hosts(Hosts),
+    /// Make, list and revoke join tokens
+    #[command(subcommand)]
+    Tokens(Tokens),
+    /// Check, test, apply and roll back the policy
+    #[command(subcommand)]
+    Policy(Policy),
+    /// Tell whether a flow is allowed, and which rule says so, at both ends
+    Why(Why),
+}
+
+/// `meshctl join`
+#[derive(Debug, Args)]
+pub struct Join {
+    /// The token; `-` reads it from standard input
+    #[arg(required_unless_present = "token_file", conflicts_with = "token_file")]
+    pub token: Option<String>,
+    /// Read the token from a file; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Name to take [default: the machine's host name]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+}
+
+/// `meshctl ping`
+#[derive(Debug, Args)]
+pub struct Ping {
+    /// A host's name
+    pub host: String,
+    /// How many echoes
+    #[arg(short, long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub count: u32,
+    /// How long to wait for each answer
+    #[arg(short = 'W', long, value_name = "MILLISECONDS", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    pub timeout: u64,
+}
+
+/// `meshctl hosts`
+#[derive(Debug, Subcommand)]
+pub enum Hosts {
+    /// List the hosts of the fleet
+    List,
+    /// Show one host
+    Show {
+        /// Its name
+        host: String,
+    },
+    /// Change labels of a host: KEY=VALUE sets one, KEY- removes it
+    Label {
+        /// Its name
+        host: String,
+        /// KEY=VALUE or KEY-
+        #[arg(required = true)]
+        changes: Vec<String>,
+    },
+    /// Remove a host from the fleet
+    Remove {
+        /// Its name
+        host: String,
+    },
+}
+
+/// `meshctl tokens`
+#[derive(Debug, Subcommand)]
+pub enum Tokens {
+    /// Make a join token; it is shown this once
+    Create(CreateToken),
+    /// List the join tokens
+    List,
+    /// Revoke a join token; hosts that joined with it stay
+    Revoke {
+        /// Its id, as `tokens list` shows it
+        id: String,
+    },
+}
+
+/// `meshctl tokens create`
+#[derive(Debug, Args)]
+pub struct CreateToken {
+    /// Label for each host that joins with it (repeatable)
+    #[arg(short, long = "label", value_name = "KEY=VALUE")]
+    pub labels: Vec<Label>,
+    /// How many hosts may join with it [default: one]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "unlimited")]
+    pub uses: Option<u32>,
+    /// Any number of hosts may join with it until it expires
+    #[arg(long)]
+    pub unlimited: bool,
+    /// How long it is good for: 30m, 12h, 7d
+    #[arg(long, value_name = "SPAN", default_value = "1h", value_parser = crate::commands::tokens::parse_span)]
+    pub valid_for: u64,
+    /// Name that may be taken, or a prefix ending in * (repeatable) [default: any]
+    #[arg(long = "name", value_name = "NAME")]
+    pub names: Vec<String>,
+    /// What it is for
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub comment: String,
+}
+
+/// `meshctl policy`
+#[derive(Debug, Subcommand)]
+pub enum Policy {
+    /// Check a bundle's directory; needs no coordinator
+    Check {
+        /// The directory
+        directory: PathBuf,
+    },
+    /// Run a bundle's tests, against the fleet when a coordinator is reachable
+    Test {
+        /// The directory
+        directory: PathBuf,
+    },
+    /// Put a bundle in force
+    Apply(ApplyPolicy),
+    /// List the versions
+    History,
+    /// Show the files of a version
+    Show {
+        /// The version [default: the one in force]
+        version: Option<u64>,
+    },
+    /// Put the content of an old version in force, as a new version
+    Rollback {
+        /// The old version
+        version: u64,
+    },
+    /// Show where the current version is in force
+    Status,
+}
+
+/// `meshctl policy apply`
+#[derive(Debug, Args)]
+pub struct ApplyPolicy {
+    /// The directory
+    pub directory: PathBuf,
+    /// What the change is for
+    #[arg(short, long, value_name = "TEXT", default_value = "")]
+    pub message: String,
+    /// Refuse when another version than this is in force
+    #[arg(long, value_name = "VERSION")]
+    pub base: Option<u64>,
+    /// Check and test against the fleet, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How many seconds to wait until the online hosts enforce it; 0 does not wait
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub wait: u64,
+}
+
+/// `meshctl why`
+#[derive(Debug, Args)]
+pub struct Why {
+    /// A host
+    pub from: String,
+    /// HOST:PORT, HOST:PORT/udp, HOST/icmp, or a service
+    pub to: String,
+}

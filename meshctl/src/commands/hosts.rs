@@ -1,0 +1,168 @@
+//! `meshctl hosts`.
+
+use model::admin::{HostView, SetLabels};
+use model::name::{Label, Labels};
+
+use crate::arguments::{Hosts, Targets};
+use crate::connect;
+use crate::failure::Failure;
+use crate::output::{Output, Table, Tone, time};
+
+/// Runs a verb of `meshctl hosts`.
+///
+/// # Errors
+/// The coordinator does not answer or refuses.
+pub async fn run(verb: Hosts, targets: &Targets, output: &Output) -> Result<(), Failure> {
+    let client = connect::coordinator(targets)?;
+    match verb {
+        Hosts::List => {
+            let hosts: Vec<HostView> = client.get("/v1/hosts").await?;
+            output.show("HostList", &hosts, |output| table(&hosts, output));
+        }
+        Hosts::Show { host } => {
+            let host: HostView = client
+                .get(&format!("/v1/hosts/{}", segment(&host)?))
+                .await?;
+            output.show("Host", &host, |output| description(&host, output));
+        }
+        Hosts::Label { host, changes } => {
+            let path = format!("/v1/hosts/{}", segment(&host)?);
+            let before: HostView = client.get(&path).await?;
+            let labels = changed(before.labels, &changes)?;
+            let after: HostView = client
+                .put(&format!("{path}/labels"), &SetLabels { labels })
+                .await?;
+            output.show("Host", &after, |output| description(&after, output));
+        }
+        Hosts::Remove { host } => {
+            let removed: HostView = client
+                .delete(&format!("/v1/hosts/{}", segment(&host)?))
+                .await?;
+            output.show("Host", &removed, |output| {
+                format!(
+                    "{} {} is no longer a member of the fleet",
+                    output.paint(Tone::Good, "✓"),
+                    removed.name
+                )
+            });
+        }
+    }
+    Ok(())
+}
+
+/// A host's name as a part of a path.
+fn segment(host: &str) -> Result<String, Failure> {
+    host.parse::<model::name::Name>()
+        .map(String::from)
+        .map_err(|error| Failure::Usage(error.to_string()))
+}
+
+fn changed(mut labels: Labels, changes: &[String]) -> Result<Labels, Failure> {
+    for change in changes {
+        match change.strip_suffix('-').filter(|_| !change.contains('=')) {
+            Some(key) => {
+                let key = key
+                    .parse()
+                    .map_err(|error: model::name::InvalidName| Failure::Usage(error.to_string()))?;
+                labels.remove(&key);
+            }
+            None => {
+                let label: Label = change.parse().map_err(|error: model::name::InvalidName| {
+                    Failure::Usage(format!("{error}; KEY=VALUE sets a label, KEY- removes it"))
+                })?;
+                labels.insert(label.key, label.value);
+            }
+        }
+    }
+    Ok(labels)
+}
+
+fn labels_text(labels: &Labels) -> String {
+    labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+fn table(hosts: &[HostView], output: &Output) -> String {
+    let mut table = Table::new(&["NAME", "ADDRESS", "STATE", "POLICY", "VERSION", "LABELS"]);
+    for host in hosts {
+        let state = if host.online {
+            output.paint(Tone::Good, "online")
+        } else {
+            output.paint(Tone::Faint, "offline")
+        };
+        table.row([
+            host.name.to_string(),
+            host.addresses.v4.to_string(),
+            state,
+            host.applied_policy
+                .map_or_else(|| "-".into(), |version| version.to_string()),
+            host.software_version.clone().unwrap_or_else(|| "-".into()),
+            labels_text(&host.labels),
+        ]);
+    }
+    table.text("the fleet has no hosts yet; `meshctl tokens create` makes a token to join with")
+}
+
+fn description(host: &HostView, output: &Output) -> String {
+    let mut lines = vec![format!("{}  ({})", host.name, host.id)];
+    let mut line = |key: &str, value: String| lines.push(format!("  {key:<10} {value}"));
+    line(
+        "state",
+        if host.online {
+            output.paint(Tone::Good, "online")
+        } else {
+            output.paint(Tone::Faint, "offline")
+        },
+    );
+    line(
+        "addresses",
+        format!("{} {}", host.addresses.v4, host.addresses.v6),
+    );
+    line("labels", labels_text(&host.labels));
+    line("key", host.wireguard_key.to_string());
+    line("joined", time(host.joined_secs));
+    if let Some(seen) = host.last_seen_secs {
+        line("seen", time(seen));
+    }
+    let endpoints: Vec<String> = host.endpoints.iter().map(ToString::to_string).collect();
+    line("endpoints", endpoints.join(" "));
+    if let Some(version) = &host.software_version {
+        line("meshd", version.clone());
+    }
+    if let Some(policy) = host.applied_policy {
+        line("policy", format!("version {policy}"));
+    }
+    if let Some(error) = &host.apply_error {
+        line("error", output.paint(Tone::Bad, error));
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_set_and_removed() {
+        let before: Labels = [
+            ("a".parse().unwrap(), "1".parse().unwrap()),
+            ("b".parse().unwrap(), "2".parse().unwrap()),
+        ]
+        .into();
+        let after = changed(before, &["a-".into(), "c=3".into(), "b=4".into()]).unwrap();
+        assert_eq!(labels_text(&after), "b=4,c=3");
+    }
+
+    #[test]
+    fn a_change_that_is_neither_says_what_is() {
+        assert!(
+            changed(Labels::new(), &["x".into()])
+                .unwrap_err()
+                .to_string()
+                .contains("KEY-")
+        );
+    }
+}

@@ -1,0 +1,155 @@
+//! `meshctl status`: this host's daemon, and the coordinator where it is reachable.
+
+use model::admin::CoordinatorStatus;
+use model::local::{HostDetail, HostState, HostStatus};
+use serde::Serialize;
+
+use crate::arguments::Targets;
+use crate::connect;
+use crate::failure::Failure;
+use crate::output::{Output, Tone, time};
+
+/// What `--json` shows.
+#[derive(Serialize)]
+struct Status {
+    daemon: Option<HostStatus>,
+    coordinator: Option<CoordinatorStatus>,
+}
+
+/// Shows how this host is.
+///
+/// # Errors
+/// Neither a daemon nor a coordinator answers; or the daemon that was asked for by `--socket`.
+pub async fn status(targets: &Targets, output: &Output) -> Result<(), Failure> {
+    let daemon = connect::daemon(targets)
+        .get::<HostStatus>("/v1/status")
+        .await;
+    let coordinator = match connect::coordinator(targets) {
+        Ok(client) => client
+            .get::<CoordinatorStatus>("/v1/status")
+            .await
+            .map_err(Failure::from),
+        Err(failure) => Err(failure),
+    };
+    let status = match (daemon, coordinator) {
+        (Ok(daemon), coordinator) => Status {
+            daemon: Some(daemon),
+            coordinator: coordinator.ok(),
+        },
+        (Err(_), Ok(coordinator)) if targets.socket.is_none() => Status {
+            daemon: None,
+            coordinator: Some(coordinator),
+        },
+        (Err(error), _) => return Err(error.into()),
+    };
+    output.show("Status", &status, |output| {
+        let parts = [
+            status
+                .daemon
+                .as_ref()
+                .map(|daemon| daemon_text(daemon, output)),
+            status.coordinator.as_ref().map(coordinator_text),
+        ];
+        parts.into_iter().flatten().collect::<Vec<_>>().join("\n")
+    });
+    Ok(())
+}
+
+fn daemon_text(status: &HostStatus, output: &Output) -> String {
+    let (tone, state) = match status.state {
+        HostState::Unenrolled => (
+            Tone::Doubtful,
+            "not a member of a fleet; run meshctl join TOKEN",
+        ),
+        HostState::Joining => (Tone::Doubtful, "joining"),
+        HostState::Online => (Tone::Good, "online"),
+        HostState::Autonomous => (
+            Tone::Doubtful,
+            "autonomous: no coordinator reachable, working from what it knows",
+        ),
+        HostState::Removed => (
+            Tone::Bad,
+            "removed from its fleet; run meshctl leave, then join again",
+        ),
+    };
+    let mut text = format!("meshd {}  {}\n", status.version, output.paint(tone, state));
+    if let Some(detail) = &status.detail {
+        text += &detail_text(detail, output);
+    }
+    text
+}
+
+fn detail_text(detail: &HostDetail, output: &Output) -> String {
+    let mut lines = Vec::new();
+    let mut line = |key: &str, value: String| lines.push(format!("  {key:<12} {value}"));
+    let join = |items: Vec<String>| items.join(" ");
+    line(
+        "host",
+        format!("{}.{}  ({})", detail.name, detail.dns_suffix, detail.id),
+    );
+    line("fleet", detail.fleet.to_string());
+    line(
+        "addresses",
+        join(detail.addresses.iter().map(ToString::to_string).collect()),
+    );
+    if !detail.labels.is_empty() {
+        line(
+            "labels",
+            join(
+                detail
+                    .labels
+                    .iter()
+                    .map(|(key, value)| format!("{key}={value}"))
+                    .collect(),
+            ),
+        );
+    }
+    line(
+        "interface",
+        format!(
+            "{}, tunnels on UDP port {}",
+            detail.interface, detail.listen_port
+        ),
+    );
+    line("coordinators", join(detail.coordinators.clone()));
+    if let Some(error) = &detail.coordinator_error {
+        line("", output.paint(Tone::Doubtful, error));
+    }
+    if let (Some(revision), Some(policy)) = (detail.revision, detail.policy) {
+        line(
+            "in force",
+            format!(
+                "policy version {policy}, revision {revision}, {} peers",
+                detail.peers
+            ),
+        );
+    }
+    if let Some(expires) = detail.certificate_expires_secs {
+        line("certificate", format!("until {}", time(expires)));
+    }
+    for alarm in &detail.alarms {
+        line("alarm", output.paint(Tone::Bad, alarm));
+    }
+    for drop in &detail.drops {
+        line(
+            "dropped",
+            format!("{} packets: {}", drop.packets, drop.reason),
+        );
+    }
+    lines.join("\n") + "\n"
+}
+
+fn coordinator_text(status: &CoordinatorStatus) -> String {
+    format!(
+        "coordinator {}  fleet {} ({})\n  hosts        {} of {} online\n  policy       version {}\n  overlay      {}  {}\n  root         sha256 {}\n",
+        status.version,
+        status.fleet_name,
+        status.fleet,
+        status.hosts_online,
+        status.hosts,
+        status.policy,
+        status.overlay_v4,
+        status.overlay_v6,
+        status.root_pin,
+    )
+}

@@ -1,0 +1,199 @@
+//! `meshctl why`: whether a flow is allowed, and which rule says so. Asks the coordinator, which
+//! asks both ends; without a coordinator, this host's daemon alone.
+
+use model::admin::{Decision, EndAnswer, WhyReport, WhyRequest};
+use model::local::{LocalWhyReport, LocalWhyRequest};
+
+use crate::arguments::{Targets, Why};
+use crate::connect;
+use crate::failure::Failure;
+use crate::output::{Output, Tone};
+
+/// What the right side of the question says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Target {
+    name: String,
+    protocol: &'static str,
+    port: Option<u16>,
+}
+
+/// Answers a question about a flow.
+///
+/// # Errors
+/// The question makes no sense, nobody can answer, or the flow is denied (exit code 5).
+pub async fn why(arguments: Why, targets: &Targets, output: &Output) -> Result<(), Failure> {
+    let target = parse_target(&arguments.to)?;
+    let allowed = match connect::coordinator(targets) {
+        Ok(client) => {
+            let request = WhyRequest {
+                from: arguments.from,
+                to: target.name,
+                protocol: target.protocol.into(),
+                port: target.port,
+            };
+            let report: WhyReport = client.post("/v1/why", &request).await?;
+            output.show("WhyReport", &report, |output| report_text(&report, output));
+            report.policy.allowed
+        }
+        Err(_) => {
+            let request = LocalWhyRequest {
+                from: arguments.from,
+                to: target.name,
+                protocol: target.protocol.into(),
+                port: target.port,
+            };
+            let report: LocalWhyReport = connect::daemon(targets).post("/v1/why", &request).await?;
+            output.show("LocalWhyReport", &report, |output| {
+                local_text(&report, output)
+            });
+            report.decision.allowed
+        }
+    };
+    if allowed {
+        Ok(())
+    } else {
+        Err(Failure::Wanting(String::new()))
+    }
+}
+
+fn parse_target(text: &str) -> Result<Target, Failure> {
+    let bad = || {
+        Failure::Usage(format!(
+            "{text:?} is not understood: write HOST:PORT, HOST:PORT/udp, HOST/icmp, or a service"
+        ))
+    };
+    let (rest, protocol) = match text.rsplit_once('/') {
+        Some((rest, "tcp")) => (rest, "tcp"),
+        Some((rest, "udp")) => (rest, "udp"),
+        Some((rest, "icmp")) => (rest, "icmp"),
+        Some(_) => return Err(bad()),
+        None => (text, "tcp"),
+    };
+    let (name, port) = match rest.split_once(':') {
+        Some((name, port)) => (
+            name,
+            Some(
+                port.parse::<u16>()
+                    .ok()
+                    .filter(|port| *port > 0)
+                    .ok_or_else(bad)?,
+            ),
+        ),
+        None => (rest, None),
+    };
+    if name.is_empty() || (protocol == "icmp" && port.is_some()) {
+        return Err(bad());
+    }
+    Ok(Target {
+        name: name.to_owned(),
+        protocol,
+        port,
+    })
+}
+
+fn flow(from: &str, to: &str, protocol: &str, port: u16) -> String {
+    if port == 0 {
+        format!("{from} → {to} {protocol}")
+    } else {
+        format!("{from} → {to}:{port}/{protocol}")
+    }
+}
+
+fn decision_text(decision: &Decision, output: &Output) -> String {
+    let verdict = if decision.allowed {
+        output.paint(Tone::Good, "allowed")
+    } else {
+        output.paint(Tone::Bad, "denied")
+    };
+    let reason = match (&decision.rule, &decision.rule_source) {
+        (Some(rule), Some(source)) => format!("by rule {rule} ({source})"),
+        (Some(rule), None) => format!("by rule {rule}"),
+        (None, _) => "no rule allows it".into(),
+    };
+    format!("{verdict} {reason}, policy version {}", decision.version)
+}
+
+fn notes_text(decision: &Decision, output: &Output) -> String {
+    decision
+        .notes
+        .iter()
+        .map(|note| output.paint(Tone::Faint, &format!("\n      {note}")))
+        .collect()
+}
+
+fn end_text(answer: &EndAnswer, output: &Output) -> String {
+    match answer {
+        EndAnswer::Answered(decision) => {
+            decision_text(decision, output) + &notes_text(decision, output)
+        }
+        EndAnswer::Offline => output.paint(Tone::Doubtful, "offline: it enforces what it knows"),
+        EndAnswer::Silent => output.paint(Tone::Doubtful, "connected, but did not answer in time"),
+    }
+}
+
+fn report_text(report: &WhyReport, output: &Output) -> String {
+    format!(
+        "{}\n  policy       {}{}\n  {:<12} {}\n  {:<12} {}",
+        flow(
+            report.from.as_str(),
+            report.to.as_str(),
+            &report.protocol,
+            report.port
+        ),
+        decision_text(&report.policy, output),
+        notes_text(&report.policy, output),
+        format!("at {}", report.from),
+        end_text(&report.source, output),
+        format!("at {}", report.to),
+        end_text(&report.destination, output),
+    )
+}
+
+fn local_text(report: &LocalWhyReport, output: &Output) -> String {
+    let port = if report.port == 0 {
+        String::new()
+    } else {
+        format!(":{}", report.port)
+    };
+    format!(
+        "{} → {}{port}\n  here         {}{}\n  {}",
+        report.from,
+        report.to,
+        decision_text(&report.decision, output),
+        notes_text(&report.decision, output),
+        output.paint(
+            Tone::Faint,
+            "(this host's answer alone; no coordinator is known here)"
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_hosts_with_ports_or_services() {
+        let target = |name: &str, protocol, port| Target {
+            name: name.into(),
+            protocol,
+            port,
+        };
+        assert_eq!(
+            parse_target("db:5432").unwrap(),
+            target("db", "tcp", Some(5432))
+        );
+        assert_eq!(
+            parse_target("vm-1:53/udp").unwrap(),
+            target("vm-1", "udp", Some(53))
+        );
+        assert_eq!(
+            parse_target("vm-1/icmp").unwrap(),
+            target("vm-1", "icmp", None)
+        );
+        assert_eq!(parse_target("db").unwrap(), target("db", "tcp", None));
+        for bad in ["", ":1", "a:0", "a:x", "a:1/sctp", "a:1/icmp", "a:99999"] {
+            assert!(parse_target(bad).is_err(), "{bad}");
+        }
+    }
+}
