@@ -386,3 +386,28 @@ pub struct AdminView {
     /// Who made the credential.
     pub created_by: String,
 }
+
+/// What an operator's `meshctl` needs to reach a coordinator, as a JSON file of mode 0600. Secret.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdminCredential {
+    /// The fleet's name, for people.
+    pub fleet: Name,
+    /// `host:port` of coordinators, in the order of trying.
+    pub addresses: Vec<String>,
+    /// SHA-256 of the root certificate.
+    pub root_pin: crate::ids::Digest,
+    /// Who the operator is.
+    pub name: String,
+    /// Proves it.
+    pub secret: String,
+}
+
+impl std::fmt::Debug for AdminCredential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AdminCredential")
+            .field("fleet", &self.fleet)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}

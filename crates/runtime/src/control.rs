@@ -44,6 +44,7 @@ pub async fn connect(addresses: &[String], config: Arc<rustls::ClientConfig>) ->
         .map_err(|error| ConnectError {
             message: format!("{address} answered, but does not speak the control protocol: {error}"),
             untrusted: false,
+            clock: false,
         })?;
     let client = ControlClient::new(channel)
         .max_decoding_message_size(Limits::CONTROL_MESSAGE_BYTES)

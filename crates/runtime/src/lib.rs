@@ -9,4 +9,5 @@ pub mod linux;
 pub mod local_socket;
 pub mod logs;
 pub mod process;
+pub mod refusal;
 pub mod tls;

@@ -32,6 +32,8 @@ pub struct ConnectError {
     pub message: String,
     /// At least one address answered and was not believed.
     pub untrusted: bool,
+    /// It was not believed since its certificate is not valid at the time of this machine's clock.
+    pub clock: bool,
 }
 
 /// Connects to the first of `addresses` (`host:port`) that answers and is believed.
@@ -43,12 +45,13 @@ pub async fn connect(
     config: Arc<ClientConfig>,
 ) -> Result<(TlsStream<TcpStream>, String), ConnectError> {
     let mut failures = Vec::new();
-    let mut untrusted = false;
+    let (mut untrusted, mut clock) = (false, false);
     for address in addresses {
         match tokio::time::timeout(CONNECT_TIMEOUT, connect_one(address, Arc::clone(&config))).await {
             Ok(Ok(stream)) => return Ok((stream, address.clone())),
             Ok(Err(failure)) => {
                 untrusted |= failure.untrusted;
+                clock |= failure.clock;
                 failures.push(failure.message);
             }
             Err(_) => failures.push(format!(
@@ -60,17 +63,19 @@ pub async fn connect(
     if failures.is_empty() {
         failures.push("no coordinator address is known".into());
     }
-    Err(ConnectError { message: failures.join("; "), untrusted })
+    Err(ConnectError { message: failures.join("; "), untrusted, clock })
 }
 
 async fn connect_one(address: &str, config: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, ConnectError> {
     let stream = TcpStream::connect(address).await.map_err(|error| ConnectError {
         message: format!("cannot reach the coordinator at {address} ({error}); is it running, and is its TCP port open from here?"),
         untrusted: false,
+        clock: false,
     })?;
     stream.set_nodelay(true).map_err(|error| ConnectError {
         message: format!("cannot set up the connection to {address}: {error}"),
         untrusted: false,
+        clock: false,
     })?;
     // Identity is the SPIFFE id in the certificate; the name is only a formality of the protocol.
     let name = ServerName::try_from("coordinator.mesh.internal").expect("a constant DNS name");
@@ -81,12 +86,15 @@ fn tls_failure(address: &str, error: &std::io::Error) -> ConnectError {
     let rustls_error = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match rustls_error {
         Some(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other))) => {
-            ConnectError { message: format!("{address} answered, but is not believed: {other}"), untrusted: true }
+            let clock = other.0.downcast_ref::<CertificateError>().is_some_and(|error| {
+                matches!(error, CertificateError::Expired { .. } | CertificateError::NotYetValid { .. })
+            });
+            ConnectError { message: format!("{address} answered, but is not believed: {other}"), untrusted: true, clock }
         }
         Some(error) => {
-            ConnectError { message: format!("{address} answered, but TLS failed: {error}"), untrusted: false }
+            ConnectError { message: format!("{address} answered, but TLS failed: {error}"), untrusted: false, clock: false }
         }
-        None => ConnectError { message: format!("the connection to {address} broke: {error}"), untrusted: false },
+        None => ConnectError { message: format!("the connection to {address} broke: {error}"), untrusted: false, clock: false },
     }
 }
 
