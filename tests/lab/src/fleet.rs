@@ -7,11 +7,14 @@ mod host;
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 pub use coordinator::Coordinator;
 pub use host::Host;
 
 use crate::error::LabError;
 use crate::lab::Lab;
+use crate::launch::{Launch, Ran};
 use crate::network::Network;
 use crate::programs::Programs;
 
@@ -80,4 +83,19 @@ impl Fleet {
         host.join(&token)?;
         Ok(host)
     }
+}
+
+/// The schema of `meshctl --json` that the lab can read.
+const SCHEMA_VERSION: u64 = 1;
+
+/// What `meshctl --json` answers: the `data` of its envelope.
+fn answer(meshctl: Launch) -> Result<Value, LabError> {
+    let ran = meshctl.arg("--json").run()?;
+    let mut envelope = Ran::json(ran)?;
+    if envelope["version"] != SCHEMA_VERSION {
+        return Err(LabError::new(format!(
+            "the schema of {envelope} is not {SCHEMA_VERSION}"
+        )));
+    }
+    Ok(envelope["data"].take())
 }

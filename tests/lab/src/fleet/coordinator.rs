@@ -7,7 +7,7 @@ use std::process::ExitStatus;
 
 use serde_json::Value;
 
-use super::{CHANGE_DEADLINE, PROGRAM_DEADLINE};
+use super::{PROGRAM_DEADLINE, answer};
 use crate::error::{Doing, LabError};
 use crate::lab::Lab;
 use crate::launch::{Launch, Ran};
@@ -15,7 +15,6 @@ use crate::namespace::Namespace;
 use crate::network::{Attachment, Network};
 use crate::process::Process;
 use crate::programs::Programs;
-use crate::wait::wait_until;
 
 const NAME: &str = "coordinator";
 const PORT: u16 = 7443;
@@ -141,16 +140,16 @@ impl Coordinator {
     ///
     /// When it fails, or prints no JSON.
     pub fn ask(&self, arguments: &[&str]) -> Result<Value, LabError> {
-        self.meshctl(arguments).arg("--json").run()?.json()
+        answer(self.meshctl(arguments))
     }
 
-    /// Makes a join token whose hosts get these labels.
+    /// Makes a join token for any number of hosts, which get these labels.
     ///
     /// # Errors
     ///
     /// When the coordinator refuses.
     pub fn create_token(&self, labels: &[&str]) -> Result<String, LabError> {
-        let mut arguments = vec!["tokens", "create"];
+        let mut arguments = vec!["tokens", "create", "--unlimited"];
         for label in labels {
             arguments.extend(["--label", label]);
         }
@@ -159,7 +158,8 @@ impl Coordinator {
         token.ok_or_else(|| LabError::new(format!("no token in {answer}")))
     }
 
-    /// Applies the policy in a directory; the outcome may be a refusal.
+    /// Applies the policy in a directory and waits until the hosts that are online enforce it; the
+    /// outcome may be a refusal.
     ///
     /// # Errors
     ///
@@ -179,22 +179,6 @@ impl Coordinator {
         fs::create_dir_all(&directory).doing("create a directory for the policy")?;
         fs::write(directory.join("policy.yaml"), text).doing("write the policy")?;
         self.apply_policy(&directory)?.success()
-    }
-
-    /// Waits until every host that is online has the newest policy in force.
-    ///
-    /// # Errors
-    ///
-    /// When one has not in time.
-    pub fn wait_policy_in_force(&self) -> Result<(), LabError> {
-        wait_until(
-            "the policy is in force on every host",
-            CHANGE_DEADLINE,
-            || {
-                let ran = self.meshctl(&["policy", "status"]).run()?;
-                Ok(ran.status.success().then_some(()))
-            },
-        )
     }
 }
 

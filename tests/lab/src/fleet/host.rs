@@ -8,7 +8,7 @@ use std::process::ExitStatus;
 use serde_json::Value;
 
 use super::coordinator::running;
-use super::{CHANGE_DEADLINE, PROGRAM_DEADLINE};
+use super::{CHANGE_DEADLINE, PROGRAM_DEADLINE, answer};
 use crate::error::{Doing, LabError};
 use crate::lab::Lab;
 use crate::launch::{Launch, Ran};
@@ -141,7 +141,7 @@ impl Host {
     ///
     /// When it fails, or prints no JSON.
     pub fn ask(&self, arguments: &[&str]) -> Result<Value, LabError> {
-        self.meshctl(arguments).arg("--json").run()?.json()
+        answer(self.meshctl(arguments))
     }
 
     /// Joins a fleet under the machine's own name.
@@ -165,7 +165,7 @@ impl Host {
     /// When the daemon does not answer.
     pub fn state(&self) -> Result<String, LabError> {
         let status = self.ask(&["status"])?;
-        let state = status["state"].as_str().map(str::to_owned);
+        let state = status["daemon"]["state"].as_str().map(str::to_owned);
         state.ok_or_else(|| LabError::new(format!("no state in {status}")))
     }
 
@@ -188,7 +188,7 @@ impl Host {
     /// When the host is no member of a fleet.
     pub fn overlay_addresses(&self) -> Result<(Ipv4Addr, Ipv6Addr), LabError> {
         let status = self.ask(&["status"])?;
-        let addresses: Vec<IpAddr> = status["detail"]["addresses"]
+        let addresses: Vec<IpAddr> = status["daemon"]["detail"]["addresses"]
             .as_array()
             .into_iter()
             .flatten()

@@ -52,7 +52,6 @@ pub(super) fn tell(lab: &Lab, narrator: &mut Narrator) -> Result<Stage, LabError
 
     narrator.say("The operator allows a web service, and forbids telnet by name.");
     fleet.coordinator.apply_policy_text(POLICY)?;
-    fleet.coordinator.wait_policy_in_force()?;
     let web_server = beta.namespace().serve_http(8080, "hello from beta")?;
     narrator.show("alpha", fetch(&alpha))?;
     let telnet = ["-m3", "telnet://beta.mesh.internal:23"];
