@@ -39,6 +39,9 @@ pub fn run_tests(checked: &Checked, inventory: Option<&[HostRecord]>) -> Vec<Tes
     checked.tests.iter().map(|test| runner.run(test)).collect()
 }
 
+/// Pairs of hosts that one test may stand for.
+const PAIRS_MAX: usize = 4_096;
+
 struct Runner<'c> {
     bundle: &'c Bundle,
     inventory: &'c [HostRecord],
@@ -59,6 +62,14 @@ impl Runner<'_> {
         let from_hosts = self.hosts(&test.from, &self.source_name);
         let to_hosts = self.hosts(&test.to, &self.target_name);
         let (ip_protocol, port) = self.traffic(test);
+        let pairs = from_hosts.len() * to_hosts.len();
+        if pairs > PAIRS_MAX {
+            let message = format!(
+                "not run: it stands for {pairs} pairs of hosts, and at most {PAIRS_MAX} are tried; \
+                 name fewer endpoints"
+            );
+            return outcome(test, false, message);
+        }
         let mut first_decision = None;
         for from in &from_hosts {
             for to in &to_hosts {

@@ -241,6 +241,9 @@ impl<'f> Report<'f> {
     /// How many diagnostics are kept.
     const DIAGNOSTICS_MAX: usize = 100;
 
+    /// After how many errors there is no use in looking for more.
+    const ERRORS_MAX: usize = 1_000;
+
     /// Starts an empty report about the files.
     pub(crate) fn new(files: &'f [SourceFile]) -> Self {
         Self {
@@ -260,6 +263,11 @@ impl<'f> Report<'f> {
     pub(crate) fn error(&mut self, place: Place, complaint: Complaint) {
         self.errors += 1;
         self.add(Severity::Error, Some(place), complaint);
+    }
+
+    /// Returns whether so much is wrong that there is no use in looking for more.
+    pub(crate) fn is_hopeless(&self) -> bool {
+        self.errors >= Self::ERRORS_MAX
     }
 
     /// Adds an error about the bundle as a whole.
@@ -294,7 +302,8 @@ impl<'f> Report<'f> {
             (&a.file, a.line, a.column, a.severity).cmp(&(&b.file, b.line, b.column, b.severity))
         });
         if self.left_out > 0 {
-            let message = format!("{} more diagnostics are not shown", self.left_out);
+            let at_least = if self.is_hopeless() { "at least " } else { "" };
+            let message = format!("{at_least}{} more are not shown", self.left_out);
             let severity = if self.errors > 0 {
                 Severity::Error
             } else {

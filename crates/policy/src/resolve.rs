@@ -35,6 +35,9 @@ pub fn resolve(checked: &Checked, inventory: &[HostRecord]) -> Result<Bundle, Ve
 
 fn check_hosts(checked: &Checked, hosts: &BTreeMap<&Name, HostId>, report: &mut Report<'_>) {
     for (name, place) in &checked.names.hosts {
+        if report.is_hopeless() {
+            return;
+        }
         if hosts.contains_key(name) {
             continue;
         }

@@ -1,6 +1,8 @@
 //! The compiled table decides as the naive reference does: for random bundles and fleets, both
 //! directions, all protocols, and every port at which a rule begins or ends.
 
+#![allow(clippy::unwrap_used)] // in the makers of test data
+
 use model::address::HostAddresses;
 use model::ids::{Digest, FleetId, HostId, PolicyVersion, Revision};
 use model::key::WireguardKey;

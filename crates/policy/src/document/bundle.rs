@@ -41,6 +41,9 @@ pub(super) fn read(roots: &[Option<Node>], report: &mut Report<'_>) -> Contents 
         .collect();
     let mut bundle = Bundle::default();
     for (name, entry) in described.entries {
+        if report.is_hopeless() {
+            break;
+        }
         let service = service::read(entry, name, &described.services, &mut names, report);
         bundle.services.extend(service);
     }
@@ -169,6 +172,9 @@ impl Rules<'_> {
                 continue;
             };
             for node in reader::list(node, key, report) {
+                if report.is_hopeless() {
+                    return rules;
+                }
                 let read = rule::read(node, effect, self.services, names, report);
                 let Some(placed) = read else { continue };
                 if self.add_id(&placed.rule.id, placed.id_place, effect, report) {
@@ -212,6 +218,9 @@ fn tests(
             continue;
         };
         for node in reader::list(node, "tests", report) {
+            if report.is_hopeless() {
+                return tests;
+            }
             tests.extend(expectation::read(node, services, ids, report));
         }
     }

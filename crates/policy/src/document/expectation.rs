@@ -83,6 +83,7 @@ pub(super) fn read(
     let (expect, line) = match (fields.has("allow"), fields.has("deny")) {
         (true, false) => (Expectation::Allow, fields.optional("allow", report)?),
         (false, true) => (Expectation::Deny, fields.optional("deny", report)?),
+        (false, false) if fields.is_misspelt("allow") || fields.is_misspelt("deny") => return None,
         _ => {
             let complaint = Complaint::new("a test has either `allow` or `deny`")
                 .help("for example `{ deny: \"web -> db:22\" }`");

@@ -39,7 +39,7 @@ const SERVICE: &[Word] = &[
 const RULE: &[Word] = &[
     ("http", "rules are", L7_PROXY),
     ("grpc", "rules are", L7_PROXY),
-    ("when", "conditions are", "conditions on rules"),
+    ("when", "conditions are", "a later version"),
     ("rate", "limits are", L7_PROXY),
     ("burst", "limits are", L7_PROXY),
     ("mode", "settings are", "observed rules"),

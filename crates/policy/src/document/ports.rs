@@ -54,6 +54,6 @@ pub(super) fn parse(written: &str) -> Result<u16, Complaint> {
         Err(_) if digits => Err(Complaint::new(format!("{} is not a port", quoted(written)))
             .help("ports are 1 to 65535")),
         _ => Err(Complaint::new(format!("{} is not a port", quoted(written)))
-            .help("write a number or a range, such as `[22, \"8000-8100\"]`, or `any`")),
+            .help("ports are numbers, 1 to 65535, or ranges in rules: `[22, \"8000-8100\"]`")),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::later;
 use super::suggest::nearest;
-use crate::diagnostic::{Complaint, Report, quoted};
+use crate::diagnostic::{Complaint, Place, Report, quoted};
 use crate::yaml::{Entry, Node, Value};
 
 /// The kinds of mapping in the language.
@@ -47,6 +47,8 @@ impl Section {
 /// A mapping of a known kind: only keys that the section has.
 pub(super) struct Fields<'n> {
     entries: Vec<&'n Entry>,
+    /// What unknown keys were probably meant to be.
+    slips: Vec<String>,
 }
 
 impl<'n> Fields<'n> {
@@ -65,10 +67,19 @@ impl<'n> Fields<'n> {
         let (known, unknown): (Vec<_>, Vec<_>) = entries
             .iter()
             .partition(|entry| section.keys().contains(&&*entry.key));
+        let mut slips = Vec::new();
         for entry in unknown {
-            report.error(entry.key_place, unknown_key(section, &entry.key));
+            let meant = nearest(&entry.key, section.keys().iter().copied());
+            report.error(
+                entry.key_place,
+                unknown_key(section, &entry.key, meant.as_deref()),
+            );
+            slips.extend(meant);
         }
-        Some(Self { entries: known })
+        Some(Self {
+            entries: known,
+            slips,
+        })
     }
 
     /// Returns the value of a key; a key without a value is reported.
@@ -83,18 +94,24 @@ impl<'n> Fields<'n> {
         Some(&entry.value)
     }
 
-    /// Returns the value of a key; `complaint` is reported at `node` when there is none.
+    /// Returns the value of a key; `complaint` is reported at `place` when there is none, unless
+    /// it was only misspelt.
     pub(super) fn required(
         &self,
         key: &str,
-        node: &Node,
+        place: Place,
         report: &mut Report<'_>,
         complaint: impl FnOnce() -> Complaint,
     ) -> Option<&'n Node> {
-        if !self.has(key) {
-            report.error(node.place, complaint());
+        if !self.has(key) && !self.is_misspelt(key) {
+            report.error(place, complaint());
         }
         self.optional(key, report)
+    }
+
+    /// Returns whether an unknown key was probably meant to be this one.
+    pub(super) fn is_misspelt(&self, key: &str) -> bool {
+        self.slips.iter().any(|slip| slip == key)
     }
 
     /// Returns whether the key is there, with or without a value.
@@ -103,7 +120,7 @@ impl<'n> Fields<'n> {
     }
 }
 
-fn unknown_key(section: Section, key: &str) -> Complaint {
+fn unknown_key(section: Section, key: &str, meant: Option<&str>) -> Complaint {
     if let Some(complaint) = later::key(section, key) {
         return complaint;
     }
@@ -116,8 +133,8 @@ fn unknown_key(section: Section, key: &str) -> Complaint {
         quoted(key),
         section.called()
     ));
-    match nearest(key, section.keys().iter().copied()) {
-        Some(meant) => complaint.suggest(Some(meant)),
+    match meant {
+        Some(meant) => complaint.suggest(Some(meant.to_owned())),
         None => complaint.help(format!(
             "{} has: {}",
             section.called(),

@@ -25,14 +25,14 @@ pub(super) fn read(
     report: &mut Report<'_>,
 ) -> Option<PlacedRule> {
     let fields = Fields::read(node, Section::Rule, report)?;
-    let id_node = fields.required("id", node, report, || {
+    let id_node = fields.required("id", node.place, report, || {
         Complaint::new("this rule has no `id`")
             .help("every denial names its rule: give it a short unique name, such as `id: ops-ssh`")
     });
     let id = id_node.and_then(|node| rule_id(node, report));
     let mut selectors = |key: &str, example: &str, report: &mut Report<'_>| {
         let missing = || Complaint::new(format!("this rule has no `{key}`")).help(example);
-        let node = fields.required(key, node, report, missing)?;
+        let node = fields.required(key, node.place, report, missing)?;
         selector::read(node, &format!("`{key}`"), services, names, report)
     };
     let from = selectors(
@@ -126,6 +126,8 @@ fn host_traffic(
 ) -> Option<Traffic> {
     if !PORT_KEYS.iter().any(|key| fields.has(key)) {
         return match effect {
+            // The slip is reported; the deny is not to become a wider one by it.
+            _ if PORT_KEYS.iter().any(|key| fields.is_misspelt(key)) => None,
             Effect::Deny => Some(Traffic::All),
             Effect::Allow => {
                 let complaint = Complaint::new("this rule does not say what it allows")

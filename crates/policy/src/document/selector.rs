@@ -108,6 +108,10 @@ fn explicit(
 }
 
 fn labels(written: &str) -> Result<Vec<Label>, Complaint> {
+    if written.split(',').count() > Limits::LABELS_PER_HOST {
+        let message = format!("a host has at most {} labels", Limits::LABELS_PER_HOST);
+        return Err(Complaint::new(message));
+    }
     let mut labels: Vec<Label> = Vec::new();
     for part in written.split(',').map(str::trim) {
         let label: Label = part.parse().map_err(|error| {
@@ -119,10 +123,6 @@ fn labels(written: &str) -> Result<Vec<Label>, Complaint> {
             return Err(Complaint::new(message).help(help));
         }
         labels.push(label);
-    }
-    if labels.len() > Limits::LABELS_PER_HOST {
-        let message = format!("a host has at most {} labels", Limits::LABELS_PER_HOST);
-        return Err(Complaint::new(message));
     }
     Ok(labels)
 }

@@ -21,24 +21,24 @@ pub(super) fn read(
     names: &mut Names,
     report: &mut Report<'_>,
 ) -> Option<Service> {
-    let node = &entry.value;
-    let fields = Fields::read(node, Section::Service, report)?;
+    let place = entry.key_place;
+    let fields = Fields::read(&entry.value, Section::Service, report)?;
     let missing = |key: &str, help: &str| {
         let complaint = Complaint::new(format!("service `{name}` has no `{key}`"));
         complaint.help(help)
     };
     let port = fields
-        .required("port", node, report, || {
+        .required("port", place, report, || {
             missing("port", "for example `port: 5432`")
         })
         .and_then(|node| port(node, report));
     let protocol = fields
-        .required("protocol", node, report, || {
+        .required("protocol", place, report, || {
             missing("protocol", "write `protocol: tcp` or `udp`")
         })
         .and_then(|node| protocol(node, report));
     let endpoints = fields
-        .required("endpoints", node, report, || {
+        .required("endpoints", place, report, || {
             missing(
                 "endpoints",
                 "say which hosts offer it: `endpoints: [\"role=db\"]`",
@@ -50,7 +50,7 @@ pub(super) fn read(
         port: port?,
         protocol: protocol?,
         endpoints: endpoints?,
-        source: entry.key_place.source(report.files()),
+        source: place.source(report.files()),
     })
 }
 

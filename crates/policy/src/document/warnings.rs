@@ -8,31 +8,39 @@ use model::rule::{Bundle, PortRange, Rule, Selector, Traffic};
 use super::expectation::RuleIds;
 use crate::diagnostic::{Complaint, Report};
 
-/// Pairs of rules compared; beyond that, warnings are not worth the time.
-const PAIRS_MAX: usize = 1_000_000;
+/// Comparisons made for warnings; beyond that they are not worth the time.
+const COMPARISONS_MAX: usize = 10_000_000;
+
+/// Allows with the same ends that a further one is compared with.
+const ALIKE_MAX: usize = 16;
 
 /// Adds warnings about allows that repeat another or lose against a deny.
 pub(super) fn add(bundle: &Bundle, ids: &RuleIds, report: &mut Report<'_>) {
     let mut alike: BTreeMap<(&[Selector], &[Selector]), Vec<&Rule>> = BTreeMap::new();
-    let compare_denies = bundle.allow.len().saturating_mul(bundle.deny.len()) <= PAIRS_MAX;
+    let mut comparison = Comparison {
+        left: COMPARISONS_MAX,
+    };
     for allow in &bundle.allow {
         let Some((place, _)) = ids.get(&allow.id) else {
             continue;
         };
         let same_ends = alike.entry((&allow.from, &allow.to)).or_default();
-        if let Some(first) = same_ends.iter().find(|first| covers_traffic(first, allow)) {
+        if let Some(first) = same_ends
+            .iter()
+            .find(|first| comparison.covers(first, allow))
+        {
             let message = format!("`{}` allows nothing that `{}` does not", allow.id, first.id);
             let help = format!("see {}; remove one of the two", first.source);
             report.warn(*place, Complaint::new(message).help(help));
         }
-        if same_ends.len() < 16 {
+        if same_ends.len() < ALIKE_MAX {
             same_ends.push(allow);
         }
-        let winner = bundle
+        if let Some(deny) = bundle
             .deny
             .iter()
-            .find(|deny| compare_denies && covers(deny, allow));
-        if let Some(deny) = winner {
+            .find(|deny| comparison.covers(deny, allow))
+        {
             let message = format!(
                 "`{}` allows nothing: the deny `{}` covers it",
                 allow.id, deny.id
@@ -43,39 +51,61 @@ pub(super) fn add(bundle: &Bundle, ids: &RuleIds, report: &mut Report<'_>) {
     }
 }
 
-/// Returns whether `wide` plainly matches all that `narrow` matches.
-fn covers(wide: &Rule, narrow: &Rule) -> bool {
-    covers_hosts(&wide.from, &narrow.from)
-        && covers_hosts(&wide.to, &narrow.to)
-        && covers_traffic(wide, narrow)
+/// Compares rules word by word, until it has done enough of it.
+struct Comparison {
+    left: usize,
 }
 
-fn covers_hosts(wide: &[Selector], narrow: &[Selector]) -> bool {
-    wide.contains(&Selector::Any) || narrow.iter().all(|selector| wide.contains(selector))
-}
-
-fn covers_traffic(wide: &Rule, narrow: &Rule) -> bool {
-    match (&wide.traffic, &narrow.traffic) {
-        (Traffic::All, _) | (Traffic::Service, Traffic::Service) => true,
-        (
-            Traffic::Ports { tcp, udp, icmp },
-            Traffic::Ports {
-                tcp: narrow_tcp,
-                udp: narrow_udp,
-                icmp: narrow_icmp,
-            },
-        ) => {
-            covers_ports(tcp, narrow_tcp)
-                && covers_ports(udp, narrow_udp)
-                && (*icmp || !narrow_icmp)
-        }
-        _ => false,
+impl Comparison {
+    /// Returns whether `wide` plainly matches all that `narrow` matches.
+    fn covers(&mut self, wide: &Rule, narrow: &Rule) -> bool {
+        self.covers_hosts(&wide.from, &narrow.from)
+            && self.covers_hosts(&wide.to, &narrow.to)
+            && self.covers_traffic(&wide.traffic, &narrow.traffic)
     }
-}
 
-fn covers_ports(wide: &[PortRange], narrow: &[PortRange]) -> bool {
-    narrow.iter().all(|range| {
-        wide.iter()
-            .any(|wide| wide.first <= range.first && range.last <= wide.last)
-    })
+    fn covers_hosts(&mut self, wide: &[Selector], narrow: &[Selector]) -> bool {
+        self.may_compare(wide.len(), narrow.len())
+            && (wide.contains(&Selector::Any)
+                || narrow.iter().all(|selector| wide.contains(selector)))
+    }
+
+    fn covers_traffic(&mut self, wide: &Traffic, narrow: &Traffic) -> bool {
+        match (wide, narrow) {
+            (Traffic::All, _) | (Traffic::Service, Traffic::Service) => true,
+            (
+                Traffic::Ports { tcp, udp, icmp },
+                Traffic::Ports {
+                    tcp: narrow_tcp,
+                    udp: narrow_udp,
+                    icmp: narrow_icmp,
+                },
+            ) => {
+                (*icmp || !narrow_icmp)
+                    && self.covers_ports(tcp, narrow_tcp)
+                    && self.covers_ports(udp, narrow_udp)
+            }
+            _ => false,
+        }
+    }
+
+    fn covers_ports(&mut self, wide: &[PortRange], narrow: &[PortRange]) -> bool {
+        let within = |range: &PortRange, wide: &PortRange| {
+            wide.first <= range.first && range.last <= wide.last
+        };
+        self.may_compare(wide.len(), narrow.len())
+            && narrow
+                .iter()
+                .all(|range| wide.iter().any(|wide| within(range, wide)))
+    }
+
+    fn may_compare(&mut self, wide: usize, narrow: usize) -> bool {
+        match self.left.checked_sub(1 + wide * narrow) {
+            Some(left) => {
+                self.left = left;
+                true
+            }
+            None => false,
+        }
+    }
 }
