@@ -1,1 +1,40 @@
-//! placeholder
+//! One core's share of a host's packets: peers, sessions, flows, verdicts, timers.
+//!
+//! A [`Shard`] is fed with datagrams, overlay packets, commands, finished handshakes and the time;
+//! it writes packets into an [`Outbox`] that it is lent and tells the rest as [`Event`]s. It knows
+//! no socket, thread or clock, nor what a policy says: `policy` decides, `wireguard` speaks the
+//! protocol, `agent` knows who the peers are and where they may be.
+
+#![forbid(unsafe_code)]
+
+mod checksum;
+mod command;
+mod config;
+mod counters;
+mod denials;
+mod drops;
+mod ecn;
+mod event;
+mod flows;
+mod fragments;
+mod handshake_job;
+mod indices;
+mod outbox;
+pub mod packet;
+mod peers;
+mod pending;
+mod rate;
+mod refusal;
+mod routes;
+mod shard;
+mod stamps;
+mod timers;
+
+pub use command::Command;
+pub use config::{Limits, ShardConfig};
+pub use counters::{Balance, Counters};
+pub use drops::DropReason;
+pub use event::{Denial, Event, PeerReport, Report};
+pub use handshake_job::{HandshakeDone, HandshakeJob};
+pub use outbox::{DatagramMeta, Outbox, OverlayMeta, Path, VirtioHeader};
+pub use shard::Shard;

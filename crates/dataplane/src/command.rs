@@ -1,0 +1,55 @@
+//! What a shard is told: who we are, who the peers are, where they may be, what is allowed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::address::HostAddresses;
+use model::key::{Secret, WireguardKey};
+use model::map::PeerIndex;
+use model::time::UnixTime;
+
+use crate::outbox::Path;
+
+/// One change. The commands of one call are applied between two packets, all of them.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Who this host is. A new key or address ends every session and flow.
+    SetIdentity {
+        /// Our X25519 private key.
+        private_key: Secret,
+        /// Our overlay addresses.
+        addresses: HostAddresses,
+        /// The last [`crate::Event::TimestampUsed`] that was stored: our handshakes are dated
+        /// later, whatever the clock says.
+        timestamp_floor: UnixTime,
+    },
+    /// A peer, new or changed. A new key ends its session, a new address its flows.
+    SetPeer {
+        /// Chosen by the agent, dense from 0.
+        index: PeerIndex,
+        /// Its X25519 public key.
+        key: WireguardKey,
+        /// Its overlay addresses; what it sends must come from one of them.
+        addresses: HostAddresses,
+        /// A symmetric key that both know, mixed into every handshake.
+        preshared: Option<Secret>,
+        /// Sends something at least this often, so that a NAT on the way keeps the path open.
+        keepalive: Option<Duration>,
+    },
+    /// Forgets a peer: its keys are wiped, its flows and packets dropped.
+    RemovePeer {
+        /// Which.
+        index: PeerIndex,
+    },
+    /// Where to try to reach a peer. A hint: a path over which the peer answers stays.
+    SetPath {
+        /// Which peer.
+        index: PeerIndex,
+        /// Where.
+        path: Path,
+    },
+    /// What is allowed from now on; every open flow is decided again at its next packet.
+    SetTable(Arc<policy::Table>),
+    /// Asks for an [`crate::Event::Report`].
+    Report,
+}

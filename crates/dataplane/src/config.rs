@@ -1,0 +1,71 @@
+//! What a shard is made with: its bounds and the overlay's MTU.
+
+/// The configuration of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardConfig {
+    /// How much of anything.
+    pub limits: Limits,
+    /// Bytes of the largest overlay packet; larger ones are answered with ICMP.
+    pub mtu: u16,
+}
+
+impl Default for ShardConfig {
+    /// 1420: an Ethernet frame less IPv6, UDP and WireGuard headers.
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            mtu: 1420,
+        }
+    }
+}
+
+/// The bounds of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Peers; an index at or above it is refused.
+    pub peers: usize,
+    /// Flows in all; see `flows` for who is evicted.
+    pub flows: usize,
+    /// Flows of one peer.
+    pub flows_per_peer: usize,
+    /// Fragmented packets whose first fragment was let through.
+    pub fragments: usize,
+    /// Packets that wait for a session with one peer; the oldest goes first.
+    pub pending_packets_per_peer: usize,
+    /// Their bytes.
+    pub pending_bytes_per_peer: usize,
+    /// Bytes that wait for sessions with all peers; above it nothing more is taken.
+    pub pending_bytes: usize,
+    /// Handshake jobs that are out; above it handshakes are dropped.
+    pub handshake_jobs: usize,
+    /// Handshake jobs that are out from which on strangers must prove their address by a cookie.
+    pub handshake_jobs_loaded: usize,
+    /// Handshakes of others a second from which on strangers must prove their address.
+    pub handshakes_per_sec_loaded: u32,
+    /// Events that were not polled; above it news are lost and counted.
+    pub events: usize,
+    /// Denials told a second; all are counted.
+    pub denials_per_sec: u32,
+    /// ICMP errors and TCP resets to the local host a second (RFC 1812 4.3.2.8, RFC 4443 2.4 f).
+    pub refusals_per_sec: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            peers: 1 << 17,
+            flows: 1 << 17,
+            flows_per_peer: 1 << 15,
+            fragments: 1024,
+            pending_packets_per_peer: 128,
+            pending_bytes_per_peer: 128 << 10,
+            pending_bytes: 16 << 20,
+            handshake_jobs: 512,
+            handshake_jobs_loaded: 64,
+            handshakes_per_sec_loaded: 200,
+            events: 1 << 14,
+            denials_per_sec: 20,
+            refusals_per_sec: 1000,
+        }
+    }
+}

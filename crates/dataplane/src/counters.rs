@@ -1,0 +1,216 @@
+//! What a shard counts. Read by anyone at any time, written by its shard alone, so that a count
+//! costs a load and a store and no locked instruction.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::drops::DropReason;
+
+/// One number that only its shard changes.
+#[derive(Debug, Default)]
+struct Count(AtomicU64);
+
+impl Count {
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, amount: u64) {
+        self.0
+            .store(self.get().wrapping_add(amount), Ordering::Relaxed);
+    }
+
+    fn subtract(&self, amount: u64) {
+        self.0
+            .store(self.get().wrapping_sub(amount), Ordering::Relaxed);
+    }
+}
+
+/// The counters of one shard; each shard has its own.
+#[derive(Debug)]
+pub struct Counters {
+    drops: [Count; DropReason::COUNT],
+    overlay_packets: Count,
+    overlay_bytes: Count,
+    datagrams: Count,
+    datagram_bytes: Count,
+    sent_packets: Count,
+    sent_bytes: Count,
+    delivered_packets: Count,
+    delivered_bytes: Count,
+    consumed: Count,
+    queued: Count,
+    handshakes_started: Count,
+    handshakes_completed: Count,
+    refusals: Count,
+    lost_events: Count,
+    flows: Count,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            drops: std::array::from_fn(|_| Count::default()),
+            overlay_packets: Count::default(),
+            overlay_bytes: Count::default(),
+            datagrams: Count::default(),
+            datagram_bytes: Count::default(),
+            sent_packets: Count::default(),
+            sent_bytes: Count::default(),
+            delivered_packets: Count::default(),
+            delivered_bytes: Count::default(),
+            consumed: Count::default(),
+            queued: Count::default(),
+            handshakes_started: Count::default(),
+            handshakes_completed: Count::default(),
+            refusals: Count::default(),
+            lost_events: Count::default(),
+            flows: Count::default(),
+        }
+    }
+}
+
+/// Where everything that came in went. See [`Counters::balance`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Balance {
+    /// Overlay packets and datagrams that came in.
+    pub received: u64,
+    /// Sealed towards a peer, or delivered to this host.
+    pub delivered: u64,
+    /// Handshake messages and keepalives that did their work.
+    pub consumed: u64,
+    /// Packets that wait for a session, handshake messages that wait for their job.
+    pub queued: u64,
+    /// Dropped, for all reasons.
+    pub dropped: u64,
+}
+
+impl Balance {
+    /// Returns whether nothing was lost silently.
+    pub const fn holds(&self) -> bool {
+        self.received == self.delivered + self.consumed + self.queued + self.dropped
+    }
+}
+
+impl Counters {
+    /// Returns how many were dropped for the reason.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.drops[reason.position()].get()
+    }
+
+    /// Returns where everything went. It holds whenever the shard is at rest.
+    pub fn balance(&self) -> Balance {
+        Balance {
+            received: self.overlay_packets.get() + self.datagrams.get(),
+            delivered: self.sent_packets.get() + self.delivered_packets.get(),
+            consumed: self.consumed.get(),
+            queued: self.queued.get(),
+            dropped: self.drops.iter().map(Count::get).sum(),
+        }
+    }
+
+    /// Returns the packets that this host gave, and their bytes.
+    pub fn overlay_received(&self) -> (u64, u64) {
+        (self.overlay_packets.get(), self.overlay_bytes.get())
+    }
+
+    /// Returns the datagrams that came from the network, and their bytes.
+    pub fn datagrams_received(&self) -> (u64, u64) {
+        (self.datagrams.get(), self.datagram_bytes.get())
+    }
+
+    /// Returns the overlay packets that were sealed towards peers, and their bytes.
+    pub fn sent(&self) -> (u64, u64) {
+        (self.sent_packets.get(), self.sent_bytes.get())
+    }
+
+    /// Returns the overlay packets that were delivered to this host, and their bytes.
+    pub fn delivered(&self) -> (u64, u64) {
+        (self.delivered_packets.get(), self.delivered_bytes.get())
+    }
+
+    /// Returns the packets and handshake messages that wait.
+    pub fn queued(&self) -> u64 {
+        self.queued.get()
+    }
+
+    /// Returns the handshakes that this host began.
+    pub fn handshakes_started(&self) -> u64 {
+        self.handshakes_started.get()
+    }
+
+    /// Returns the handshakes that ended in a session, in both roles.
+    pub fn handshakes_completed(&self) -> u64 {
+        self.handshakes_completed.get()
+    }
+
+    /// Returns the TCP resets and ICMP errors that told the local host of a drop.
+    pub fn refusals(&self) -> u64 {
+        self.refusals.get()
+    }
+
+    /// Returns the events that nobody polled in time.
+    pub fn lost_events(&self) -> u64 {
+        self.lost_events.get()
+    }
+
+    /// Returns the flows that are remembered now.
+    pub fn flows(&self) -> u64 {
+        self.flows.get()
+    }
+
+    pub(crate) fn add_drop(&self, reason: DropReason) {
+        self.drops[reason.position()].add(1);
+    }
+
+    pub(crate) fn add_overlay_received(&self, bytes: usize) {
+        self.overlay_packets.add(1);
+        self.overlay_bytes.add(bytes as u64);
+    }
+
+    pub(crate) fn add_datagram_received(&self, bytes: usize) {
+        self.datagrams.add(1);
+        self.datagram_bytes.add(bytes as u64);
+    }
+
+    pub(crate) fn add_sent(&self, bytes: usize) {
+        self.sent_packets.add(1);
+        self.sent_bytes.add(bytes as u64);
+    }
+
+    pub(crate) fn add_delivered(&self, bytes: usize) {
+        self.delivered_packets.add(1);
+        self.delivered_bytes.add(bytes as u64);
+    }
+
+    pub(crate) fn add_consumed(&self) {
+        self.consumed.add(1);
+    }
+
+    pub(crate) fn add_queued(&self) {
+        self.queued.add(1);
+    }
+
+    pub(crate) fn remove_queued(&self) {
+        self.queued.subtract(1);
+    }
+
+    pub(crate) fn add_handshake_started(&self) {
+        self.handshakes_started.add(1);
+    }
+
+    pub(crate) fn add_handshake_completed(&self) {
+        self.handshakes_completed.add(1);
+    }
+
+    pub(crate) fn add_refusal(&self) {
+        self.refusals.add(1);
+    }
+
+    pub(crate) fn add_lost_event(&self) {
+        self.lost_events.add(1);
+    }
+
+    pub(crate) fn set_flows(&self, flows: usize) {
+        self.flows.0.store(flows as u64, Ordering::Relaxed);
+    }
+}

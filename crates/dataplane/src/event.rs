@@ -1,0 +1,91 @@
+//! What a shard tells: work for other threads, news of peers, denials.
+
+use std::net::SocketAddr;
+
+use model::ids::PolicyVersion;
+use model::map::PeerIndex;
+use model::name::RuleId;
+use model::rule::Direction;
+use model::time::{Instant, UnixTime};
+
+use crate::handshake_job::HandshakeJob;
+use crate::outbox::Path;
+
+/// Something that the caller should know or do.
+#[derive(Debug)]
+pub enum Event {
+    /// Public-key work: run it anywhere, hand the result to [`crate::Shard::handle_handshake`].
+    /// A job that is never run is like a lost datagram, but takes one of
+    /// [`crate::Limits::handshake_jobs`] until the peer is removed; run each.
+    Handshake(HandshakeJob),
+    /// A handshake over the path was not answered in time, or there is traffic and no path at
+    /// all: propose another with [`crate::Command::SetPath`]. Told again with every retry.
+    PathUnanswered {
+        /// Which peer.
+        peer: PeerIndex,
+        /// What was tried.
+        path: Option<Path>,
+    },
+    /// An authenticated packet of the peer came over this path; it is used from now on.
+    PeerMoved {
+        /// Which peer.
+        peer: PeerIndex,
+        /// From where.
+        path: Path,
+    },
+    /// A new session with the peer can carry packets.
+    SessionEstablished {
+        /// Which peer.
+        peer: PeerIndex,
+        /// Over which path.
+        path: Path,
+    },
+    /// The policy denied a flow. Told sparsely; the counters know all.
+    Denied(Denial),
+    /// Our handshakes may be dated up to this time: store it, and give it back as
+    /// `timestamp_floor` after a restart. Told about every half hour.
+    TimestampUsed(UnixTime),
+    /// The answer to [`crate::Command::Report`].
+    Report(Report),
+}
+
+/// A flow that the policy denied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// Which way the flow was opened, seen from this host.
+    pub direction: Direction,
+    /// The other host.
+    pub peer: PeerIndex,
+    /// IANA number.
+    pub ip_protocol: u8,
+    /// Address and port (0 where the protocol has none) of who opened the flow.
+    pub source: SocketAddr,
+    /// Address and port that it was opened to.
+    pub destination: SocketAddr,
+    /// The deny that matched; `None`: no rule allows it.
+    pub rule: Option<RuleId>,
+    /// The policy that said so.
+    pub version: PolicyVersion,
+}
+
+/// How the peers are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// In ascending order of index.
+    pub peers: Vec<PeerReport>,
+}
+
+/// How one peer is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerReport {
+    /// Which peer.
+    pub peer: PeerIndex,
+    /// Where packets to it go.
+    pub path: Option<Path>,
+    /// When its last handshake ended well.
+    pub last_handshake: Option<Instant>,
+    /// Datagram bytes that were authenticated as from it.
+    pub received_bytes: u64,
+    /// Datagram bytes sent to it.
+    pub sent_bytes: u64,
+}

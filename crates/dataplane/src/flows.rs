@@ -1,0 +1,255 @@
+//! The flows that were let through: who opened each, under which rules, and how it stands.
+//!
+//! Bounded twice, in all and per peer. When there is no room, a handful of entries is looked at
+//! and the worst goes: what has idled out, then what nobody replied to. An established flow is
+//! only ever pushed out by its own peer at that peer's bound, so that no peer can cut the flows
+//! of others by opening many.
+
+use std::time::Duration;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+use model::rule::Direction;
+use model::time::Instant;
+use std::hash::BuildHasher;
+
+mod flow;
+mod key;
+
+pub(crate) use flow::{ADOPTION_TIME, Flow, Phase};
+pub(crate) use key::FlowKey;
+
+/// Entries that are looked at to make room for one.
+const EVICTION_LOOKS: usize = 64;
+/// Entries that are looked at in one sweep.
+const SWEEP_LOOKS: usize = 4096;
+/// Time between two sweeps.
+pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A bounded table of flows.
+pub(crate) struct Flows {
+    /// Dense; a removed entry's place is taken by the last.
+    entries: Vec<Flow>,
+    /// Positions in `entries`.
+    positions: HashTable<u32>,
+    /// Flows of each peer, by index.
+    per_peer: Vec<u32>,
+    hasher: FixedState,
+    /// Where the next look begins, so that every entry's turn comes.
+    hand: usize,
+    flows_max: usize,
+    flows_per_peer_max: usize,
+}
+
+impl Flows {
+    pub(crate) fn new(flows_max: usize, flows_per_peer_max: usize, seed: u64) -> Self {
+        Self {
+            entries: Vec::new(),
+            positions: HashTable::new(),
+            per_peer: Vec::new(),
+            hasher: FixedState::with_seed(seed),
+            hand: 0,
+            flows_max,
+            flows_per_peer_max,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Returns a flow that has not idled out.
+    #[inline]
+    pub(crate) fn find_mut(&mut self, key: &FlowKey, now: Instant) -> Option<&mut Flow> {
+        let position = self.position(key)?;
+        let flow = &mut self.entries[position];
+        (!flow.is_idle(now)).then_some(flow)
+    }
+
+    /// Remembers a flow, in place of one with the same key. False when there is no room.
+    pub(crate) fn insert(&mut self, flow: Flow, now: Instant) -> bool {
+        if let Some(position) = self.position(&flow.key) {
+            self.entries[position] = flow;
+            return true;
+        }
+        if !self.make_room(flow.key.peer, now) {
+            return false;
+        }
+        let position = u32::try_from(self.entries.len()).expect("flows are bounded by u32");
+        let (entries, hasher) = (&self.entries, &self.hasher);
+        self.positions
+            .insert_unique(hasher.hash_one(flow.key), position, |position| {
+                hasher.hash_one(entries[*position as usize].key)
+            });
+        *self.count_of(flow.key.peer) += 1;
+        self.entries.push(flow);
+        true
+    }
+
+    pub(crate) fn remove(&mut self, key: &FlowKey) {
+        if let Some(position) = self.position(key) {
+            self.remove_at(position);
+        }
+    }
+
+    /// Forgets every flow of a peer.
+    pub(crate) fn remove_peer(&mut self, peer: u32) {
+        if *self.count_of(peer) > 0 {
+            self.remove_where(|flow| flow.key.peer == peer);
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.remove_where(|_| true);
+    }
+
+    /// Forgets some of the flows that have idled out; called often enough, all of them.
+    pub(crate) fn sweep(&mut self, now: Instant) {
+        for _ in 0..SWEEP_LOOKS.min(self.entries.len()) {
+            let position = self.next_look();
+            if self.entries[position].is_idle(now) {
+                self.remove_at(position);
+                // Another flow stands at this place now: look again.
+                self.hand = position;
+            }
+            if self.entries.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn make_room(&mut self, peer: u32, now: Instant) -> bool {
+        let is_peer_full = *self.count_of(peer) as usize >= self.flows_per_peer_max;
+        let is_full = self.entries.len() >= self.flows_max;
+        if !is_peer_full && !is_full {
+            return true;
+        }
+        let Some(victim) = self.choose_victim(peer, is_peer_full, now) else {
+            return false;
+        };
+        self.remove_at(victim);
+        true
+    }
+
+    fn choose_victim(&mut self, peer: u32, own_only: bool, now: Instant) -> Option<usize> {
+        let mut best: Option<(Worth, usize)> = None;
+        for _ in 0..EVICTION_LOOKS.min(self.entries.len()) {
+            let position = self.next_look();
+            let flow = &self.entries[position];
+            let is_own = flow.key.peer == peer;
+            if own_only && !is_own {
+                continue;
+            }
+            let worth = Worth::of(flow, now);
+            if worth.class == Class::Established && !own_only {
+                continue;
+            }
+            if best.is_none_or(|(least, _)| worth < least) {
+                best = Some((worth, position));
+            }
+        }
+        best.map(|(_, position)| position)
+    }
+
+    fn next_look(&mut self) -> usize {
+        let position = if self.hand < self.entries.len() {
+            self.hand
+        } else {
+            0
+        };
+        self.hand = position + 1;
+        position
+    }
+
+    #[inline]
+    fn position(&self, key: &FlowKey) -> Option<usize> {
+        let hash = self.hasher.hash_one(key);
+        let found = self
+            .positions
+            .find(hash, |at| self.entries[*at as usize].key == *key)?;
+        Some(*found as usize)
+    }
+
+    fn remove_where(&mut self, mut gone: impl FnMut(&Flow) -> bool) {
+        let mut position = self.entries.len();
+        while position > 0 {
+            position -= 1;
+            if gone(&self.entries[position]) {
+                self.remove_at(position);
+            }
+        }
+    }
+
+    fn remove_at(&mut self, position: usize) {
+        let flow = self.entries[position];
+        self.unlink(&flow.key, position);
+        *self.count_of(flow.key.peer) -= 1;
+        self.entries.swap_remove(position);
+        if let Some(moved) = self.entries.get(position).map(|flow| flow.key) {
+            let hash = self.hasher.hash_one(moved);
+            let before = self.entries.len() as u32;
+            let at = self.positions.find_mut(hash, |at| *at == before);
+            *at.expect("every entry has a position") = position as u32;
+        }
+    }
+
+    fn unlink(&mut self, key: &FlowKey, position: usize) {
+        let hash = self.hasher.hash_one(key);
+        let entry = self
+            .positions
+            .find_entry(hash, |at| *at as usize == position);
+        let Ok(entry) = entry else {
+            unreachable!("every entry has a position");
+        };
+        entry.remove();
+    }
+
+    fn count_of(&mut self, peer: u32) -> &mut u32 {
+        let index = peer as usize;
+        if index >= self.per_peer.len() {
+            self.per_peer.resize(index + 1, 0);
+        }
+        &mut self.per_peer[index]
+    }
+}
+
+/// What would be lost with a flow; the least goes first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Worth {
+    class: Class,
+    last_seen: Instant,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Class {
+    Idle,
+    Unreplied,
+    Ending,
+    Established,
+}
+
+impl Worth {
+    fn of(flow: &Flow, now: Instant) -> Self {
+        let class = match flow.phase {
+            _ if flow.is_idle(now) => Class::Idle,
+            Phase::Opening => Class::Unreplied,
+            Phase::Answered | Phase::Closing => Class::Ending,
+            Phase::Established => Class::Established,
+        };
+        Self {
+            class,
+            last_seen: flow.last_seen,
+        }
+    }
+}
+
+/// Returns the other way.
+pub(crate) const fn reverse(direction: Direction) -> Direction {
+    match direction {
+        Direction::Outbound => Direction::Inbound,
+        Direction::Inbound => Direction::Outbound,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,51 @@
+//! Receiver indices: random numbers by which datagrams name a session of ours.
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
+use model::map::PeerIndex;
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::Rng;
+
+/// Receiver index to peer. Random, so that an index says nothing and is hard to guess.
+pub(crate) struct Indices {
+    peers: HashMap<u32, PeerIndex, FixedState>,
+}
+
+impl Indices {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            peers: HashMap::with_hasher(FixedState::with_seed(seed)),
+        }
+    }
+
+    /// Takes a free index for the peer. A few per peer are ever taken, so that one is soon found.
+    pub(crate) fn take(&mut self, peer: PeerIndex, dice: &mut ChaCha20Rng) -> u32 {
+        loop {
+            let index = dice.next_u32();
+            if let Entry::Vacant(entry) = self.peers.entry(index) {
+                entry.insert(peer);
+                return index;
+            }
+        }
+    }
+
+    pub(crate) fn release(&mut self, index: u32) {
+        self.peers.remove(&index);
+    }
+
+    /// Releases every index of a peer.
+    pub(crate) fn release_peer(&mut self, peer: PeerIndex) {
+        self.peers.retain(|_, owner| *owner != peer);
+    }
+
+    #[inline]
+    pub(crate) fn find(&self, index: u32) -> Option<PeerIndex> {
+        self.peers.get(&index).copied()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.peers.len()
+    }
+}

@@ -1,0 +1,250 @@
+//! Commands: who we are, who the peers are, where, and under which rules. All of one call are
+//! applied before anything is sent because of one of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::address::HostAddresses;
+use model::key::{Secret, WireguardKey};
+use model::map::PeerIndex;
+use model::time::{Instant, Now, UnixTime};
+use rand_chacha::rand_core::Rng;
+use wireguard::{CookieChecker, KeyPair, PrivateKey};
+use zeroize::Zeroizing;
+
+use super::{Identity, Shard, tunnel_time};
+use crate::command::Command;
+use crate::drops::DropReason;
+use crate::event::{Event, PeerReport, Report};
+use crate::outbox::{Outbox, Path};
+use crate::peers::{Peer, PeerParts, preshared_key};
+
+/// What a [`Command::SetPeer`] carries.
+struct Configured {
+    key: WireguardKey,
+    addresses: HostAddresses,
+    preshared: Option<Secret>,
+    keepalive: Option<Duration>,
+}
+
+impl Shard {
+    /// Applies all commands, then does what follows from them.
+    pub fn handle_commands(&mut self, commands: Vec<Command>, now: Now, out: &mut impl Outbox) {
+        let mut touched = Vec::new();
+        let mut rerouted = Vec::new();
+        for command in commands {
+            match command {
+                Command::SetIdentity {
+                    private_key,
+                    addresses,
+                    timestamp_floor,
+                } => {
+                    self.set_identity(&private_key, addresses, timestamp_floor, now);
+                    touched.extend(self.peers.indices());
+                }
+                Command::SetPeer {
+                    index,
+                    key,
+                    addresses,
+                    preshared,
+                    keepalive,
+                } => {
+                    let configured = Configured {
+                        key,
+                        addresses,
+                        preshared,
+                        keepalive,
+                    };
+                    self.set_peer(index, configured, now);
+                    touched.push(index);
+                }
+                Command::RemovePeer { index } => self.remove_peer(index),
+                Command::SetPath { index, path } => {
+                    if self.set_path(index, path, now) {
+                        rerouted.push(index);
+                    }
+                    touched.push(index);
+                }
+                Command::SetTable(table) => self.table = Some(table),
+                Command::Report => {
+                    let report = self.report();
+                    self.emit(Event::Report(report));
+                }
+            }
+        }
+        for index in rerouted {
+            if self.peers.get(index).is_some() {
+                self.send_initiation(index, out);
+            }
+        }
+        for index in touched {
+            self.settle(index, now, out);
+        }
+        self.counters.set_flows(self.flows.len());
+    }
+
+    fn set_identity(
+        &mut self,
+        private_key: &Secret,
+        addresses: HostAddresses,
+        timestamp_floor: UnixTime,
+        now: Now,
+    ) {
+        self.stamps.raise(timestamp_floor);
+        let private = Zeroizing::new(*private_key.expose());
+        let keys = KeyPair::new(&PrivateKey::from_bytes(*private));
+        let before = self.identity.as_ref();
+        let same_key = before.is_some_and(|identity| identity.keys.public() == keys.public());
+        let same_addresses = before.is_some_and(|identity| identity.addresses == addresses);
+        if !same_addresses {
+            self.flows.clear();
+            self.fragments.clear();
+        }
+        if same_key {
+            let identity = self.identity.as_mut().expect("its key was compared");
+            identity.addresses = addresses;
+            return;
+        }
+        let secret = *self.random_secret();
+        let cookies = CookieChecker::new(keys.public(), secret, tunnel_time(now));
+        let incarnation = self.next_incarnation();
+        self.identity = Some(Identity {
+            incarnation,
+            keys: Arc::new(keys),
+            addresses,
+            cookies,
+        });
+        for index in self.peers.indices() {
+            self.reset_tunnel(index, now);
+        }
+    }
+
+    fn reset_tunnel(&mut self, index: PeerIndex, now: Now) {
+        self.indices.release_peer(index);
+        let incarnation = self.next_incarnation();
+        let jitter_seed = self.dice.next_u64();
+        let peer = self
+            .peers
+            .get_mut(index)
+            .expect("the caller found the peer");
+        peer.reset_tunnel(incarnation, jitter_seed, tunnel_time(now));
+        let is_waiting = peer.pending.len() > 0;
+        if is_waiting {
+            peer.tunnel.request_handshake(tunnel_time(now));
+        }
+    }
+
+    fn set_peer(&mut self, index: PeerIndex, configured: Configured, now: Now) {
+        if index.0 as usize >= self.config.limits.peers {
+            return;
+        }
+        match self.peers.get(index).map(|peer| peer.key) {
+            Some(key) if key == configured.key => self.change_peer(index, configured, now),
+            Some(_) => {
+                self.remove_peer(index);
+                self.add_peer(index, configured, now);
+            }
+            None => self.add_peer(index, configured, now),
+        }
+    }
+
+    fn add_peer(&mut self, index: PeerIndex, configured: Configured, now: Now) {
+        let Configured {
+            key,
+            addresses,
+            preshared,
+            keepalive,
+        } = configured;
+        let parts = PeerParts {
+            incarnation: self.next_incarnation(),
+            key,
+            addresses,
+            preshared,
+            keepalive,
+            jitter_seed: self.dice.next_u64(),
+        };
+        self.keys.insert(key, index);
+        self.routes.insert(addresses, index);
+        self.peers.insert(index, Peer::new(parts, tunnel_time(now)));
+    }
+
+    /// The key is the same, so the session lives on.
+    fn change_peer(&mut self, index: PeerIndex, configured: Configured, now: Now) {
+        let Configured {
+            addresses,
+            preshared,
+            keepalive,
+            ..
+        } = configured;
+        let peer = self
+            .peers
+            .get_mut(index)
+            .expect("the caller found the peer");
+        if peer.preshared != preshared {
+            peer.tunnel
+                .set_preshared_key(preshared_key(preshared.as_ref()));
+            peer.preshared = preshared;
+        }
+        if peer.keepalive != keepalive {
+            peer.tunnel
+                .set_persistent_keepalive(keepalive, tunnel_time(now));
+            peer.keepalive = keepalive;
+        }
+        let before = std::mem::replace(&mut peer.addresses, addresses);
+        if before != addresses {
+            self.drop_pending(index, DropReason::UnknownDestination);
+            self.flows.remove_peer(index.0);
+            self.fragments.clear();
+            self.routes.remove(before, index);
+        }
+        self.routes.insert(addresses, index);
+    }
+
+    /// Forgets a peer; dropping its tunnel wipes its keys.
+    fn remove_peer(&mut self, index: PeerIndex) {
+        self.drop_pending(index, DropReason::PeerRemoved);
+        let Some(peer) = self.peers.remove(index) else {
+            return;
+        };
+        if self.keys.get(&peer.key) == Some(&index) {
+            self.keys.remove(&peer.key);
+        }
+        self.routes.remove(peer.addresses, index);
+        self.indices.release_peer(index);
+        self.flows.remove_peer(index.0);
+        self.fragments.clear();
+    }
+
+    /// Returns whether the initiation that waits for its answer should be sent to the new path.
+    fn set_path(&mut self, index: PeerIndex, path: Path, now: Now) -> bool {
+        let time = tunnel_time(now);
+        let Some(peer) = self.peers.get_mut(index) else {
+            return false;
+        };
+        if peer.is_path_proven && peer.tunnel.has_session(time) {
+            return false;
+        }
+        let is_new = peer.path != Some(path);
+        peer.path = Some(path);
+        if is_new {
+            peer.is_path_proven = false;
+        }
+        if peer.pending.len() > 0 {
+            peer.tunnel.request_handshake(time);
+        }
+        is_new
+    }
+
+    fn report(&self) -> Report {
+        let peers = self.peers.iter().map(|(index, peer)| PeerReport {
+            peer: index,
+            path: peer.path,
+            last_handshake: peer.tunnel.last_handshake_at().map(Instant::from_start),
+            received_bytes: peer.received_bytes,
+            sent_bytes: peer.sent_bytes,
+        });
+        Report {
+            peers: peers.collect(),
+        }
+    }
+}

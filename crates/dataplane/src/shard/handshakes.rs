@@ -1,0 +1,367 @@
+//! Handshake messages and the jobs that they become: who may have one, and what its result does.
+
+use model::key::WireguardKey;
+use model::map::PeerIndex;
+use model::time::Now;
+use wireguard::cookie;
+use wireguard::{
+    ConsumedInitiation, CreatedInitiation, CreatedResponse, Initiation, InitiationRefused,
+    MacVerdict, Response, Timestamp, TransportKeys,
+};
+
+use super::inbound::Fate;
+use super::{Shard, send_message, tunnel_time};
+use crate::drops::DropReason;
+use crate::event::Event;
+use crate::handshake_job::{Done, HandshakeDone, HandshakeJob, Ticket, Work};
+use crate::outbox::{Outbox, Path};
+
+/// Messages of others.
+impl Shard {
+    pub(super) fn handle_initiation(
+        &mut self,
+        from: Path,
+        datagram: &[u8],
+        now: Now,
+        out: &mut impl Outbox,
+    ) -> Result<Fate, DropReason> {
+        self.check_sender(from, datagram, now, out)?;
+        let message = Initiation::parse(datagram).ok_or(DropReason::NotWireguard)?;
+        let ticket = self.ticket(None, None, Some(from));
+        let local = self
+            .identity
+            .as_ref()
+            .ok_or(DropReason::NoIdentity)?
+            .keys
+            .clone();
+        self.dispatch(
+            ticket,
+            Work::Consume {
+                local,
+                message: Box::new(message),
+            },
+        )
+    }
+
+    pub(super) fn handle_response(
+        &mut self,
+        from: Path,
+        datagram: &[u8],
+        now: Now,
+        out: &mut impl Outbox,
+    ) -> Result<Fate, DropReason> {
+        let index = self.find_receiver(datagram)?;
+        let message = Response::parse(datagram).ok_or(DropReason::NotWireguard)?;
+        let peer = self.peers.get(index).expect("indices lead to peers");
+        let incarnation = peer.incarnation;
+        let job = peer
+            .tunnel
+            .begin_completion(message)
+            .ok_or(DropReason::HandshakeUnexpected)?;
+        self.check_sender(from, datagram, now, out)?;
+        let ticket = self.ticket(Some((index, incarnation)), None, Some(from));
+        let local = self
+            .identity
+            .as_ref()
+            .ok_or(DropReason::NoIdentity)?
+            .keys
+            .clone();
+        self.dispatch(ticket, Work::Complete { local, job })
+    }
+
+    /// Lets a message through whose sender knows our key and, under load, has proven its address.
+    fn check_sender(
+        &mut self,
+        from: Path,
+        datagram: &[u8],
+        now: Now,
+        out: &mut impl Outbox,
+    ) -> Result<(), DropReason> {
+        let time = tunnel_time(now);
+        let secret = self.random_secret();
+        let nonce = *secret.first_chunk::<24>().expect("24 is less than 32");
+        let identity = self.identity.as_mut().ok_or(DropReason::NoIdentity)?;
+        if time >= identity.cookies.secret_expires_at() {
+            identity.cookies.rotate(*secret, time);
+        }
+        let check = |load| identity.cookies.check(datagram, from.remote, load);
+        if check(cookie::Load::Normal) != MacVerdict::Accept {
+            return Err(DropReason::HandshakeBadMac);
+        }
+        if !self.load.is_heavy(now.monotonic) {
+            return Ok(());
+        }
+        if check(cookie::Load::Heavy) == MacVerdict::Accept {
+            let may = self.load.may_source(from.remote.ip(), now.monotonic);
+            return may.then_some(()).ok_or(DropReason::HandshakeOverload);
+        }
+        if let Some(reply) = identity.cookies.reply(datagram, from.remote, nonce) {
+            send_message(&reply, from, out);
+        }
+        Err(DropReason::HandshakeNeedsCookie)
+    }
+
+    fn dispatch(&mut self, ticket: Ticket, work: Work) -> Result<Fate, DropReason> {
+        if !self.has_room_for_job() {
+            return Err(DropReason::HandshakeOverload);
+        }
+        self.send_job(ticket, work);
+        Ok(Fate::Queued)
+    }
+}
+
+/// Our own handshakes.
+impl Shard {
+    /// Begins a handshake, as the peer's tunnel asks.
+    pub(super) fn begin_initiation(&mut self, index: PeerIndex, now: Now) {
+        self.complain_of_path(index);
+        let Some(identity) = &self.identity else {
+            return;
+        };
+        let local = identity.keys.clone();
+        // Without room it is like a lost datagram: the tunnel asks again in five seconds.
+        if !self.has_room_for_job() {
+            return;
+        }
+        let ephemeral = self.random_key();
+        let local_index = self.indices.take(index, &mut self.dice);
+        let stamp = self.stamps.next(now.unix);
+        if let Some(until) = stamp.reserved_until {
+            self.emit(Event::TimestampUsed(until));
+        }
+        let date = Timestamp::from_unix(stamp.date.since_epoch());
+        let peer = self
+            .peers
+            .get_mut(index)
+            .expect("the caller found the peer");
+        let job = peer.tunnel.begin_initiation(ephemeral, local_index, date);
+        let named = Some((index, peer.incarnation));
+        let ticket = self.ticket(named, Some(local_index), None);
+        self.counters.add_handshake_started();
+        self.send_job(ticket, Work::Initiate { local, job });
+    }
+
+    /// Tells of a path that did not answer, or that there is none.
+    fn complain_of_path(&mut self, index: PeerIndex) {
+        let peer = self
+            .peers
+            .get_mut(index)
+            .expect("the caller found the peer");
+        let path = peer.path;
+        if peer.is_unanswered || path.is_none() {
+            peer.is_path_proven = false;
+            self.emit(Event::PathUnanswered { peer: index, path });
+        }
+    }
+}
+
+/// Jobs and their results.
+impl Shard {
+    fn ticket(
+        &self,
+        peer: Option<(PeerIndex, u64)>,
+        local_index: Option<u32>,
+        from: Option<Path>,
+    ) -> Ticket {
+        let identity = self
+            .identity
+            .as_ref()
+            .map_or(0, |identity| identity.incarnation);
+        Ticket {
+            identity,
+            peer,
+            local_index,
+            from,
+        }
+    }
+
+    fn has_room_for_job(&self) -> bool {
+        // A lost job would never come back.
+        self.load.has_room() && self.events.len() < self.config.limits.events
+    }
+
+    fn send_job(&mut self, ticket: Ticket, work: Work) {
+        self.load.job_left();
+        self.events
+            .push_back(Event::Handshake(HandshakeJob { ticket, work }));
+    }
+
+    /// Takes the result of a [`HandshakeJob`]. What has changed in the meantime is respected: a
+    /// result for a peer or identity that is gone does nothing.
+    pub fn handle_handshake(&mut self, done: HandshakeDone, now: Now, out: &mut impl Outbox) {
+        self.load.job_returned();
+        let HandshakeDone { ticket, result } = done;
+        let peer = self.known_peer(&ticket);
+        match result {
+            Done::Initiated(created) => {
+                if let Some(index) = peer {
+                    self.initiated(index, &ticket, created.ok(), now, out);
+                    self.settle(index, now, out);
+                }
+            }
+            Done::Responded(created) => {
+                if let Some(index) = peer {
+                    self.responded(index, &ticket, created.ok().as_deref(), now, out);
+                    self.settle(index, now, out);
+                }
+            }
+            Done::Consumed(Ok(consumed)) => {
+                let fate = self.consumed(&ticket, *consumed, now, out);
+                self.end_wait(fate);
+            }
+            Done::Completed(Ok(keys)) => {
+                let fate = self.completed(peer, &ticket, &keys, now, out);
+                self.end_wait(fate);
+            }
+            Done::Consumed(Err(_)) | Done::Completed(Err(_)) => {
+                self.end_wait(Err(DropReason::HandshakeForged));
+            }
+        }
+    }
+
+    /// A message that waited for its job has done its work or is dropped.
+    fn end_wait(&mut self, fate: Result<(), DropReason>) {
+        self.counters.remove_queued();
+        match fate {
+            Ok(()) => self.counters.add_consumed(),
+            Err(reason) => self.counters.add_drop(reason),
+        }
+    }
+
+    fn known_peer(&self, ticket: &Ticket) -> Option<PeerIndex> {
+        let (index, incarnation) = ticket.peer?;
+        let peer = self.peers.get(index)?;
+        (peer.incarnation == incarnation).then_some(index)
+    }
+
+    fn initiated(
+        &mut self,
+        index: PeerIndex,
+        ticket: &Ticket,
+        created: Option<CreatedInitiation>,
+        now: Now,
+        out: &mut impl Outbox,
+    ) {
+        let peer = self
+            .peers
+            .get_mut(index)
+            .expect("the caller found the peer");
+        let datagram = created.and_then(|created| {
+            peer.tunnel
+                .install_initiation(created, tunnel_time(now))
+                .ok()
+        });
+        let Some(datagram) = datagram else {
+            return self.release(ticket);
+        };
+        peer.initiation = Some(datagram);
+        self.send_initiation(index, out);
+    }
+
+    /// Sends the initiation that waits for its answer, where there is a path.
+    pub(super) fn send_initiation(&mut self, index: PeerIndex, out: &mut impl Outbox) {
+        let peer = self
+            .peers
+            .get_mut(index)
+            .expect("the caller found the peer");
+        if let (Some(datagram), Some(path)) = (&peer.initiation, peer.path) {
+            send_message(datagram, path, out);
+            peer.sent_bytes += datagram.len() as u64;
+            peer.is_unanswered = true;
+        }
+    }
+
+    /// Someone proved to own a key: answers when it is a peer's and the message is new.
+    fn consumed(
+        &mut self,
+        ticket: &Ticket,
+        consumed: ConsumedInitiation,
+        now: Now,
+        out: &mut impl Outbox,
+    ) -> Result<(), DropReason> {
+        let identity = self
+            .identity
+            .as_ref()
+            .map_or(0, |identity| identity.incarnation);
+        if identity != ticket.identity {
+            return Err(DropReason::HandshakeUnexpected);
+        }
+        let key = WireguardKey::from_bytes(*consumed.peer().as_bytes());
+        let index = *self.keys.get(&key).ok_or(DropReason::HandshakeUnknownKey)?;
+        let ephemeral = self.random_key();
+        let local_index = self.indices.take(index, &mut self.dice);
+        let peer = self.peers.get_mut(index).expect("keys lead to peers");
+        let accepted =
+            peer.tunnel
+                .accept_initiation(consumed, ephemeral, local_index, tunnel_time(now));
+        let incarnation = peer.incarnation;
+        let job = accepted.map_err(|refused| {
+            self.indices.release(local_index);
+            refusal_reason(refused)
+        })?;
+        if let Some(from) = ticket.from {
+            self.heard(index, from, Initiation::LEN);
+        }
+        let ticket = self.ticket(Some((index, incarnation)), Some(local_index), ticket.from);
+        self.send_job(ticket, Work::Respond { job });
+        self.settle(index, now, out);
+        Ok(())
+    }
+
+    fn responded(
+        &mut self,
+        index: PeerIndex,
+        ticket: &Ticket,
+        created: Option<&CreatedResponse>,
+        now: Now,
+        out: &mut impl Outbox,
+    ) {
+        let (Some(created), Some(from)) = (created, ticket.from) else {
+            return self.release(ticket);
+        };
+        let peer = self
+            .peers
+            .get_mut(index)
+            .expect("the caller found the peer");
+        let datagram = peer.tunnel.install_response(created, tunnel_time(now));
+        peer.sent_bytes += datagram.len() as u64;
+        send_message(&datagram, from, out);
+    }
+
+    fn completed(
+        &mut self,
+        peer: Option<PeerIndex>,
+        ticket: &Ticket,
+        keys: &TransportKeys,
+        now: Now,
+        out: &mut impl Outbox,
+    ) -> Result<(), DropReason> {
+        let index = peer.ok_or(DropReason::PeerRemoved)?;
+        let peer = self
+            .peers
+            .get_mut(index)
+            .expect("the caller found the peer");
+        peer.tunnel
+            .install_session(keys, tunnel_time(now))
+            .map_err(|_| DropReason::HandshakeUnexpected)?;
+        if let Some(from) = ticket.from {
+            self.heard(index, from, Response::LEN);
+        }
+        self.settle(index, now, out);
+        Ok(())
+    }
+
+    fn release(&mut self, ticket: &Ticket) {
+        if let Some(index) = ticket.local_index {
+            self.indices.release(index);
+        }
+    }
+}
+
+fn refusal_reason(refused: InitiationRefused) -> DropReason {
+    match refused {
+        InitiationRefused::WrongPeer => DropReason::HandshakeUnknownKey,
+        InitiationRefused::Replayed => DropReason::HandshakeReplayed,
+        InitiationRefused::TooSoon => DropReason::HandshakeTooFrequent,
+    }
+}

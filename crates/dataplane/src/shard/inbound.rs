@@ -1,0 +1,164 @@
+//! Datagrams from the network: what each is, opening it, and whether what is in it may in.
+
+use model::map::PeerIndex;
+use model::rule::Direction;
+use model::time::Now;
+use wireguard::{CookieReply, Kind, OpenError, classify, receiver_index};
+
+use super::{Shard, tunnel_time};
+use crate::drops::DropReason;
+use crate::ecn;
+use crate::event::Event;
+use crate::outbox::{Outbox, OverlayMeta, Path};
+use crate::packet::Headers;
+
+/// What became of a datagram that was not dropped.
+pub(super) enum Fate {
+    /// Its packet was delivered, and counted.
+    Delivered,
+    /// It did its work here.
+    Consumed,
+    /// It waits for a handshake job.
+    Queued,
+}
+
+impl Shard {
+    /// Takes a datagram that came from `from`, where `source` is the address that it was sent to,
+    /// with the ECN bits of its outer header. Its bytes are spoilt.
+    pub fn handle_datagram(
+        &mut self,
+        from: Path,
+        ecn: u8,
+        datagram: &mut [u8],
+        now: Now,
+        out: &mut impl Outbox,
+    ) {
+        self.counters.add_datagram_received(datagram.len());
+        let fate = match classify(datagram) {
+            _ if self.identity.is_none() => Err(DropReason::NoIdentity),
+            None => Err(DropReason::NotWireguard),
+            Some(Kind::Data) => self.handle_data(from, ecn, datagram, now, out),
+            Some(Kind::Initiation) => self.handle_initiation(from, datagram, now, out),
+            Some(Kind::Response) => self.handle_response(from, datagram, now, out),
+            Some(Kind::CookieReply) => self.handle_cookie_reply(datagram, now, out),
+        };
+        match fate {
+            Ok(Fate::Delivered) => {}
+            Ok(Fate::Consumed) => self.counters.add_consumed(),
+            Ok(Fate::Queued) => self.counters.add_queued(),
+            Err(reason) => self.counters.add_drop(reason),
+        }
+    }
+
+    fn handle_data(
+        &mut self,
+        from: Path,
+        ecn: u8,
+        datagram: &mut [u8],
+        now: Now,
+        out: &mut impl Outbox,
+    ) -> Result<Fate, DropReason> {
+        let index = self.find_receiver(datagram)?;
+        let peer = self.peers.get_mut(index).expect("indices lead to peers");
+        let plaintext = peer
+            .tunnel
+            .open_in_place(datagram, tunnel_time(now))
+            .map_err(open_reason)?;
+        self.heard(index, from, datagram.len());
+        let fate = if plaintext.is_empty() {
+            Ok(Fate::Consumed)
+        } else {
+            self.accept(index, ecn, &mut datagram[plaintext], now, out)
+        };
+        // Also when the packet was bad: the tunnel has heard from its peer and may want to act.
+        self.settle(index, now, out);
+        fate
+    }
+
+    /// Delivers an opened packet when it is the peer's own, for this host, and allowed.
+    fn accept(
+        &mut self,
+        index: PeerIndex,
+        outer_ecn: u8,
+        packet: &mut [u8],
+        now: Now,
+        out: &mut impl Outbox,
+    ) -> Result<Fate, DropReason> {
+        let headers = Headers::parse(packet)?;
+        let packet = &mut packet[..headers.length];
+        let peer = self.peers.get(index).expect("the caller found the peer");
+        if !peer.addresses.contains(headers.source) {
+            return Err(DropReason::SpoofedSource);
+        }
+        let identity = self.identity.as_ref().expect("datagrams need an identity");
+        if !identity.addresses.contains(headers.destination) {
+            return Err(DropReason::NotOurAddress);
+        }
+        let ecn = ecn::combine(headers.ecn, outer_ecn & 0b11)?;
+        self.admit(&headers, packet, Direction::Inbound, index, now.monotonic)?;
+        if ecn != headers.ecn {
+            ecn::set(packet, ecn);
+        }
+        let mut written = false;
+        out.overlay_packet(OverlayMeta::default(), packet.len(), |room| {
+            room[..packet.len()].copy_from_slice(packet);
+            written = true;
+            packet.len()
+        });
+        if !written {
+            return Err(DropReason::OutboxFull);
+        }
+        self.counters.add_delivered(packet.len());
+        Ok(Fate::Delivered)
+    }
+
+    fn handle_cookie_reply(
+        &mut self,
+        datagram: &[u8],
+        now: Now,
+        out: &mut impl Outbox,
+    ) -> Result<Fate, DropReason> {
+        let index = self.find_receiver(datagram)?;
+        let reply = CookieReply::parse(datagram).ok_or(DropReason::NotWireguard)?;
+        let peer = self.peers.get_mut(index).expect("indices lead to peers");
+        peer.tunnel
+            .handle_cookie_reply(&reply, tunnel_time(now))
+            .map_err(|_| DropReason::CookieRejected)?;
+        self.settle(index, now, out);
+        Ok(Fate::Consumed)
+    }
+
+    pub(super) fn find_receiver(&self, datagram: &[u8]) -> Result<PeerIndex, DropReason> {
+        let index = receiver_index(datagram).ok_or(DropReason::NotWireguard)?;
+        self.indices.find(index).ok_or(DropReason::UnknownReceiver)
+    }
+
+    /// The peer is at `from`: an authenticated packet came from there.
+    pub(super) fn heard(&mut self, index: PeerIndex, from: Path, bytes: usize) {
+        let peer = self
+            .peers
+            .get_mut(index)
+            .expect("the caller found the peer");
+        peer.received_bytes += bytes as u64;
+        peer.is_path_proven = true;
+        peer.is_unanswered = false;
+        let before = peer.path.replace(from);
+        // Another address of ours is the same path to the peer.
+        if before.map(|path| path.remote) != Some(from.remote) {
+            self.emit(Event::PeerMoved {
+                peer: index,
+                path: from,
+            });
+        }
+    }
+}
+
+fn open_reason(error: OpenError) -> DropReason {
+    match error {
+        OpenError::Malformed => DropReason::NotWireguard,
+        OpenError::UnknownIndex => DropReason::UnknownReceiver,
+        OpenError::Expired => DropReason::SessionExpired,
+        OpenError::Replayed => DropReason::Replayed,
+        OpenError::Forged => DropReason::Forged,
+    }
+}

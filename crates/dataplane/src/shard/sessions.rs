@@ -1,0 +1,121 @@
+//! What tunnels ask for: sending what waited, keepalives, initiations, being woken.
+
+use model::map::PeerIndex;
+use model::time::Now;
+use wireguard::{Action, sealed_len};
+
+use super::{Shard, tunnel_time};
+use crate::drops::DropReason;
+use crate::event::Event;
+use crate::outbox::{DatagramMeta, Outbox};
+use crate::packet::Headers;
+use crate::pending::Pending;
+use crate::refusal::Refusal;
+
+impl Shard {
+    /// Does what a peer's tunnel asks for and sees that it is woken in time.
+    #[inline]
+    pub(super) fn settle(&mut self, index: PeerIndex, now: Now, out: &mut impl Outbox) {
+        loop {
+            let Some(peer) = self.peers.get_mut(index) else {
+                return;
+            };
+            let Some(action) = peer.tunnel.poll_action() else {
+                break;
+            };
+            self.act(index, action, now, out);
+        }
+        let Some(peer) = self.peers.get_mut(index) else {
+            return;
+        };
+        if let Some((at, _)) = peer.tunnel.poll_timeout() {
+            self.timers.schedule(index, at, &mut peer.scheduled);
+        }
+    }
+
+    fn act(&mut self, index: PeerIndex, action: Action, now: Now, out: &mut impl Outbox) {
+        match action {
+            Action::IndexRemoved(receiver) => self.indices.release(receiver),
+            Action::SessionReady => self.begin_session(index, now, out),
+            Action::SendInitiation => self.begin_initiation(index, now),
+            Action::SendKeepalive => self.send_keepalive(index, now, out),
+            Action::Expired => self.give_up(index, now, out),
+        }
+    }
+
+    fn begin_session(&mut self, index: PeerIndex, now: Now, out: &mut impl Outbox) {
+        let peer = self
+            .peers
+            .get_mut(index)
+            .expect("the caller found the peer");
+        peer.initiation = None;
+        let path = peer.path.expect("the session's handshake came over a path");
+        self.counters.add_handshake_completed();
+        self.emit(Event::SessionEstablished { peer: index, path });
+        // The rules may have changed while they waited: decided anew, as if they came now.
+        for packet in self.take_pending(index) {
+            match self.forward(&packet, now, out) {
+                Ok(other) if other != index => self.settle(other, now, out),
+                Ok(_) => {}
+                Err(reason) => self.counters.add_drop(reason),
+            }
+        }
+    }
+
+    fn send_keepalive(&mut self, index: PeerIndex, now: Now, out: &mut impl Outbox) {
+        let peer = self
+            .peers
+            .get_mut(index)
+            .expect("the caller found the peer");
+        let Some(path) = peer.path else { return };
+        let meta = DatagramMeta {
+            source: path.source,
+            ..DatagramMeta::default()
+        };
+        let mut sealed = 0;
+        out.datagram(path, meta, sealed_len(0, 0), |room| {
+            sealed = peer
+                .tunnel
+                .seal_into(&[], 0, room, tunnel_time(now))
+                .unwrap_or(0);
+            sealed
+        });
+        peer.sent_bytes += sealed as u64;
+    }
+
+    /// The peer did not answer for a minute and a half.
+    fn give_up(&mut self, index: PeerIndex, now: Now, out: &mut impl Outbox) {
+        let peer = self
+            .peers
+            .get_mut(index)
+            .expect("the caller found the peer");
+        peer.initiation = None;
+        peer.is_path_proven = false;
+        for packet in self.take_pending(index) {
+            self.counters.add_drop(DropReason::PeerUnreachable);
+            if let Ok(headers) = Headers::parse(&packet) {
+                self.refuse(Refusal::Unreachable, &headers, &packet, now, out);
+            }
+        }
+    }
+
+    /// Drops the packets that wait for a peer.
+    pub(super) fn drop_pending(&mut self, index: PeerIndex, reason: DropReason) {
+        for _ in self.take_pending(index) {
+            self.counters.add_drop(reason);
+        }
+    }
+
+    /// Takes the packets that wait for a peer; they are not counted as waiting any more.
+    fn take_pending(&mut self, index: PeerIndex) -> impl Iterator<Item = Vec<u8>> + use<> {
+        let mut pending = match self.peers.get_mut(index) {
+            Some(peer) => std::mem::take(&mut peer.pending),
+            None => Pending::default(),
+        };
+        self.pending_bytes -= pending.bytes();
+        for _ in 0..pending.len() {
+            self.counters.remove_queued();
+        }
+        std::iter::from_fn(move || pending.pop())
+    }
+}

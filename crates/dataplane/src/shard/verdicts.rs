@@ -1,0 +1,250 @@
+//! Whether a packet may pass: as part of a flow that was let through, or because the rules say so.
+//!
+//! **Connections in the middle.** A restart of the daemon must not cut connections, but it forgets
+//! the flows. A TCP segment without a flow that is not a SYN is therefore decided as if either
+//! side had opened the connection, the likelier (the one with the higher port) first: in the
+//! segment's own direction always; in the reverse, as a reply, when this host sends it, or, for
+//! segments of a peer, within [`ADOPTION_TIME`] of the start, after which no connection of before
+//! can be alive in silence. A SYN is always decided in its own direction, also on an existing
+//! flow, so that no server can use an allowed connection to open one back. UDP and ping need no
+//! such rule: the next datagram of who asks opens the flow again.
+
+use std::net::SocketAddr;
+
+use model::map::PeerIndex;
+use model::rule::Direction;
+use model::time::Instant;
+use policy::Verdict;
+
+use super::Shard;
+use crate::drops::DropReason;
+use crate::event::{Denial, Event};
+use crate::flows::{ADOPTION_TIME, Flow, FlowKey, SWEEP_INTERVAL, reverse};
+use crate::fragments::FragmentKey;
+use crate::packet::{Fragment, Headers, Quoted, TcpFlags, Upper};
+
+/// What the rules say of a flow that was let through before.
+enum Standing {
+    /// There is no such flow.
+    Unknown,
+    /// It may go on.
+    Allowed,
+    /// It was allowed, and is not any more.
+    Revoked(Direction, Verdict),
+}
+
+impl Shard {
+    /// Decides whether a packet may pass, and remembers its flow.
+    pub(super) fn admit(
+        &mut self,
+        headers: &Headers,
+        packet: &[u8],
+        direction: Direction,
+        peer: PeerIndex,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let generation = self
+            .table
+            .as_ref()
+            .ok_or(DropReason::NoPolicy)?
+            .generation();
+        if let Fragment::Later { id, .. } = headers.fragment {
+            let key = FragmentKey::new(headers, id, direction, peer);
+            let may_follow = self.fragments.may_follow(&key, generation, now);
+            return may_follow.then_some(()).ok_or(DropReason::UnknownFragment);
+        }
+        match headers.upper {
+            Upper::IcmpError => return self.admit_error(headers, packet, direction, peer, now),
+            Upper::IcmpForbidden => return Err(DropReason::ForbiddenIcmp),
+            _ => self.admit_flow(headers, direction, peer, now)?,
+        }
+        if let Fragment::First { id } = headers.fragment {
+            let key = FragmentKey::new(headers, id, direction, peer);
+            self.fragments.remember(key, generation, now);
+        }
+        Ok(())
+    }
+
+    fn admit_flow(
+        &mut self,
+        headers: &Headers,
+        direction: Direction,
+        peer: PeerIndex,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let key = FlowKey::of(headers, direction, peer);
+        let upper = headers.upper;
+        let generation = self.table.as_ref().map(|table| table.generation());
+        let mut is_opened_anew = false;
+        if let Some(flow) = self.flows.find_mut(&key, now) {
+            is_opened_anew = flow.is_opened_anew_by(upper, direction);
+            if !is_opened_anew && Some(flow.generation) == generation {
+                flow.note(upper, direction, now);
+                return Ok(());
+            }
+        }
+        if is_opened_anew {
+            return self.open_flow(headers, key, direction, now);
+        }
+        match self.standing(&key, now) {
+            Standing::Unknown => self.open_flow(headers, key, direction, now),
+            Standing::Revoked(opened, verdict) => {
+                Err(self.deny(headers, key, direction, opened, verdict, now))
+            }
+            Standing::Allowed => {
+                if let Some(flow) = self.flows.find_mut(&key, now) {
+                    flow.note(upper, direction, now);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Looks a flow up, and asks the rules again when they have changed since.
+    fn standing(&mut self, key: &FlowKey, now: Instant) -> Standing {
+        let Some(table) = &self.table else {
+            return Standing::Unknown;
+        };
+        let Some(flow) = self.flows.find_mut(key, now) else {
+            return Standing::Unknown;
+        };
+        if flow.generation == table.generation() {
+            return Standing::Allowed;
+        }
+        let opened = flow.opened;
+        let port = key.service_port(opened);
+        let verdict = table.decide(opened, key.peer(), key.ip_protocol, port);
+        if verdict.is_allowed() {
+            flow.generation = table.generation();
+            return Standing::Allowed;
+        }
+        self.flows.remove(key);
+        self.counters.set_flows(self.flows.len());
+        Standing::Revoked(opened, verdict)
+    }
+
+    fn open_flow(
+        &mut self,
+        headers: &Headers,
+        key: FlowKey,
+        direction: Direction,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        if matches!(headers.upper, Upper::EchoReply { .. }) {
+            return Err(DropReason::UnrelatedReply);
+        }
+        let table = self.table.as_ref().ok_or(DropReason::NoPolicy)?;
+        let decide = |opened| {
+            let port = key.service_port(opened);
+            (
+                opened,
+                table.decide(opened, key.peer(), key.ip_protocol, port),
+            )
+        };
+        let (first, second) = self.openings(headers.upper, &key, direction, now);
+        let (mut opened, mut verdict) = decide(first);
+        if !verdict.is_allowed()
+            && let Some((other, other_verdict)) = second.map(decide)
+            && other_verdict.is_allowed()
+        {
+            (opened, verdict) = (other, other_verdict);
+        }
+        if !verdict.is_allowed() {
+            return Err(self.deny(headers, key, direction, opened, verdict, now));
+        }
+        let mut flow = Flow::new(key, opened, direction, table.generation(), now);
+        flow.note(headers.upper, direction, now);
+        if !self.flows.insert(flow, now) {
+            return Err(DropReason::FlowTableFull);
+        }
+        self.counters.set_flows(self.flows.len());
+        self.next_sweep.get_or_insert(now + SWEEP_INTERVAL);
+        Ok(())
+    }
+
+    /// Returns the ways in which the flow of a packet without one may have been opened.
+    fn openings(
+        &self,
+        upper: Upper,
+        key: &FlowKey,
+        direction: Direction,
+        now: Instant,
+    ) -> (Direction, Option<Direction>) {
+        match upper {
+            Upper::Tcp { flags, .. } if self.may_adopt(flags, direction, now) => {
+                let likely = key.likely_opened();
+                (likely, Some(reverse(likely)))
+            }
+            _ => (direction, None),
+        }
+    }
+
+    fn may_adopt(&self, flags: TcpFlags, direction: Direction, now: Instant) -> bool {
+        let is_recent = now.saturating_since(self.started_at) < ADOPTION_TIME;
+        !flags.syn() && (direction == Direction::Outbound || is_recent)
+    }
+
+    /// An ICMP error passes when it is about a flow between the two that may go on.
+    fn admit_error(
+        &mut self,
+        headers: &Headers,
+        packet: &[u8],
+        direction: Direction,
+        peer: PeerIndex,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let quoted = Quoted::parse(headers, packet).ok_or(DropReason::UnrelatedIcmp)?;
+        if quoted.source != headers.destination || quoted.destination != headers.source {
+            return Err(DropReason::UnrelatedIcmp);
+        }
+        let is_ipv6 = quoted.source.is_ipv6();
+        let key = FlowKey::new(
+            quoted.upper,
+            quoted.ip_protocol,
+            is_ipv6,
+            reverse(direction),
+            peer,
+        );
+        match self.standing(&key, now) {
+            Standing::Allowed => Ok(()),
+            Standing::Unknown | Standing::Revoked(..) => Err(DropReason::UnrelatedIcmp),
+        }
+    }
+
+    /// Tells of a denial, sparsely.
+    fn deny(
+        &mut self,
+        headers: &Headers,
+        key: FlowKey,
+        direction: Direction,
+        opened: Direction,
+        verdict: Verdict,
+        now: Instant,
+    ) -> DropReason {
+        if self.denials.may_tell(key, opened, now)
+            && let Some(table) = &self.table
+        {
+            let (source_port, destination_port) = headers.ports();
+            let source = SocketAddr::new(headers.source, source_port);
+            let destination = SocketAddr::new(headers.destination, destination_port);
+            let (source, destination) = match direction == opened {
+                true => (source, destination),
+                false => (destination, source),
+            };
+            let denial = Denial {
+                direction: opened,
+                peer: key.peer(),
+                ip_protocol: key.ip_protocol,
+                source,
+                destination,
+                rule: verdict.rule().map(|rule| table.rule(rule).id.clone()),
+                version: table.version(),
+            };
+            self.emit(Event::Denied(denial));
+        }
+        match direction {
+            Direction::Outbound => DropReason::DeniedOutbound,
+            Direction::Inbound => DropReason::DeniedInbound,
+        }
+    }
+}
