@@ -196,7 +196,7 @@ impl Timers {
             && attempt.retry_at <= now
         {
             if now.saturating_sub(attempt.since) >= REKEY_ATTEMPT_TIME {
-                self.give_up();
+                self.attempt = None;
                 return Some(Due::GiveUp);
             }
             self.try_again(attempt.since, now);
@@ -215,13 +215,6 @@ impl Timers {
             return Some(Due::PersistentKeepalive);
         }
         None
-    }
-
-    /// The peer does not answer: nothing is sent until there is a new reason.
-    fn give_up(&mut self) {
-        self.attempt = None;
-        self.no_reply_at = None;
-        self.keepalive_at = None;
     }
 }
 
@@ -285,6 +278,27 @@ mod tests {
                 "{gap:?}"
             );
         }
+    }
+
+    #[test]
+    fn new_wishes_extend_the_time_for_which_a_handshake_is_tried() {
+        let mut timers = Timers::new(1);
+        timers.want_handshake(START);
+        let later = START + Duration::from_secs(80);
+        due_until(&mut timers, later);
+        assert_eq!(timers.want_handshake(later), Start::Later);
+        let due = due_until(&mut timers, later + REKEY_ATTEMPT_TIME);
+        assert!(due.iter().all(|(_, due)| *due == Due::Retry), "{due:?}");
+        let due = due_until(&mut timers, START + Duration::from_secs(3_600));
+        assert_eq!(due.last().map(|(_, due)| *due), Some(Due::GiveUp));
+    }
+
+    #[test]
+    fn a_persistent_keepalive_without_an_interval_still_lets_time_pass() {
+        let mut timers = Timers::new(1);
+        timers.set_persistent(Some(Duration::ZERO), START);
+        assert_eq!(timers.take_due(START), Some(Due::PersistentKeepalive));
+        assert_eq!(timers.take_due(START), None);
     }
 
     #[test]

@@ -48,7 +48,8 @@ pub enum Action {
     /// Seal nothing and send it: `seal_into(&[], ..)`. Asked for after [`Action::SessionReady`],
     /// and withdrawn when a packet is sealed before it is polled.
     SendKeepalive,
-    /// The peer did not answer for 90 seconds: drop the packets that wait for a session.
+    /// The peer did not answer for 90 seconds after the last packet that asked for a session:
+    /// drop the packets that wait for one. It is quiet now until there is another.
     Expired,
 }
 
@@ -73,8 +74,8 @@ pub struct Superseded;
 
 /// One peer's protocol state machine.
 ///
-/// After every call with `&mut self`, drain [`Tunnel::poll_action`]; call
-/// [`Tunnel::handle_timeout`] when [`Tunnel::poll_timeout`] says so.
+/// After every call with `&mut self`, or every batch of packets, drain [`Tunnel::poll_action`];
+/// call [`Tunnel::handle_timeout`] when [`Tunnel::poll_timeout`] says so.
 #[derive(Debug)]
 pub struct Tunnel {
     peer: PublicKey,
@@ -470,7 +471,48 @@ impl Tunnel {
 
     fn give_up(&mut self) {
         self.drop_initiator();
-        self.pending.send_initiation = false;
         self.pending.expired = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::session::REKEY_AFTER_MESSAGES;
+
+    const NOW: Duration = Duration::from_secs(1_000);
+
+    fn tunnel_with_session(role: Role, send_counter: u64) -> Tunnel {
+        let config = TunnelConfig {
+            peer: PublicKey::from_bytes([9; 32]),
+            preshared_key: PresharedKey::default(),
+            persistent_keepalive: None,
+            cipher: DataCipher::ChaCha20Poly1305,
+            jitter_seed: 1,
+        };
+        let mut tunnel = Tunnel::new(config, NOW);
+        let keys = Zeroizing::new([[1; 32], [2; 32]]);
+        let keys = TransportKeys::new(role, tunnel.cipher, 1, 2, keys);
+        let mut session = Session::new(&keys, NOW);
+        session.skip_to(send_counter);
+        tunnel.keyring.install_initiated(session, &mut Vec::new());
+        tunnel
+    }
+
+    #[test]
+    fn both_roles_renew_a_session_after_very_many_messages() {
+        for role in [Role::Initiator, Role::Responder] {
+            let mut tunnel = tunnel_with_session(role, REKEY_AFTER_MESSAGES - 2);
+            let mut send = || {
+                let sealed = tunnel.seal_into(&[b"x"], 1420, &mut [0; 100], NOW);
+                assert_eq!(sealed, Ok(48));
+                tunnel.poll_action()
+            };
+            assert_eq!(send(), None);
+            assert_eq!(send(), Some(Action::SendInitiation), "{role:?}");
+            assert_eq!(send(), None, "one is under way");
+        }
     }
 }

@@ -169,6 +169,66 @@ fn a_response_that_was_understood_twice_makes_one_session() {
 }
 
 #[test]
+fn a_response_to_an_initiation_that_was_replaced_meanwhile_is_superseded() {
+    let (mut alice, mut bob) = pair(START);
+    alice.send(b"x", START);
+    bob.receive_from(&alice.sent().expect("an initiation"), alice.address, START);
+    let response = wireguard::Response::parse(&bob.sent().expect("a response")).expect("one");
+    let job = alice.tunnel.begin_completion(response).expect("awaited");
+    let retry_at = START + REKEY_TIMEOUT + Duration::from_secs(1);
+    alice.handle_timeout(retry_at);
+    let keys = job.run(&alice.keys).expect("authentic");
+    assert!(alice.tunnel.install_session(&keys, retry_at).is_err());
+    exchange(&mut alice, &mut bob, retry_at);
+    assert_eq!(bob.inbox, [padded(b"x")], "the retry is still awaited");
+}
+
+#[test]
+fn who_has_just_answered_leaves_the_initiative_to_the_peer() {
+    let (mut alice, mut bob) = pair(START);
+    alice.send(b"x", START);
+    bob.receive_from(&alice.sent().expect("an initiation"), alice.address, START);
+    bob.outbox.clear(); // the response is lost
+    bob.send(b"y", START + Duration::from_secs(1));
+    assert_eq!(bob.count(Action::SendInitiation), 0);
+    bob.handle_timeout(START + REKEY_TIMEOUT + Duration::from_secs(1));
+    assert_eq!(bob.count(Action::SendInitiation), 1, "but not for ever");
+}
+
+#[test]
+fn a_session_from_the_peer_ends_our_own_attempt() {
+    let (mut alice, mut bob) = pair(START);
+    alice.send(b"x", START);
+    alice.outbox.clear(); // the initiation is lost
+    bob.send(b"y", START);
+    exchange(&mut alice, &mut bob, START);
+    assert_eq!((alice.inbox.len(), bob.inbox.len()), (1, 1));
+    assert_eq!(
+        alice.tunnel.live_indices().count(),
+        1,
+        "nothing waits for a response"
+    );
+}
+
+#[test]
+fn a_wish_that_a_session_has_met_before_it_was_polled_is_withdrawn() {
+    let (mut alice, mut bob) = pair(START);
+    bob.send(b"x", START);
+    alice.receive_from(&bob.sent().expect("an initiation"), bob.address, START);
+    bob.receive_from(&alice.sent().expect("a response"), alice.address, START);
+    let later = START + REKEY_TIMEOUT;
+    let unsealed = alice.tunnel.seal_into(&[b"y"], 1420, &mut [0; 100], later);
+    assert!(unsealed.is_err(), "the session is not confirmed yet");
+    let mut datagram = bob.sent().expect("a packet");
+    alice
+        .tunnel
+        .open_in_place(&mut datagram, later)
+        .expect("it confirms the session");
+    assert_eq!(alice.tunnel.poll_action(), Some(Action::SessionReady));
+    assert_eq!(alice.tunnel.poll_action(), None);
+}
+
+#[test]
 fn an_initiation_whose_job_is_lost_is_tried_again() {
     let mut tunnel = Tunnel::new(config(2, 0), START);
     tunnel.request_handshake(START);
