@@ -268,3 +268,6 @@ fn check_fleet(expected: FleetId, found: FleetId) -> Result<(), TrustError> {
 fn root_key(der: &[u8]) -> Result<[u8; 32], TrustError> {
     certificate::root_public_key(der).map_err(|error| TrustError::BadRoot(error.to_string()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -194,3 +194,6 @@ fn is_in_tree(proven: &ProvenLeaf, leaf_count: u32, root: &Digest) -> bool {
     }
     last == 0 && hash == *root
 }
+
+#[cfg(test)]
+mod tests;

@@ -349,3 +349,6 @@ impl fmt::Display for Date {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -88,11 +88,22 @@ pub(crate) fn leaf(
     params
         .subject_alt_names
         .extend(leaf.addresses.iter().copied().map(SanType::IpAddress));
-    let issuer = Issuer::from_ca_cert_der(&CertificateDer::from(root_certificate), Key(root_key))?;
-    Ok(params
-        .signed_by(&Public(leaf.public), &issuer)?
-        .der()
-        .to_vec())
+    sign(&params, leaf.public, root_key, root_certificate)
+}
+
+/// Signs a certificate for `public` with the key and the name of an issuer.
+///
+/// # Errors
+/// The issuer's certificate is none, or a field cannot be encoded.
+pub(crate) fn sign(
+    params: &CertificateParams,
+    public: &[u8; 32],
+    issuer_key: &SigningKey,
+    issuer_certificate: &[u8],
+) -> Result<Vec<u8>, rcgen::Error> {
+    let certificate = CertificateDer::from(issuer_certificate);
+    let issuer = Issuer::from_ca_cert_der(&certificate, Key(issuer_key))?;
+    Ok(params.signed_by(&Public(public), &issuer)?.der().to_vec())
 }
 
 /// Makes a PKCS#10 certificate request, DER.

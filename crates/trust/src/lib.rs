@@ -28,3 +28,6 @@ pub use bundle::BundleTree;
 pub use digest::sha256;
 pub use signing::SigningKey;
 pub use token::JoinToken;
+
+#[cfg(test)]
+mod fixture;

@@ -184,3 +184,127 @@ pub fn secret_hash(secret: &[u8; 16]) -> Digest {
 pub fn secret_matches(secret: &[u8; 16], hash: &Digest) -> bool {
     secret_hash(secret).as_bytes().ct_eq(hash.as_bytes()).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    fn token() -> JoinToken {
+        JoinToken {
+            id: TokenId::from_bytes([1; 8]),
+            secret: [171; 16],
+            pin: Digest::from_bytes([3; 32]),
+            addresses: vec!["c1.example.com:7443".into(), "[fd00::1]:7443".into()],
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn tokens_survive_text(
+            id: [u8; 8], secret: [u8; 16], pin: [u8; 32],
+            addresses in vec("[a-z]{1,9}(\\.[a-z]{1,9}){0,3}:[1-9][0-9]{0,3}", 1..=8),
+        ) {
+            let pin = Digest::from_bytes(pin);
+            let token = JoinToken { id: TokenId::from_bytes(id), secret, pin, addresses };
+            prop_assert_eq!(token.encode().parse(), Ok(token));
+        }
+
+        #[test]
+        fn arbitrary_texts_never_panic(text in "(mesh1)?\\PC{0,300}") {
+            let _ = text.parse::<JoinToken>();
+        }
+    }
+
+    #[test]
+    fn the_longest_addresses_fit() {
+        let label = "a".repeat(63);
+        let longest = format!("{label}.{label}.{label}.{}:65535", "a".repeat(61));
+        let mut token = token();
+        token.addresses = vec![longest; 8];
+        assert_eq!(token.encode().parse(), Ok(token));
+    }
+
+    #[test]
+    fn a_truncated_token_says_so() {
+        let text = token().encode();
+        for length in PREFIX.len()..text.len() {
+            assert_eq!(
+                text[..length].parse::<JoinToken>(),
+                Err(TokenError::Damaged),
+                "{length}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_mistyped_token_says_so() {
+        let text = token().encode();
+        for position in "mesh1".len()..text.len() {
+            let mut mistyped = text.clone();
+            let other = if &text[position..=position] == "a" {
+                "b"
+            } else {
+                "a"
+            };
+            mistyped.replace_range(position..=position, other);
+            assert_eq!(
+                mistyped.parse::<JoinToken>(),
+                Err(TokenError::Damaged),
+                "{position}"
+            );
+        }
+    }
+
+    #[test]
+    fn white_space_and_capitals_do_not_matter() {
+        let text = token().encode().to_ascii_uppercase();
+        let (first, second) = text.split_at(40);
+        assert_eq!(format!("  {first}\n {second}\n").parse(), Ok(token()));
+    }
+
+    #[test]
+    fn something_else_is_not_a_token() {
+        for text in [
+            "",
+            "web-1",
+            "tskey-auth-k123",
+            "mes",
+            "meshctl",
+            &"x".repeat(5000),
+        ] {
+            assert_eq!(
+                text.parse::<JoinToken>(),
+                Err(TokenError::NotAToken),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_later_version_says_so() {
+        let later = token().encode().replacen("mesh1", "mesh2", 1);
+        assert_eq!(
+            later.parse::<JoinToken>(),
+            Err(TokenError::UnknownVersion('2'))
+        );
+    }
+
+    #[test]
+    fn a_token_does_not_print_its_secret() {
+        let printed = format!("{:?}", token());
+        assert!(
+            !printed.contains("171") && !printed.contains("ab"),
+            "{printed}"
+        );
+    }
+
+    #[test]
+    fn a_secret_matches_its_own_hash_only() {
+        let hash = secret_hash(&[7; 16]);
+        assert!(secret_matches(&[7; 16], &hash));
+        assert!(!secret_matches(&[8; 16], &hash));
+        assert_ne!(hash, sha256(&[7; 16]));
+    }
+}
