@@ -16,7 +16,7 @@ use prost::Message;
 
 use crate::control::{Description, EnrolRequest, Enrolled, FromHost, ToHost};
 use crate::limits::Limits;
-use crate::record::{BundleHead, HostRecord, Tombstone, TrustStatement};
+use crate::record::{BundleHead, HostRecord, Signed, Tombstone, TrustStatement};
 use crate::rule::Leaf;
 
 /// Bytes or a message that mean nothing valid, with the field that is wrong.
@@ -56,6 +56,7 @@ macro_rules! codec {
 }
 
 codec! {
+    encode_signed, decode_signed: Signed as Signed, at most CONTROL_MESSAGE_BYTES;
     encode_trust_statement, decode_trust_statement: TrustStatement as TrustStatement, at most SIGNED_PAYLOAD_BYTES;
     encode_host_record, decode_host_record: HostRecord as HostRecord, at most SIGNED_PAYLOAD_BYTES;
     encode_tombstone, decode_tombstone: Tombstone as Tombstone, at most SIGNED_PAYLOAD_BYTES;

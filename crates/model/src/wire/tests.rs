@@ -26,6 +26,7 @@ macro_rules! survives {
 }
 
 survives! {
+    signed_payloads_survive: signed, encode_signed, decode_signed;
     trust_statements_survive: trust_statement, encode_trust_statement, decode_trust_statement;
     host_records_survive: host_record, encode_host_record, decode_host_record;
     tombstones_survive: tombstone, encode_tombstone, decode_tombstone;
@@ -46,6 +47,7 @@ fn exposed_identity(identity: &stored::StoredIdentity) -> Vec<u8> {
 }
 
 fn decode_as_everything(bytes: &[u8]) {
+    let _ = decode_signed(bytes);
     let _ = decode_trust_statement(bytes);
     let _ = decode_host_record(bytes);
     let _ = decode_tombstone(bytes);
@@ -245,7 +247,7 @@ fn two_signatures_by_one_key_are_refused() {
         payload: vec![1],
         signatures: vec![signature.clone(), signature],
     };
-    let error = crate::record::Signed::try_from(message).unwrap_err();
+    let error = Signed::try_from(message).unwrap_err();
     assert_eq!(error.field, "Signed.signatures");
 }
 
