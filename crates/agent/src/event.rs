@@ -30,7 +30,10 @@ pub struct ChannelError {
 impl ChannelError {
     /// Makes an error.
     pub fn new(kind: ChannelErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self {
+            kind,
+            message: message.into(),
+        }
     }
 }
 

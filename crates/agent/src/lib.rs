@@ -5,9 +5,26 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod alarms;
+mod backoff;
+mod certificate;
+mod channel;
+mod denials;
+mod dice;
+mod endpoints;
+mod enforcement;
+mod enrolment;
 mod event;
+mod identity_file;
+mod keys;
+mod map;
 mod names;
 mod output;
+mod paths;
+mod persistence;
+mod staging;
+mod sync;
+mod timer;
 
 pub use agent::{Agent, AgentConfig, LoadError, ResolvedPeer, StoredFiles};
 pub use event::{ChannelError, ChannelErrorKind, ChannelEvent, EnrolError};

@@ -95,7 +95,9 @@ impl Names {
             ..Self::default()
         };
         for service in &map.bundle().services {
-            names.entries.insert(service.name.clone(), service_entry(service, map));
+            names
+                .entries
+                .insert(service.name.clone(), service_entry(service, map));
         }
         for host in map.hosts() {
             names.add_host(host);
@@ -106,22 +108,35 @@ impl Names {
     fn add_host(&mut self, host: &HostRecord) {
         self.entries.insert(
             host.name.clone(),
-            NameEntry { kind: NameKind::Host, addresses: vec![host.addresses] },
+            NameEntry {
+                kind: NameKind::Host,
+                addresses: vec![host.addresses],
+            },
         );
-        self.reverse.insert(host.addresses.v4.into(), host.name.clone());
-        self.reverse.insert(host.addresses.v6.into(), host.name.clone());
+        self.reverse
+            .insert(host.addresses.v4.into(), host.name.clone());
+        self.reverse
+            .insert(host.addresses.v6.into(), host.name.clone());
     }
 }
 
 fn service_entry(service: &Service, map: &Map) -> NameEntry {
     let mut addresses: Vec<HostAddresses> = map
         .hosts()
-        .filter(|host| service.endpoints.iter().any(|endpoint| endpoint.matches(host, &[])))
+        .filter(|host| {
+            service
+                .endpoints
+                .iter()
+                .any(|endpoint| endpoint.matches(host, &[]))
+        })
         .map(|host| host.addresses)
         .collect();
     addresses.sort_unstable();
     NameEntry {
-        kind: NameKind::Service { port: service.port, protocol: service.protocol },
+        kind: NameKind::Service {
+            port: service.port,
+            protocol: service.protocol,
+        },
         addresses,
     }
 }

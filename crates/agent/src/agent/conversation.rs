@@ -1,0 +1,322 @@
+//! What is said on the sync channel, and what follows from it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::control::{Applied, FromHost, Goodbye, Hello, ToHost, Welcome};
+use model::map::MapDelta;
+use model::record::Signed;
+use model::time::{Now, UnixTime};
+
+use super::Agent;
+use crate::alarms::AlarmKind;
+use crate::channel::Want;
+use crate::enrolment::{Enrolment, Fleet, check_chain};
+use crate::event::{ChannelError, ChannelErrorKind};
+use crate::map::{Map, Trusted};
+use crate::output::{Output, StateFile};
+use crate::sync::{Step, SyncError, Verifier};
+use trust::enrolment::TlsKey;
+
+/// What this agent can enforce, by name.
+const FEATURES: [&str; 4] = ["allow", "deny", "services.tcp", "services.udp"];
+
+/// A clock that differs more from the coordinator's is an alarm.
+const CLOCK_SKEW_MAX: Duration = Duration::from_secs(300);
+
+impl Agent {
+    pub(super) fn tend_channel(&mut self, now: Now) {
+        let want = self
+            .channel
+            .handle_timeout(now.monotonic, &mut self.dice, &mut self.out);
+        let (Some(Want::Open), Some(member)) = (want, self.enrolment.member()) else {
+            return;
+        };
+        let anchors = self.fleet.as_ref().map(|fleet| &fleet.anchors);
+        self.out.push(Output::OpenSync {
+            coordinators: member.coordinators.clone(),
+            channel: member.channel_identity(anchors),
+        });
+    }
+
+    pub(super) fn handle_opened(&mut self, now: Now) {
+        if !self.channel.handle_opened(now.monotonic) {
+            return;
+        }
+        let newest = self.staging.newest().filter(|_| !self.wants_whole_map);
+        self.out.send(FromHost::Hello(Hello {
+            have: newest.map(|map| map.revision),
+            software_version: self.config.software_version.clone(),
+            features: FEATURES.map(str::to_owned).to_vec(),
+            boot_counter: self.high_water.boot_counter,
+        }));
+    }
+
+    pub(super) fn handle_closed(&mut self, error: ChannelError, now: Now) {
+        if let Some(renewal) = &mut self.renewal {
+            renewal.handle_failure(now, &mut self.dice);
+        }
+        let was_online = self.channel.is_online();
+        let is_news = self
+            .channel
+            .handle_closed(error.clone(), now.monotonic, &mut self.dice);
+        if matches!(self.enrolment, Enrolment::Leaving(_)) {
+            return self.finish_telling(false, now);
+        }
+        if !is_news {
+            return;
+        }
+        let message = format!("no coordinator can be reached: {error}");
+        match error.kind {
+            ChannelErrorKind::Clock => self.alarms.raise(AlarmKind::Clock, message, &mut self.out),
+            ChannelErrorKind::Untrusted
+            | ChannelErrorKind::Rejected
+            | ChannelErrorKind::Protocol => {
+                self.alarms
+                    .raise(AlarmKind::Coordinator, message, &mut self.out);
+            }
+            ChannelErrorKind::Unreachable | ChannelErrorKind::Interrupted if was_online => {
+                self.out.warn(format!(
+                    "the coordinator is gone: {error}; working from what is known"
+                ));
+            }
+            ChannelErrorKind::Unreachable | ChannelErrorKind::Interrupted => {
+                self.out
+                    .warn(format!("{message}; working from what is known"));
+            }
+        }
+    }
+
+    pub(super) fn handle_message(&mut self, message: ToHost, now: Now) {
+        if let ToHost::Welcome(welcome) = message {
+            return self.handle_welcome(&welcome, now);
+        }
+        if let ToHost::Goodbye(goodbye) = message {
+            return self.handle_goodbye(&goodbye, now);
+        }
+        if !self.channel.is_online() {
+            return;
+        }
+        self.channel.handle_heard(now.monotonic);
+        match message {
+            ToHost::Map(delta) => self.handle_map(&delta, now),
+            ToHost::Certificate(Ok(chain)) => self.handle_certificate(chain, now),
+            ToHost::Certificate(Err(why)) => {
+                self.out.warn(format!(
+                    "the coordinator does not renew this host's certificate: {why}"
+                ));
+                if let Some(renewal) = &mut self.renewal {
+                    renewal.handle_failure(now, &mut self.dice);
+                }
+            }
+            ToHost::Explain { id, query } => {
+                let explanation = self.explain_for_coordinator(id, query);
+                self.out.send(FromHost::Explanation(explanation));
+            }
+            ToHost::Pong(_) | ToHost::Welcome(_) | ToHost::Goodbye(_) => {}
+        }
+    }
+
+    fn handle_goodbye(&mut self, goodbye: &Goodbye, now: Now) {
+        if goodbye.removed {
+            return self.handle_removed(&goodbye.reason, now);
+        }
+        if matches!(self.enrolment, Enrolment::Leaving(_)) {
+            return self.finish_telling(false, now);
+        }
+        self.channel
+            .handle_goodbye(goodbye, now.monotonic, &mut self.dice, &mut self.out);
+    }
+
+    fn handle_welcome(&mut self, welcome: &Welcome, now: Now) {
+        if self.enrolment.member().is_none() || !self.channel.handle_welcome(now.monotonic) {
+            return;
+        }
+        if let Err(why) = self.take_trust(&welcome.trust) {
+            let why = format!("the coordinator's trust statement does not hold: {why}");
+            self.alarms
+                .raise(AlarmKind::Trust, why.clone(), &mut self.out);
+            return self.distrust(why, now);
+        }
+        for kind in [AlarmKind::Trust, AlarmKind::Coordinator, AlarmKind::Clock] {
+            self.alarms.clear(kind, &mut self.out);
+        }
+        self.check_clock(welcome.unix, now.unix);
+        self.out.info(format!(
+            "in touch with a coordinator (version {}){}",
+            welcome.software_version,
+            welcome
+                .observed
+                .map_or_else(String::new, |ip| format!(", which sees this host at {ip}"))
+        ));
+        let fleet = self
+            .fleet
+            .as_ref()
+            .expect("the welcome brought it, or it was there");
+        self.endpoints
+            .handle_welcome(&fleet.trusted.statement.overlay, &mut self.out);
+        self.paths.handle_welcome(now.monotonic);
+        self.report_applied(None);
+    }
+
+    /// Believes a trust statement: the first by the pin, a later one by those before.
+    fn take_trust(&mut self, signed: &Signed) -> Result<(), String> {
+        let member = self.enrolment.member().expect("only members are welcomed");
+        let Some(fleet) = &self.fleet else {
+            let fleet = Fleet::from_statement(signed, &member.membership.root_pin)
+                .map_err(|refusal| refusal.message)?;
+            let verifier = Verifier {
+                anchors: &fleet.anchors,
+                trust: &fleet.trusted,
+                me: member.self_knowledge(),
+                high_water: &self.high_water,
+            };
+            verifier.check_trust().map_err(|error| error.to_string())?;
+            self.fleet = Some(fleet);
+            return Ok(());
+        };
+        let Some(anchors) = fleet
+            .anchors
+            .update(signed)
+            .map_err(|error| error.to_string())?
+        else {
+            return Ok(());
+        };
+        let statement = anchors.statement().clone();
+        let trusted = Arc::new(Trusted {
+            signed: signed.clone(),
+            statement,
+        });
+        self.fleet = Some(Fleet {
+            anchors,
+            trusted: trusted.clone(),
+        });
+        if let Some(map) = self.staging.newest() {
+            let map = Map {
+                trust: trusted,
+                ..map.clone()
+            };
+            self.staging.offer(map, &mut self.disk, &mut self.out);
+        }
+        Ok(())
+    }
+
+    fn check_clock(&mut self, theirs: UnixTime, ours: UnixTime) {
+        let (theirs, ours) = (theirs.since_epoch(), ours.since_epoch());
+        let skew = theirs.abs_diff(ours);
+        if skew > CLOCK_SKEW_MAX {
+            let way = if ours > theirs { "ahead of" } else { "behind" };
+            let message = format!(
+                "this machine's clock is {} minutes {way} the coordinator's; set it \
+                 (`timedatectl set-ntp true`), else certificates will look expired or not valid yet",
+                skew.as_secs() / 60
+            );
+            self.alarms.raise(AlarmKind::Clock, message, &mut self.out);
+        }
+    }
+
+    fn handle_map(&mut self, delta: &MapDelta, now: Now) {
+        let (Some(member), Some(fleet)) = (self.enrolment.member(), &self.fleet) else {
+            return;
+        };
+        let verifier = Verifier {
+            anchors: &fleet.anchors,
+            trust: &fleet.trusted,
+            me: member.self_knowledge(),
+            high_water: &self.high_water,
+        };
+        match verifier.step(self.staging.newest(), delta) {
+            Ok(Step::Old) => {}
+            Ok(Step::New(map)) => {
+                self.wants_whole_map &= delta.base.is_some();
+                self.staging.offer(*map, &mut self.disk, &mut self.out);
+            }
+            Ok(Step::Removed(tombstone)) => self.handle_removed(&tombstone.reason, now),
+            Err(error @ SyncError::Gap { .. }) => {
+                self.out.info(format!(
+                    "a change of the map was lost ({error}); asking for all of it"
+                ));
+                self.wants_whole_map = true;
+                self.channel.restart(now.monotonic, &mut self.out);
+            }
+            Err(SyncError::Refused(why)) => {
+                let why = format!("a map from the coordinator is refused: {why}");
+                self.alarms
+                    .raise(AlarmKind::Map, why.clone(), &mut self.out);
+                self.report_applied(Some(why.clone()));
+                self.wants_whole_map = true;
+                self.distrust(why, now);
+            }
+        }
+    }
+
+    fn distrust(&mut self, why: String, now: Now) {
+        self.channel
+            .distrust(why, now.monotonic, &mut self.dice, &mut self.out);
+    }
+
+    /// Tells the coordinator what is in force here.
+    pub(super) fn report_applied(&mut self, error: Option<String>) {
+        if !self.channel.is_online() {
+            return;
+        }
+        let in_force = self.staging.in_force();
+        if in_force.is_none() && error.is_none() {
+            return;
+        }
+        self.out.send(FromHost::Applied(Applied {
+            revision: in_force.map(|map| map.revision).unwrap_or_default(),
+            policy: in_force.map(|map| map.policy_version()).unwrap_or_default(),
+            error,
+        }));
+    }
+
+    /// Tells the coordinator why a map is not in force yet.
+    pub(super) fn report_undurable_map(&mut self, file: StateFile, why: String) {
+        if self.staging.is_under_way() && file != StateFile::Identity {
+            self.report_applied(Some(why));
+        }
+    }
+
+    pub(super) fn tend_certificate(&mut self, now: Now) {
+        let is_online = self.channel.is_online();
+        let (Some(renewal), Some(member)) = (&mut self.renewal, self.enrolment.member()) else {
+            return;
+        };
+        if renewal.handle_timeout(now, is_online, &mut self.dice) {
+            let name = &member.membership.name;
+            let request = TlsKey::from_seed(member.keys.tls.clone()).certificate_request(name);
+            self.out.send(FromHost::Renew(request));
+        }
+        match renewal.alarm(now.unix) {
+            Some(message) => self
+                .alarms
+                .raise(AlarmKind::Certificate, message, &mut self.out),
+            None => self.alarms.clear(AlarmKind::Certificate, &mut self.out),
+        }
+    }
+
+    fn handle_certificate(&mut self, chain: Vec<Vec<u8>>, now: Now) {
+        let (Some(fleet), Some(renewal)) = (&self.fleet, &mut self.renewal) else {
+            return;
+        };
+        let Some(member) = self.enrolment.member_mut() else {
+            return;
+        };
+        let roots = fleet.anchors.root_certificates();
+        match check_chain(&chain, roots, &member.keys, &member.fleet_name) {
+            Ok(validity) => {
+                member.membership.certificate_chain = chain;
+                member.validity = validity;
+                renewal.handle_renewed(validity, now, &mut self.dice);
+                self.save_membership();
+            }
+            Err(why) => {
+                renewal.handle_failure(now, &mut self.dice);
+                self.out.warn(format!(
+                    "the coordinator sent a certificate that does not hold: {why}"
+                ));
+            }
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Why this host allows or denies a flow of its own: asked by an operator here, or by one at the
+//! coordinator. The answer is what is in force, not what is on its way.
+
+use model::admin::Decision;
+use model::control::{Explanation, Refusal, RefusalCode};
+use model::local::{LocalWhyReport, LocalWhyRequest};
+use model::name::Name;
+use model::record::HostRecord;
+use model::rule::{FlowQuery, Service, ip_protocol};
+use policy::explain;
+
+use super::Agent;
+use crate::enrolment::Enrolment;
+use crate::map::Map;
+
+/// One end of a question: a host, and the service that it was named by.
+#[derive(Clone, Copy)]
+struct End<'m> {
+    host: &'m HostRecord,
+    service: Option<&'m Service>,
+}
+
+impl Agent {
+    pub(super) fn explain_locally(
+        &self,
+        question: &LocalWhyRequest,
+    ) -> Result<LocalWhyReport, Refusal> {
+        let map = self.map_or_refusal()?;
+        let protocol = protocol_number(&question.protocol)?;
+        let from = self.end(map, &question.from, None)?;
+        let to = self.end(map, &question.to, Some(from.host))?;
+        let me = map.me().host;
+        if (from.host.host == me) == (to.host.host == me) {
+            return Err(invalid(format!(
+                "one of the two ends must be this host, {}, and the other one must not; ask the \
+                 coordinator about others",
+                map.me().name
+            )));
+        }
+        let port = destination_port(question, protocol, to.service)?;
+        let explained = explain(map.bundle(), from.host, to.host, protocol, port);
+        let peer = if from.host.host == me {
+            to.host
+        } else {
+            from.host
+        };
+        let mut notes = explained.near_misses.clone();
+        notes.extend(protocol_note(to.service, protocol));
+        notes.push(self.path_note(peer));
+        let rule = explained.decision.rule;
+        Ok(LocalWhyReport {
+            from: from.host.name.clone(),
+            to: to.host.name.clone(),
+            port,
+            decision: Decision {
+                allowed: explained.decision.allowed,
+                rule: rule.map(|rule| rule.id.to_string()),
+                rule_source: rule.map(|rule| rule.source.to_string()),
+                version: map.policy_version(),
+                notes,
+            },
+        })
+    }
+
+    /// Answers a coordinator; a flow that is not this host's is denied, and the note says why.
+    pub(super) fn explain_for_coordinator(&self, id: u64, query: FlowQuery) -> Explanation {
+        let mut explanation = Explanation {
+            id,
+            policy: Default::default(),
+            allowed: false,
+            rule: None,
+            source: None,
+            notes: Vec::new(),
+        };
+        let Some(map) = self.staging.in_force() else {
+            explanation
+                .notes
+                .push("no map is in force here yet".to_owned());
+            return explanation;
+        };
+        explanation.policy = map.policy_version();
+        let (Some(from), Some(to)) = (map.host(query.from), map.host(query.to)) else {
+            explanation
+                .notes
+                .push("the other host is not known here: no packet of it is".to_owned());
+            return explanation;
+        };
+        let explained = explain(map.bundle(), from, to, query.ip_protocol, query.port);
+        explanation.allowed = explained.decision.allowed;
+        explanation.rule = explained.decision.rule.map(|rule| rule.id.clone());
+        explanation.source = explained.decision.rule.map(|rule| rule.source.clone());
+        explanation.notes = explained.near_misses;
+        let peer = if from.host == map.me().host { to } else { from };
+        explanation.notes.push(self.path_note(peer));
+        explanation
+    }
+
+    /// Finds a peer by its name, with or without the fleet's suffix.
+    pub(super) fn peer_called(&self, text: &str) -> Option<&HostRecord> {
+        let map = self.staging.in_force()?;
+        let name = name_in(map, text).ok()?;
+        map.host_named(&name)
+            .filter(|host| host.host != map.me().host)
+    }
+
+    fn map_or_refusal(&self) -> Result<&Map, Refusal> {
+        self.staging
+            .in_force()
+            .ok_or_else(|| match &self.enrolment {
+                Enrolment::Member(_) => Refusal::new(
+                    RefusalCode::Unavailable,
+                    "no map is in force here yet; see `meshctl status`",
+                ),
+                _ => Refusal::new(
+                    RefusalCode::NotFound,
+                    "this host is not a member of a fleet; run `meshctl join`",
+                ),
+            })
+    }
+
+    /// Finds who a name means. A service means this host when it is an endpoint of it and the
+    /// other end is another host, else its first endpoint.
+    fn end<'m>(
+        &self,
+        map: &'m Map,
+        text: &str,
+        other: Option<&HostRecord>,
+    ) -> Result<End<'m>, Refusal> {
+        let name = name_in(map, text)?;
+        if let Some(host) = map.host_named(&name) {
+            return Ok(End {
+                host,
+                service: None,
+            });
+        }
+        let service = map
+            .bundle()
+            .services
+            .iter()
+            .find(|service| service.name == name);
+        let Some(service) = service else {
+            return Err(Refusal::new(
+                RefusalCode::NotFound,
+                format!(
+                    "{name} is neither a host nor a service that this host knows; it knows those \
+                     that its rules concern, see `meshctl peers`"
+                ),
+            ));
+        };
+        let endpoint = |host: &&HostRecord| {
+            other.is_none_or(|other| other.host != host.host)
+                && service
+                    .endpoints
+                    .iter()
+                    .any(|endpoint| endpoint.matches(host, &[]))
+        };
+        let host = map.hosts().find(endpoint).ok_or_else(|| {
+            Refusal::new(
+                RefusalCode::NotFound,
+                format!("no host that this one knows is an endpoint of service {name}"),
+            )
+        })?;
+        Ok(End {
+            host,
+            service: Some(service),
+        })
+    }
+
+    fn path_note(&self, peer: &HostRecord) -> String {
+        let Some(paths) = self.paths.get(peer.host) else {
+            return format!("{} is not a peer of this host", peer.name);
+        };
+        match (paths.endpoint(), paths.is_live()) {
+            (Some(at), true) => format!("packets to {} go to {at}, where it answers", peer.name),
+            (Some(at), false) => {
+                format!(
+                    "packets to {} go to {at}, where it has not answered yet",
+                    peer.name
+                )
+            }
+            (None, _) => format!(
+                "nobody says where {} can be reached; it may still reach this host",
+                peer.name
+            ),
+        }
+    }
+}
+
+fn name_in(map: &Map, text: &str) -> Result<Name, Refusal> {
+    let text = text.trim().trim_end_matches('.').to_ascii_lowercase();
+    let suffix = format!(".{}", map.statement().dns_suffix);
+    let label = text.strip_suffix(&suffix).unwrap_or(&text);
+    label
+        .parse()
+        .map_err(|error: model::name::InvalidName| invalid(error.to_string()))
+}
+
+fn protocol_number(text: &str) -> Result<u8, Refusal> {
+    match text.to_ascii_lowercase().as_str() {
+        "tcp" => Ok(ip_protocol::TCP),
+        "udp" => Ok(ip_protocol::UDP),
+        "icmp" => Ok(ip_protocol::ICMP),
+        other => Err(invalid(format!(
+            "unknown protocol {other:?}: tcp, udp or icmp"
+        ))),
+    }
+}
+
+fn destination_port(
+    question: &LocalWhyRequest,
+    protocol: u8,
+    service: Option<&Service>,
+) -> Result<u16, Refusal> {
+    if protocol == ip_protocol::ICMP {
+        return Ok(0);
+    }
+    question
+        .port
+        .or(service.map(|service| service.port))
+        .ok_or_else(|| invalid(format!("which port of {0}? Say {0}:PORT", question.to)))
+}
+
+fn protocol_note(service: Option<&Service>, protocol: u8) -> Option<String> {
+    let service = service.filter(|service| service.protocol.ip_protocol() != protocol)?;
+    let speaks = crate::denials::protocol_name(service.protocol.ip_protocol());
+    Some(format!("service {} speaks {speaks}", service.name))
+}
+
+fn invalid(message: String) -> Refusal {
+    Refusal::new(RefusalCode::Invalid, message)
+}

@@ -1,0 +1,101 @@
+//! What this host tells of itself: its state, and a row per peer.
+
+use model::local::{HostDetail, HostState, HostStatus, PeerView};
+use model::record::HostRecord;
+use model::time::Now;
+
+use super::Agent;
+use crate::enrolment::{Enrolment, Member};
+
+impl Agent {
+    pub(super) fn host_status(&self, _now: Now) -> HostStatus {
+        HostStatus {
+            version: self.config.software_version.clone(),
+            state: self.host_state(),
+            detail: match &self.enrolment {
+                Enrolment::Member(member) => Some(self.detail(member)),
+                Enrolment::Removed(member, reason) => {
+                    let mut detail = self.detail(member);
+                    detail
+                        .alarms
+                        .push(format!("removed from the fleet: {reason}"));
+                    Some(detail)
+                }
+                _ => None,
+            },
+        }
+    }
+
+    fn host_state(&self) -> HostState {
+        match &self.enrolment {
+            Enrolment::Unenrolled(_) => HostState::Unenrolled,
+            Enrolment::Describing(_) | Enrolment::Persisting(..) | Enrolment::Enrolling(..) => {
+                HostState::Joining
+            }
+            Enrolment::Member(_) if self.channel.is_online() => HostState::Online,
+            Enrolment::Member(_) | Enrolment::Leaving(_) => HostState::Autonomous,
+            Enrolment::Removed(..) => HostState::Removed,
+        }
+    }
+
+    fn detail(&self, member: &Member) -> HostDetail {
+        let map = self.staging.in_force();
+        let me = map.map(|map| map.me());
+        let statement = self.fleet.as_ref().map(|fleet| &fleet.trusted.statement);
+        HostDetail {
+            name: member.membership.name.clone(),
+            id: member.membership.host,
+            fleet: member.fleet_name.clone(),
+            dns_suffix: statement
+                .map(|it| it.dns_suffix.clone())
+                .unwrap_or_default(),
+            interface: self.config.interface.clone(),
+            addresses: me.map(addresses).unwrap_or_default(),
+            labels: me.map(|me| me.labels.clone()).unwrap_or_default(),
+            listen_port: self.config.listen_port,
+            coordinators: member.coordinators.clone(),
+            coordinator_error: self.channel.last_error().map(ToString::to_string),
+            revision: map.map(|map| map.revision),
+            policy: map.map(|map| map.policy_version()),
+            peers: map.map_or(0, |map| map.peers.len()),
+            certificate_expires_secs: Some(member.validity.not_after.as_secs()),
+            alarms: self.alarms.messages(),
+            drops: Vec::new(),
+        }
+    }
+
+    pub(super) fn peer_views(&self, now: Now) -> Vec<PeerView> {
+        let Some(map) = self.staging.in_force() else {
+            return Vec::new();
+        };
+        let mut views: Vec<PeerView> = map
+            .peer_records()
+            .map(|record| self.peer_view(record, now))
+            .collect();
+        views.sort_by(|one, other| one.name.cmp(&other.name));
+        views
+    }
+
+    fn peer_view(&self, record: &HostRecord, now: Now) -> PeerView {
+        let paths = self.paths.get(record.host);
+        PeerView {
+            name: record.name.clone(),
+            id: record.host,
+            addresses: addresses(record),
+            labels: record.labels.clone(),
+            endpoint: paths.and_then(|paths| paths.endpoint()),
+            candidates: paths
+                .map(|paths| paths.candidates().collect())
+                .unwrap_or_default(),
+            last_handshake_secs: paths
+                .and_then(|paths| paths.last_handshake)
+                .map(|at| (now.monotonic - at).as_secs()),
+            received_bytes: paths.map_or(0, |paths| paths.received_bytes),
+            sent_bytes: paths.map_or(0, |paths| paths.sent_bytes),
+        }
+    }
+}
+
+fn addresses(record: &HostRecord) -> Vec<std::net::IpAddr> {
+    vec![record.addresses.v4.into(), record.addresses.v6.into()]
+}

@@ -1,0 +1,210 @@
+//! From one map to the next as commands for the shard: only what changed, in one batch that is
+//! applied whole. Owns which peer has which index.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use dataplane::Command;
+use model::ids::HostId;
+use model::map::PeerIndex;
+use model::record::HostRecord;
+use model::time::UnixTime;
+use policy::Table;
+
+use crate::keys::HostKeys;
+use crate::map::{Map, Peer};
+use crate::paths::Paths;
+
+/// What the shard was told.
+#[derive(Debug, Default)]
+pub(crate) struct Enforcement {
+    indices: PeerIndices,
+    generation: u64,
+}
+
+impl Enforcement {
+    pub(crate) fn index(&self, peer: HostId) -> Option<PeerIndex> {
+        self.indices.of.get(&peer).copied()
+    }
+
+    pub(crate) fn host(&self, index: PeerIndex) -> Option<HostId> {
+        *self.indices.hosts.get(index.0 as usize)?
+    }
+
+    /// Returns the commands that lead from what was in force to `new`.
+    pub(crate) fn change(
+        &mut self,
+        old: Option<&Map>,
+        new: &Map,
+        keys: &HostKeys,
+        timestamp_floor: UnixTime,
+        paths: &mut Paths,
+    ) -> Vec<Command> {
+        let mut commands = Vec::new();
+        if old.is_none_or(|old| old.me().addresses != new.me().addresses) {
+            commands.push(Command::SetIdentity {
+                private_key: keys.wireguard.clone(),
+                addresses: new.me().addresses,
+                timestamp_floor,
+            });
+        }
+        self.remove_gone(old, new, paths, &mut commands);
+        for (id, peer) in &new.peers {
+            let before = old.and_then(|old| old.peers.get(id));
+            if before != Some(peer) {
+                self.change_peer(*id, before, peer, new, paths, &mut commands);
+            }
+        }
+        if old.is_none_or(|old| decides_otherwise(old, new)) {
+            commands.push(Command::SetTable(self.compile(new)));
+        }
+        commands
+    }
+
+    /// Returns the commands that leave the shard without peers and with nothing allowed.
+    pub(crate) fn clear(&mut self, paths: &mut Paths) -> Vec<Command> {
+        let mut commands: Vec<Command> = self
+            .indices
+            .of
+            .values()
+            .map(|&index| Command::RemovePeer { index })
+            .collect();
+        self.indices = PeerIndices::default();
+        paths.clear();
+        self.generation += 1;
+        commands.push(Command::SetTable(Arc::new(Table::closed(self.generation))));
+        commands
+    }
+
+    fn remove_gone(
+        &mut self,
+        old: Option<&Map>,
+        new: &Map,
+        paths: &mut Paths,
+        commands: &mut Vec<Command>,
+    ) {
+        let Some(old) = old else { return };
+        for id in old.peers.keys().filter(|id| !new.peers.contains_key(*id)) {
+            paths.remove(*id);
+            if let Some(index) = self.indices.free(*id) {
+                commands.push(Command::RemovePeer { index });
+            }
+        }
+    }
+
+    fn change_peer(
+        &mut self,
+        id: HostId,
+        before: Option<&Arc<Peer>>,
+        peer: &Peer,
+        new: &Map,
+        paths: &mut Paths,
+        commands: &mut Vec<Command>,
+    ) {
+        let index = self.indices.take(id);
+        let record = &peer.known.record;
+        let before = before.map(|before| &before.known.record);
+        if before.is_none_or(|before| tunnel_of(before) != tunnel_of(record)) {
+            commands.push(Command::SetPeer {
+                index,
+                key: record.wireguard_key,
+                addresses: record.addresses,
+                preshared: None,
+                keepalive: None,
+            });
+        }
+        let mut path = paths.set_candidates(id, &peer.endpoints, &new.statement().overlay);
+        if before.is_some_and(|before| before.wireguard_key != record.wireguard_key) {
+            path = paths.start_over(id);
+        }
+        if let Some(path) = path {
+            commands.push(Command::SetPath { index, path });
+        }
+    }
+
+    fn compile(&mut self, map: &Map) -> Arc<Table> {
+        self.generation += 1;
+        let peers: Vec<(PeerIndex, &HostRecord)> = map
+            .peer_records()
+            .map(|record| {
+                let index = self
+                    .index(record.host)
+                    .expect("every peer of the map has an index");
+                (index, record)
+            })
+            .collect();
+        Arc::new(Table::compile(
+            map.me(),
+            &peers,
+            map.bundle(),
+            map.policy_version(),
+            self.generation,
+        ))
+    }
+}
+
+/// What the shard knows of a peer, apart from its path.
+fn tunnel_of(record: &HostRecord) -> impl PartialEq + use<> {
+    (record.wireguard_key, record.addresses)
+}
+
+/// Returns whether the compiled table of two maps may differ.
+fn decides_otherwise(old: &Map, new: &Map) -> bool {
+    old.policy != new.policy
+        || old.own.record != new.own.record
+        || !old.peer_records().eq(new.peer_records())
+}
+
+/// Dense numbers of peers, used again.
+#[derive(Debug, Default)]
+struct PeerIndices {
+    of: BTreeMap<HostId, PeerIndex>,
+    hosts: Vec<Option<HostId>>,
+    free: BTreeSet<u32>,
+}
+
+impl PeerIndices {
+    /// Returns the peer's index, the lowest free one when it has none.
+    fn take(&mut self, host: HostId) -> PeerIndex {
+        if let Some(index) = self.of.get(&host) {
+            return *index;
+        }
+        let index = self.free.pop_first().unwrap_or_else(|| {
+            self.hosts.push(None);
+            u32::try_from(self.hosts.len() - 1).expect("Limits::HOSTS bounds the peers")
+        });
+        self.hosts[index as usize] = Some(host);
+        self.of.insert(host, PeerIndex(index));
+        PeerIndex(index)
+    }
+
+    fn free(&mut self, host: HostId) -> Option<PeerIndex> {
+        let index = self.of.remove(&host)?;
+        self.hosts[index.0 as usize] = None;
+        self.free.insert(index.0);
+        Some(index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indices_stay_dense() {
+        let mut indices = PeerIndices::default();
+        let host = |number| HostId::from_bytes([number; 16]);
+        for number in 0..4 {
+            assert_eq!(indices.take(host(number)), PeerIndex(u32::from(number)));
+        }
+        assert_eq!(
+            indices.take(host(2)),
+            PeerIndex(2),
+            "a peer keeps its index"
+        );
+        assert_eq!(indices.free(host(1)), Some(PeerIndex(1)));
+        assert_eq!(indices.free(host(1)), None);
+        assert_eq!(indices.take(host(9)), PeerIndex(1));
+        assert_eq!(indices.take(host(8)), PeerIndex(4));
+    }
+}

@@ -1,0 +1,201 @@
+//! The identity file: this host's keys, and where it stands between no member, joining, member and
+//! removed. What is in it after the frame is `model::wire::stored`'s.
+//!
+//! ```text
+//! offset  size  what
+//!      0     8  "meshid" 0x00 0x01
+//!      8     1  standing: 0 none or member, 1 joining, 2 removed
+//!      9     4  bytes of the note, big-endian
+//!     13     n  note, UTF-8: joining: NAME, line feed, TOKEN; removed: the reason
+//!   13+n        a StoredIdentity
+//! ```
+
+use model::key::{Secret, SecretBytes};
+use model::name::Name;
+use model::wire::stored::{Membership, StoredIdentity, decode_identity, encode_identity};
+use zeroize::{Zeroize, Zeroizing};
+
+/// What the identity file says.
+#[derive(Clone)]
+pub(crate) struct Identity {
+    pub(crate) wireguard_key: Secret,
+    pub(crate) tls_key: Secret,
+    pub(crate) coordinators: Vec<String>,
+    pub(crate) standing: Standing,
+}
+
+/// Where the host stood when the file was written.
+#[derive(Clone)]
+pub(crate) enum Standing {
+    /// It has keys from a join that did not succeed, and uses them again for the next one.
+    Keys,
+    /// The enrolment was about to be asked for, or was: it has to be asked for again.
+    Joining {
+        name: Name,
+        token: Zeroizing<String>,
+    },
+    /// A member.
+    Member(Membership),
+    /// It was a member until it was told that it no longer is.
+    Removed {
+        membership: Membership,
+        reason: String,
+    },
+}
+
+const MAGIC: [u8; 8] = *b"meshid\0\x01";
+const HEADER_BYTES: usize = MAGIC.len() + 1 + 4;
+
+const NONE_OR_MEMBER: u8 = 0;
+const JOINING: u8 = 1;
+const REMOVED: u8 = 2;
+
+pub(crate) fn encode(identity: &Identity) -> SecretBytes {
+    let (standing, membership, note) = match &identity.standing {
+        Standing::Keys => (NONE_OR_MEMBER, None, Zeroizing::default()),
+        Standing::Member(membership) => (NONE_OR_MEMBER, Some(membership), Zeroizing::default()),
+        Standing::Joining { name, token } => (
+            JOINING,
+            None,
+            Zeroizing::new(format!("{name}\n{}", token.as_str())),
+        ),
+        Standing::Removed { membership, reason } => {
+            (REMOVED, Some(membership), Zeroizing::new(reason.clone()))
+        }
+    };
+    let stored = encode_identity(&StoredIdentity {
+        wireguard_private_key: identity.wireguard_key.clone(),
+        tls_private_key: identity.tls_key.clone(),
+        membership: membership.cloned(),
+        coordinators: identity.coordinators.clone(),
+    });
+    let note_bytes = u32::try_from(note.len()).expect("names, tokens and reasons are bounded");
+    // Exactly as large as needed: a buffer that grows would leave secrets behind.
+    let mut bytes = Vec::with_capacity(HEADER_BYTES + note.len() + stored.expose().len());
+    bytes.extend_from_slice(&MAGIC);
+    bytes.push(standing);
+    bytes.extend_from_slice(&note_bytes.to_be_bytes());
+    bytes.extend_from_slice(note.as_bytes());
+    bytes.extend_from_slice(stored.expose());
+    SecretBytes::new(bytes)
+}
+
+/// Reads an identity file.
+///
+/// # Errors
+/// Says in words what is wrong with the bytes; never a secret.
+pub(crate) fn decode(mut bytes: Vec<u8>) -> Result<Identity, String> {
+    let identity = parse(&bytes);
+    bytes.zeroize();
+    identity
+}
+
+fn parse(bytes: &[u8]) -> Result<Identity, String> {
+    let (standing, note, rest) = split(bytes).ok_or("it is damaged, or not an identity file")?;
+    let stored = decode_identity(rest).map_err(|error| error.to_string())?;
+    let note = str::from_utf8(note).map_err(|_| "its note is not text")?;
+    let standing = match (standing, stored.membership) {
+        (NONE_OR_MEMBER, None) => Standing::Keys,
+        (NONE_OR_MEMBER, Some(membership)) => Standing::Member(membership),
+        (JOINING, _) => joining(note)?,
+        (REMOVED, Some(membership)) => Standing::Removed {
+            membership,
+            reason: note.to_owned(),
+        },
+        (REMOVED, None) => return Err("it says removed, but not what from".to_owned()),
+        (other, _) => return Err(format!("standing {other} is unknown to this version")),
+    };
+    Ok(Identity {
+        wireguard_key: stored.wireguard_private_key,
+        tls_key: stored.tls_private_key,
+        coordinators: stored.coordinators,
+        standing,
+    })
+}
+
+fn split(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let rest = bytes.strip_prefix(&MAGIC)?;
+    let (&standing, rest) = rest.split_first()?;
+    let (length, rest) = rest.split_first_chunk::<4>()?;
+    let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+    let (note, rest) = rest.split_at_checked(length)?;
+    Some((standing, note, rest))
+}
+
+fn joining(note: &str) -> Result<Standing, String> {
+    let (name, token) = note.split_once('\n').ok_or("its join has no token")?;
+    let name = name.parse::<Name>().map_err(|error| error.to_string())?;
+    Ok(Standing::Joining {
+        name,
+        token: Zeroizing::new(token.to_owned()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::ids::{Digest, HostId};
+
+    fn identity(standing: Standing) -> Identity {
+        Identity {
+            wireguard_key: Secret::from_bytes([1; 32]),
+            tls_key: Secret::from_bytes([2; 32]),
+            coordinators: vec!["10.0.0.1:7443".to_owned()],
+            standing,
+        }
+    }
+
+    fn membership() -> Membership {
+        Membership {
+            host: HostId::from_bytes([3; 16]),
+            name: "web-1".parse().unwrap(),
+            root_pin: Digest::from_bytes([4; 32]),
+            certificate_chain: vec![vec![5; 10], vec![6; 10]],
+        }
+    }
+
+    fn again(standing: Standing) -> Identity {
+        decode(encode(&identity(standing)).expose().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn every_standing_survives_the_disk() {
+        assert!(matches!(again(Standing::Keys).standing, Standing::Keys));
+        assert!(matches!(
+            again(Standing::Member(membership())).standing,
+            Standing::Member(back) if back == membership()
+        ));
+        let token = Zeroizing::new("mesh1abc".to_owned());
+        let joining = Standing::Joining {
+            name: "web-1".parse().unwrap(),
+            token,
+        };
+        assert!(matches!(
+            again(joining).standing,
+            Standing::Joining { name, token } if name.as_str() == "web-1" && *token == "mesh1abc"
+        ));
+        let removed = Standing::Removed {
+            membership: membership(),
+            reason: "gone".to_owned(),
+        };
+        assert!(matches!(
+            again(removed).standing,
+            Standing::Removed { reason, .. } if reason == "gone"
+        ));
+    }
+
+    #[test]
+    fn every_cut_is_refused_in_words() {
+        let bytes = encode(&identity(Standing::Member(membership())))
+            .expose()
+            .to_vec();
+        for length in 0..bytes.len() {
+            assert!(decode(bytes[..length].to_vec()).is_err(), "cut to {length}");
+        }
+        assert!(
+            decode(b"not an identity".to_vec())
+                .unwrap_err()
+                .contains("damaged")
+        );
+    }
+}

@@ -1,0 +1,121 @@
+//! A map on its way from verified to in force: first the map is durable, then the marks that never
+//! go back, then it may be enforced. While one is under way, only the newest behind it is kept.
+
+use model::key::SecretBytes;
+use model::wire::stored::{StoredHighWater, encode_high_water, encode_map};
+
+use crate::map::Map;
+use crate::output::{Outputs, StateFile};
+use crate::persistence::{Disk, Version};
+
+/// The map in force, the one on its way to the disk, and the newest behind it.
+#[derive(Debug, Default)]
+pub(crate) struct Staging {
+    in_force: Option<Map>,
+    under_way: Option<Staged>,
+    next: Option<Map>,
+}
+
+#[derive(Debug)]
+struct Staged {
+    map: Map,
+    stage: Stage,
+}
+
+/// What has to be durable next.
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    Map(Version),
+    HighWater(Version),
+}
+
+impl Staging {
+    /// Returns what is enforced.
+    pub(crate) fn in_force(&self) -> Option<&Map> {
+        self.in_force.as_ref()
+    }
+
+    /// Returns the newest map that was verified: the one that the next delta builds on.
+    pub(crate) fn newest(&self) -> Option<&Map> {
+        let under_way = self.under_way.as_ref().map(|staged| &staged.map);
+        self.next.as_ref().or(under_way).or(self.in_force.as_ref())
+    }
+
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.under_way.is_some()
+    }
+
+    /// Takes a map that is already durable.
+    pub(crate) fn set_in_force(&mut self, map: Map) {
+        self.in_force = Some(map);
+    }
+
+    /// Returns the map that was in force, and has none from now on.
+    pub(crate) fn take(&mut self) -> Option<Map> {
+        std::mem::take(self).in_force
+    }
+
+    /// Takes a verified map in.
+    pub(crate) fn offer(&mut self, map: Map, disk: &mut Disk, out: &mut Outputs) {
+        if self.under_way.is_some() {
+            self.next = Some(map);
+        } else {
+            self.start(map, disk, out);
+        }
+    }
+
+    /// Goes on after something became durable. Returns a map that may be enforced now, and that
+    /// `set_in_force` expects back.
+    pub(crate) fn handle_durable(
+        &mut self,
+        high_water: &mut StoredHighWater,
+        disk: &mut Disk,
+        out: &mut Outputs,
+    ) -> Option<Map> {
+        let staged = self.under_way.as_mut()?;
+        match staged.stage {
+            Stage::Map(version) if disk.is_durable(StateFile::Map, version) => {
+                raise(high_water, &staged.map);
+                staged.stage = Stage::HighWater(put_high_water(high_water, disk, out));
+                None
+            }
+            Stage::HighWater(version) if disk.is_durable(StateFile::HighWater, version) => {
+                let map = self.under_way.take()?.map;
+                if let Some(next) = self.next.take() {
+                    self.start(next, disk, out);
+                }
+                Some(map)
+            }
+            Stage::Map(_) | Stage::HighWater(_) => None,
+        }
+    }
+
+    fn start(&mut self, map: Map, disk: &mut Disk, out: &mut Outputs) {
+        let bytes = SecretBytes::new(encode_map(&map.to_stored()));
+        let stage = Stage::Map(disk.put(StateFile::Map, bytes, out));
+        self.under_way = Some(Staged { map, stage });
+    }
+}
+
+/// Raises the marks to what a map has; none ever goes down.
+pub(crate) fn raise(high_water: &mut StoredHighWater, map: &Map) {
+    high_water.revision = high_water.revision.max(map.revision);
+    let policy = (map.policy.head.epoch, map.policy.head.version);
+    (high_water.policy_epoch, high_water.policy) =
+        policy.max((high_water.policy_epoch, high_water.policy));
+    let trust = (map.statement().epoch, map.statement().serial);
+    (high_water.trust_epoch, high_water.trust_serial) =
+        trust.max((high_water.trust_epoch, high_water.trust_serial));
+}
+
+pub(crate) fn put_high_water(
+    high_water: &StoredHighWater,
+    disk: &mut Disk,
+    out: &mut Outputs,
+) -> Version {
+    disk.put(
+        StateFile::HighWater,
+        SecretBytes::new(encode_high_water(high_water)),
+        out,
+    )
+}

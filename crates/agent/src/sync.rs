@@ -1,0 +1,362 @@
+//! From a delta to a new map: every signature, every revision, every clash is checked before
+//! anything is believed. A delta gives a whole new map or a reason why not.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::sync::Arc;
+
+use model::ids::{Digest, HostId, Revision};
+use model::key::WireguardKey;
+use model::map::{MapDelta, PeerEntry, PolicySlice};
+use model::record::{HostRecord, Signed, Tombstone};
+use model::wire::stored::StoredHighWater;
+use trust::TrustAnchors;
+
+use crate::map::{Dead, Known, Map, Peer, Policy, Trusted};
+
+/// What this host knows of itself, whatever a coordinator says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SelfKnowledge {
+    pub(crate) host: HostId,
+    pub(crate) wireguard_key: WireguardKey,
+    pub(crate) tls_key_hash: Digest,
+}
+
+/// What has to hold for a delta to be believed.
+pub(crate) struct Verifier<'a> {
+    pub(crate) anchors: &'a TrustAnchors,
+    pub(crate) trust: &'a Arc<Trusted>,
+    pub(crate) me: SelfKnowledge,
+    pub(crate) high_water: &'a StoredHighWater,
+}
+
+/// What a delta means.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// The host has this already.
+    Old,
+    /// A new map.
+    New(Box<Map>),
+    /// The fleet signed that this host is no member any more.
+    Removed(Tombstone),
+}
+
+/// Why a delta is not believed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SyncError {
+    /// A delta between is missing: ask for a whole map.
+    #[error("it builds on {base}, but this host has {}", shown(*have))]
+    Gap {
+        have: Option<Revision>,
+        base: Revision,
+    },
+    /// It does not hold.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Tombstones that a host keeps, the newest; each stops a replayed record of a host that is gone.
+const TOMBSTONES_MAX: usize = 65_536;
+
+impl Verifier<'_> {
+    /// Makes the map that `current` becomes by `delta`.
+    ///
+    /// # Errors
+    /// Says what does not hold; `current` stays what it is.
+    pub(crate) fn step(&self, current: Option<&Map>, delta: &MapDelta) -> Result<Step, SyncError> {
+        let have = current.map(|map| map.revision);
+        if let Some(base) = delta.base {
+            if have.is_some_and(|have| delta.revision <= have) {
+                return Ok(Step::Old);
+            }
+            if have != Some(base) {
+                return Err(SyncError::Gap { have, base });
+            }
+        }
+        self.check_revision(have, delta.revision)?;
+        let mut draft = Draft::new(if delta.base.is_some() { current } else { None });
+        if let Some(tombstone) = self.bury(&mut draft, current, &delta.tombstones)? {
+            return Ok(Step::Removed(tombstone));
+        }
+        for id in &delta.forgotten {
+            draft.peers.remove(id);
+        }
+        for entry in &delta.peers {
+            self.add_peer(&mut draft, current, entry)?;
+        }
+        if let Some(signed) = &delta.record {
+            draft.own = Some(self.own_record(current, signed)?);
+        }
+        if let Some(slice) = &delta.policy {
+            draft.policy = Some(self.policy(current, slice)?);
+        }
+        let map = draft.finish(self.trust, delta.revision)?;
+        check_consistent(&map)?;
+        Ok(Step::New(Box::new(map)))
+    }
+
+    /// Checks that the trust statement is not older than one that was believed before.
+    ///
+    /// # Errors
+    /// It is.
+    pub(crate) fn check_trust(&self) -> Result<(), SyncError> {
+        let found = (self.trust.statement.epoch, self.trust.statement.serial);
+        let highest = (self.high_water.trust_epoch, self.high_water.trust_serial);
+        if found < highest {
+            return Err(refused(format!(
+                "the trust statement is {}.{}, older than {}.{} which was believed here",
+                found.0, found.1, highest.0, highest.1
+            )));
+        }
+        Ok(())
+    }
+
+    fn check_revision(&self, have: Option<Revision>, offered: Revision) -> Result<(), SyncError> {
+        let highest = have.max(Some(self.high_water.revision));
+        if Some(offered) < highest {
+            return Err(refused(format!(
+                "it is at revision {offered}, older than {} which was in force here; was the \
+                 coordinator restored from a backup without a new epoch?",
+                shown(highest)
+            )));
+        }
+        Ok(())
+    }
+
+    /// Takes the tombstones in; returns the one of this host, if there is one.
+    fn bury(
+        &self,
+        draft: &mut Draft,
+        current: Option<&Map>,
+        tombstones: &[Signed],
+    ) -> Result<Option<Tombstone>, SyncError> {
+        // A whole map may leave out old tombstones: what was once known stays known.
+        draft.tombstones = current
+            .map(|map| map.tombstones.clone())
+            .unwrap_or_default();
+        for signed in tombstones {
+            let tombstone = self
+                .anchors
+                .verify_tombstone(signed)
+                .map_err(|error| invalid("a tombstone", error))?;
+            if tombstone.host == self.me.host {
+                return Ok(Some(tombstone));
+            }
+            draft.bury(signed, &tombstone);
+        }
+        draft.limit_tombstones();
+        Ok(None)
+    }
+
+    fn add_peer(
+        &self,
+        draft: &mut Draft,
+        current: Option<&Map>,
+        entry: &PeerEntry,
+    ) -> Result<(), SyncError> {
+        let known = self.record("a peer's record", &entry.record)?;
+        let record = &known.record;
+        if record.host == self.me.host {
+            return Err(refused("it has this host among its own peers".to_owned()));
+        }
+        if draft.is_buried(record) {
+            // The tombstone beats the record, whoever sent which when.
+            return Ok(());
+        }
+        if let Some(peer) = current.and_then(|map| map.peers.get(&record.host)) {
+            check_not_older(&peer.known, &known)?;
+        }
+        let peer = Peer {
+            known,
+            endpoints: entry.endpoints.clone(),
+        };
+        draft.peers.insert(peer.known.record.host, Arc::new(peer));
+        Ok(())
+    }
+
+    fn own_record(&self, current: Option<&Map>, signed: &Signed) -> Result<Arc<Known>, SyncError> {
+        let known = self.record("this host's record", signed)?;
+        let record = &known.record;
+        if record.host != self.me.host {
+            return Err(refused(format!(
+                "the record of this host is that of {} ({})",
+                record.name, record.host
+            )));
+        }
+        if record.wireguard_key != self.me.wireguard_key
+            || record.tls_key_hash != self.me.tls_key_hash
+        {
+            return Err(refused(
+                "the record of this host has keys that this host does not have; was its state \
+                 directory restored from an old copy, or the machine cloned? `meshctl leave`, \
+                 then join with a new token"
+                    .to_owned(),
+            ));
+        }
+        if let Some(map) = current {
+            check_not_older(&map.own, &known)?;
+        }
+        Ok(Arc::new(known))
+    }
+
+    fn record(&self, what: &'static str, signed: &Signed) -> Result<Known, SyncError> {
+        let record = self
+            .anchors
+            .verify_record(signed)
+            .map_err(|error| invalid(what, error))?;
+        let overlay = self.trust.statement.overlay;
+        let HostRecord {
+            addresses, name, ..
+        } = &record;
+        if !overlay.contains(addresses.v4.into()) || !overlay.contains(addresses.v6.into()) {
+            return Err(refused(format!(
+                "{name} has an address outside of the overlay"
+            )));
+        }
+        Ok(Known {
+            signed: signed.clone(),
+            record,
+        })
+    }
+
+    fn policy(&self, current: Option<&Map>, slice: &PolicySlice) -> Result<Arc<Policy>, SyncError> {
+        let (head, bundle) = self
+            .anchors
+            .verify_slice(slice)
+            .map_err(|error| invalid("the policy", error))?;
+        let highest = (self.high_water.policy_epoch, self.high_water.policy);
+        let highest = current.map_or(highest, |map| {
+            highest.max((map.policy.head.epoch, map.policy.head.version))
+        });
+        if (head.epoch, head.version) < highest {
+            return Err(refused(format!(
+                "it has policy version {}, older than version {} which was in force here",
+                head.version, highest.1
+            )));
+        }
+        Ok(Arc::new(Policy {
+            slice: slice.clone(),
+            head,
+            bundle,
+        }))
+    }
+}
+
+/// A map in the making.
+#[derive(Default)]
+struct Draft {
+    own: Option<Arc<Known>>,
+    peers: BTreeMap<HostId, Arc<Peer>>,
+    tombstones: BTreeMap<HostId, Arc<Dead>>,
+    policy: Option<Arc<Policy>>,
+}
+
+impl Draft {
+    fn new(base: Option<&Map>) -> Self {
+        base.map_or_else(Self::default, |map| Self {
+            own: Some(map.own.clone()),
+            peers: map.peers.clone(),
+            tombstones: BTreeMap::new(),
+            policy: Some(map.policy.clone()),
+        })
+    }
+
+    fn bury(&mut self, signed: &Signed, tombstone: &Tombstone) {
+        let revision = tombstone.revision;
+        if self
+            .tombstones
+            .get(&tombstone.host)
+            .is_none_or(|dead| dead.revision < revision)
+        {
+            let dead = Dead {
+                signed: signed.clone(),
+                revision,
+            };
+            self.tombstones.insert(tombstone.host, Arc::new(dead));
+        }
+        if self
+            .peers
+            .get(&tombstone.host)
+            .is_some_and(|peer| self.is_buried(&peer.known.record))
+        {
+            self.peers.remove(&tombstone.host);
+        }
+    }
+
+    fn is_buried(&self, record: &HostRecord) -> bool {
+        self.tombstones
+            .get(&record.host)
+            .is_some_and(|dead| record.revision < dead.revision)
+    }
+
+    fn limit_tombstones(&mut self) {
+        while self.tombstones.len() > TOMBSTONES_MAX {
+            let oldest = self
+                .tombstones
+                .iter()
+                .min_by_key(|(_, dead)| dead.revision)
+                .map(|(id, _)| *id)
+                .expect("there are more than the maximum");
+            self.tombstones.remove(&oldest);
+        }
+    }
+
+    fn finish(self, trust: &Arc<Trusted>, revision: Revision) -> Result<Map, SyncError> {
+        Ok(Map {
+            trust: trust.clone(),
+            revision,
+            own: self
+                .own
+                .ok_or_else(|| refused("it lacks this host's own record".to_owned()))?,
+            peers: self.peers,
+            tombstones: self.tombstones,
+            policy: self
+                .policy
+                .ok_or_else(|| refused("it lacks the policy".to_owned()))?,
+        })
+    }
+}
+
+/// Of one host's records the later holds, and one revision has one record.
+fn check_not_older(have: &Known, offered: &Known) -> Result<(), SyncError> {
+    let (old, new) = (have.record.revision, offered.record.revision);
+    if new < old || (new == old && offered.record != have.record) {
+        return Err(refused(format!(
+            "its record of {} is at revision {new}, but this host has another at {old}",
+            offered.record.name
+        )));
+    }
+    Ok(())
+}
+
+/// No two hosts share a name, a key or an address.
+fn check_consistent(map: &Map) -> Result<(), SyncError> {
+    let (mut names, mut keys) = (BTreeMap::new(), BTreeMap::new());
+    let (mut v4, mut v6) = (BTreeMap::new(), BTreeMap::new());
+    for host in map.hosts() {
+        let clash = names
+            .insert(&host.name, host)
+            .or(keys.insert(host.wireguard_key, host))
+            .or(v4.insert(host.addresses.v4, host))
+            .or(v6.insert(host.addresses.v6, host));
+        if let Some(other) = clash {
+            return Err(refused(format!(
+                "{} ({}) and {} ({}) share a name, a key or an address",
+                other.name, other.host, host.name, host.host
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn invalid(what: &str, error: impl Display) -> SyncError {
+    refused(format!("{what} does not hold: {error}"))
+}
+
+fn refused(why: String) -> SyncError {
+    SyncError::Refused(why)
+}
+
+fn shown(revision: Option<Revision>) -> String {
+    revision.map_or_else(|| "nothing".to_owned(), |revision| revision.to_string())
+}
