@@ -43,7 +43,11 @@ pub enum ApiError {
 #[derive(Clone, Debug)]
 enum Target {
     Unix(PathBuf),
-    Tls { addresses: Vec<String>, config: Arc<rustls::ClientConfig>, bearer: String },
+    Tls {
+        addresses: Vec<String>,
+        config: Arc<rustls::ClientConfig>,
+        bearer: String,
+    },
 }
 
 /// A client of one JSON API. Each request opens a connection of its own.
@@ -55,12 +59,20 @@ pub struct ApiClient {
 impl ApiClient {
     /// Makes a client of the API behind a Unix socket.
     pub fn unix(path: &Path) -> Self {
-        Self { target: Target::Unix(path.to_owned()) }
+        Self {
+            target: Target::Unix(path.to_owned()),
+        }
     }
 
     /// Makes a client of the API at the first of `addresses` (`host:port`) that answers.
     pub fn tls(addresses: Vec<String>, config: Arc<rustls::ClientConfig>, bearer: String) -> Self {
-        Self { target: Target::Tls { addresses, config, bearer } }
+        Self {
+            target: Target::Tls {
+                addresses,
+                config,
+                bearer,
+            },
+        }
     }
 
     /// Asks `GET path`.
@@ -83,7 +95,11 @@ impl ApiClient {
     ///
     /// # Errors
     /// See `ApiError`.
-    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ApiError> {
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ApiError> {
         self.request(Method::POST, path, Some(body)).await
     }
 
@@ -91,7 +107,11 @@ impl ApiClient {
     ///
     /// # Errors
     /// See `ApiError`.
-    pub async fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ApiError> {
+    pub async fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ApiError> {
         self.request(Method::PUT, path, Some(body)).await
     }
 
@@ -102,8 +122,9 @@ impl ApiClient {
         body: Option<&impl Serialize>,
     ) -> Result<T, ApiError> {
         let bytes = match body {
-            Some(body) => serde_json::to_vec(body)
-                .map_err(|error| ApiError::Protocol(format!("cannot write the request: {error}")))?,
+            Some(body) => serde_json::to_vec(body).map_err(|error| {
+                ApiError::Protocol(format!("cannot write the request: {error}"))
+            })?,
             None => Vec::new(),
         };
         let mut request = Request::builder()
@@ -128,7 +149,10 @@ impl ApiClient {
         parse(status, &bytes)
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), ApiError> {
+    async fn exchange(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(StatusCode, Bytes), ApiError> {
         match &self.target {
             Target::Unix(path) => {
                 let stream = tokio::net::UnixStream::connect(path)
@@ -136,7 +160,9 @@ impl ApiClient {
                     .map_err(|error| ApiError::Unreachable(unix_advice(path, &error)))?;
                 send(stream, request).await
             }
-            Target::Tls { addresses, config, .. } => {
+            Target::Tls {
+                addresses, config, ..
+            } => {
                 let (stream, _) = tls::connect(addresses, Arc::clone(config))
                     .await
                     .map_err(|ConnectError { message, .. }| ApiError::Unreachable(message))?;
@@ -164,9 +190,11 @@ async fn send<S>(stream: S, request: Request<Full<Bytes>>) -> Result<(StatusCode
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let broken = |error: hyper::Error| ApiError::Unreachable(format!("the connection broke: {error}"));
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let broken =
+        |error: hyper::Error| ApiError::Unreachable(format!("the connection broke: {error}"));
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(broken)?;
     let driver = tokio::spawn(connection);
     let response = sender.send_request(request).await.map_err(broken)?;
     let status = response.status();
@@ -181,15 +209,23 @@ where
 fn parse<T: DeserializeOwned>(status: StatusCode, bytes: &[u8]) -> Result<T, ApiError> {
     if status.is_success() {
         return serde_json::from_slice(bytes).map_err(|error| {
-            ApiError::Protocol(format!("the answer is not understood ({error}); do the versions of both programs fit?"))
+            ApiError::Protocol(format!(
+                "the answer is not understood ({error}); do the versions of both programs fit?"
+            ))
         });
     }
     let body = serde_json::from_slice(bytes).unwrap_or_else(|_| ErrorBody {
         code: "invalid".into(),
-        message: format!("HTTP {status}: {}", String::from_utf8_lossy(&bytes[..bytes.len().min(500)])),
+        message: format!(
+            "HTTP {status}: {}",
+            String::from_utf8_lossy(&bytes[..bytes.len().min(500)])
+        ),
         diagnostics: Vec::new(),
     });
-    Err(ApiError::Refused { status: status.as_u16(), body })
+    Err(ApiError::Refused {
+        status: status.as_u16(),
+        body,
+    })
 }
 
 #[cfg(test)]
@@ -204,7 +240,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_socket_says_what_to_try() {
-        let error = ApiClient::unix(Path::new("/nonexistent/x.sock")).get::<()>("/").await.unwrap_err();
+        let error = ApiClient::unix(Path::new("/nonexistent/x.sock"))
+            .get::<()>("/")
+            .await
+            .unwrap_err();
         assert!(matches!(error, ApiError::Unreachable(_)));
         assert!(error.to_string().contains("is it running?"), "{error}");
     }

@@ -13,12 +13,17 @@ pub struct Clock {
 impl Clock {
     /// Starts a clock; its monotonic time counts from here.
     pub fn start() -> Self {
-        Self { start: std::time::Instant::now() }
+        Self {
+            start: std::time::Instant::now(),
+        }
     }
 
     /// Reads both clocks. A wall clock before 1970 reads as 1970.
     pub fn now(&self) -> Now {
-        Now { monotonic: Instant::from_start(self.start.elapsed()), unix: unix_now() }
+        Now {
+            monotonic: Instant::from_start(self.start.elapsed()),
+            unix: unix_now(),
+        }
     }
 
     /// Returns how long from now until `deadline`, zero when it has passed.
@@ -34,7 +39,11 @@ impl Clock {
 
 /// Reads the wall clock alone.
 pub fn unix_now() -> UnixTime {
-    UnixTime::from_duration(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+    UnixTime::from_duration(
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default(),
+    )
 }
 
 /// Returns 32 bytes from the kernel's random generator: the seed of a brain, or a new key.
@@ -45,7 +54,8 @@ pub fn random_seed() -> std::io::Result<[u8; 32]> {
     let mut seed = [0u8; 32];
     let mut filled = 0;
     while filled < seed.len() {
-        filled += rustix::rand::getrandom(&mut seed[filled..], rustix::rand::GetRandomFlags::empty())?;
+        filled +=
+            rustix::rand::getrandom(&mut seed[filled..], rustix::rand::GetRandomFlags::empty())?;
     }
     Ok(seed)
 }

@@ -45,12 +45,16 @@ pub enum ConfigError {
 pub fn load<T: DeserializeOwned>(path: &Path, optional: bool) -> Result<T, ConfigError> {
     let mut merged = Table::new();
     for file in files(path, optional)? {
-        let text = fs::read_to_string(&file)
-            .map_err(|source| ConfigError::Read { path: file.clone(), source })?;
-        let table: Table = text.parse().map_err(|error: toml::de::Error| ConfigError::Syntax {
+        let text = fs::read_to_string(&file).map_err(|source| ConfigError::Read {
             path: file.clone(),
-            message: error.to_string(),
+            source,
         })?;
+        let table: Table = text
+            .parse()
+            .map_err(|error: toml::de::Error| ConfigError::Syntax {
+                path: file.clone(),
+                message: error.to_string(),
+            })?;
         // Each file alone must be right, so that the message can name the file.
         toml::from_str::<T>(&text).map_err(|error| ConfigError::Content {
             path: file.clone(),
@@ -58,10 +62,12 @@ pub fn load<T: DeserializeOwned>(path: &Path, optional: bool) -> Result<T, Confi
         })?;
         merged.extend(table);
     }
-    merged.try_into().map_err(|error: toml::de::Error| ConfigError::Content {
-        path: path.to_owned(),
-        message: error.to_string(),
-    })
+    merged
+        .try_into()
+        .map_err(|error: toml::de::Error| ConfigError::Content {
+            path: path.to_owned(),
+            message: error.to_string(),
+        })
 }
 
 fn files(path: &Path, optional: bool) -> Result<Vec<PathBuf>, ConfigError> {
@@ -73,12 +79,20 @@ fn files(path: &Path, optional: bool) -> Result<Vec<PathBuf>, ConfigError> {
     let entries = match fs::read_dir(&directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(files),
-        Err(source) => return Err(ConfigError::Read { path: directory, source }),
+        Err(source) => {
+            return Err(ConfigError::Read {
+                path: directory,
+                source,
+            });
+        }
     };
     let mut extra: Vec<PathBuf> = entries
         .filter_map(Result::ok)
         .map(|entry| entry.path())
-        .filter(|file| file.extension().is_some_and(|extension| extension == "toml"))
+        .filter(|file| {
+            file.extension()
+                .is_some_and(|extension| extension == "toml")
+        })
         .collect();
     extra.sort();
     files.extend(extra);
@@ -113,7 +127,13 @@ mod tests {
             ("conf.d/10.toml", "listen_port = 2"),
         ]);
         let loaded: Example = load(&directory.path().join("x.toml"), false).unwrap();
-        assert_eq!(loaded, Example { listen_port: Some(3), name: Some("a".into()) });
+        assert_eq!(
+            loaded,
+            Example {
+                listen_port: Some(3),
+                name: Some("a".into())
+            }
+        );
     }
 
     #[test]
@@ -121,13 +141,23 @@ mod tests {
         let directory = directory(&[]);
         let path = directory.path().join("x.toml");
         assert_eq!(load::<Example>(&path, true).unwrap(), Example::default());
-        assert!(matches!(load::<Example>(&path, false), Err(ConfigError::Read { .. })));
+        assert!(matches!(
+            load::<Example>(&path, false),
+            Err(ConfigError::Read { .. })
+        ));
     }
 
     #[test]
     fn an_unknown_key_names_the_file_and_the_line() {
         let directory = directory(&[("x.toml", "name = 'a'\nlisten_prot = 1\n")]);
-        let message = load::<Example>(&directory.path().join("x.toml"), false).unwrap_err().to_string();
-        assert!(message.contains("x.toml") && message.contains("line 2") && message.contains("listen_prot"), "{message}");
+        let message = load::<Example>(&directory.path().join("x.toml"), false)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("x.toml")
+                && message.contains("line 2")
+                && message.contains("listen_prot"),
+            "{message}"
+        );
     }
 }

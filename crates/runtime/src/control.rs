@@ -4,6 +4,7 @@
 pub mod generated;
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use model::limits::Limits;
@@ -11,6 +12,11 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
 use crate::tls::{self, ConnectError};
+
+/// How often a silent connection is asked whether it is alive, and how long that may take: a
+/// coordinator that is cut off is noticed within the sum.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A client of the control channel over one TLS connection.
 pub type ControlClient = generated::control_client::ControlClient<Channel>;
@@ -28,21 +34,32 @@ pub struct Connected {
 ///
 /// # Errors
 /// Says of each address why not.
-pub async fn connect(addresses: &[String], config: Arc<rustls::ClientConfig>) -> Result<Connected, ConnectError> {
+pub async fn connect(
+    addresses: &[String],
+    config: Arc<rustls::ClientConfig>,
+) -> Result<Connected, ConnectError> {
     let mut config = (*config).clone();
     config.alpn_protocols = vec![b"h2".to_vec()];
     let (stream, address) = tls::connect(addresses, Arc::new(config)).await?;
     // tonic asks the connector each time it wants a connection; there is only this one.
     let once = Arc::new(Mutex::new(Some(TokioIo::new(stream))));
     let connector = service_fn(move |_: Uri| {
-        let stream = once.lock().expect("nobody panics with the lock held").take();
+        let stream = once
+            .lock()
+            .expect("nobody panics with the lock held")
+            .take();
         async move { stream.ok_or_else(|| std::io::Error::other("the connection is gone")) }
     });
     let channel = Endpoint::from_static("http://coordinator.mesh.internal")
+        .http2_keep_alive_interval(ALIVE_INTERVAL)
+        .keep_alive_timeout(ALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
         .connect_with_connector(connector)
         .await
         .map_err(|error| ConnectError {
-            message: format!("{address} answered, but does not speak the control protocol: {error}"),
+            message: format!(
+                "{address} answered, but does not speak the control protocol: {error}"
+            ),
             untrusted: false,
             clock: false,
         })?;

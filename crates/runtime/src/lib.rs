@@ -10,4 +10,6 @@ pub mod local_socket;
 pub mod logs;
 pub mod process;
 pub mod refusal;
+pub mod state_dir;
 pub mod tls;
+pub mod tls_server;

@@ -5,18 +5,29 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::ServiceExt;
 
 use crate::linux::peer_groups::peer_groups;
 
 /// Members of this group may do what root may do on the local sockets.
 pub const ADMIN_GROUP: &str = "mesh";
+
+/// Connections of users who are not trusted; one more is closed at once, so that they cannot keep
+/// out those who are.
+const STRANGERS_MAX: usize = 64;
+/// How long the connection of a user who is not trusted lives.
+const STRANGER_LIFETIME: Duration = Duration::from_secs(60);
+/// How long the head of a request may take.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Who is at the other end of a local socket, as it was when they connected. It is in the
 /// extensions of each request.
@@ -34,7 +45,9 @@ pub struct LocalPeer {
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// Another process answers there.
-    #[error("{0} is in use by another process: is this daemon running already? (another --socket lets two run side by side)")]
+    #[error(
+        "{0} is in use by another process: is this daemon running already? (another --socket lets two run side by side)"
+    )]
     InUse(PathBuf),
     /// The kernel refused.
     #[error("cannot open the socket {path}: {source}")]
@@ -52,6 +65,7 @@ pub struct LocalSocket {
     listener: UnixListener,
     path: PathBuf,
     admin_group: Option<u32>,
+    strangers: Arc<Semaphore>,
 }
 
 impl LocalSocket {
@@ -60,7 +74,10 @@ impl LocalSocket {
     /// # Errors
     /// Another process answers there, or the kernel refuses.
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
-        let io_error = |source| SocketError::Io { path: path.to_owned(), source };
+        let io_error = |source| SocketError::Io {
+            path: path.to_owned(),
+            source,
+        };
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory).map_err(io_error)?;
         }
@@ -72,7 +89,12 @@ impl LocalSocket {
         }
         let listener = UnixListener::bind(path).map_err(io_error)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o666)).map_err(io_error)?;
-        Ok(Self { listener, path: path.to_owned(), admin_group: group_id(ADMIN_GROUP) })
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+            admin_group: group_id(ADMIN_GROUP),
+            strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
+        })
     }
 
     /// Answers requests until the future is dropped.
@@ -83,7 +105,7 @@ impl LocalSocket {
                 Err(error) => {
                     tracing::warn!(%error, socket = %self.path.display(), "cannot accept a connection");
                     // Out of descriptors: wait for others to close theirs.
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
         }
@@ -97,18 +119,18 @@ impl LocalSocket {
                 return;
             }
         };
-        let service = router.map_request(move |mut request: hyper::Request<_>| {
-            request.extensions_mut().insert(peer.clone());
-            request
-        });
-        tokio::spawn(async move {
-            let served = auto::Builder::new(TokioExecutor::new())
-                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
-                .await;
-            if let Err(error) = served {
-                tracing::debug!(error = %error, "a local connection ended early");
-            }
-        });
+        if peer.trusted {
+            tokio::spawn(serve_connection(stream, router, peer));
+            return;
+        }
+        let Ok(place) = Arc::clone(&self.strangers).try_acquire_owned() else {
+            tracing::debug!(
+                uid = peer.uid,
+                "closed a local connection: there are too many of users without rights"
+            );
+            return;
+        };
+        tokio::spawn(serve_stranger(stream, router, peer, place));
     }
 
     fn identify(&self, stream: &UnixStream) -> io::Result<LocalPeer> {
@@ -118,8 +140,42 @@ impl LocalSocket {
         let own = rustix::process::geteuid().as_raw();
         let trusted = credentials.uid() == 0
             || credentials.uid() == own
-            || self.admin_group.is_some_and(|admin| groups.contains(&admin));
-        Ok(LocalPeer { uid: credentials.uid(), groups, trusted })
+            || self
+                .admin_group
+                .is_some_and(|admin| groups.contains(&admin));
+        Ok(LocalPeer {
+            uid: credentials.uid(),
+            groups,
+            trusted,
+        })
+    }
+}
+
+async fn serve_stranger(
+    stream: UnixStream,
+    router: Router,
+    peer: LocalPeer,
+    _place: OwnedSemaphorePermit,
+) {
+    // Whoever is cut off here had time enough for any request that is theirs to make.
+    let _ = tokio::time::timeout(STRANGER_LIFETIME, serve_connection(stream, router, peer)).await;
+}
+
+async fn serve_connection(stream: UnixStream, router: Router, peer: LocalPeer) {
+    let service = router.map_request(move |mut request: hyper::Request<_>| {
+        request.extensions_mut().insert(peer.clone());
+        request
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT);
+    let served = builder
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(error = %error, "a local connection ended early");
     }
 }
 
@@ -148,7 +204,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.sock");
         let first = LocalSocket::bind(&path).unwrap();
-        assert!(matches!(LocalSocket::bind(&path), Err(SocketError::InUse(_))));
+        assert!(matches!(
+            LocalSocket::bind(&path),
+            Err(SocketError::InUse(_))
+        ));
         drop(first);
         assert!(!path.exists());
     }

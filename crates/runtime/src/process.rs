@@ -35,7 +35,10 @@ pub async fn termination() -> std::io::Result<&'static str> {
 
 /// Tells systemd that the daemon is ready, where systemd asked to be told.
 pub fn notify_ready(status: &str) {
-    notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(status)]);
+    notify(&[
+        sd_notify::NotifyState::Ready,
+        sd_notify::NotifyState::Status(status),
+    ]);
 }
 
 /// Tells systemd that the daemon is stopping.
@@ -49,8 +52,22 @@ fn notify(state: &[sd_notify::NotifyState<'_>]) {
     }
 }
 
+/// Raises this process's soft limit of open files to the hard one: a connection needs a descriptor,
+/// and the usual soft limit of 1024 is there for programs that use select(2).
+pub fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "the limit of open files stays as it was");
+    }
+}
+
 /// Turns the outcome of a program into its exit code, telling standard error what failed.
-#[expect(clippy::print_stderr, reason = "the last word of a program, logs may not be up")]
+#[expect(
+    clippy::print_stderr,
+    reason = "the last word of a program, logs may not be up"
+)]
 pub fn finish(program: &str, outcome: Result<(), String>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::from(exit::DONE),

@@ -14,7 +14,14 @@ pub fn to_http(refusal: Refusal) -> (u16, ErrorBody) {
         RefusalCode::Exhausted => (429, "exhausted"),
         RefusalCode::Unavailable => (503, "unavailable"),
     };
-    (status, ErrorBody { code: code.into(), message: refusal.message, diagnostics: Vec::new() })
+    (
+        status,
+        ErrorBody {
+            code: code.into(),
+            message: refusal.message,
+            diagnostics: Vec::new(),
+        },
+    )
 }
 
 /// Returns the gRPC status of a refusal.
@@ -49,10 +56,19 @@ mod tests {
 
     #[test]
     fn refusals_survive_grpc() {
-        for code in [RefusalCode::Invalid, RefusalCode::Denied, RefusalCode::NotFound, RefusalCode::Conflict, RefusalCode::Exhausted] {
+        for code in [
+            RefusalCode::Invalid,
+            RefusalCode::Denied,
+            RefusalCode::NotFound,
+            RefusalCode::Conflict,
+            RefusalCode::Exhausted,
+        ] {
             let refusal = Refusal::new(code, "why not");
             assert_eq!(from_grpc(&to_grpc(refusal.clone())), Some(refusal));
         }
-        assert_eq!(from_grpc(&to_grpc(Refusal::new(RefusalCode::Unavailable, "later"))), None);
+        assert_eq!(
+            from_grpc(&to_grpc(Refusal::new(RefusalCode::Unavailable, "later"))),
+            None
+        );
     }
 }

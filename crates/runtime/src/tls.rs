@@ -11,11 +11,15 @@ use model::name::Name;
 use model::time::UnixTime;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime as RustlsTime};
+use rustls::pki_types::{
+    CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime as RustlsTime,
+};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
+};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -63,10 +67,17 @@ pub async fn connect(
     if failures.is_empty() {
         failures.push("no coordinator address is known".into());
     }
-    Err(ConnectError { message: failures.join("; "), untrusted, clock })
+    Err(ConnectError {
+        message: failures.join("; "),
+        untrusted,
+        clock,
+    })
 }
 
-async fn connect_one(address: &str, config: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, ConnectError> {
+async fn connect_one(
+    address: &str,
+    config: Arc<ClientConfig>,
+) -> Result<TlsStream<TcpStream>, ConnectError> {
     let stream = TcpStream::connect(address).await.map_err(|error| ConnectError {
         message: format!("cannot reach the coordinator at {address} ({error}); is it running, and is its TCP port open from here?"),
         untrusted: false,
@@ -79,29 +90,56 @@ async fn connect_one(address: &str, config: Arc<ClientConfig>) -> Result<TlsStre
     })?;
     // Identity is the SPIFFE id in the certificate; the name is only a formality of the protocol.
     let name = ServerName::try_from("coordinator.mesh.internal").expect("a constant DNS name");
-    TlsConnector::from(config).connect(name, stream).await.map_err(|error| tls_failure(address, &error))
+    TlsConnector::from(config)
+        .connect(name, stream)
+        .await
+        .map_err(|error| tls_failure(address, &error))
 }
 
 fn tls_failure(address: &str, error: &std::io::Error) -> ConnectError {
-    let rustls_error = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let rustls_error = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match rustls_error {
         Some(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other))) => {
-            let clock = other.0.downcast_ref::<CertificateError>().is_some_and(|error| {
-                matches!(error, CertificateError::Expired { .. } | CertificateError::NotYetValid { .. })
-            });
-            ConnectError { message: format!("{address} answered, but is not believed: {other}"), untrusted: true, clock }
+            let clock = other
+                .0
+                .downcast_ref::<CertificateError>()
+                .is_some_and(|error| {
+                    matches!(
+                        error,
+                        CertificateError::Expired { .. } | CertificateError::NotYetValid { .. }
+                    )
+                });
+            ConnectError {
+                message: format!("{address} answered, but is not believed: {other}"),
+                untrusted: true,
+                clock,
+            }
         }
-        Some(error) => {
-            ConnectError { message: format!("{address} answered, but TLS failed: {error}"), untrusted: false, clock: false }
-        }
-        None => ConnectError { message: format!("the connection to {address} broke: {error}"), untrusted: false, clock: false },
+        Some(error) => ConnectError {
+            message: format!("{address} answered, but TLS failed: {error}"),
+            untrusted: false,
+            clock: false,
+        },
+        None => ConnectError {
+            message: format!("the connection to {address} broke: {error}"),
+            untrusted: false,
+            clock: false,
+        },
     }
 }
 
 /// Believes the coordinator whose root certificate has this SHA-256: for joining, and for
 /// operators. Shows no certificate of its own.
 pub fn pinned_client(pin: Digest) -> Arc<ClientConfig> {
-    client(Arc::new(CoordinatorVerifier { belief: Belief::Pin(pin), algorithms: algorithms() }), None)
+    client(
+        Arc::new(CoordinatorVerifier {
+            belief: Belief::Pin(pin),
+            algorithms: algorithms(),
+        }),
+        None,
+    )
 }
 
 /// Believes the coordinators of a fleet, and shows the host's certificate.
@@ -114,7 +152,10 @@ pub fn member_client(
     chain: &[Vec<u8>],
     key_pkcs8: &[u8],
 ) -> Result<Arc<ClientConfig>, rustls::Error> {
-    let verifier = CoordinatorVerifier { belief: Belief::Roots { roots, fleet }, algorithms: algorithms() };
+    let verifier = CoordinatorVerifier {
+        belief: Belief::Roots { roots, fleet },
+        algorithms: algorithms(),
+    };
     let own = certified_key(chain, key_pkcs8)?;
     Ok(client(Arc::new(verifier), Some(own)))
 }
@@ -126,7 +167,9 @@ fn client(verifier: Arc<CoordinatorVerifier>, own: Option<CertifiedKey>) -> Arc<
         .dangerous()
         .with_custom_certificate_verifier(verifier);
     let mut config = match own {
-        Some(own) => builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(own))),
+        Some(own) => {
+            builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(own)))
+        }
         None => builder.with_no_client_auth(),
     };
     // The verifier is not asked again on resumption, and what it said may have changed since.
@@ -145,7 +188,9 @@ impl ServerIdentity {
     /// # Errors
     /// The key or the chain cannot be used.
     pub fn new(chain: &[Vec<u8>], key_pkcs8: &[u8]) -> Result<Self, rustls::Error> {
-        Ok(Self { current: RwLock::new(Arc::new(certified_key(chain, key_pkcs8)?)) })
+        Ok(Self {
+            current: RwLock::new(Arc::new(certified_key(chain, key_pkcs8)?)),
+        })
     }
 
     /// Shows another certificate from now on.
@@ -154,7 +199,10 @@ impl ServerIdentity {
     /// The key or the chain cannot be used; the old one stays.
     pub fn replace(&self, chain: &[Vec<u8>], key_pkcs8: &[u8]) -> Result<(), rustls::Error> {
         let next = Arc::new(certified_key(chain, key_pkcs8)?);
-        *self.current.write().expect("nobody panics with the lock held") = next;
+        *self
+            .current
+            .write()
+            .expect("nobody panics with the lock held") = next;
         Ok(())
     }
 }
@@ -167,14 +215,22 @@ impl fmt::Debug for ServerIdentity {
 
 impl ResolvesServerCert for ServerIdentity {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.current.read().expect("nobody panics with the lock held")))
+        Some(Arc::clone(
+            &self
+                .current
+                .read()
+                .expect("nobody panics with the lock held"),
+        ))
     }
 }
 
 /// Serves HTTP/2 and HTTP/1.1. Clients may show a certificate of these roots; one that is expired
 /// is let in too, since its host must be able to renew it: what it opens is decided by `fleet`.
 pub fn server(identity: Arc<ServerIdentity>, roots: Vec<Vec<u8>>) -> Arc<ServerConfig> {
-    let verifier = Arc::new(HostVerifier { roots, algorithms: algorithms() });
+    let verifier = Arc::new(HostVerifier {
+        roots,
+        algorithms: algorithms(),
+    });
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("the provider has TLS 1.3")
@@ -186,7 +242,10 @@ pub fn server(identity: Arc<ServerIdentity>, roots: Vec<Vec<u8>>) -> Arc<ServerC
 }
 
 /// Returns what the client's certificate says; `None` when it showed none.
-pub fn client_facts(connection: &rustls::ServerConnection, roots: &[Vec<u8>]) -> Option<CertificateFacts> {
+pub fn client_facts(
+    connection: &rustls::ServerConnection,
+    roots: &[Vec<u8>],
+) -> Option<CertificateFacts> {
     let chain = connection.peer_certificates()?;
     verify_even_expired(&owned(chain), roots, crate::clock::unix_now()).ok()
 }
@@ -200,7 +259,10 @@ fn algorithms() -> WebPkiSupportedAlgorithms {
 }
 
 fn certified_key(chain: &[Vec<u8>], key_pkcs8: &[u8]) -> Result<CertifiedKey, rustls::Error> {
-    let chain = chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
+    let chain = chain
+        .iter()
+        .map(|der| CertificateDer::from(der.clone()))
+        .collect();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key_pkcs8.to_vec()));
     let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key)?;
     Ok(CertifiedKey::new(chain, key))
@@ -210,14 +272,19 @@ fn owned(chain: &[CertificateDer<'_>]) -> Vec<Vec<u8>> {
     chain.iter().map(|der| der.as_ref().to_vec()).collect()
 }
 
-fn presented(end_entity: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -> Vec<Vec<u8>> {
+fn presented(
+    end_entity: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+) -> Vec<Vec<u8>> {
     let mut chain = vec![end_entity.as_ref().to_vec()];
     chain.extend(owned(intermediates));
     chain
 }
 
 fn not_believed(error: impl std::error::Error + Send + Sync + 'static) -> rustls::Error {
-    rustls::Error::InvalidCertificate(rustls::CertificateError::Other(rustls::OtherError(Arc::new(error))))
+    rustls::Error::InvalidCertificate(rustls::CertificateError::Other(rustls::OtherError(
+        Arc::new(error),
+    )))
 }
 
 /// Whom a client believes to be a coordinator.
@@ -255,11 +322,20 @@ impl ServerCertVerifier for CoordinatorVerifier {
         }
         .map_err(not_believed)?;
         let right = match (&facts.spiffe, &self.belief) {
-            (SpiffeId::Coordinator { fleet, .. }, Belief::Roots { fleet: expected, .. }) => fleet == expected,
+            (
+                SpiffeId::Coordinator { fleet, .. },
+                Belief::Roots {
+                    fleet: expected, ..
+                },
+            ) => fleet == expected,
             (SpiffeId::Coordinator { .. }, Belief::Pin(_)) => true,
             (SpiffeId::Host { .. }, _) => false,
         };
-        if right { Ok(ServerCertVerified::assertion()) } else { Err(not_believed(NotACoordinator(facts.spiffe))) }
+        if right {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(not_believed(NotACoordinator(facts.spiffe)))
+        }
     }
 
     fn verify_tls12_signature(
@@ -268,7 +344,9 @@ impl ServerCertVerifier for CoordinatorVerifier {
         _: &CertificateDer<'_>,
         _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::PeerIncompatible(rustls::PeerIncompatible::Tls12NotOffered))
+        Err(rustls::Error::PeerIncompatible(
+            rustls::PeerIncompatible::Tls12NotOffered,
+        ))
     }
 
     fn verify_tls13_signature(
@@ -307,7 +385,8 @@ impl ClientCertVerifier for HostVerifier {
         now: RustlsTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         let chain = presented(end_entity, intermediates);
-        verify_even_expired(&chain, &self.roots, UnixTime::from_secs(now.as_secs())).map_err(not_believed)?;
+        verify_even_expired(&chain, &self.roots, UnixTime::from_secs(now.as_secs()))
+            .map_err(not_believed)?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -317,7 +396,9 @@ impl ClientCertVerifier for HostVerifier {
         _: &CertificateDer<'_>,
         _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::PeerIncompatible(rustls::PeerIncompatible::Tls12NotOffered))
+        Err(rustls::Error::PeerIncompatible(
+            rustls::PeerIncompatible::Tls12NotOffered,
+        ))
     }
 
     fn verify_tls13_signature(
@@ -340,7 +421,9 @@ fn verify_even_expired(
     now: UnixTime,
 ) -> Result<CertificateFacts, CertificateError> {
     match certificate::verify_chain(chain, roots, now) {
-        Err(CertificateError::Expired { not_after, .. }) => certificate::verify_chain(chain, roots, not_after),
+        Err(CertificateError::Expired { not_after, .. }) => {
+            certificate::verify_chain(chain, roots, not_after)
+        }
         outcome => outcome,
     }
 }

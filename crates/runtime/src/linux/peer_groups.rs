@@ -50,8 +50,11 @@ mod tests {
     #[test]
     fn our_own_groups_come_back() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        let mut expected: Vec<u32> =
-            rustix::process::getgroups().unwrap().into_iter().map(|gid| gid.as_raw()).collect();
+        let mut expected: Vec<u32> = rustix::process::getgroups()
+            .unwrap()
+            .into_iter()
+            .map(|gid| gid.as_raw())
+            .collect();
         let mut seen = peer_groups(&ours).unwrap();
         expected.sort_unstable();
         seen.sort_unstable();

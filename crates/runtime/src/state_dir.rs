@@ -1,0 +1,203 @@
+//! A program's state on disk: one private directory that one process holds, files that are whole
+//! or not there. What is in them is the program's business.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+/// A state directory that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// Another process holds it.
+    #[error(
+        "another {program} uses the state directory {path}; stop it, or give this one a directory of its own with --state-dir"
+    )]
+    Held {
+        /// Which program was to hold it.
+        program: &'static str,
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The file system refuses.
+    #[error("cannot {what} {path}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+fn io_error<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StateError + 'a {
+    move |source| StateError::Io {
+        what,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// A state directory that this process holds until it is dropped.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    directory: File,
+    _lock: File,
+}
+
+impl StateDir {
+    /// Opens the directory, makes it when it is not there, and keeps other processes out.
+    /// `program` is who they are told about.
+    ///
+    /// # Errors
+    /// Another process holds it, or the file system refuses.
+    pub fn open(path: &Path, program: &'static str) -> Result<Self, StateError> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(io_error("make the state directory", path))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+            .map_err(io_error("protect the state directory", path))?;
+        let lock_path = path.join("lock");
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&lock_path)
+            .map_err(io_error("open", &lock_path))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(StateError::Held {
+                    program,
+                    path: path.to_owned(),
+                });
+            }
+            Err(error) => return Err(io_error("lock", &lock_path)(error.into())),
+        }
+        let directory = File::open(path).map_err(io_error("open", path))?;
+        Ok(Self {
+            path: path.to_owned(),
+            directory,
+            _lock: lock,
+        })
+    }
+
+    /// Returns where a file of this directory is.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Reads a file; `None` when there is none.
+    ///
+    /// # Errors
+    /// It is there and cannot be read.
+    pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StateError> {
+        let path = self.file(name);
+        match fs::read(&path) {
+            Ok(contents) => Ok(Some(contents)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io_error("read", &path)(error)),
+        }
+    }
+
+    /// Replaces a file, private to its owner: afterwards the disk has the new contents, or, on an
+    /// error, still the old.
+    ///
+    /// # Errors
+    /// The file system refuses; the old contents stay.
+    pub fn write(&self, name: &str, contents: &[u8]) -> Result<(), StateError> {
+        let (path, next) = (self.file(name), self.file(&format!("{name}.new")));
+        let write = || -> io::Result<()> {
+            // A left-over of a crash may have any mode; make the file anew.
+            remove_if_there(&next)?;
+            let mut file = OpenOptions::new()
+                .create_new(true)
+                .write(true)
+                .mode(0o600)
+                .open(&next)?;
+            file.write_all(contents)?;
+            file.sync_all()?;
+            fs::rename(&next, &path)?;
+            self.directory.sync_all()
+        };
+        write().map_err(io_error("write", &path))
+    }
+
+    /// Removes a file, durably; one that is not there is no error.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn remove(&self, name: &str) -> Result<(), StateError> {
+        let path = self.file(name);
+        remove_if_there(&path)
+            .and_then(|()| self.directory.sync_all())
+            .map_err(io_error("remove", &path))
+    }
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_comes_back_private() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("state");
+        let state = StateDir::open(&path, "test").unwrap();
+        state.write("map", b"one").unwrap();
+        state.write("map", b"two").unwrap();
+        assert_eq!(state.read("map").unwrap().as_deref(), Some(&b"two"[..]));
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&path), 0o700);
+        assert_eq!(mode(&path.join("map")), 0o600);
+    }
+
+    #[test]
+    fn a_second_process_is_kept_out_and_told_why() {
+        let root = tempfile::tempdir().unwrap();
+        let first = StateDir::open(root.path(), "mesh-test").unwrap();
+        let error = StateDir::open(root.path(), "mesh-test").unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("another mesh-test uses the state directory"),
+            "{error}"
+        );
+        drop(first);
+        StateDir::open(root.path(), "mesh-test").unwrap();
+    }
+
+    #[test]
+    fn a_left_over_of_a_crash_is_replaced() {
+        let root = tempfile::tempdir().unwrap();
+        let state = StateDir::open(root.path(), "test").unwrap();
+        fs::write(root.path().join("map.new"), b"half").unwrap();
+        state.write("map", b"whole").unwrap();
+        assert_eq!(state.read("map").unwrap().as_deref(), Some(&b"whole"[..]));
+        assert!(!root.path().join("map.new").exists());
+    }
+
+    #[test]
+    fn removing_nothing_is_no_error() {
+        let root = tempfile::tempdir().unwrap();
+        let state = StateDir::open(root.path(), "test").unwrap();
+        state.write("x", b"x").unwrap();
+        state.remove("x").unwrap();
+        state.remove("x").unwrap();
+        assert_eq!(state.read("x").unwrap(), None);
+    }
+}

@@ -1,0 +1,269 @@
+//! The TLS port of a program: accepts connections, shakes hands, serves HTTP/2 and HTTP/1.1.
+//! Nobody is waited for: who is slow to shake hands, to ask or to read loses only its own
+//! connection, and strangers have fewer places than members.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tower::ServiceExt;
+use trust::certificate::CertificateFacts;
+
+use crate::tls;
+
+/// Connections at one time; one more is closed at once.
+const CONNECTIONS_MAX: usize = 131_072;
+/// Connections that have shown no certificate, or none yet; one more is closed at once.
+const STRANGERS_MAX: usize = 4096;
+/// How long a handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a stranger's connection lives: long enough for any request.
+const STRANGER_LIFETIME: Duration = Duration::from_secs(300);
+/// How long the head of an HTTP/1.1 request may take, also of the next one on a connection.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often an idle HTTP/2 connection is asked whether it is alive.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(20);
+/// How long it may take to say so.
+const ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of the headers of a request.
+const HEAD_BYTES_MAX: u32 = 16 << 10;
+/// Requests at one time on an HTTP/2 connection.
+const STREAMS_MAX: u32 = 32;
+/// How long connections may take to end when the server stops.
+const STOP_GRACE: Duration = Duration::from_secs(3);
+/// How long nothing is accepted after the kernel was out of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The connection that a request came by; in the extensions of each request.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// Where it comes from.
+    pub remote: SocketAddr,
+    /// What the client's certificate says; it may be expired. `None`: it showed none.
+    pub certificate: Option<CertificateFacts>,
+    closer: Arc<Notify>,
+}
+
+impl Connection {
+    /// Closes the connection with everything on it, without a farewell.
+    pub fn close(&self) {
+        self.closer.notify_one();
+    }
+}
+
+/// A bound port, and what it shows.
+pub struct TlsServer {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl TlsServer {
+    /// Binds the port; connections wait until `serve`.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub async fn bind(address: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        Ok(Self {
+            address: listener.local_addr()?,
+            listener,
+        })
+    }
+
+    /// Returns where it is bound.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers requests by `router` until `stop`, then lets those under way end, for a few seconds.
+    /// `config` is that of `tls::server` with the same `roots`.
+    pub async fn serve(
+        self,
+        config: Arc<ServerConfig>,
+        roots: Arc<[Vec<u8>]>,
+        router: Router,
+        stop: impl Future<Output = ()>,
+    ) {
+        let (stopping, stopped) = watch::channel(());
+        let door = Door {
+            acceptor: TlsAcceptor::from(config),
+            roots,
+            router,
+            strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
+            stopped,
+        };
+        let mut connections = JoinSet::new();
+        let mut stop = pin!(stop);
+        loop {
+            tokio::select! {
+                () = &mut stop => break,
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, remote)) => door.let_in(stream, remote, &mut connections),
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a connection");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                Some(ended) = connections.join_next(), if !connections.is_empty() => {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "serving a connection failed");
+                    }
+                }
+            }
+        }
+        drop(self.listener);
+        drop(stopping);
+        let all_ended = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_GRACE, all_ended).await.is_err() {
+            tracing::debug!(
+                connections = connections.len(),
+                "closing what did not end by itself"
+            );
+        }
+        connections.shutdown().await;
+    }
+}
+
+/// What every connection passes.
+struct Door {
+    acceptor: TlsAcceptor,
+    roots: Arc<[Vec<u8>]>,
+    router: Router,
+    strangers: Arc<Semaphore>,
+    stopped: watch::Receiver<()>,
+}
+
+impl Door {
+    fn let_in(&self, stream: TcpStream, remote: SocketAddr, connections: &mut JoinSet<()>) {
+        if connections.len() >= CONNECTIONS_MAX {
+            tracing::debug!(%remote, "closed: there are {CONNECTIONS_MAX} connections");
+            return;
+        }
+        let Ok(place) = Arc::clone(&self.strangers).try_acquire_owned() else {
+            tracing::debug!(%remote, "closed: {STRANGERS_MAX} connections show no certificate");
+            return;
+        };
+        let visit = Visit {
+            acceptor: self.acceptor.clone(),
+            roots: Arc::clone(&self.roots),
+            router: self.router.clone(),
+            stopped: self.stopped.clone(),
+            remote: SocketAddr::new(remote.ip().to_canonical(), remote.port()),
+        };
+        connections.spawn(visit.run(stream, place));
+    }
+}
+
+/// One connection.
+struct Visit {
+    acceptor: TlsAcceptor,
+    roots: Arc<[Vec<u8>]>,
+    router: Router,
+    stopped: watch::Receiver<()>,
+    remote: SocketAddr,
+}
+
+impl Visit {
+    async fn run(self, stream: TcpStream, place: OwnedSemaphorePermit) {
+        let remote = self.remote;
+        let stream = match self.shake_hands(stream).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::debug!(%remote, %error, "no TLS handshake");
+                return;
+            }
+        };
+        let certificate = tls::client_facts(stream.get_ref().1, &self.roots);
+        match certificate {
+            Some(_) => {
+                drop(place);
+                self.serve(stream, certificate).await;
+            }
+            None => {
+                let served = self.serve(stream, None);
+                if tokio::time::timeout(STRANGER_LIFETIME, served)
+                    .await
+                    .is_err()
+                {
+                    tracing::debug!(%remote, "closed: it showed no certificate and stayed long");
+                }
+            }
+        }
+    }
+
+    async fn shake_hands(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        stream.set_nodelay(true)?;
+        tokio::time::timeout(HANDSHAKE_TIMEOUT, self.acceptor.accept(stream))
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    async fn serve(mut self, stream: TlsStream<TcpStream>, certificate: Option<CertificateFacts>) {
+        let closer = Arc::new(Notify::new());
+        let seen = Connection {
+            remote: self.remote,
+            certificate,
+            closer: Arc::clone(&closer),
+        };
+        let service = self
+            .router
+            .map_request(move |mut request: hyper::Request<_>| {
+                request.extensions_mut().insert(seen.clone());
+                request
+            });
+        let builder = builder(stream.get_ref().1.alpn_protocol() == Some(b"h2"));
+        let served =
+            builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        let mut served = pin!(served);
+        let mut ending = false;
+        loop {
+            tokio::select! {
+                outcome = served.as_mut() => {
+                    if let Err(error) = outcome {
+                        tracing::debug!(remote = %self.remote, %error, "a connection ended early");
+                    }
+                    return;
+                }
+                () = closer.notified() => return,
+                _ = self.stopped.changed(), if !ending => {
+                    ending = true;
+                    served.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+}
+
+/// The protocol is what TLS agreed on, so that nobody can be slow in telling.
+fn builder(http2: bool) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES_MAX as usize);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(ALIVE_INTERVAL)
+        .keep_alive_timeout(ALIVE_TIMEOUT)
+        .max_header_list_size(HEAD_BYTES_MAX)
+        .max_concurrent_streams(STREAMS_MAX);
+    if http2 {
+        builder.http2_only()
+    } else {
+        builder.http1_only()
+    }
+}
