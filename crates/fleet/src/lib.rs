@@ -1,24 +1,39 @@
 //! The brain of the coordinator: hosts, tokens, addresses, policies, sessions. It decides and signs;
 //! the program stores what it asks to store, and carries its messages.
 //!
-//! The verbs, in `fleet`:
-//!
-//! ```text
-//! bootstrap(&BootstrapConfig, &Authority, seed: [u8; 32], Now) -> Bootstrap { transaction, admin_credential }
-//! Fleet::new(FleetConfig, Authority, loaded: Vec<KeyValue>, StoreRevision, seed: [u8; 32], Now) -> Result<Fleet, LoadError>
-//! describe(Now) -> Description · authenticate_admin(&str) -> Option<Caller>
-//! handle_enrol(RequestId, EnrolRequest, from: IpAddr, Now)
-//! handle_admin(RequestId, Caller, AdminRequest, Now)
-//! handle_session_opened(SessionId, SessionPeer { identity: SpiffeId, tls_key_hash: Digest }, observed: Option<IpAddr>, Now)
-//! handle_session_message(SessionId, FromHost, Now) · handle_session_closed(SessionId, Now)
-//! handle_commit(CommitId, Result<Committed, CommitError>, Now) · handle_watch(Committed, Now)
-//! handle_timeout(Now) · poll_output() -> Option<Output> · poll_timeout() -> Option<(Instant, &'static str)>
-//! ```
+//! Read `fleet` first: the verbs, and how a request goes from question to answer. `apply` is the one
+//! place where durable state changes, `commits` keeps many changes under way right, `keys` says
+//! where everything lies in the store. The other files are nouns.
 
 #![forbid(unsafe_code)]
 
+mod addresses;
+mod admins;
+mod apply;
+mod audit;
+mod authority;
+mod clock_text;
+mod commits;
+mod config;
+mod enrolment;
+mod explain;
+mod fleet;
+mod hosts;
+mod keys;
+mod maps;
 mod output;
+mod policies;
+mod presence;
 mod request;
+mod sessions;
+mod state;
+mod stored;
+mod tokens;
+mod work;
 
+pub use authority::{Bootstrap, bootstrap};
+pub use config::{BootstrapConfig, FleetConfig, FleetLimits, LoadError};
+pub use fleet::{CommitError, Fleet};
 pub use output::{CommitId, Output, Rejection, Reply, RequestId, SessionId};
 pub use request::{AdminRequest, Caller};
+pub use sessions::SessionPeer;

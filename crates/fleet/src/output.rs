@@ -32,6 +32,8 @@ pub enum Output {
         /// Passes `Transaction::check`.
         transaction: Transaction,
     },
+    /// A revision of the store is missing: read all keys, then call `Fleet::handle_listing`.
+    List,
     /// The answer to a request, exactly one for each.
     Reply {
         /// The request.

@@ -1,0 +1,167 @@
+//! Credentials of the admin API: a random secret that is shown once and kept as a hash.
+//!
+//! A credential reads `mesh-admin1.NAME.SECRET`: the name finds the stored hash, so that the secret
+//! itself is only ever compared in constant time.
+
+use data_encoding::BASE32_NOPAD;
+use model::admin::{AdminView, CreateAdmin, CreatedAdmin, Role};
+use model::control::RefusalCode;
+use model::name::Name;
+use model::time::Now;
+use trust::token::{secret_hash, secret_matches};
+
+use crate::audit::Stamp;
+use crate::config::FleetLimits;
+use crate::fleet::{Fleet, overtaken};
+use crate::keys::Place;
+use crate::output::{Rejection, Reply};
+use crate::request::Caller;
+use crate::stored::StoredAdmin;
+use crate::work::{Answer, Draft, Plan};
+
+const PREFIX: &str = "mesh-admin1";
+
+impl Fleet {
+    /// Returns whose credential this is; `None` when it is nobody's.
+    pub fn authenticate_admin(&self, credential: &str) -> Option<Caller> {
+        let (name, secret) = parse(credential.trim())?;
+        let admin = self.state.admins.get(&name);
+        // An unknown name takes as long as a wrong secret.
+        let expected = admin.map_or_else(|| secret_hash(&[0; 16]), |admin| admin.secret_hash);
+        let is_right = secret_matches(&secret, &expected);
+        let admin = admin.filter(|_| is_right)?;
+        Some(Caller {
+            name: admin.name.to_string(),
+            role: admin.role,
+        })
+    }
+
+    pub(crate) fn admin_views(&self) -> Vec<AdminView> {
+        self.state.admins.values().map(view).collect()
+    }
+
+    pub(crate) fn plan_admin_made(
+        &mut self,
+        caller: &Caller,
+        create: &CreateAdmin,
+        now: Now,
+    ) -> Result<Plan, Rejection> {
+        let name = &create.name;
+        if self.state.admins.contains_key(name) {
+            let text = format!("there is an admin {name} already; revoke that credential first");
+            return Err(Rejection::new(RefusalCode::Conflict, text));
+        }
+        let max = FleetLimits::ADMINS_MAX;
+        if self.state.admins.len() >= max {
+            let text = format!("there are {max} admins; revoke credentials that nobody needs");
+            return Err(Rejection::new(RefusalCode::Exhausted, text));
+        }
+        let secret = self.random();
+        let created = Stamp::new(&caller.name, now.unix);
+        let stored = stored_admin(name, create.role, &secret, created);
+        let mut draft = Draft::new(&self.state);
+        draft.put(Place::Admin(name.clone()).key(), &stored);
+        let credential = credential_text(name, &secret);
+        let answer = Answer::AdminCreated {
+            name: name.clone(),
+            credential,
+        };
+        Ok(Plan::Commit {
+            transaction: draft.finish(),
+            answer,
+        })
+    }
+
+    pub(crate) fn admin_created(
+        &self,
+        name: &Name,
+        credential: String,
+    ) -> Result<Reply, Rejection> {
+        let admin = self.state.admins.get(name).ok_or_else(overtaken)?;
+        Ok(Reply::AdminCreated(CreatedAdmin {
+            credential,
+            view: view(admin),
+        }))
+    }
+
+    pub(crate) fn plan_admin_revoked(&mut self, name: &Name) -> Result<Plan, Rejection> {
+        let Some(admin) = self.state.admins.get(name) else {
+            let text = format!("there is no admin {name}");
+            return Err(Rejection::new(RefusalCode::NotFound, text));
+        };
+        let mut draft = Draft::new(&self.state);
+        draft.delete(Place::Admin(name.clone()).key());
+        let answer = Answer::AdminRevoked(Box::new(view(admin)));
+        Ok(Plan::Commit {
+            transaction: draft.finish(),
+            answer,
+        })
+    }
+}
+
+fn view(admin: &StoredAdmin) -> AdminView {
+    AdminView {
+        name: admin.name.clone(),
+        role: admin.role,
+        created_secs: admin.created.at_secs,
+        created_by: admin.created.by.clone(),
+    }
+}
+
+pub(crate) fn stored_admin(
+    name: &Name,
+    role: Role,
+    secret: &[u8; 16],
+    created: Stamp,
+) -> StoredAdmin {
+    StoredAdmin {
+        name: name.clone(),
+        role,
+        secret_hash: secret_hash(secret),
+        created,
+    }
+}
+
+pub(crate) fn credential_text(name: &Name, secret: &[u8; 16]) -> String {
+    format!(
+        "{PREFIX}.{name}.{}",
+        BASE32_NOPAD.encode(secret).to_lowercase()
+    )
+}
+
+fn parse(credential: &str) -> Option<(Name, [u8; 16])> {
+    let mut parts = credential.split('.');
+    let (prefix, name, secret) = (parts.next()?, parts.next()?, parts.next()?);
+    if prefix != PREFIX || parts.next().is_some() || secret.len() > 64 {
+        return None;
+    }
+    let secret = BASE32_NOPAD.decode(secret.to_uppercase().as_bytes()).ok()?;
+    Some((name.parse().ok()?, secret.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_survive_text() {
+        let name: Name = "ops-1".parse().unwrap();
+        let text = credential_text(&name, &[0xa5; 16]);
+        assert_eq!(parse(&text), Some((name, [0xa5; 16])));
+    }
+
+    #[test]
+    fn other_texts_are_nobodys() {
+        let good = credential_text(&"ops".parse().unwrap(), &[1; 16]);
+        for bad in [
+            "",
+            "mesh-admin1",
+            "mesh-admin1.ops",
+            "mesh-admin1.ops.!",
+            &good[1..],
+        ] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+        assert_eq!(parse(&format!("{good}.x")), None);
+    }
+}

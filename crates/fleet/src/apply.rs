@@ -1,0 +1,298 @@
+//! The one place where durable state changes: what is loaded, what this coordinator committed and
+//! what others committed all come through here, as events of the store.
+
+use data_encoding::BASE64;
+use model::ids::{HostId, PolicyVersion};
+use model::map::PolicySlice;
+use model::record::Signed;
+use model::rule::Bundle;
+use model::store::{Event, Key, KeyValue, StoreRevision};
+use trust::bundle::BundleTree;
+
+use crate::config::LoadError;
+use crate::keys::Place;
+use crate::state::{CurrentPolicy, Gone, Host, State};
+use crate::stored::{
+    StoredAddress, StoredCurrentPolicy, StoredFleet, StoredHost, StoredKeyOwner, StoredPolicy,
+    StoredPruned, StoredTombstone, StoredUse, decode, from_base64,
+};
+
+/// What an event changed, as far as hosts are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// A host is new or has a new record.
+    Host(HostId),
+    /// A host is no more.
+    Removed(HostId),
+    /// Another policy is in force.
+    Policy,
+    /// Nothing that a host needs to know.
+    Internal,
+}
+
+impl State {
+    /// Takes over one change.
+    ///
+    /// # Errors
+    /// When the value cannot be read or is not signed by the fleet; nothing has changed then.
+    pub(crate) fn apply(&mut self, event: &Event) -> Result<Change, LoadError> {
+        match event {
+            Event::Put(stored) => self.put(stored),
+            Event::Delete { key, .. } => Ok(self.delete(key)),
+        }
+    }
+
+    pub(crate) fn put(&mut self, stored: &KeyValue) -> Result<Change, LoadError> {
+        let change = match Place::of(&stored.key) {
+            Some(place) => self
+                .put_at(place, &stored.value, stored.mod_revision)
+                .map_err(|why| LoadError::Value {
+                    key: stored.key.clone(),
+                    why,
+                })?,
+            None => Change::Internal,
+        };
+        self.modified
+            .insert(stored.key.clone(), stored.mod_revision);
+        Ok(change)
+    }
+
+    fn put_at(
+        &mut self,
+        place: Place,
+        value: &[u8],
+        revision: StoreRevision,
+    ) -> Result<Change, String> {
+        match place {
+            // Read once at the start; a new statement comes with key rotation.
+            Place::Fleet => {}
+            Place::Pruned => {
+                self.pruned_through = StoreRevision(decode::<StoredPruned>(value)?.through);
+            }
+            Place::Host(id) => return self.put_host(id, decode(value)?, revision),
+            Place::Name(name) => {
+                self.names.insert(name, decode(value)?);
+            }
+            Place::WireguardKey(key) => {
+                self.wireguard_keys
+                    .insert(key, decode::<StoredKeyOwner>(value)?.host);
+            }
+            Place::Address(index) => {
+                self.put_address(index, decode(value)?, revision);
+            }
+            Place::Tombstone(id) => self.put_tombstone(id, &decode(value)?, revision)?,
+            Place::Token(id) => {
+                self.tokens.insert(id, decode(value)?);
+            }
+            Place::Use(id, slot) => {
+                self.uses
+                    .entry(id)
+                    .or_default()
+                    .insert(slot, decode::<StoredUse>(value)?);
+            }
+            Place::CurrentPolicy => {
+                let current = decode::<StoredCurrentPolicy>(value)?.version;
+                return self.put_current_policy(current, revision);
+            }
+            Place::PolicyVersion(version) => {
+                self.policies.insert(version, decode(value)?);
+                if self.policy.version == version && self.policy.head.is_none() {
+                    return self.put_current_policy(version, self.policy.revision);
+                }
+            }
+            Place::Admin(name) => {
+                self.admins.insert(name, decode(value)?);
+            }
+        }
+        Ok(Change::Internal)
+    }
+
+    pub(crate) fn decode_trust(value: &[u8]) -> Result<Signed, String> {
+        Signed::try_from(&decode::<StoredFleet>(value)?.trust)
+    }
+
+    fn put_host(
+        &mut self,
+        id: HostId,
+        stored: StoredHost,
+        revision: StoreRevision,
+    ) -> Result<Change, String> {
+        let signed = Signed::try_from(&stored.record)?;
+        let record = self
+            .anchors
+            .verify_record(&signed)
+            .map_err(|error| error.to_string())?;
+        if record.host != id {
+            return Err(format!("it holds the record of host {}", record.host));
+        }
+        self.forget_host(id);
+        self.hosts_by_revision.insert((revision, id));
+        self.tls_keys.insert(record.tls_key_hash, id);
+        let host = Host {
+            record,
+            signed,
+            revision,
+            address_index: stored.address_index,
+            token: stored.token,
+            machine_id: stored.machine_id,
+            joined: stored.joined,
+        };
+        self.hosts.insert(id, host);
+        Ok(Change::Host(id))
+    }
+
+    fn forget_host(&mut self, id: HostId) {
+        let Some(host) = self.hosts.remove(&id) else {
+            return;
+        };
+        self.hosts_by_revision.remove(&(host.revision, id));
+        self.tls_keys.remove(&host.record.tls_key_hash);
+    }
+
+    fn put_address(&mut self, index: u32, address: StoredAddress, revision: StoreRevision) {
+        if address.resting_until_secs.is_none() {
+            self.last_given = self.last_given.max(Some((revision, index)));
+        }
+        self.addresses.insert(index, address);
+    }
+
+    fn put_tombstone(
+        &mut self,
+        id: HostId,
+        stored: &StoredTombstone,
+        revision: StoreRevision,
+    ) -> Result<(), String> {
+        let signed = Signed::try_from(&stored.tombstone)?;
+        let tombstone = self
+            .anchors
+            .verify_tombstone(&signed)
+            .map_err(|error| error.to_string())?;
+        if tombstone.host != id {
+            return Err(format!("it holds the tombstone of host {}", tombstone.host));
+        }
+        self.forget_tombstone(id);
+        self.tombstones_by_revision.insert((revision, id));
+        self.gone_tls_keys.insert(stored.tls_key_hash, id);
+        let (name, tls_key_hash) = (tombstone.name, stored.tls_key_hash);
+        let gone = Gone {
+            name,
+            signed,
+            tls_key_hash,
+            revision,
+        };
+        self.tombstones.insert(id, gone);
+        Ok(())
+    }
+
+    fn forget_tombstone(&mut self, id: HostId) {
+        let Some(gone) = self.tombstones.remove(&id) else {
+            return;
+        };
+        self.tombstones_by_revision.remove(&(gone.revision, id));
+        if self.gone_tls_keys.get(&gone.tls_key_hash) == Some(&id) {
+            self.gone_tls_keys.remove(&gone.tls_key_hash);
+        }
+    }
+
+    /// The version may be named before its content comes: keys are loaded in any order.
+    fn put_current_policy(
+        &mut self,
+        version: PolicyVersion,
+        revision: StoreRevision,
+    ) -> Result<Change, String> {
+        self.policy = match self.policies.get(&version) {
+            Some(stored) => self.open_policy(version, stored, revision)?,
+            None => CurrentPolicy {
+                version,
+                revision,
+                ..CurrentPolicy::default()
+            },
+        };
+        Ok(Change::Policy)
+    }
+
+    fn open_policy(
+        &self,
+        version: PolicyVersion,
+        stored: &StoredPolicy,
+        revision: StoreRevision,
+    ) -> Result<CurrentPolicy, String> {
+        let head = Signed::try_from(&stored.head)?;
+        let bundle = decode_bundle(stored)?;
+        let slice = PolicySlice {
+            head,
+            leaves: BundleTree::new(&bundle).prove_all(),
+        };
+        let (head, bundle) = self
+            .anchors
+            .verify_slice(&slice)
+            .map_err(|error| error.to_string())?;
+        Ok(CurrentPolicy {
+            version,
+            revision,
+            head: Some(head),
+            bundle,
+            slice,
+        })
+    }
+
+    fn delete(&mut self, key: &Key) -> Change {
+        self.modified.remove(key);
+        match Place::of(key) {
+            Some(Place::Host(id)) => {
+                self.forget_host(id);
+                return Change::Removed(id);
+            }
+            Some(Place::Name(name)) => {
+                self.names.remove(&name);
+            }
+            Some(Place::WireguardKey(key)) => {
+                self.wireguard_keys.remove(&key);
+            }
+            Some(Place::Address(index)) => {
+                self.addresses.remove(&index);
+            }
+            Some(Place::Tombstone(id)) => self.forget_tombstone(id),
+            Some(Place::Token(id)) => {
+                self.tokens.remove(&id);
+            }
+            Some(Place::Use(id, slot)) => self.forget_use(id, slot),
+            Some(Place::PolicyVersion(version)) => {
+                self.policies.remove(&version);
+            }
+            Some(Place::Admin(name)) => {
+                self.admins.remove(&name);
+            }
+            Some(Place::Fleet | Place::Pruned | Place::CurrentPolicy) | None => {}
+        }
+        Change::Internal
+    }
+
+    fn forget_use(&mut self, id: model::ids::TokenId, slot: u32) {
+        if let Some(uses) = self.uses.get_mut(&id) {
+            uses.remove(&slot);
+            if uses.is_empty() {
+                self.uses.remove(&id);
+            }
+        }
+    }
+}
+
+/// Reads the bundle that was signed: its leaves, as they were.
+pub(crate) fn decode_bundle(stored: &StoredPolicy) -> Result<Bundle, String> {
+    let mut leaves = Vec::with_capacity(stored.leaves.len());
+    for text in &stored.leaves {
+        let leaf = from_base64(text)?;
+        leaves.push(model::wire::decode_leaf(&leaf).map_err(|error| error.to_string())?);
+    }
+    Ok(Bundle::from_leaves(leaves))
+}
+
+/// Writes the bundle as it is signed.
+pub(crate) fn encode_bundle(bundle: &Bundle) -> Vec<String> {
+    let leaves = bundle.leaves();
+    leaves
+        .iter()
+        .map(|leaf| BASE64.encode(&model::wire::encode_leaf(leaf)))
+        .collect()
+}

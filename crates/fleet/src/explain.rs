@@ -1,0 +1,264 @@
+//! Why a flow is allowed or denied: what the policy says, and what each end says that it enforces.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use model::admin::{Decision, EndAnswer, WhyReport, WhyRequest};
+use model::control::{Explanation, RefusalCode, ToHost};
+use model::ids::HostId;
+use model::name::Name;
+use model::rule::{FlowQuery, Service, ip_protocol};
+use model::time::{Instant, Now};
+
+use crate::config::FleetLimits;
+use crate::fleet::Fleet;
+use crate::output::{Rejection, Reply};
+use crate::state::Host;
+use crate::work::{Origin, Plan};
+
+/// How long the ends may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+
+/// A question that hosts have to be asked.
+#[derive(Debug)]
+pub(crate) struct Question {
+    query: FlowQuery,
+    report: WhyReport,
+}
+
+/// The questions under way.
+#[derive(Debug, Default)]
+pub(crate) struct Questions {
+    last: u64,
+    open: BTreeMap<u64, Asked>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    origin: Origin,
+    question: Question,
+    deadline: Instant,
+    source: Awaited,
+    destination: Awaited,
+}
+
+/// What is known of one end's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Awaited {
+    Pending,
+    Done,
+}
+
+impl Questions {
+    /// Returns when the first question is no longer waited for.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        // They wait equally long, so the first asked is the first due.
+        self.open.first_key_value().map(|(_, asked)| asked.deadline)
+    }
+}
+
+impl Asked {
+    fn is_done(&self) -> bool {
+        (self.source, self.destination) == (Awaited::Done, Awaited::Done)
+    }
+
+    /// Notes the answer of a host at the ends where it is awaited.
+    fn note(&mut self, host: HostId, answer: &EndAnswer) {
+        if self.question.query.from == host && self.source == Awaited::Pending {
+            self.source = Awaited::Done;
+            self.question.report.source = answer.clone();
+        }
+        if self.question.query.to == host && self.destination == Awaited::Pending {
+            self.destination = Awaited::Done;
+            self.question.report.destination = answer.clone();
+        }
+    }
+}
+
+impl Fleet {
+    pub(crate) fn plan_why(&mut self, why: &WhyRequest) -> Result<Plan, Rejection> {
+        let protocol = parse_protocol(&why.protocol)?;
+        let from = self.state.known_host(&parse_name(&why.from)?)?;
+        let to_name = parse_name(&why.to)?;
+        let service = self
+            .state
+            .policy
+            .bundle
+            .services
+            .iter()
+            .find(|it| it.name == to_name);
+        let to = match service {
+            Some(service) => self.endpoint_of(service, from)?,
+            None => self.state.known_host(&to_name)?,
+        };
+        if from.record.host == to.record.host {
+            let text = format!("{} reaches itself without the mesh", from.record.name);
+            return Err(Rejection::new(RefusalCode::Invalid, text));
+        }
+        let port = port_of(why, protocol, service)?;
+        let query = FlowQuery {
+            from: from.record.host,
+            to: to.record.host,
+            ip_protocol: protocol,
+            port,
+        };
+        let report = WhyReport {
+            from: from.record.name.clone(),
+            to: to.record.name.clone(),
+            protocol: why.protocol.clone(),
+            port,
+            policy: self.decide(from, to, protocol, port),
+            source: EndAnswer::Silent,
+            destination: EndAnswer::Silent,
+        };
+        Ok(Plan::Ask(Question { query, report }))
+    }
+
+    /// Returns the host of a service that is asked: one that is there, if any is.
+    fn endpoint_of(&self, service: &Service, from: &Host) -> Result<&Host, Rejection> {
+        let mut endpoints: Vec<&Host> = self
+            .state
+            .hosts
+            .values()
+            .filter(|host| host.record.host != from.record.host)
+            .filter(|host| {
+                service
+                    .endpoints
+                    .iter()
+                    .any(|it| it.matches(&host.record, &[]))
+            })
+            .collect();
+        endpoints.sort_by_key(|it| (!self.sessions.is_online(it.record.host), &it.record.name));
+        endpoints.first().copied().ok_or_else(|| {
+            let text = format!("no other host is an endpoint of service {}", service.name);
+            Rejection::new(RefusalCode::NotFound, text)
+        })
+    }
+
+    fn decide(&self, from: &Host, to: &Host, protocol: u8, port: u16) -> Decision {
+        let bundle = &self.state.policy.bundle;
+        let explained = policy::explain(bundle, &from.record, &to.record, protocol, port);
+        Decision {
+            allowed: explained.decision.allowed,
+            rule: explained.decision.rule.map(|rule| rule.id.to_string()),
+            rule_source: explained.decision.rule.map(|rule| rule.source.to_string()),
+            version: self.state.policy.version,
+            notes: explained.near_misses,
+        }
+    }
+
+    /// Asks both ends; those that are not there are answered for.
+    pub(crate) fn ask(&mut self, origin: Origin, question: Question, now: Now) {
+        if self.questions.open.len() >= FleetLimits::QUESTIONS_MAX {
+            let text = "too many questions are under way; try again in a few seconds";
+            return self
+                .answer_question(origin, Err(Rejection::new(RefusalCode::Unavailable, text)));
+        }
+        self.questions.last += 1;
+        let id = self.questions.last;
+        let query = question.query;
+        let mut asked = Asked {
+            origin,
+            question,
+            deadline: now.monotonic + ANSWER_WITHIN,
+            source: Awaited::Pending,
+            destination: Awaited::Pending,
+        };
+        for host in [query.from, query.to] {
+            match self.sessions.of_host(host) {
+                Some(session) => self.send(session, ToHost::Explain { id, query }),
+                None => asked.note(host, &EndAnswer::Offline),
+            }
+        }
+        self.questions.open.insert(id, asked);
+        self.conclude_question(id);
+    }
+
+    pub(crate) fn hear_explanation(&mut self, host: HostId, said: Explanation, _now: Now) {
+        let Some(asked) = self.questions.open.get_mut(&said.id) else {
+            return;
+        };
+        let id = said.id;
+        asked.note(host, &EndAnswer::Answered(decision(said)));
+        self.conclude_question(id);
+    }
+
+    pub(crate) fn host_went_offline(&mut self, host: HostId, _now: Now) {
+        let ids: Vec<u64> = self.questions.open.keys().copied().collect();
+        for id in ids {
+            if let Some(asked) = self.questions.open.get_mut(&id) {
+                asked.note(host, &EndAnswer::Offline);
+            }
+            self.conclude_question(id);
+        }
+    }
+
+    pub(crate) fn expire_questions(&mut self, now: Now) {
+        while let Some(entry) = self.questions.open.first_entry() {
+            if entry.get().deadline > now.monotonic {
+                return;
+            }
+            let asked = entry.remove();
+            self.answer_question(asked.origin, Ok(Reply::Why(asked.question.report)));
+        }
+    }
+
+    fn conclude_question(&mut self, id: u64) {
+        if self.questions.open.get(&id).is_some_and(Asked::is_done) {
+            let asked = self
+                .questions
+                .open
+                .remove(&id)
+                .expect("it was open just now");
+            self.answer_question(asked.origin, Ok(Reply::Why(asked.question.report)));
+        }
+    }
+
+    fn answer_question(&mut self, origin: Origin, result: Result<Reply, Rejection>) {
+        if let Origin::Request(request) = origin {
+            self.reply(request, result);
+        }
+    }
+}
+
+fn decision(said: Explanation) -> Decision {
+    Decision {
+        allowed: said.allowed,
+        rule: said.rule.map(|rule| rule.to_string()),
+        rule_source: said.source.map(|source| source.to_string()),
+        version: said.policy,
+        notes: said.notes,
+    }
+}
+
+fn parse_name(text: &str) -> Result<Name, Rejection> {
+    text.parse().map_err(|error: model::name::InvalidName| {
+        Rejection::new(RefusalCode::Invalid, error.to_string())
+    })
+}
+
+fn parse_protocol(text: &str) -> Result<u8, Rejection> {
+    match text {
+        "tcp" => Ok(ip_protocol::TCP),
+        "udp" => Ok(ip_protocol::UDP),
+        "icmp" => Ok(ip_protocol::ICMP),
+        other => {
+            let shown: String = other.chars().take(80).collect();
+            let text = format!("{shown:?} is not a protocol that can be asked: tcp, udp or icmp");
+            Err(Rejection::new(RefusalCode::Invalid, text))
+        }
+    }
+}
+
+fn port_of(why: &WhyRequest, protocol: u8, service: Option<&Service>) -> Result<u16, Rejection> {
+    if protocol == ip_protocol::ICMP {
+        return Ok(0);
+    }
+    why.port
+        .or(service.map(|it| it.port))
+        .filter(|port| *port != 0)
+        .ok_or_else(|| {
+            let text = format!("say which port: {}:PORT", why.to);
+            Rejection::new(RefusalCode::Invalid, text)
+        })
+}

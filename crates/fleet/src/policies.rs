@@ -1,0 +1,397 @@
+//! The fleet's policy: applied, rolled back, kept in versions. `policy` checks, tests and resolves
+//! what operators write; here it becomes a signed version, if nobody was faster.
+
+use std::collections::BTreeSet;
+
+use model::admin::{
+    AppliedPolicy, ApplyPolicy, DiagnosticView, PolicyContent, PolicyFile, PolicyVersionView,
+    RollbackPolicy, Rollout, RolloutFailure,
+};
+use model::control::{Refusal, RefusalCode};
+use model::ids::{Digest, FleetId, PolicyVersion};
+use model::limits::Limits;
+use model::name::Name;
+use model::record::BundleHead;
+use model::rule::Bundle;
+use model::time::{Now, UnixTime};
+use policy::{Diagnostic, TestOutcome};
+use trust::{Authority, BundleTree, sha256};
+
+use crate::apply::encode_bundle;
+use crate::audit::Stamp;
+use crate::clock_text;
+use crate::config::FleetLimits;
+use crate::fleet::Fleet;
+use crate::keys::Place;
+use crate::output::{CommitId, Rejection, Reply};
+use crate::request::Caller;
+use crate::stored::{StoredCurrentPolicy, StoredPolicy, StoredSigned};
+use crate::work::{Answer, Draft, Plan};
+
+/// How many names of new services a transaction claims to be nobody's. More than fit are checked
+/// against what this coordinator knows and has under way.
+const SERVICE_NAMES_COMPARED: usize = 100;
+
+/// A bundle that may come into force.
+struct Compiled {
+    bundle: Bundle,
+    warnings: Vec<DiagnosticView>,
+    tests_passed: usize,
+}
+
+impl Fleet {
+    pub(crate) fn plan_policy(
+        &mut self,
+        caller: &Caller,
+        apply: &ApplyPolicy,
+        now: Now,
+    ) -> Result<Plan, Rejection> {
+        check_size(apply)?;
+        self.check_base(apply.base)?;
+        let compiled = self.compile(&apply.files)?;
+        if apply.dry_run || self.is_in_force(&apply.files, &compiled.bundle) {
+            return Ok(Plan::Answer(Reply::PolicyApplied(AppliedPolicy {
+                version: self.state.policy.version,
+                changed: false,
+                diagnostics: compiled.warnings,
+                tests_passed: compiled.tests_passed,
+            })));
+        }
+        Ok(self.plan_version(
+            caller,
+            apply.files.clone(),
+            apply.message.clone(),
+            compiled,
+            now,
+        ))
+    }
+
+    pub(crate) fn plan_rollback(
+        &mut self,
+        caller: &Caller,
+        rollback: &RollbackPolicy,
+        now: Now,
+    ) -> Result<Plan, Rejection> {
+        self.check_base(rollback.base)?;
+        let files = self.version(rollback.to)?.files.clone();
+        let apply = ApplyPolicy {
+            files,
+            base: rollback.base,
+            message: format!("back to version {}", rollback.to),
+            dry_run: false,
+        };
+        self.plan_policy(caller, &apply, now)
+    }
+
+    fn plan_version(
+        &mut self,
+        caller: &Caller,
+        files: Vec<PolicyFile>,
+        message: String,
+        compiled: Compiled,
+        now: Now,
+    ) -> Plan {
+        if let Some(on) = self.joining_as_service(&compiled.bundle) {
+            return Plan::Wait(on);
+        }
+        let version = PolicyVersion(self.state.policy.version.0 + 1);
+        let signed = signed_version(
+            &self.authority,
+            Version {
+                fleet: self.state.statement.fleet,
+                epoch: self.state.statement.epoch,
+                version,
+                previous: Some(sha256(&self.state.policy.slice.head.payload)),
+                bundle: &compiled.bundle,
+                files,
+                message,
+                applied: Stamp::new(&caller.name, now.unix),
+            },
+        );
+        let mut draft = Draft::new(&self.state);
+        draft.put(Place::CurrentPolicy.key(), &StoredCurrentPolicy { version });
+        draft.put(Place::PolicyVersion(version).key(), &signed);
+        for name in self
+            .new_services(&compiled.bundle)
+            .take(SERVICE_NAMES_COMPARED)
+        {
+            draft.expect_unchanged(Place::Name(name.clone()).key());
+        }
+        if self.state.policies.len() >= FleetLimits::POLICY_VERSIONS_MAX
+            && let Some(oldest) = self.state.policies.keys().next()
+        {
+            draft.delete(Place::PolicyVersion(*oldest).key());
+        }
+        let Compiled {
+            warnings,
+            tests_passed,
+            ..
+        } = compiled;
+        let answer = Answer::PolicyApplied {
+            version,
+            warnings,
+            tests_passed,
+        };
+        Plan::Commit {
+            transaction: draft.finish(),
+            answer,
+        }
+    }
+
+    fn new_services<'a>(&'a self, bundle: &'a Bundle) -> impl Iterator<Item = &'a Name> {
+        let known: BTreeSet<&Name> = self
+            .state
+            .policy
+            .bundle
+            .services
+            .iter()
+            .map(|service| &service.name)
+            .collect();
+        bundle
+            .services
+            .iter()
+            .map(|service| &service.name)
+            .filter(move |it| !known.contains(it))
+    }
+
+    /// Returns the enrolment under way of a host that would have the name of a service.
+    fn joining_as_service(&self, bundle: &Bundle) -> Option<CommitId> {
+        self.new_services(bundle)
+            .find_map(|name| self.commits.writer(&Place::Name(name.clone()).key()))
+    }
+
+    /// Parses, checks, tests and resolves a bundle against the fleet's hosts.
+    fn compile(&self, files: &[PolicyFile]) -> Result<Compiled, Rejection> {
+        let checked = policy::load(files).map_err(|wrong| faulty(&wrong))?;
+        let fleet_name = &self.state.statement.fleet_name;
+        if checked.fleet != *fleet_name {
+            let text = format!(
+                "this policy is for fleet {}, and this is {fleet_name}",
+                checked.fleet
+            );
+            return Err(Rejection::new(RefusalCode::Invalid, text));
+        }
+        let inventory = self.state.inventory();
+        let bundle = policy::resolve(&checked, &inventory).map_err(|wrong| faulty(&wrong))?;
+        let outcomes = policy::run_tests(&checked, Some(&inventory));
+        let failed: Vec<_> = outcomes
+            .iter()
+            .filter(|outcome| !outcome.passed)
+            .map(failed_test)
+            .collect();
+        if !failed.is_empty() {
+            let (failed_count, count) = (failed.len(), outcomes.len());
+            let text = format!("{failed_count} of {count} tests of the policy failed");
+            let refusal = Refusal::new(RefusalCode::Invalid, text);
+            return Err(Rejection {
+                refusal,
+                diagnostics: failed,
+            });
+        }
+        let warnings = checked.warnings.iter().map(DiagnosticView::from).collect();
+        Ok(Compiled {
+            bundle,
+            warnings,
+            tests_passed: outcomes.len(),
+        })
+    }
+
+    /// Names in a bundle mean other hosts once hosts have changed: the same files are the same
+    /// policy only if they resolve to the same.
+    fn is_in_force(&self, files: &[PolicyFile], bundle: &Bundle) -> bool {
+        let current = &self.state.policy;
+        let is_same_text = self
+            .state
+            .policies
+            .get(&current.version)
+            .is_some_and(|it| it.files == files);
+        is_same_text && current.bundle == *bundle
+    }
+
+    fn check_base(&self, base: Option<PolicyVersion>) -> Result<(), Rejection> {
+        let current = self.state.policy.version;
+        if base.is_none_or(|base| base == current) {
+            return Ok(());
+        }
+        let who = self
+            .state
+            .policies
+            .get(&current)
+            .map_or_else(String::new, |it| {
+                format!(
+                    " (by {} at {})",
+                    it.applied.by,
+                    clock_text::utc(it.applied.at_secs)
+                )
+            });
+        let text = format!(
+            "the change was made on version {}, and version {current} is in force{who}; look at \
+             it with `meshctl policy show`, merge, and apply again",
+            base.unwrap_or_default()
+        );
+        Err(Rejection::new(RefusalCode::Conflict, text))
+    }
+
+    fn version(&self, version: PolicyVersion) -> Result<&StoredPolicy, Rejection> {
+        self.state.policies.get(&version).ok_or_else(|| {
+            let text = format!(
+                "there is no policy version {version}; `meshctl policy history` shows which there \
+                 are"
+            );
+            Rejection::new(RefusalCode::NotFound, text)
+        })
+    }
+
+    /// Returns all versions, the newest first.
+    pub(crate) fn policy_views(&self) -> Vec<PolicyVersionView> {
+        self.state
+            .policies
+            .iter()
+            .rev()
+            .map(|(version, it)| self.view(*version, it))
+            .collect()
+    }
+
+    pub(crate) fn policy_content(
+        &self,
+        version: Option<PolicyVersion>,
+    ) -> Result<PolicyContent, Rejection> {
+        let version = version.unwrap_or(self.state.policy.version);
+        let stored = self.version(version)?;
+        Ok(PolicyContent {
+            view: self.view(version, stored),
+            files: stored.files.clone(),
+        })
+    }
+
+    fn view(&self, version: PolicyVersion, stored: &StoredPolicy) -> PolicyVersionView {
+        PolicyVersionView {
+            version,
+            created_secs: stored.applied.at_secs,
+            author: stored.applied.by.clone(),
+            message: stored.message.clone(),
+            content_digest: content_digest(&stored.files).to_string(),
+            current: version == self.state.policy.version,
+        }
+    }
+
+    /// Tells where the current version is in force, as the hosts that are online say.
+    pub(crate) fn rollout(&self) -> Rollout {
+        let version = self.state.policy.version;
+        let mut rollout = Rollout {
+            version,
+            hosts: self.state.hosts.len(),
+            in_force: 0,
+            pending: Vec::new(),
+            offline: Vec::new(),
+            failed: Vec::new(),
+        };
+        for host in self.state.hosts.values() {
+            let (id, name) = (host.record.host, host.record.name.clone());
+            let applied = self.presences.of(id).and_then(|it| it.applied.as_ref());
+            match applied {
+                _ if !self.sessions.is_online(id) => rollout.offline.push(name),
+                Some(applied) if applied.policy == version => rollout.in_force += 1,
+                Some(applied) if applied.error.is_some() => {
+                    let error = applied.error.clone().unwrap_or_default();
+                    rollout.failed.push(RolloutFailure { host: name, error });
+                }
+                _ => rollout.pending.push(name),
+            }
+        }
+        rollout.pending.sort();
+        rollout.offline.sort();
+        rollout.failed.sort_by(|a, b| a.host.cmp(&b.host));
+        rollout
+    }
+}
+
+/// A version of the policy before it is signed.
+pub(crate) struct Version<'a> {
+    pub(crate) fleet: FleetId,
+    pub(crate) epoch: u64,
+    pub(crate) version: PolicyVersion,
+    /// Digest of the previous head's payload.
+    pub(crate) previous: Option<Digest>,
+    pub(crate) bundle: &'a Bundle,
+    pub(crate) files: Vec<PolicyFile>,
+    pub(crate) message: String,
+    pub(crate) applied: Stamp,
+}
+
+pub(crate) fn signed_version(authority: &Authority, version: Version<'_>) -> StoredPolicy {
+    let tree = BundleTree::new(version.bundle);
+    let head = BundleHead {
+        fleet: version.fleet,
+        epoch: version.epoch,
+        version: version.version,
+        tree_root: tree.root(),
+        leaf_count: tree.leaf_count(),
+        previous: version.previous,
+        signed_at: UnixTime::from_secs(version.applied.at_secs),
+    };
+    StoredPolicy {
+        head: StoredSigned::from(&authority.sign_head(&head)),
+        leaves: encode_bundle(version.bundle),
+        files: version.files,
+        message: version.message,
+        applied: version.applied,
+    }
+}
+
+fn check_size(apply: &ApplyPolicy) -> Result<(), Rejection> {
+    let bytes: usize = apply
+        .files
+        .iter()
+        .map(|file| file.path.len() + file.text.len())
+        .sum();
+    if bytes > Limits::BUNDLE_BYTES {
+        let text = format!(
+            "the policy has {bytes} bytes; at most {}",
+            Limits::BUNDLE_BYTES
+        );
+        return Err(Rejection::new(RefusalCode::Exhausted, text));
+    }
+    if apply.message.chars().count() > Limits::TEXT_CHARS {
+        let text = format!(
+            "the message is longer than {} characters",
+            Limits::TEXT_CHARS
+        );
+        return Err(Rejection::new(RefusalCode::Invalid, text));
+    }
+    Ok(())
+}
+
+fn faulty(diagnostics: &[Diagnostic]) -> Rejection {
+    let views: Vec<_> = diagnostics.iter().map(DiagnosticView::from).collect();
+    let errors = views.iter().filter(|view| view.severity == "error").count();
+    let text = match errors {
+        1 => "the policy has an error".to_owned(),
+        _ => format!("the policy has {errors} errors"),
+    };
+    Rejection {
+        refusal: Refusal::new(RefusalCode::Invalid, text),
+        diagnostics: views,
+    }
+}
+
+fn failed_test(outcome: &TestOutcome) -> DiagnosticView {
+    DiagnosticView {
+        severity: "error".to_owned(),
+        file: outcome.source.file.clone(),
+        line: outcome.source.line,
+        column: 0,
+        message: format!("test failed: {}: {}", outcome.test, outcome.message),
+        help: None,
+    }
+}
+
+/// Digests paths and texts, each with its length before it, so that no two directories are one.
+fn content_digest(files: &[PolicyFile]) -> Digest {
+    let mut bytes = Vec::new();
+    for text in files.iter().flat_map(|file| [&file.path, &file.text]) {
+        bytes.extend_from_slice(&(text.len() as u64).to_be_bytes());
+        bytes.extend_from_slice(text.as_bytes());
+    }
+    sha256(&bytes)
+}

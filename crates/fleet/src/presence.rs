@@ -1,0 +1,272 @@
+//! What hosts and their peers report, which is nowhere stored: where a host may be reached, what is
+//! in force there, when it was seen. After a restart of the coordinator the hosts say it again.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+
+use model::address::OverlayPrefixes;
+use model::control::{Applied, EndpointReport};
+use model::ids::HostId;
+use model::limits::Limits;
+use model::map::{Endpoint, EndpointKind};
+use model::time::UnixTime;
+
+use crate::config::FleetLimits;
+
+/// Counts the changes of endpoints, so that a session knows how far it was told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct HintRevision(u64);
+
+/// All presences.
+#[derive(Debug, Default)]
+pub(crate) struct Presences {
+    by_host: BTreeMap<HostId, Presence>,
+    /// Hosts by the last change of their endpoints.
+    changes: BTreeMap<HintRevision, HostId>,
+    last: HintRevision,
+}
+
+/// What is reported of one host.
+#[derive(Debug, Default)]
+pub(crate) struct Presence {
+    pub(crate) applied: Option<Applied>,
+    pub(crate) last_seen: Option<UnixTime>,
+    pub(crate) software_version: Option<String>,
+    reported: Vec<Endpoint>,
+    listen_port: u16,
+    observed: Option<IpAddr>,
+    seen_by_peers: VecDeque<SocketAddr>,
+    endpoints: Vec<Endpoint>,
+    changed: HintRevision,
+}
+
+impl Presences {
+    pub(crate) fn of(&self, host: HostId) -> Option<&Presence> {
+        self.by_host.get(&host)
+    }
+
+    /// Returns what is reported of a host, for what no peer is told.
+    pub(crate) fn entry(&mut self, host: HostId) -> &mut Presence {
+        self.by_host.entry(host).or_default()
+    }
+
+    /// Takes over where a host says that it may be reached; returns whether peers have to be told.
+    pub(crate) fn report(
+        &mut self,
+        host: HostId,
+        report: EndpointReport,
+        overlay: &OverlayPrefixes,
+    ) -> bool {
+        let presence = self.entry(host);
+        presence.reported = report.endpoints;
+        presence.listen_port = report.listen_port;
+        self.refresh(host, overlay)
+    }
+
+    /// Takes over where this coordinator sees a host; returns whether peers have to be told.
+    pub(crate) fn observe(
+        &mut self,
+        host: HostId,
+        observed: Option<IpAddr>,
+        overlay: &OverlayPrefixes,
+    ) -> bool {
+        self.entry(host).observed = observed;
+        self.refresh(host, overlay)
+    }
+
+    /// Takes over where a peer sees a host; returns whether others have to be told.
+    pub(crate) fn observe_by_peer(
+        &mut self,
+        host: HostId,
+        address: SocketAddr,
+        overlay: &OverlayPrefixes,
+    ) -> bool {
+        let seen = &mut self.entry(host).seen_by_peers;
+        if seen.contains(&address) {
+            return false;
+        }
+        if seen.len() == FleetLimits::OBSERVATIONS_PER_HOST {
+            seen.pop_back();
+        }
+        seen.push_front(address);
+        self.refresh(host, overlay)
+    }
+
+    pub(crate) fn forget(&mut self, host: HostId) {
+        if let Some(presence) = self.by_host.remove(&host) {
+            self.changes.remove(&presence.changed);
+        }
+    }
+
+    /// Returns the last change of anybody's endpoints.
+    pub(crate) fn last_change(&self) -> HintRevision {
+        self.last
+    }
+
+    /// Returns the hosts whose endpoints changed after `since`.
+    pub(crate) fn changed_since(&self, since: HintRevision) -> impl Iterator<Item = HostId> {
+        self.changes
+            .range(HintRevision(since.0 + 1)..)
+            .map(|(_, host)| *host)
+    }
+
+    fn refresh(&mut self, host: HostId, overlay: &OverlayPrefixes) -> bool {
+        let presence = self.by_host.entry(host).or_default();
+        let endpoints = presence.merged(overlay);
+        if endpoints == presence.endpoints {
+            return false;
+        }
+        presence.endpoints = endpoints;
+        self.last.0 += 1;
+        self.changes.remove(&presence.changed);
+        presence.changed = self.last;
+        self.changes.insert(self.last, host);
+        true
+    }
+}
+
+impl Presence {
+    /// Returns where the host may be reached, the most trustworthy first.
+    pub(crate) fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
+    }
+
+    /// Puts what everybody says into one list, each address once, the best source first.
+    fn merged(&self, overlay: &OverlayPrefixes) -> Vec<Endpoint> {
+        // What peers and the coordinator see is theirs to say.
+        let reported = self.reported.iter().copied().filter(|endpoint| {
+            matches!(
+                endpoint.kind,
+                EndpointKind::Configured | EndpointKind::Interface
+            )
+        });
+        let by_peers = self.seen_by_peers.iter().map(|&address| Endpoint {
+            address,
+            kind: EndpointKind::Peer,
+        });
+        let by_us = self
+            .observed
+            .filter(|_| self.listen_port != 0)
+            .map(|ip| Endpoint {
+                address: SocketAddr::new(ip, self.listen_port),
+                kind: EndpointKind::Coordinator,
+            });
+        let mut endpoints: Vec<Endpoint> = reported.chain(by_peers).chain(by_us).collect();
+        // Stable: the host's own order stays within a kind.
+        endpoints.sort_by_key(|endpoint| endpoint.kind);
+        let mut merged: Vec<Endpoint> = Vec::with_capacity(endpoints.len());
+        for endpoint in endpoints {
+            let is_known = merged.iter().any(|it| it.address == endpoint.address);
+            if !is_known && is_useful(endpoint, overlay) {
+                merged.push(endpoint);
+            }
+        }
+        merged.truncate(Limits::ENDPOINTS_PER_PEER);
+        merged
+    }
+}
+
+/// An address that no other machine can send to is no hint, and one in the overlay is a loop.
+fn is_useful(endpoint: Endpoint, overlay: &OverlayPrefixes) -> bool {
+    let ip = endpoint.address.ip();
+    let is_plain = !(ip.is_unspecified() || ip.is_multicast() || ip.is_loopback());
+    endpoint.address.port() != 0 && is_plain && !overlay.contains(ip)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn overlay() -> OverlayPrefixes {
+        OverlayPrefixes {
+            v4: "100.64.0.0/16".parse().unwrap(),
+            v6: "fd00::/48".parse().unwrap(),
+        }
+    }
+
+    fn endpoint(address: &str, kind: EndpointKind) -> Endpoint {
+        Endpoint {
+            address: address.parse().unwrap(),
+            kind,
+        }
+    }
+
+    const HOST: HostId = HostId::from_bytes([1; 16]);
+
+    #[test]
+    fn endpoints_are_ordered_by_who_says_so_and_each_is_there_once() {
+        let mut presences = Presences::default();
+        let endpoints = vec![
+            endpoint("10.0.0.1:51820", EndpointKind::Interface),
+            endpoint("198.51.100.1:51820", EndpointKind::Configured),
+        ];
+        presences.report(
+            HOST,
+            EndpointReport {
+                endpoints,
+                listen_port: 51820,
+            },
+            &overlay(),
+        );
+        presences.observe(HOST, Some("10.0.0.1".parse().unwrap()), &overlay());
+        presences.observe_by_peer(HOST, "192.0.2.1:4000".parse().unwrap(), &overlay());
+        let expected = [
+            endpoint("198.51.100.1:51820", EndpointKind::Configured),
+            endpoint("10.0.0.1:51820", EndpointKind::Interface),
+            endpoint("192.0.2.1:4000", EndpointKind::Peer),
+        ];
+        assert_eq!(presences.of(HOST).unwrap().endpoints(), expected);
+    }
+
+    #[test]
+    fn a_host_speaks_neither_for_peers_nor_of_useless_addresses() {
+        let mut presences = Presences::default();
+        let endpoints = vec![
+            endpoint("192.0.2.7:1", EndpointKind::Peer),
+            endpoint("127.0.0.1:51820", EndpointKind::Interface),
+            endpoint("0.0.0.0:51820", EndpointKind::Interface),
+            endpoint("192.0.2.7:0", EndpointKind::Interface),
+            endpoint("100.64.0.16:51820", EndpointKind::Interface),
+        ];
+        let report = EndpointReport {
+            endpoints,
+            listen_port: 51820,
+        };
+        assert!(!presences.report(HOST, report, &overlay()));
+        assert!(presences.of(HOST).unwrap().endpoints().is_empty());
+    }
+
+    #[test]
+    fn only_changes_are_told() {
+        let mut presences = Presences::default();
+        let address = "192.0.2.1:4000".parse().unwrap();
+        assert!(presences.observe_by_peer(HOST, address, &overlay()));
+        let told = presences.last_change();
+        assert!(!presences.observe_by_peer(HOST, address, &overlay()));
+        assert_eq!(presences.changed_since(told).count(), 0);
+        presences.observe(HOST, None, &overlay());
+        assert_eq!(
+            presences
+                .changed_since(HintRevision::default())
+                .collect::<Vec<_>>(),
+            [HOST]
+        );
+    }
+
+    #[test]
+    fn observations_are_bounded_and_the_newest_stay() {
+        let mut presences = Presences::default();
+        for port in 1..=100 {
+            let address = SocketAddr::new("192.0.2.1".parse().unwrap(), port);
+            presences.observe_by_peer(HOST, address, &overlay());
+        }
+        let ports: Vec<_> = presences
+            .of(HOST)
+            .unwrap()
+            .endpoints()
+            .iter()
+            .map(|it| it.address.port())
+            .collect();
+        assert_eq!(ports, [100, 99, 98, 97]);
+    }
+}

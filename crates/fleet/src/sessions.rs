@@ -1,0 +1,473 @@
+//! The hosts' streams: who may open one, what is said on it, and when it ends. A host has one
+//! stream; a newer one closes the older.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use model::control::{Applied, FromHost, Goodbye, Hello, ToHost, Welcome};
+use model::identity::SpiffeId;
+use model::ids::{Digest, HostId};
+use model::limits::Limits;
+use model::map::MapDelta;
+use model::time::{Instant, Now};
+use trust::enrolment::check_certificate_request;
+
+use crate::config::FleetLimits;
+use crate::fleet::Fleet;
+use crate::maps::Told;
+use crate::output::{Output, SessionId};
+
+/// How long a host may be silent; hosts send a ping every 20 seconds.
+const SILENCE_MAX: Duration = Duration::from_secs(70);
+
+/// How long a host may take to say hello.
+const HELLO_WITHIN: Duration = Duration::from_secs(15);
+
+/// How often silent streams are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// When a host that is sent away may come back, before its jitter.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// When a host that broke the rules may come back.
+const RETRY_AFTER_FAULT: Duration = Duration::from_secs(60);
+
+/// What a host's certificate proved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionPeer {
+    /// Its identity.
+    pub identity: SpiffeId,
+    /// SHA-256 of the SubjectPublicKeyInfo of its TLS key.
+    pub tls_key_hash: Digest,
+}
+
+/// All open streams.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    open: BTreeMap<SessionId, Session>,
+    by_host: BTreeMap<HostId, SessionId>,
+    sweep_at: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Session {
+    host: HostId,
+    observed: Option<IpAddr>,
+    opened: Instant,
+    last_heard: Instant,
+    progress: Progress,
+    budget: Budget,
+}
+
+#[derive(Debug)]
+enum Progress {
+    AwaitsHello,
+    Follows {
+        told: Told,
+        /// It was sent a whole map, and has not failed to apply one since it last succeeded.
+        has_whole_map: bool,
+    },
+}
+
+impl Sessions {
+    pub(crate) fn online(&self) -> usize {
+        self.by_host.len()
+    }
+
+    pub(crate) fn is_online(&self, host: HostId) -> bool {
+        self.by_host.contains_key(&host)
+    }
+
+    /// Returns the stream of a host that has said hello.
+    pub(crate) fn of_host(&self, host: HostId) -> Option<SessionId> {
+        let session = *self.by_host.get(&host)?;
+        self.told(session).map(|_| session)
+    }
+
+    /// Returns the streams of hosts that have said hello.
+    pub(crate) fn following(&self) -> Vec<SessionId> {
+        let follows = |it: &Session| matches!(it.progress, Progress::Follows { .. });
+        self.open
+            .iter()
+            .filter(|(_, it)| follows(it))
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    /// Returns how far the host of a stream was told, once it has said hello.
+    pub(crate) fn told(&self, session: SessionId) -> Option<(HostId, Told)> {
+        let session = self.open.get(&session)?;
+        match session.progress {
+            Progress::Follows { told, .. } => Some((session.host, told)),
+            Progress::AwaitsHello => None,
+        }
+    }
+
+    pub(crate) fn set_told(&mut self, session: SessionId, now_told: Told) {
+        if let Some(Session {
+            progress: Progress::Follows { told, .. },
+            ..
+        }) = self.open.get_mut(&session)
+        {
+            *told = now_told;
+        }
+    }
+
+    /// Returns when silent streams have to be looked for.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.sweep_at
+    }
+
+    fn insert(&mut self, id: SessionId, session: Session) {
+        self.sweep_at.get_or_insert(session.opened + SWEEP_EVERY);
+        self.by_host.insert(session.host, id);
+        self.open.insert(id, session);
+    }
+
+    fn remove(&mut self, id: SessionId) -> Option<Session> {
+        let session = self.open.remove(&id)?;
+        if self.by_host.get(&session.host) == Some(&id) {
+            self.by_host.remove(&session.host);
+        }
+        if self.open.is_empty() {
+            self.sweep_at = None;
+        }
+        Some(session)
+    }
+
+    fn overdue(&self, now: Instant) -> Vec<(SessionId, &'static str)> {
+        let reason = |it: &Session| match it.progress {
+            Progress::AwaitsHello if it.opened + HELLO_WITHIN <= now => Some("no hello came"),
+            Progress::Follows { .. } if it.last_heard + SILENCE_MAX <= now => {
+                Some("nothing was heard for too long")
+            }
+            _ => None,
+        };
+        self.open
+            .iter()
+            .filter_map(|(id, it)| reason(it).map(|why| (*id, why)))
+            .collect()
+    }
+}
+
+impl Fleet {
+    pub(crate) fn open_session(
+        &mut self,
+        session: SessionId,
+        peer: &SessionPeer,
+        observed: Option<IpAddr>,
+        now: Now,
+    ) {
+        let host = match self.admitted(peer) {
+            Ok(host) => host,
+            Err(goodbye) => {
+                self.send(session, ToHost::Goodbye(goodbye));
+                return self.output(Output::Close { session });
+            }
+        };
+        if let Some(&older) = self.sessions.by_host.get(&host) {
+            self.dismiss(
+                older,
+                "a newer stream of this host was opened".to_owned(),
+                now,
+            );
+        }
+        let monotonic = now.monotonic;
+        let opened = Session {
+            host,
+            observed,
+            opened: monotonic,
+            last_heard: monotonic,
+            progress: Progress::AwaitsHello,
+            budget: Budget::full(monotonic),
+        };
+        self.sessions.insert(session, opened);
+    }
+
+    /// Returns the member that a certificate is of. A certificate alone admits nobody: the record
+    /// must name its key.
+    fn admitted(&self, peer: &SessionPeer) -> Result<HostId, Goodbye> {
+        let SpiffeId::Host { fleet, host: name } = &peer.identity else {
+            return Err(refused(
+                "only hosts open streams; this is a coordinator's certificate",
+            ));
+        };
+        if *fleet != self.state.statement.fleet_name {
+            return Err(refused("the certificate is of another fleet"));
+        }
+        let host = self.state.host_named(name);
+        if let Some(host) = host.filter(|it| it.record.tls_key_hash == peer.tls_key_hash) {
+            return Ok(host.record.host);
+        }
+        if self.state.gone_tls_keys.contains_key(&peer.tls_key_hash) {
+            return Err(removed());
+        }
+        Err(refused(
+            "the certificate is not of a key that a host of this fleet has",
+        ))
+    }
+
+    pub(crate) fn hear(&mut self, session: SessionId, message: FromHost, now: Now) {
+        let Some(open) = self.sessions.open.get_mut(&session) else {
+            return;
+        };
+        let host = open.host;
+        open.last_heard = now.monotonic;
+        if !open.budget.spend(now.monotonic) {
+            return self.expel(session, "it sends too many messages", now);
+        }
+        self.presences.entry(host).last_seen = Some(now.unix);
+        let has_said_hello = matches!(open.progress, Progress::Follows { .. });
+        match (message, has_said_hello) {
+            (FromHost::Hello(hello), false) => self.welcome(session, host, hello, now),
+            (FromHost::Hello(_), true) => self.expel(session, "it said hello twice", now),
+            (_, false) => self.expel(session, "its first message was no hello", now),
+            (message, true) => self.hear_follower(session, host, message, now),
+        }
+    }
+
+    fn hear_follower(&mut self, session: SessionId, host: HostId, message: FromHost, now: Now) {
+        let overlay = self.state.statement.overlay;
+        match message {
+            FromHost::Hello(_) => unreachable!("a second hello was sent away"),
+            FromHost::Endpoints(report) => {
+                if report.endpoints.len() > Limits::ENDPOINTS_PER_HOST {
+                    return self.expel(session, "it reports too many endpoints", now);
+                }
+                if self.presences.report(host, report, &overlay) {
+                    self.publish_hints_soon(now);
+                }
+            }
+            FromHost::Observation { peer, address } => {
+                let is_peer = peer != host && self.state.hosts.contains_key(&peer);
+                if is_peer && self.presences.observe_by_peer(peer, address, &overlay) {
+                    self.publish_hints_soon(now);
+                }
+            }
+            FromHost::Applied(applied) => self.hear_applied(session, host, applied, now),
+            FromHost::Renew(request) => self.renew(session, host, &request, now),
+            FromHost::Explanation(explanation) => self.hear_explanation(host, explanation, now),
+            FromHost::Leave => self.accept_leave(session, host, now),
+            FromHost::Ping(nonce) => self.send(session, ToHost::Pong(nonce)),
+        }
+    }
+
+    fn welcome(&mut self, session: SessionId, host: HostId, hello: Hello, now: Now) {
+        if hello.features.len() > FleetLimits::FEATURES_PER_HOST {
+            return self.expel(session, "it names too many features", now);
+        }
+        let Some(me) = self.state.hosts.get(&host) else {
+            return;
+        };
+        let told = hello.have.and_then(|have| self.told_by(have));
+        let (whole, told) = match told {
+            Some(told) => (None, told),
+            None => {
+                let (delta, told) = self.whole_map(me, hello.have.is_some());
+                (Some(delta), told)
+            }
+        };
+        let open = self
+            .sessions
+            .open
+            .get_mut(&session)
+            .expect("the session was heard just now");
+        open.progress = Progress::Follows {
+            told,
+            has_whole_map: whole.is_some(),
+        };
+        let observed = open.observed;
+        let welcome = Welcome {
+            trust: self.state.trust.clone(),
+            observed,
+            software_version: self.config.software_version.clone(),
+            unix: now.unix,
+        };
+        self.send(session, ToHost::Welcome(welcome));
+        match whole {
+            Some(delta) => self.send_map(session, delta, now),
+            None => self.tell(session, now),
+        }
+        self.presences.entry(host).software_version = Some(clipped(hello.software_version));
+        let overlay = self.state.statement.overlay;
+        if self.presences.observe(host, observed, &overlay) {
+            self.publish_hints_soon(now);
+        }
+    }
+
+    /// Notes what is in force on a host. One that cannot apply a change gets a whole map, once.
+    fn hear_applied(&mut self, session: SessionId, host: HostId, applied: Applied, now: Now) {
+        let failed = applied.error.is_some();
+        let applied = Applied {
+            error: applied.error.map(clipped),
+            ..applied
+        };
+        self.presences.entry(host).applied = Some(applied);
+        let Some(Session {
+            progress: Progress::Follows { has_whole_map, .. },
+            ..
+        }) = self.sessions.open.get_mut(&session)
+        else {
+            return;
+        };
+        if !failed {
+            *has_whole_map = false;
+        } else if !*has_whole_map {
+            *has_whole_map = true;
+            let Some(me) = self.state.hosts.get(&host) else {
+                return;
+            };
+            let (delta, told) = self.whole_map(me, true);
+            self.sessions.set_told(session, told);
+            self.send_map(session, delta, now);
+        }
+    }
+
+    fn renew(&mut self, session: SessionId, host: HostId, request: &[u8], now: Now) {
+        let Some(me) = self.state.hosts.get(&host) else {
+            return;
+        };
+        let (name, tls_key_hash) = (me.record.name.clone(), me.record.tls_key_hash);
+        let answer = match check_certificate_request(request) {
+            Err(error) => Err(error.to_string()),
+            Ok(csr) if csr.tls_key_hash != tls_key_hash => Err(
+                "the request is for another key than the host's record names; join anew to \
+                     change keys"
+                    .to_owned(),
+            ),
+            Ok(_) => self.issue_certificate(&name, request, now),
+        };
+        self.send(session, ToHost::Certificate(answer));
+    }
+
+    pub(crate) fn send(&mut self, session: SessionId, message: ToHost) {
+        self.output(Output::Send { session, message });
+    }
+
+    /// Sends a map, unless it has grown over what a message may hold.
+    pub(crate) fn send_map(&mut self, session: SessionId, delta: MapDelta, now: Now) {
+        if delta.peers.len() > Limits::HOSTS {
+            return self.expel(session, "its map is too large for a message", now);
+        }
+        self.send(session, ToHost::Map(delta));
+    }
+
+    /// Ends a stream; the host comes back soon.
+    pub(crate) fn dismiss(&mut self, session: SessionId, reason: String, now: Now) {
+        let goodbye = Goodbye {
+            reason,
+            retry_after: RETRY_AFTER,
+            removed: false,
+        };
+        self.end_session(session, goodbye, now);
+    }
+
+    fn expel(&mut self, session: SessionId, fault: &str, now: Now) {
+        if let Some(open) = self.sessions.open.get(&session) {
+            let name = self
+                .state
+                .hosts
+                .get(&open.host)
+                .map(|host| host.record.name.to_string());
+            let name = name.unwrap_or_else(|| open.host.to_string());
+            self.notice(format!("{name} is sent away: {fault}"));
+        }
+        let reason = format!("this host is sent away: {fault}");
+        let goodbye = Goodbye {
+            reason,
+            retry_after: RETRY_AFTER_FAULT,
+            removed: false,
+        };
+        self.end_session(session, goodbye, now);
+    }
+
+    /// A host is no more: tells it, if it is there, and forgets what it reported.
+    pub(crate) fn farewell_removed(&mut self, host: HostId, now: Now) {
+        if let Some(&session) = self.sessions.by_host.get(&host) {
+            self.end_session(session, removed(), now);
+        }
+        self.presences.forget(host);
+    }
+
+    fn end_session(&mut self, session: SessionId, goodbye: Goodbye, now: Now) {
+        if self.sessions.open.contains_key(&session) {
+            self.send(session, ToHost::Goodbye(goodbye));
+            self.output(Output::Close { session });
+            self.forget_session(session, now);
+        }
+    }
+
+    pub(crate) fn forget_session(&mut self, session: SessionId, now: Now) {
+        let Some(closed) = self.sessions.remove(session) else {
+            return;
+        };
+        if !self.sessions.is_online(closed.host) {
+            self.host_went_offline(closed.host, now);
+        }
+    }
+
+    pub(crate) fn expire_sessions(&mut self, now: Now) {
+        if self.sessions.sweep_at.is_none_or(|due| due > now.monotonic) {
+            return;
+        }
+        self.sessions.sweep_at = Some(now.monotonic + SWEEP_EVERY);
+        for (session, reason) in self.sessions.overdue(now.monotonic) {
+            self.dismiss(session, reason.to_owned(), now);
+        }
+    }
+}
+
+fn refused(reason: &str) -> Goodbye {
+    Goodbye {
+        reason: reason.to_owned(),
+        retry_after: RETRY_AFTER_FAULT,
+        removed: false,
+    }
+}
+
+fn removed() -> Goodbye {
+    Goodbye {
+        reason: "this host was removed from the fleet; join anew to come back".to_owned(),
+        retry_after: RETRY_AFTER_FAULT,
+        removed: true,
+    }
+}
+
+fn clipped(text: String) -> String {
+    match text.char_indices().nth(Limits::TEXT_CHARS) {
+        Some((end, _)) => text[..end].to_owned(),
+        None => text,
+    }
+}
+
+/// How many messages a session may still send now.
+#[derive(Debug)]
+struct Budget {
+    messages: u32,
+    since: Instant,
+}
+
+impl Budget {
+    fn full(now: Instant) -> Self {
+        Self {
+            messages: FleetLimits::SESSION_MESSAGES_BURST,
+            since: now,
+        }
+    }
+
+    fn spend(&mut self, now: Instant) -> bool {
+        let regained = now.saturating_since(self.since).as_secs();
+        if regained > 0 {
+            let regained = u32::try_from(regained)
+                .unwrap_or(u32::MAX)
+                .saturating_mul(FleetLimits::SESSION_MESSAGES_PER_SEC);
+            let messages = self.messages.saturating_add(regained);
+            self.messages = messages.min(FleetLimits::SESSION_MESSAGES_BURST);
+            self.since = now;
+        }
+        let may = self.messages > 0;
+        self.messages = self.messages.saturating_sub(1);
+        may
+    }
+}

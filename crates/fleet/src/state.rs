@@ -1,0 +1,221 @@
+//! What is durable, as this coordinator knows it: the store's content up to a revision, decoded,
+//! verified and indexed. Read everywhere, changed only in `apply`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::address::HostAddresses;
+use model::control::{Refusal, RefusalCode};
+use model::ids::{Digest, HostId, PolicyVersion, Revision, TokenId};
+use model::key::WireguardKey;
+use model::map::PolicySlice;
+use model::name::Name;
+use model::record::{BundleHead, HostRecord, Signed, TrustStatement};
+use model::rule::Bundle;
+use model::store::{Expect, Key, KeyValue, StoreRevision};
+use trust::TrustAnchors;
+
+use crate::audit::Stamp;
+use crate::config::LoadError;
+use crate::keys::Place;
+use crate::stored::{StoredAddress, StoredAdmin, StoredName, StoredPolicy, StoredToken, StoredUse};
+
+/// Everything durable.
+#[derive(Debug)]
+pub(crate) struct State {
+    /// All changes up to this one are in here, and none after it.
+    pub(crate) revision: StoreRevision,
+    /// When each key was last put: what transactions compare.
+    pub(crate) modified: BTreeMap<Key, StoreRevision>,
+    pub(crate) anchors: TrustAnchors,
+    pub(crate) trust: Signed,
+    pub(crate) statement: TrustStatement,
+
+    pub(crate) hosts: BTreeMap<HostId, Host>,
+    /// By the revision of the last change, so that a delta costs what has changed.
+    pub(crate) hosts_by_revision: BTreeSet<(StoreRevision, HostId)>,
+    pub(crate) names: BTreeMap<Name, StoredName>,
+    pub(crate) wireguard_keys: BTreeMap<WireguardKey, HostId>,
+    pub(crate) tls_keys: BTreeMap<Digest, HostId>,
+    pub(crate) addresses: BTreeMap<u32, StoredAddress>,
+    /// The index that was given to a host last, and when.
+    pub(crate) last_given: Option<(StoreRevision, u32)>,
+
+    pub(crate) tombstones: BTreeMap<HostId, Gone>,
+    pub(crate) tombstones_by_revision: BTreeSet<(StoreRevision, HostId)>,
+    pub(crate) gone_tls_keys: BTreeMap<Digest, HostId>,
+    /// Tombstones up to this revision may be missing.
+    pub(crate) pruned_through: StoreRevision,
+
+    pub(crate) tokens: BTreeMap<TokenId, StoredToken>,
+    pub(crate) uses: BTreeMap<TokenId, BTreeMap<u32, StoredUse>>,
+    pub(crate) policies: BTreeMap<PolicyVersion, StoredPolicy>,
+    pub(crate) policy: CurrentPolicy,
+    pub(crate) admins: BTreeMap<Name, StoredAdmin>,
+}
+
+/// A member of the fleet.
+#[derive(Clone, Debug)]
+pub(crate) struct Host {
+    pub(crate) record: HostRecord,
+    pub(crate) signed: Signed,
+    pub(crate) revision: StoreRevision,
+    pub(crate) address_index: u32,
+    pub(crate) token: TokenId,
+    pub(crate) machine_id: String,
+    pub(crate) joined: Stamp,
+}
+
+/// A host that is no more.
+#[derive(Clone, Debug)]
+pub(crate) struct Gone {
+    pub(crate) name: Name,
+    pub(crate) signed: Signed,
+    pub(crate) tls_key_hash: Digest,
+    pub(crate) revision: StoreRevision,
+}
+
+/// The policy in force. Version 0 is before the first one was read, and denies everything.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CurrentPolicy {
+    pub(crate) version: PolicyVersion,
+    /// When it came into force.
+    pub(crate) revision: StoreRevision,
+    pub(crate) head: Option<BundleHead>,
+    pub(crate) bundle: Bundle,
+    /// All leaves with their proofs.
+    pub(crate) slice: PolicySlice,
+}
+
+impl State {
+    /// Reads everything that is stored.
+    pub(crate) fn load(
+        root_pin: &Digest,
+        loaded: &[KeyValue],
+        revision: StoreRevision,
+    ) -> Result<Self, LoadError> {
+        let fleet_key = Place::Fleet.key();
+        let fleet = loaded
+            .iter()
+            .find(|stored| stored.key == fleet_key)
+            .ok_or(LoadError::Empty)?;
+        let trust = Self::decode_trust(&fleet.value).map_err(|why| LoadError::Value {
+            key: fleet_key.clone(),
+            why,
+        })?;
+        let (anchors, statement) =
+            TrustAnchors::from_statement(&trust, root_pin).map_err(|error| {
+                LoadError::OtherAuthority {
+                    given: *root_pin,
+                    why: error.to_string(),
+                }
+            })?;
+        let mut state = Self::empty(revision, anchors, trust, statement);
+        for stored in loaded {
+            state.put(stored)?;
+        }
+        Ok(state)
+    }
+
+    fn empty(
+        revision: StoreRevision,
+        anchors: TrustAnchors,
+        trust: Signed,
+        statement: TrustStatement,
+    ) -> Self {
+        Self {
+            revision,
+            modified: BTreeMap::new(),
+            anchors,
+            trust,
+            statement,
+            hosts: BTreeMap::new(),
+            hosts_by_revision: BTreeSet::new(),
+            names: BTreeMap::new(),
+            wireguard_keys: BTreeMap::new(),
+            tls_keys: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            last_given: None,
+            tombstones: BTreeMap::new(),
+            tombstones_by_revision: BTreeSet::new(),
+            gone_tls_keys: BTreeMap::new(),
+            pruned_through: StoreRevision::ZERO,
+            tokens: BTreeMap::new(),
+            uses: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            policy: CurrentPolicy::default(),
+            admins: BTreeMap::new(),
+        }
+    }
+
+    /// Returns the revision that a host has who knows everything up to `stored`.
+    pub(crate) fn map_revision(&self, stored: StoreRevision) -> Revision {
+        Revision::new(self.statement.epoch, stored.0)
+    }
+
+    /// Returns the revision for a record or tombstone that is signed now.
+    ///
+    /// The commit's own revision is not known before the commit, so what is signed carries the one
+    /// after the last that this coordinator has seen. This is sound without a counter of its own:
+    /// the commit compares the host's key with what was seen, so it happens only if nobody else
+    /// changed the host since; the record before it was then signed at or below a revision that has
+    /// been seen, hence below this one. And a commit's revision is never below what it carries, so
+    /// a host at map revision R knows no record above R.
+    pub(crate) fn next_revision(&self) -> Revision {
+        self.map_revision(self.revision.next())
+    }
+
+    /// Returns what a transaction must compare to change a key only if it is as known here.
+    pub(crate) fn expectation(&self, key: &Key) -> Expect {
+        match self.modified.get(key) {
+            Some(revision) => Expect::ModRevision(*revision),
+            None => Expect::Absent,
+        }
+    }
+
+    /// Returns the member that has this name.
+    pub(crate) fn host_named(&self, name: &Name) -> Option<&Host> {
+        let owner = self.names.get(name)?;
+        self.hosts
+            .get(&owner.host)
+            .filter(|host| host.record.name == *name)
+    }
+
+    /// Returns the member that has this name, or says that there is none.
+    pub(crate) fn known_host(&self, name: &Name) -> Result<&Host, Refusal> {
+        self.host_named(name).ok_or_else(|| {
+            let hint = match self
+                .policy
+                .bundle
+                .services
+                .iter()
+                .any(|it| it.name == *name)
+            {
+                true => "; that is a service",
+                false => "; `meshctl hosts list` shows all",
+            };
+            Refusal::new(
+                RefusalCode::NotFound,
+                format!("there is no host {name}{hint}"),
+            )
+        })
+    }
+
+    /// Returns the records of all members, in the order of their ids.
+    pub(crate) fn inventory(&self) -> Vec<HostRecord> {
+        self.hosts
+            .values()
+            .map(|host| host.record.clone())
+            .collect()
+    }
+
+    /// Returns how many hosts have joined with a token.
+    pub(crate) fn uses_of(&self, token: &TokenId) -> u32 {
+        let uses = self.uses.get(token).map_or(0, BTreeMap::len);
+        u32::try_from(uses).unwrap_or(u32::MAX)
+    }
+
+    /// Returns the overlay addresses at an index of the plan.
+    pub(crate) fn nth_addresses(&self, index: u32) -> Option<HostAddresses> {
+        self.statement.overlay.nth_host(index)
+    }
+}

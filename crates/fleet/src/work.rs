@@ -1,0 +1,128 @@
+//! A request on its way: what is asked, what it needs to become true, and what is answered then.
+
+use std::net::IpAddr;
+
+use model::admin::{DiagnosticView, HostView};
+use model::control::EnrolRequest;
+use model::ids::{HostId, PolicyVersion, TokenId};
+use model::name::Name;
+use model::store::{Compare, Key, Operation, Transaction};
+use serde::Serialize;
+
+use crate::explain::Question;
+use crate::output::{CommitId, Reply, RequestId, SessionId};
+use crate::request::{AdminRequest, Caller};
+use crate::state::State;
+use crate::stored::encode;
+
+/// A request that is not answered yet.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) origin: Origin,
+    pub(crate) work: Work,
+    /// Commits of it that met a conflict.
+    pub(crate) conflicts: u32,
+}
+
+/// Who waits for the answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Origin {
+    /// A joining host or an operator.
+    Request(RequestId),
+    /// A member at its stream.
+    Session(SessionId),
+}
+
+/// What is asked.
+#[derive(Debug)]
+pub(crate) enum Work {
+    Enrol {
+        request: Box<EnrolRequest>,
+        from: IpAddr,
+    },
+    Admin {
+        caller: Caller,
+        request: AdminRequest,
+    },
+    Leave(HostId),
+}
+
+/// How a request goes on.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // made and matched at once
+pub(crate) enum Plan {
+    /// It is answered from what is known.
+    Answer(Reply),
+    /// It is answered once the transaction is durable.
+    Commit {
+        transaction: Transaction,
+        answer: Answer,
+    },
+    /// It depends on a commit under way and is looked at again after that.
+    Wait(CommitId),
+    /// Hosts have to be asked first.
+    Ask(Question),
+}
+
+/// What is answered once a commit is durable.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Enrolled(HostId),
+    Labelled(HostId),
+    Removed(Box<HostView>),
+    TokenCreated {
+        id: TokenId,
+        text: String,
+    },
+    TokenRevoked(TokenId),
+    PolicyApplied {
+        version: PolicyVersion,
+        warnings: Vec<DiagnosticView>,
+        tests_passed: usize,
+    },
+    AdminCreated {
+        name: Name,
+        credential: String,
+    },
+    AdminRevoked(Box<model::admin::AdminView>),
+}
+
+/// A transaction in the making. Every key that it changes is compared with what is known of it here,
+/// so that it happens only to the state that it was made for.
+pub(crate) struct Draft<'a> {
+    state: &'a State,
+    transaction: Transaction,
+}
+
+impl<'a> Draft<'a> {
+    pub(crate) fn new(state: &'a State) -> Self {
+        Self {
+            state,
+            transaction: Transaction::default(),
+        }
+    }
+
+    /// Requires that a key is as known, or still absent, and leaves it.
+    pub(crate) fn expect_unchanged(&mut self, key: Key) {
+        let expect = self.state.expectation(&key);
+        self.transaction.compare.push(Compare { key, expect });
+    }
+
+    /// Sets a key.
+    pub(crate) fn put<T: Serialize>(&mut self, key: Key, value: &T) {
+        self.expect_unchanged(key.clone());
+        self.transaction
+            .operations
+            .push(Operation::put(key, encode(value)));
+    }
+
+    /// Removes a key.
+    pub(crate) fn delete(&mut self, key: Key) {
+        self.expect_unchanged(key.clone());
+        self.transaction.operations.push(Operation::delete(key));
+    }
+
+    pub(crate) fn finish(self) -> Transaction {
+        self.transaction
+    }
+}
