@@ -57,12 +57,21 @@ impl TryFrom<generated::MapDelta> for MapDelta {
     }
 }
 
-/// A map without a base stands alone, and has to be able to; one with a base goes forward.
+/// A map without a base stands alone, and has to be able to. One with a base goes forward; at the
+/// same revision it may only tell where peers are.
 fn check_whole(delta: &MapDelta) -> Result<(), WireError> {
+    let only_peers = delta.record.is_none()
+        && delta.policy.is_none()
+        && delta.tombstones.is_empty()
+        && delta.forgotten.is_empty();
     match delta.base {
-        Some(base) if base >= delta.revision => Err(WireError::new(
+        Some(base) if base > delta.revision => Err(WireError::new(
             "MapDelta.revision",
-            format!("{} does not come after the base {base}", delta.revision),
+            format!("{} comes before the base {base}", delta.revision),
+        )),
+        Some(base) if base == delta.revision && !only_peers => Err(WireError::new(
+            "MapDelta.revision",
+            format!("{base} is the base too, but more changed than where peers are"),
         )),
         None if delta.record.is_none() => Err(WireError::new(
             "MapDelta.record",

@@ -223,18 +223,22 @@ fn a_whole_map_needs_record_and_policy() {
 }
 
 #[test]
-fn a_change_goes_forward() {
-    let revision = Some(generated::Revision {
-        epoch: 1,
-        counter: 1,
-    });
-    let message = generated::MapDelta {
-        base: revision,
-        revision,
-        ..Default::default()
+fn a_change_goes_forward_and_hints_may_stand_still() {
+    let revision = |counter| Some(generated::Revision { epoch: 1, counter });
+    let change = |base, next, forgotten: &[Vec<u8>]| {
+        crate::map::MapDelta::try_from(generated::MapDelta {
+            base: revision(base),
+            revision: revision(next),
+            forgotten: forgotten.to_vec(),
+            ..Default::default()
+        })
+        .map_err(|error| error.field)
+        .map(|_| ())
     };
-    let error = crate::map::MapDelta::try_from(message).unwrap_err();
-    assert_eq!(error.field, "MapDelta.revision");
+    assert_eq!(change(1, 2, &[vec![1; 16]]), Ok(()));
+    assert_eq!(change(1, 1, &[]), Ok(()));
+    assert_eq!(change(1, 1, &[vec![1; 16]]), Err("MapDelta.revision"));
+    assert_eq!(change(2, 1, &[]), Err("MapDelta.revision"));
 }
 
 #[test]
