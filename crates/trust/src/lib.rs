@@ -25,7 +25,7 @@ pub mod token;
 pub use anchors::{TrustAnchors, TrustError};
 pub use authority::{Authority, AuthoritySeeds, CoordinatorIdentity, HostIdentity};
 pub use bundle::BundleTree;
-pub use digest::sha256;
+pub use digest::{digest, sha256};
 pub use signing::SigningKey;
 pub use token::JoinToken;
 
