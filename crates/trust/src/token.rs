@@ -168,10 +168,7 @@ fn parse_addresses(bytes: &[u8]) -> Option<Vec<String>> {
 
 fn checksum(body: &[u8]) -> [u8; CHECKSUM_BYTES] {
     let sum = digest(b"mesh.v1.join-token", body);
-    *digest
-        .as_bytes()
-        .first_chunk()
-        .expect("a digest has 32 bytes")
+    *sum.as_bytes().first_chunk().expect("a digest has 32 bytes")
 }
 
 /// Returns the hash under which a coordinator keeps a token's secret. The secret has 128 random
