@@ -15,8 +15,7 @@ use crate::outbox::Path;
 #[derive(Debug)]
 pub enum Event {
     /// Public-key work: run it anywhere, hand the result to [`crate::Shard::handle_handshake`].
-    /// A job that is never run is like a lost datagram, but takes one of
-    /// [`crate::Limits::handshake_jobs`] until the peer is removed; run each.
+    /// Run every one: each takes one of [`crate::Limits::handshake_jobs`] until it is back.
     Handshake(HandshakeJob),
     /// A handshake over the path was not answered in time, or there is traffic and no path at
     /// all: propose another with [`crate::Command::SetPath`]. Told again with every retry.

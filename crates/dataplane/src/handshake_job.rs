@@ -17,7 +17,7 @@ use crate::outbox::Path;
 #[derive(Debug)]
 pub struct HandshakeJob {
     pub(crate) ticket: Ticket,
-    pub(crate) work: Work,
+    pub(crate) work: Box<Work>,
 }
 
 /// The result of a [`HandshakeJob`].
@@ -73,7 +73,7 @@ impl HandshakeJob {
     /// Does the work.
     pub fn run(self) -> HandshakeDone {
         let cipher = DataCipher::default();
-        let result = match self.work {
+        let result = match *self.work {
             Work::Initiate { local, job } => Done::Initiated(job.run(&local)),
             Work::Consume { local, message } => {
                 Done::Consumed(consume_initiation(&local, &message, cipher).map(Box::new))

@@ -43,9 +43,4 @@ impl Indices {
     pub(crate) fn find(&self, index: u32) -> Option<PeerIndex> {
         self.peers.get(&index).copied()
     }
-
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.peers.len()
-    }
 }

@@ -182,8 +182,10 @@ impl Shard {
 
     fn send_job(&mut self, ticket: Ticket, work: Work) {
         self.load.job_left();
-        self.events
-            .push_back(Event::Handshake(HandshakeJob { ticket, work }));
+        self.events.push_back(Event::Handshake(HandshakeJob {
+            ticket,
+            work: Box::new(work),
+        }));
     }
 
     /// Takes the result of a [`HandshakeJob`]. What has changed in the meantime is respected: a
