@@ -1,1 +1,13 @@
-//! placeholder
+//! The mesh daemon of one host: all the IO around `agent`, which decides, and `dataplane`, which
+//! moves packets. A library and a thin `main`, so that tests can hold its parts.
+
+pub mod brain;
+pub mod channel;
+pub mod daemon;
+pub mod dns;
+pub mod linux;
+pub mod local_api;
+pub mod packets;
+pub mod ping;
+pub mod settings;
+pub mod state_files;

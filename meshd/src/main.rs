@@ -1,2 +1,24 @@
-//! placeholder
-fn main() {}
+//! `meshd`: reads the settings, starts the logs, runs the daemon.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use meshd::daemon;
+use meshd::settings::{Flags, Settings};
+use runtime::process::finish;
+
+fn main() -> ExitCode {
+    finish("meshd", start(Flags::parse()))
+}
+
+fn start(flags: Flags) -> Result<(), String> {
+    let settings = Settings::load(flags)?;
+    runtime::logs::start(settings.log_format, &settings.log_level)?;
+    // The slow side only: packets have a thread of their own.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start: {error}"))?;
+    runtime.block_on(daemon::run(settings))
+}

@@ -1,0 +1,465 @@
+//! The task that owns the `Agent`: it feeds inputs in one at a time and carries outputs out in
+//! order. Nothing else in the daemon decides anything.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent::{
+    Agent, ChannelEvent, InterfaceConfig, LoadError, Names, NoticeLevel, Output, PersistId, Reply,
+    RequestId, ResolvedPeer,
+};
+use arc_swap::ArcSwap;
+use dataplane::{Command, DropReason, Event};
+use model::control::Refusal;
+use model::local::{
+    DropCount, HostStatus, JoinRequest, Joined, Left, LocalWhyReport, LocalWhyRequest, PeerView,
+};
+use runtime::clock::Clock;
+use runtime::state_dir::{StateDir, StateError};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+
+use crate::channel::{self, Channel};
+use crate::dns::DnsServer;
+use crate::linux::interface::{Interface, InterfaceSettings, OverlayConfig, underlay_addresses};
+use crate::packets::{WorkerHandle, WorkerMessage};
+use crate::state_files;
+
+/// Inputs that may wait for the brain.
+const INPUTS_MAX: usize = 4096;
+/// How often the host's addresses are looked at.
+const INTERFACES_INTERVAL: Duration = Duration::from_secs(10);
+/// How long after a failure the interface is tried again.
+const INTERFACE_RETRY: Duration = Duration::from_secs(5);
+/// The longest sleep, so that a deadline that is far away needs no big numbers.
+const SLEEP_MAX: Duration = Duration::from_secs(60);
+/// How often the shard is asked how its peers are.
+const REPORT_INTERVAL: Duration = Duration::from_secs(2);
+
+type Answer<T> = oneshot::Sender<T>;
+
+/// What the brain is told or asked.
+pub enum Input {
+    /// `POST /v1/join`
+    Join(JoinRequest, Answer<Result<Joined, Refusal>>),
+    /// `POST /v1/leave`
+    Leave(Answer<Result<Left, Refusal>>),
+    /// `GET /v1/status`
+    Status(Answer<HostStatus>),
+    /// `GET /v1/peers`
+    Peers(Answer<Vec<PeerView>>),
+    /// `POST /v1/why`
+    Why(LocalWhyRequest, Answer<Result<LocalWhyReport, Refusal>>),
+    /// Who has this name?
+    Resolve(String, Answer<Option<ResolvedPeer>>),
+    /// Something happened on the channel of this number.
+    Channel(u64, ChannelEvent),
+    /// A write to the state directory ended.
+    Persisted(PersistId, Result<(), String>),
+    /// The host's addresses now.
+    Interfaces(Vec<IpAddr>),
+    /// The daemon stops; answered when everything is taken back.
+    Stop(Answer<()>),
+}
+
+/// Talks to the brain.
+#[derive(Clone)]
+pub struct BrainHandle(mpsc::Sender<Input>);
+
+/// The brain has ended, as at the end of the daemon.
+#[derive(Debug, thiserror::Error)]
+#[error("the daemon is stopping")]
+pub struct BrainGone;
+
+impl BrainHandle {
+    /// Asks something and waits for the answer.
+    ///
+    /// # Errors
+    /// The brain has ended.
+    pub async fn ask<T>(&self, input: impl FnOnce(Answer<T>) -> Input) -> Result<T, BrainGone> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(input(answer)).await.map_err(|_| BrainGone)?;
+        answered.await.map_err(|_| BrainGone)
+    }
+
+    async fn tell(&self, input: Input) {
+        // The brain's end is the daemon's end: nobody is left to tell.
+        let _ = self.0.send(input).await;
+    }
+}
+
+/// Everything that the brain's outputs act on.
+pub struct Surroundings {
+    /// Where keys and maps are kept.
+    pub state: Arc<StateDir>,
+    /// The packet thread.
+    pub worker: WorkerHandle,
+    /// News of the shard.
+    pub events: mpsc::Receiver<Event>,
+    /// What DNS answers from.
+    pub names: Arc<ArcSwap<Names>>,
+    /// What the daemon makes in the kernel.
+    pub interface: InterfaceSettings,
+    /// The port at which DNS answers, on the overlay address too.
+    pub dns_port: u16,
+    /// Time.
+    pub clock: Clock,
+}
+
+/// The task's state.
+pub struct Brain {
+    agent: Agent,
+    around: Surroundings,
+    inputs: mpsc::Receiver<Input>,
+    handle: BrainHandle,
+    requests: Requests,
+    channel: Option<Channel>,
+    channel_number: u64,
+    overlay: Overlay,
+}
+
+/// The interface as it should be and as it is.
+#[derive(Default)]
+struct Overlay {
+    wanted: Option<InterfaceConfig>,
+    standing: Option<Interface>,
+    dns: Option<DnsServer>,
+    failure: Option<String>,
+    retry_at: Option<Instant>,
+}
+
+/// Requests of the local API that wait for the agent.
+#[derive(Default)]
+struct Requests {
+    last: u64,
+    joins: Vec<(RequestId, Answer<Result<Joined, Refusal>>)>,
+    leaves: Vec<(RequestId, Answer<Result<Left, Refusal>>)>,
+}
+
+impl Requests {
+    fn next(&mut self) -> RequestId {
+        self.last += 1;
+        RequestId(self.last)
+    }
+
+    fn reply(&mut self, id: RequestId, result: Result<Reply, Refusal>) {
+        if let Some(position) = self.joins.iter().position(|(waiting, _)| *waiting == id) {
+            let (_, answer) = self.joins.swap_remove(position);
+            let joined = result.map(|reply| match reply {
+                Reply::Joined(joined) => joined,
+                Reply::Left(_) => unreachable!("a join is answered by a join"),
+            });
+            let _ = answer.send(joined);
+        } else if let Some(position) = self.leaves.iter().position(|(waiting, _)| *waiting == id) {
+            let (_, answer) = self.leaves.swap_remove(position);
+            let left = result.map(|reply| match reply {
+                Reply::Left(left) => left,
+                Reply::Joined(_) => unreachable!("a leave is answered by a leave"),
+            });
+            let _ = answer.send(left);
+        }
+    }
+}
+
+impl Brain {
+    /// Takes an agent and its surroundings.
+    ///
+    /// # Errors
+    /// What the last daemon kept cannot be used.
+    pub fn new(
+        config: agent::AgentConfig,
+        seed: [u8; 32],
+        around: Surroundings,
+    ) -> Result<(Self, BrainHandle), BrainError> {
+        let stored = state_files::load(&around.state)?;
+        let agent = Agent::new(config, stored, seed, around.clock.now())?;
+        let (sender, inputs) = mpsc::channel(INPUTS_MAX);
+        let handle = BrainHandle(sender);
+        let brain = Self {
+            agent,
+            around,
+            inputs,
+            handle: handle.clone(),
+            requests: Requests::default(),
+            channel: None,
+            channel_number: 0,
+            overlay: Overlay::default(),
+        };
+        Ok((brain, handle))
+    }
+
+    /// Runs until `Input::Stop`.
+    ///
+    /// # Errors
+    /// The packet thread is gone.
+    pub async fn run(mut self) -> io::Result<()> {
+        let mut interfaces = tokio::time::interval(INTERFACES_INTERVAL);
+        let mut reports = tokio::time::interval(REPORT_INTERVAL);
+        self.carry_out().await?;
+        loop {
+            let deadline = self.deadline();
+            tokio::select! {
+                input = self.inputs.recv() => match input {
+                    Some(Input::Stop(done)) => {
+                        self.take_back().await;
+                        let _ = done.send(());
+                        return Ok(());
+                    }
+                    Some(input) => self.handle(input),
+                    None => return Ok(()),
+                },
+                Some(event) = self.around.events.recv() => self.agent.handle_shard(event, self.around.clock.now()),
+                () = sleep_until(deadline) => {
+                    self.agent.handle_timeout(self.around.clock.now());
+                    self.retry_interface().await?;
+                }
+                _ = interfaces.tick() => self.look_at_interfaces(),
+                _ = reports.tick() => self.to_worker(WorkerMessage::Commands(vec![Command::Report]))?,
+            }
+            self.carry_out().await?;
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        let agent = self
+            .agent
+            .poll_timeout()
+            .map(|(deadline, _)| self.around.clock.tokio_deadline(deadline));
+        let latest = Instant::now() + SLEEP_MAX;
+        [agent, self.overlay.retry_at]
+            .into_iter()
+            .flatten()
+            .fold(latest, Instant::min)
+    }
+
+    fn handle(&mut self, input: Input) {
+        let now = self.around.clock.now();
+        match input {
+            Input::Join(join, answer) => {
+                let id = self.requests.next();
+                self.requests.joins.push((id, answer));
+                self.agent.handle_join(id, join, now);
+            }
+            Input::Leave(answer) => {
+                let id = self.requests.next();
+                self.requests.leaves.push((id, answer));
+                self.agent.handle_leave(id, now);
+            }
+            Input::Status(answer) => drop(answer.send(self.status())),
+            Input::Peers(answer) => drop(answer.send(self.agent.peers(now))),
+            Input::Why(question, answer) => drop(answer.send(self.agent.why(&question))),
+            Input::Resolve(name, answer) => drop(answer.send(self.agent.resolve_peer(&name))),
+            Input::Channel(number, event) if number == self.channel_number => {
+                if matches!(event, ChannelEvent::Closed(_)) {
+                    self.channel = None;
+                }
+                self.agent.handle_channel(event, now);
+            }
+            Input::Channel(..) => {}
+            Input::Persisted(id, result) => self.agent.handle_persisted(id, result, now),
+            Input::Interfaces(addresses) => self.agent.handle_interfaces(addresses, now),
+            Input::Stop(_) => unreachable!("taken by run"),
+        }
+    }
+
+    async fn carry_out(&mut self) -> io::Result<()> {
+        while let Some(output) = self.agent.poll_output() {
+            match output {
+                Output::Persist { id, file, contents } => {
+                    self.on_disk(id, move |state| state.write(file.name(), contents.expose()));
+                }
+                Output::Erase { id } => self.on_disk(id, state_files::erase),
+                Output::Describe { coordinators, pin } => self.in_background(async move {
+                    ChannelEvent::Described(channel::describe(&coordinators, pin).await)
+                }),
+                Output::Enrol {
+                    coordinators,
+                    pin,
+                    request,
+                } => self.in_background(async move {
+                    ChannelEvent::Enrolled(channel::enrol(&coordinators, pin, &request).await)
+                }),
+                Output::OpenSync {
+                    coordinators,
+                    channel,
+                } => {
+                    let events = self.channel_events();
+                    self.channel = Some(Channel::open(coordinators, channel, events));
+                }
+                Output::Send(message) => {
+                    if let Some(channel) = &self.channel {
+                        channel.send(message);
+                    }
+                }
+                // The task sees its queue end and closes the stream, after what was sent before.
+                Output::CloseChannel => self.channel = None,
+                Output::Shard(commands) => self.to_worker(WorkerMessage::Commands(commands))?,
+                Output::Interface(wanted) => {
+                    self.overlay.wanted = wanted;
+                    self.set_interface().await?;
+                }
+                Output::Names(names) => self.around.names.store(names),
+                Output::Reply { id, result } => self.requests.reply(id, result),
+                Output::Notice { level, message } => log(level, &message),
+            }
+        }
+        Ok(())
+    }
+
+    fn on_disk(
+        &self,
+        id: PersistId,
+        work: impl FnOnce(&StateDir) -> Result<(), StateError> + Send + 'static,
+    ) {
+        let (state, handle) = (Arc::clone(&self.around.state), self.handle.clone());
+        tokio::spawn(async move {
+            let result = match tokio::task::spawn_blocking(move || work(&state)).await {
+                Ok(result) => result.map_err(|error| error.to_string()),
+                Err(error) => Err(format!("the write did not end: {error}")),
+            };
+            handle.tell(Input::Persisted(id, result)).await;
+        });
+    }
+
+    /// Channel work of its own: what an older one still says is not heard any more.
+    fn channel_events(
+        &mut self,
+    ) -> Arc<impl Fn(ChannelEvent) -> futures_util::future::BoxFuture<'static, ()> + use<>> {
+        self.channel_number += 1;
+        let (number, handle) = (self.channel_number, self.handle.clone());
+        Arc::new(move |event| {
+            let handle = handle.clone();
+            let told: futures_util::future::BoxFuture<'static, ()> =
+                Box::pin(async move { handle.tell(Input::Channel(number, event)).await });
+            told
+        })
+    }
+
+    fn in_background(&mut self, work: impl Future<Output = ChannelEvent> + Send + 'static) {
+        let events = self.channel_events();
+        tokio::spawn(async move { events(work.await).await });
+    }
+
+    fn to_worker(&self, message: WorkerMessage) -> io::Result<()> {
+        self.around.worker.send(message).map_err(io::Error::other)
+    }
+
+    fn look_at_interfaces(&self) {
+        let (name, handle) = (self.around.interface.name.clone(), self.handle.clone());
+        tokio::spawn(async move {
+            match underlay_addresses(&name).await {
+                Ok(addresses) => handle.tell(Input::Interfaces(addresses)).await,
+                Err(error) => tracing::warn!(%error, "cannot list this host's addresses"),
+            }
+        });
+    }
+
+    async fn retry_interface(&mut self) -> io::Result<()> {
+        if self.overlay.retry_at.is_some_and(|at| at <= Instant::now()) {
+            self.set_interface().await?;
+        }
+        Ok(())
+    }
+
+    async fn set_interface(&mut self) -> io::Result<()> {
+        self.overlay.retry_at = None;
+        self.overlay.failure = None;
+        let wanted = self.overlay.wanted.map(|config| OverlayConfig {
+            addresses: config.addresses,
+            prefixes: config.prefixes,
+        });
+        if wanted == self.overlay.standing.as_ref().map(Interface::overlay) {
+            return Ok(());
+        }
+        self.take_interface_down().await?;
+        let Some(wanted) = wanted else { return Ok(()) };
+        match Interface::up(self.around.interface.clone(), wanted).await {
+            Ok(interface) => {
+                self.to_worker(WorkerMessage::Device(Some(interface.device())))?;
+                tracing::info!(interface = %self.around.interface.name, v4 = %wanted.addresses.v4, v6 = %wanted.addresses.v6, "the overlay is up");
+                self.overlay.standing = Some(interface);
+                self.answer_dns_on(wanted.addresses.v4.into()).await;
+            }
+            Err(error) => {
+                tracing::error!(%error, "the overlay is not up; trying again in {} s", INTERFACE_RETRY.as_secs());
+                self.overlay.failure = Some(error.to_string());
+                self.overlay.retry_at = Some(Instant::now() + INTERFACE_RETRY);
+            }
+        }
+        Ok(())
+    }
+
+    async fn answer_dns_on(&mut self, address: IpAddr) {
+        let address = SocketAddr::new(address, self.around.dns_port);
+        match DnsServer::start(address, Arc::clone(&self.around.names)).await {
+            Ok(server) => self.overlay.dns = Some(server),
+            Err(error) => tracing::warn!(%error, "mesh DNS answers on loopback only"),
+        }
+    }
+
+    async fn take_interface_down(&mut self) -> io::Result<()> {
+        self.overlay.dns = None;
+        if let Some(interface) = self.overlay.standing.take() {
+            self.to_worker(WorkerMessage::Device(None))?;
+            interface.down().await;
+            tracing::info!(interface = %self.around.interface.name, "the overlay is down");
+        }
+        Ok(())
+    }
+
+    async fn take_back(&mut self) {
+        self.channel = None;
+        if let Err(error) = self.take_interface_down().await {
+            tracing::warn!(%error, "the interface could not be taken back in order");
+        }
+    }
+
+    fn status(&self) -> HostStatus {
+        let mut status = self.agent.status(self.around.clock.now());
+        if let Some(detail) = &mut status.detail {
+            detail.alarms.extend(self.overlay.failure.clone());
+            detail.drops = self.drops();
+        }
+        status
+    }
+
+    fn drops(&self) -> Vec<DropCount> {
+        let counters = self.around.worker.counters();
+        let failures = self.around.worker.failures();
+        let in_kernel = [
+            ("underlay_send_failed", failures.datagrams()),
+            ("overlay_write_failed", failures.overlay_packets()),
+        ];
+        DropReason::ALL
+            .iter()
+            .map(|reason| (reason.name(), counters.dropped(*reason)))
+            .chain(in_kernel)
+            .filter(|(_, packets)| *packets > 0)
+            .map(|(reason, packets)| DropCount {
+                reason: reason.to_owned(),
+                packets,
+            })
+            .collect()
+    }
+}
+
+fn log(level: NoticeLevel, message: &str) {
+    match level {
+        NoticeLevel::Info => tracing::info!("{message}"),
+        NoticeLevel::Warning => tracing::warn!("{message}"),
+        NoticeLevel::Error => tracing::error!("{message}"),
+    }
+}
+
+/// Why the brain cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum BrainError {
+    /// The state directory cannot be read.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// What it holds cannot be used.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+}

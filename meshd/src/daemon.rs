@@ -1,0 +1,133 @@
+//! Start order, wiring and shutdown of the daemon. Read this first.
+//!
+//! The state directory is held before anything else, so that no two daemons share it; the local
+//! socket opens last, when the daemon can answer. On the way out everything is taken back that was
+//! made, last things first.
+
+use std::sync::Arc;
+
+use agent::{AgentConfig, Names};
+use arc_swap::ArcSwap;
+use dataplane::ShardConfig;
+use model::name::Name;
+use runtime::clock::{Clock, random_seed};
+use runtime::local_socket::LocalSocket;
+use runtime::process;
+use runtime::state_dir::StateDir;
+use tokio::sync::mpsc;
+
+use crate::brain::{Brain, BrainHandle, Input, Surroundings};
+use crate::dns::DnsServer;
+use crate::local_api;
+use crate::packets::{PacketWorker, UdpSockets};
+use crate::settings::Settings;
+
+/// News of the shard that may wait for the brain.
+const EVENTS_MAX: usize = 4096;
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// A sentence that says what failed, why, and what to try.
+pub async fn run(settings: Settings) -> Result<(), String> {
+    let clock = Clock::start();
+    let state = Arc::new(StateDir::open(&settings.state_dir, "meshd").map_err(text)?);
+    let sockets = UdpSockets::bind(settings.listen_port).map_err(text)?;
+    let listen_port = sockets.port();
+    let names: Arc<ArcSwap<Names>> = Arc::default();
+    let dns = DnsServer::start(settings.dns_listen, Arc::clone(&names))
+        .await
+        .map_err(text)?;
+    let shard = ShardConfig {
+        mtu: settings.interface.mtu,
+        ..ShardConfig::default()
+    };
+    let (news, events) = mpsc::channel(EVENTS_MAX);
+    let worker = PacketWorker::start(shard, sockets, seed()?, clock, news)
+        .map_err(|error| format!("cannot start the packet thread: {error}"))?;
+    let around = Surroundings {
+        state,
+        worker: worker.handle(),
+        events,
+        names,
+        interface: settings.interface.clone(),
+        dns_port: dns.address().port(),
+        clock,
+    };
+    let (brain, handle) =
+        Brain::new(agent_config(&settings, listen_port), seed()?, around).map_err(text)?;
+    let socket = LocalSocket::bind(&settings.socket).map_err(text)?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        port = listen_port,
+        socket = %settings.socket.display(),
+        dns = %dns.address(),
+        "meshd is ready"
+    );
+    process::notify_ready("ready");
+    let outcome = serve(brain, &handle, &socket).await;
+    worker.stop();
+    outcome
+}
+
+async fn serve(brain: Brain, handle: &BrainHandle, socket: &LocalSocket) -> Result<(), String> {
+    let mut thinking = tokio::spawn(brain.run());
+    let stop = async {
+        let signal = process::termination().await?;
+        tracing::info!(signal, "stopping");
+        process::notify_stopping();
+        Ok::<_, std::io::Error>(())
+    };
+    tokio::select! {
+        ended = &mut thinking => {
+            return Err(match ended {
+                Ok(Err(error)) => format!("the daemon's brain ended: {error}"),
+                Ok(Ok(())) => "the daemon's brain ended".into(),
+                Err(panic) => format!("the daemon's brain panicked: {panic}"),
+            });
+        }
+        () = socket.serve(local_api::router(handle.clone())) => {}
+        signal = stop => signal.map_err(|error| format!("cannot wait for signals: {error}"))?,
+    }
+    handle.ask(Input::Stop).await.map_err(text)?;
+    thinking.await.map_err(text)?.map_err(text)
+}
+
+fn agent_config(settings: &Settings, listen_port: u16) -> AgentConfig {
+    AgentConfig {
+        software_version: env!("CARGO_PKG_VERSION").into(),
+        machine_id: machine_id(),
+        default_name: default_name(),
+        listen_port,
+        configured_endpoints: settings.endpoints.clone(),
+        interface: settings.interface.name.clone(),
+        mtu: settings.interface.mtu,
+    }
+}
+
+/// The machine's host name up to the first dot, when it can be a name of the mesh.
+fn default_name() -> Option<Name> {
+    let node = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .to_lowercase();
+    node.split('.').next()?.parse().ok()
+}
+
+/// Names this machine without telling its id (machine-id(5) asks for that).
+fn machine_id() -> String {
+    match std::fs::read_to_string("/etc/machine-id") {
+        Ok(id) if !id.trim().is_empty() => {
+            trust::digest(b"mesh.v1.machine-id", id.trim().as_bytes()).to_string()
+        }
+        _ => String::new(),
+    }
+}
+
+fn seed() -> Result<[u8; 32], String> {
+    random_seed().map_err(|error| format!("the kernel gives no randomness: {error}"))
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}

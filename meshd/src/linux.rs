@@ -1,0 +1,6 @@
+//! What the daemon owns of the kernel: one interface, its routes, one nftables table. Everything
+//! here is made by name, and taken back by name.
+
+pub mod firewall;
+pub mod interface;
+pub mod routes;

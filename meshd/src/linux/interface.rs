@@ -1,0 +1,271 @@
+//! The overlay's interface: a TUN device with the host's addresses, and everything of the kernel
+//! that has to stand around it, put up in an order that never lets a packet out in the clear.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use futures_util::TryStreamExt;
+use model::address::{HostAddresses, OverlayPrefixes};
+use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::link::LinkAttribute;
+use rtnetlink::{Handle, LinkUnspec};
+use tun_rs::{DeviceBuilder, Layer, SyncDevice};
+
+use super::firewall::{self, FirewallError};
+use super::routes::{self, RouteError};
+
+/// Names and sizes of what the daemon owns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterfaceSettings {
+    /// The TUN device's name.
+    pub name: String,
+    /// The nftables table's name.
+    pub table: String,
+    /// Bytes of the largest overlay packet.
+    pub mtu: u16,
+}
+
+/// What the fleet gives this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OverlayConfig {
+    /// The host's addresses.
+    pub addresses: HostAddresses,
+    /// The fleet's prefixes.
+    pub prefixes: OverlayPrefixes,
+}
+
+/// Why the interface does not stand.
+#[derive(Debug, thiserror::Error)]
+pub enum InterfaceError {
+    /// There is no /dev/net/tun, or it may not be used.
+    #[error(
+        "cannot make the TUN device {name}: {source}; is /dev/net/tun there (modprobe tun), and does the daemon run as root?"
+    )]
+    Tun {
+        /// The device.
+        name: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another program owns an interface of this name.
+    #[error(
+        "an interface {0} exists already and is not ours; stop what made it, or choose another name with --interface"
+    )]
+    Taken(String),
+    /// The kernel refused.
+    #[error("cannot {what}: {source}")]
+    Netlink {
+        /// What was tried.
+        what: &'static str,
+        /// Why not.
+        source: Box<rtnetlink::Error>,
+    },
+    /// Netlink itself cannot be used.
+    #[error("cannot talk to the kernel by netlink: {0}")]
+    Socket(io::Error),
+    /// A route clashes or was refused.
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    /// The firewall was refused.
+    #[error(transparent)]
+    Firewall(#[from] FirewallError),
+}
+
+fn netlink(what: &'static str) -> impl FnOnce(rtnetlink::Error) -> InterfaceError {
+    move |source| InterfaceError::Netlink {
+        what,
+        source: Box::new(source),
+    }
+}
+
+/// The interface while it stands.
+pub struct Interface {
+    settings: InterfaceSettings,
+    overlay: OverlayConfig,
+    device: Arc<SyncDevice>,
+    handle: Handle,
+}
+
+impl Interface {
+    /// Puts everything up: firewall and unreachable routes first, the way through the device last.
+    ///
+    /// # Errors
+    /// Says what the kernel refused; what was put up before stays, and is replaced by the next try.
+    pub async fn up(
+        settings: InterfaceSettings,
+        overlay: OverlayConfig,
+    ) -> Result<Self, InterfaceError> {
+        let (connection, handle, _) =
+            rtnetlink::new_connection().map_err(InterfaceError::Socket)?;
+        tokio::spawn(connection);
+        let ipv6 = ipv6_is_available();
+        if link_index(&handle, &settings.name).await?.is_some() {
+            return Err(InterfaceError::Taken(settings.name));
+        }
+        routes::refuse_overlap(&handle, overlay.prefixes, None).await?;
+        firewall::install(&settings.table, &settings.name, overlay.prefixes)?;
+        routes::install_unreachable(&handle, overlay.prefixes, ipv6).await?;
+        let device = open(&settings)?;
+        let index = device
+            .if_index()
+            .map_err(|source| tun_error(&settings, source))?;
+        add_addresses(&handle, index, overlay.addresses, ipv6).await?;
+        let up = LinkUnspec::new_with_index(index)
+            .mtu(u32::from(settings.mtu))
+            .up()
+            .build();
+        handle
+            .link()
+            .set(up)
+            .execute()
+            .await
+            .map_err(netlink("bring the interface up"))?;
+        routes::install_overlay(&handle, overlay.prefixes, overlay.addresses, index, ipv6).await?;
+        Ok(Self {
+            settings,
+            overlay,
+            device: Arc::new(device),
+            handle,
+        })
+    }
+
+    /// Returns the device that packets are read from and written to.
+    pub fn device(&self) -> Arc<SyncDevice> {
+        Arc::clone(&self.device)
+    }
+
+    /// Returns what the fleet gave.
+    pub fn overlay(&self) -> OverlayConfig {
+        self.overlay
+    }
+
+    /// Takes everything back. The device itself goes when its last user drops it; it is taken down
+    /// here so that no route leads into it.
+    pub async fn down(self) {
+        if let Ok(index) = self.device.if_index() {
+            let down = LinkUnspec::new_with_index(index).down().build();
+            if let Err(error) = self.handle.link().set(down).execute().await {
+                tracing::warn!(%error, interface = %self.settings.name, "cannot take the interface down");
+            }
+        }
+        routes::remove_unreachable(&self.handle, self.overlay.prefixes).await;
+        if let Err(error) = firewall::remove(&self.settings.table) {
+            tracing::warn!(%error, "the firewall table stays");
+        }
+    }
+}
+
+fn open(settings: &InterfaceSettings) -> Result<SyncDevice, InterfaceError> {
+    let device = DeviceBuilder::new()
+        .name(settings.name.clone())
+        .layer(Layer::L3)
+        .mtu(settings.mtu)
+        .enable(false)
+        .build_sync()
+        .map_err(|source| tun_error(settings, source))?;
+    device
+        .set_nonblocking(true)
+        .map_err(|source| tun_error(settings, source))?;
+    Ok(device)
+}
+
+fn tun_error(settings: &InterfaceSettings, source: io::Error) -> InterfaceError {
+    InterfaceError::Tun {
+        name: settings.name.clone(),
+        source,
+    }
+}
+
+/// A kernel without IPv6 still carries IPv4.
+fn ipv6_is_available() -> bool {
+    Path::new("/proc/net/if_inet6").exists()
+        && std::fs::read_to_string("/proc/sys/net/ipv6/conf/default/disable_ipv6")
+            .is_ok_and(|text| text.trim() == "0")
+}
+
+async fn link_index(handle: &Handle, name: &str) -> Result<Option<u32>, InterfaceError> {
+    let mut links = handle.link().get().execute();
+    while let Some(link) = links
+        .try_next()
+        .await
+        .map_err(netlink("list the interfaces"))?
+    {
+        let named = link
+            .attributes
+            .iter()
+            .any(|attribute| matches!(attribute, LinkAttribute::IfName(other) if other == name));
+        if named {
+            return Ok(Some(link.header.index));
+        }
+    }
+    Ok(None)
+}
+
+async fn add_addresses(
+    handle: &Handle,
+    index: u32,
+    own: HostAddresses,
+    ipv6: bool,
+) -> Result<(), InterfaceError> {
+    let what = netlink("set the overlay address");
+    handle
+        .address()
+        .add(index, own.v4.into(), 32)
+        .execute()
+        .await
+        .map_err(what)?;
+    if ipv6 {
+        let what = netlink("set the IPv6 overlay address");
+        handle
+            .address()
+            .add(index, own.v6.into(), 128)
+            .execute()
+            .await
+            .map_err(what)?;
+    }
+    Ok(())
+}
+
+/// Lists the addresses of the host's other interfaces: where peers may reach it.
+///
+/// # Errors
+/// Netlink cannot be used.
+pub async fn underlay_addresses(overlay_interface: &str) -> Result<Vec<IpAddr>, InterfaceError> {
+    let (connection, handle, _) = rtnetlink::new_connection().map_err(InterfaceError::Socket)?;
+    let driver = tokio::spawn(connection);
+    let own = link_index(&handle, overlay_interface).await?;
+    let mut found = BTreeSet::new();
+    let mut addresses = handle.address().get().execute();
+    while let Some(message) = addresses
+        .try_next()
+        .await
+        .map_err(netlink("list the addresses"))?
+    {
+        if Some(message.header.index) == own {
+            continue;
+        }
+        // `Local` is the host's end where an interface has two; else only `Address` is there.
+        let local = message
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                AddressAttribute::Local(address) => Some(*address),
+                _ => None,
+            });
+        let address = local.or_else(|| {
+            message
+                .attributes
+                .iter()
+                .find_map(|attribute| match attribute {
+                    AddressAttribute::Address(address) => Some(*address),
+                    _ => None,
+                })
+        });
+        found.extend(address.filter(|address| !address.is_loopback()));
+    }
+    driver.abort();
+    Ok(found.into_iter().collect())
+}

@@ -1,0 +1,215 @@
+//! Settings of the daemon: flags over files over defaults.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Parser;
+use runtime::logs::LogFormat;
+use serde::Deserialize;
+
+use crate::linux::interface::InterfaceSettings;
+
+/// The mesh daemon of one host.
+#[derive(Debug, Parser)]
+#[command(name = "meshd", version, about, long_about = None)]
+pub struct Flags {
+    /// Settings file; the *.toml in conf.d beside it are read too.
+    #[arg(long, value_name = "FILE", env = "MESHD_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// One flag for each key of the file.
+    #[command(flatten)]
+    pub overrides: FileSettings,
+}
+
+/// The keys of `meshd.toml`; each is a flag too.
+#[derive(Clone, Debug, Default, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields)]
+pub struct FileSettings {
+    /// Where keys and the last map are kept [default: /var/lib/mesh/meshd]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Local API for meshctl [default: /run/mesh/meshd.sock]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Name of the TUN device [default: mesh0]
+    #[arg(long, value_name = "NAME")]
+    pub interface: Option<String>,
+    /// Name of the nftables table, family inet [default: mesh]
+    #[arg(long, value_name = "NAME")]
+    pub nft_table: Option<String>,
+    /// UDP port of the tunnels [default: 51820]
+    #[arg(long, value_name = "PORT")]
+    pub listen_port: Option<u16>,
+    /// Address where peers reach this host, when it is not one of its own (repeatable)
+    #[arg(long = "endpoint", value_name = "IP:PORT")]
+    pub endpoints: Option<Vec<SocketAddr>>,
+    /// Where mesh DNS answers on loopback [default: 127.0.0.150:53]
+    #[arg(long, value_name = "IP:PORT")]
+    pub dns_listen: Option<SocketAddr>,
+    /// Bytes of the largest overlay packet, 1280 to 9000 [default: 1420]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(1280..=9000))]
+    pub mtu: Option<u16>,
+    /// How log lines look: text or json [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+    /// error, warn, info, debug, trace, or a filter [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+}
+
+/// The settings in force.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where keys and the last map are kept.
+    pub state_dir: PathBuf,
+    /// Local API.
+    pub socket: PathBuf,
+    /// What the daemon makes in the kernel.
+    pub interface: InterfaceSettings,
+    /// UDP port of the tunnels.
+    pub listen_port: u16,
+    /// Addresses where peers reach this host.
+    pub endpoints: Vec<SocketAddr>,
+    /// Where mesh DNS answers on loopback.
+    pub dns_listen: SocketAddr,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// Which are written.
+    pub log_level: String,
+}
+
+/// Where settings are when no `--config` says otherwise.
+const DEFAULT_CONFIG: &str = "/etc/mesh/meshd.toml";
+
+impl Settings {
+    /// Puts flags, files and defaults together.
+    ///
+    /// # Errors
+    /// Names the file or flag and what is wrong with it.
+    pub fn load(flags: Flags) -> Result<Self, String> {
+        let optional = flags.config.is_none();
+        let path = flags.config.unwrap_or_else(|| DEFAULT_CONFIG.into());
+        let file: FileSettings =
+            runtime::config::load(&path, optional).map_err(|error| error.to_string())?;
+        Self::merge(flags.overrides, file)
+    }
+
+    fn merge(flags: FileSettings, file: FileSettings) -> Result<Self, String> {
+        let settings = Self {
+            state_dir: flags
+                .state_dir
+                .or(file.state_dir)
+                .unwrap_or_else(|| "/var/lib/mesh/meshd".into()),
+            socket: flags
+                .socket
+                .or(file.socket)
+                .unwrap_or_else(|| "/run/mesh/meshd.sock".into()),
+            interface: InterfaceSettings {
+                name: flags
+                    .interface
+                    .or(file.interface)
+                    .unwrap_or_else(|| "mesh0".into()),
+                table: flags
+                    .nft_table
+                    .or(file.nft_table)
+                    .unwrap_or_else(|| "mesh".into()),
+                mtu: flags.mtu.or(file.mtu).unwrap_or(1420),
+            },
+            listen_port: flags.listen_port.or(file.listen_port).unwrap_or(51820),
+            endpoints: flags.endpoints.or(file.endpoints).unwrap_or_default(),
+            dns_listen: match flags.dns_listen.or(file.dns_listen) {
+                Some(address) => address,
+                None => SocketAddr::from(([127, 0, 0, 150], 53)),
+            },
+            log_format: flags.log_format.or(file.log_format).unwrap_or_default(),
+            log_level: flags
+                .log_level
+                .or(file.log_level)
+                .unwrap_or_else(|| "info".into()),
+        };
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let word = |what: &str, text: &str, bytes_max: usize| {
+            let fits = !text.is_empty()
+                && text.len() <= bytes_max
+                && text
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+                && text.as_bytes()[0].is_ascii_alphabetic();
+            if fits {
+                Ok(())
+            } else {
+                Err(format!(
+                    "{what} {text:?} is not a name: use a letter, then letters, digits, - and _, at most {bytes_max} in all"
+                ))
+            }
+        };
+        // IFNAMSIZ of linux/if.h is 16 with the zero.
+        word("interface", &self.interface.name, 15)?;
+        word("nft_table", &self.interface.table, 64)?;
+        if !(1280..=9000).contains(&self.interface.mtu) {
+            return Err(format!(
+                "mtu {} is out of range: 1280 to 9000",
+                self.interface.mtu
+            ));
+        }
+        if !self.dns_listen.ip().is_loopback() {
+            return Err(format!(
+                "dns_listen {} is not a loopback address; mesh DNS answers on loopback and on the overlay only",
+                self.dns_listen
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_win_over_files_and_files_over_defaults() {
+        let file = FileSettings {
+            listen_port: Some(1),
+            mtu: Some(1300),
+            ..FileSettings::default()
+        };
+        let flags = FileSettings {
+            listen_port: Some(2),
+            ..FileSettings::default()
+        };
+        let settings = Settings::merge(flags, file).unwrap();
+        assert_eq!((settings.listen_port, settings.interface.mtu), (2, 1300));
+        assert_eq!(settings.interface.name, "mesh0");
+    }
+
+    #[test]
+    fn names_that_could_break_a_ruleset_are_refused() {
+        for name in ["", "a b", "x\"", "1x", "waytoolongforlinux"] {
+            let flags = FileSettings {
+                interface: Some(name.into()),
+                ..FileSettings::default()
+            };
+            assert!(
+                Settings::merge(flags, FileSettings::default()).is_err(),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn dns_stays_off_the_network() {
+        let flags = FileSettings {
+            dns_listen: Some("0.0.0.0:53".parse().unwrap()),
+            ..FileSettings::default()
+        };
+        assert!(
+            Settings::merge(flags, FileSettings::default())
+                .unwrap_err()
+                .contains("loopback")
+        );
+    }
+}
