@@ -210,14 +210,14 @@ impl PacketLoop {
             None => SLEEP_MAX,
         };
         let timeout = Timespec::try_from(sleep).expect("at most a minute");
-        let mut polled = vec![PollFd::new(&*self.wake, PollFlags::IN)];
-        polled.extend(
-            self.sockets
-                .descriptors()
-                .map(|socket| PollFd::from_borrowed_fd(socket, PollFlags::IN)),
-        );
-        if let Some(tun) = &self.tun {
-            polled.push(PollFd::from_borrowed_fd(tun.descriptor(), PollFlags::IN));
+        let awake = || PollFd::new(&*self.wake, PollFlags::IN);
+        let mut polled = [awake(), awake(), awake(), awake()];
+        let sources = self
+            .sockets
+            .descriptors()
+            .chain(self.tun.as_ref().map(TunQueue::descriptor));
+        for (slot, source) in polled[1..].iter_mut().zip(sources) {
+            *slot = PollFd::from_borrowed_fd(source, PollFlags::IN);
         }
         match poll(&mut polled, Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
