@@ -53,7 +53,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            peers: 1 << 17,
+            peers: model::limits::Limits::HOSTS,
             flows: 1 << 17,
             flows_per_peer: 1 << 15,
             fragments: 1024,

@@ -2,8 +2,9 @@
 //!
 //! Bounded twice, in all and per peer. When there is no room, a handful of entries is looked at
 //! and the worst goes: what has idled out, then what nobody replied to. An established flow is
-//! only ever pushed out by its own peer at that peer's bound, so that no peer can cut the flows
-//! of others by opening many.
+//! pushed out only by its own peer at that peer's bound, or when its peer has more than its share
+//! of the table and the newcomer's has less: no peer can cut the flows of others by opening many,
+//! nor keep others out by holding many.
 
 use std::time::Duration;
 
@@ -35,8 +36,12 @@ pub(crate) struct Flows {
     /// Flows of each peer, by index.
     per_peer: Vec<u32>,
     hasher: FixedState,
-    /// Where the next look begins, so that every entry's turn comes.
-    hand: usize,
+    /// Peers that have flows.
+    peers: usize,
+    /// Where the next sweep goes on.
+    swept: usize,
+    /// Walks over the table in even steps, so that neighbours of one peer hide nobody.
+    look: u64,
     flows_max: usize,
     flows_per_peer_max: usize,
 }
@@ -48,7 +53,9 @@ impl Flows {
             positions: HashTable::new(),
             per_peer: Vec::new(),
             hasher: FixedState::with_seed(seed),
-            hand: 0,
+            peers: 0,
+            swept: 0,
+            look: seed,
             flows_max,
             flows_per_peer_max,
         }
@@ -81,7 +88,10 @@ impl Flows {
             .insert_unique(hasher.hash_one(flow.key), position, |position| {
                 hasher.hash_one(entries[*position as usize].key)
             });
-        *self.count_of(flow.key.peer) += 1;
+        let count = self.count_of(flow.key.peer);
+        *count += 1;
+        let is_first = *count == 1;
+        self.peers += usize::from(is_first);
         self.entries.push(flow);
         true
     }
@@ -106,14 +116,14 @@ impl Flows {
     /// Forgets some of the flows that have idled out; called often enough, all of them.
     pub(crate) fn sweep(&mut self, now: Instant) {
         for _ in 0..SWEEP_LOOKS.min(self.entries.len()) {
-            let position = self.next_look();
-            if self.entries[position].is_idle(now) {
-                self.remove_at(position);
-                // Another flow stands at this place now: look again.
-                self.hand = position;
+            if self.swept >= self.entries.len() {
+                self.swept = 0;
             }
-            if self.entries.is_empty() {
-                return;
+            match self.entries.get(self.swept) {
+                // Another flow takes this place: it is looked at next.
+                Some(flow) if flow.is_idle(now) => self.remove_at(self.swept),
+                Some(_) => self.swept += 1,
+                None => return,
             }
         }
     }
@@ -132,33 +142,41 @@ impl Flows {
     }
 
     fn choose_victim(&mut self, peer: u32, own_only: bool, now: Instant) -> Option<usize> {
+        if self.entries.is_empty() {
+            return None;
+        }
+        let has_less = self.has_less_than_share(peer);
         let mut best: Option<(Worth, usize)> = None;
-        for _ in 0..EVICTION_LOOKS.min(self.entries.len()) {
+        for _ in 0..EVICTION_LOOKS {
             let position = self.next_look();
-            let flow = &self.entries[position];
-            let is_own = flow.key.peer == peer;
-            if own_only && !is_own {
-                continue;
-            }
-            let worth = Worth::of(flow, now);
-            if worth.class == Class::Established && !own_only {
-                continue;
-            }
-            if best.is_none_or(|(least, _)| worth < least) {
+            let flow = self.entries[position];
+            let worth = Worth::of(&flow, now);
+            let may_go = match own_only {
+                true => flow.key.peer == peer,
+                false if worth.class < Class::Established => true,
+                false => has_less && self.has_more_than_share(flow.key.peer),
+            };
+            if may_go && best.is_none_or(|(least, _)| worth < least) {
                 best = Some((worth, position));
             }
         }
         best.map(|(_, position)| position)
     }
 
+    /// Multiples of the golden ratio fall evenly (Weyl's sequence).
     fn next_look(&mut self) -> usize {
-        let position = if self.hand < self.entries.len() {
-            self.hand
-        } else {
-            0
-        };
-        self.hand = position + 1;
-        position
+        self.look = self.look.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        ((u128::from(self.look) * self.entries.len() as u128) >> 64) as usize
+    }
+
+    fn has_less_than_share(&mut self, peer: u32) -> bool {
+        let count = *self.count_of(peer) as usize;
+        let peers = self.peers + usize::from(count == 0);
+        count < self.flows_max / peers.max(1)
+    }
+
+    fn has_more_than_share(&mut self, peer: u32) -> bool {
+        *self.count_of(peer) as usize > self.flows_max / self.peers.max(1)
     }
 
     #[inline]
@@ -183,7 +201,10 @@ impl Flows {
     fn remove_at(&mut self, position: usize) {
         let flow = self.entries[position];
         self.unlink(&flow.key, position);
-        *self.count_of(flow.key.peer) -= 1;
+        let count = self.count_of(flow.key.peer);
+        *count -= 1;
+        let is_last = *count == 0;
+        self.peers -= usize::from(is_last);
         self.entries.swap_remove(position);
         if let Some(moved) = self.entries.get(position).map(|flow| flow.key) {
             let hash = self.hasher.hash_one(moved);

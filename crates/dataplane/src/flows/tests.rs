@@ -62,14 +62,41 @@ fn unreplied_flows_make_room_and_established_ones_of_others_stay() {
 }
 
 #[test]
-fn a_table_full_of_established_flows_refuses_others() {
+fn a_table_full_of_established_flows_in_fair_shares_refuses_others() {
     let mut flows = Flows::new(8, 8, 1);
     for port in 0..8 {
-        assert!(flows.insert(established(port.into(), port), NOW));
+        assert!(flows.insert(established(u32::from(port) % 4, port), NOW));
     }
     assert!(!flows.insert(flow(9, 1), NOW));
     let later = NOW + Duration::from_secs(3600);
     assert!(flows.insert(flow(9, 1), later), "idle flows make room");
+}
+
+#[test]
+fn a_peer_with_more_than_its_share_yields_to_one_with_less() {
+    let mut flows = Flows::new(8, 8, 1);
+    for port in 0..7 {
+        assert!(flows.insert(established(0, port), NOW));
+    }
+    assert!(flows.insert(established(1, 0), NOW));
+    assert!(flows.insert(established(2, 0), NOW));
+    assert!(flows.insert(established(2, 1), NOW));
+    assert!(
+        !flows.insert(established(2, 2), NOW),
+        "8 among 3 are 2 for each"
+    );
+    assert!(
+        has(&mut flows, 1, 0),
+        "who has less than its share keeps it"
+    );
+    assert_eq!(flows.len(), 8);
+    assert_eq!(*flows.count_of(0), 5);
+}
+
+#[test]
+fn a_table_without_places_refuses() {
+    assert!(!Flows::new(0, 8, 1).insert(flow(0, 1), NOW));
+    assert!(!Flows::new(8, 0, 1).insert(flow(0, 1), NOW));
 }
 
 #[test]
@@ -129,6 +156,7 @@ proptest! {
         for peer in 0..4 {
             let count = model.iter().filter(|(other, _)| *other == peer).count();
             prop_assert_eq!(*flows.count_of(peer) as usize, count);
+            prop_assert!(flows.peers <= 4 && (flows.peers == 0) == model.is_empty());
             for port in 0..40 {
                 prop_assert_eq!(has(&mut flows, peer, port), model.contains(&(peer, port)));
             }
