@@ -13,6 +13,7 @@ mod diagnostic;
 mod explain;
 mod first_policy;
 mod resolve;
+mod slice;
 mod table;
 mod yaml;
 
@@ -23,6 +24,7 @@ pub use explain::{Explained, explain};
 pub use first_policy::{first_policy, first_policy_files};
 pub use reference::Decision;
 pub use resolve::resolve;
+pub use slice::leaves_concerning;
 pub use table::{RuleIndex, RuleInfo, Table, Verdict};
 
 /// One file of a bundle's directory: its path there and its text.

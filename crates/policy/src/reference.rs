@@ -121,7 +121,7 @@ impl Flow<'_> {
                 && service
                     .endpoints
                     .iter()
-                    .any(|endpoint| selects(endpoint, self.to, self.services, effect))
+                    .any(|endpoint| endpoint.matches(self.to, &[]))
         })
     }
 }

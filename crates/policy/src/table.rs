@@ -217,6 +217,8 @@ struct Part<'b> {
 #[derive(Clone, Copy)]
 enum Reach<'b> {
     Selected(&'b [Selector]),
+    /// An endpoint that is a service selects nobody, as in `Selector::matches`.
+    Endpoints(&'b [Selector]),
     Everyone,
 }
 
@@ -279,7 +281,7 @@ impl<'b> Compiler<'b> {
             .map(|service| Part {
                 class: Class::of(service.protocol.ip_protocol()),
                 ports: PortRange::single(service.port),
-                to: Reach::Selected(&service.endpoints),
+                to: Reach::Endpoints(&service.endpoints),
             })
             .collect()
     }
@@ -287,6 +289,7 @@ impl<'b> Compiler<'b> {
     fn selects_me(&self, reach: Reach<'b>, effect: Effect) -> bool {
         match reach {
             Reach::Everyone => true,
+            Reach::Endpoints(endpoints) => endpoints.iter().any(|it| it.matches(self.me, &[])),
             Reach::Selected(selectors) => selectors.iter().any(|it| self.selects_me_by(it, effect)),
         }
     }
@@ -316,6 +319,7 @@ impl<'b> Compiler<'b> {
     ) -> bool {
         let set = match peers {
             Reach::Everyone => self.sets.everyone(),
+            Reach::Endpoints(endpoints) => self.sets.set_of_endpoints(endpoints),
             Reach::Selected(selectors) => self.sets.set_of(selectors, effect),
         };
         let Some(peers) = set else { return false };

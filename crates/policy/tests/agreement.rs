@@ -21,6 +21,23 @@ proptest! {
     fn the_table_agrees_with_the_reference(fleet in fleet(), bundle in bundle()) {
         check_agreement(&fleet, &bundle)?;
     }
+
+    #[test]
+    fn a_slice_decides_as_the_whole_bundle(fleet in fleet(), bundle in bundle()) {
+        let leaves = bundle.leaves();
+        let me = &fleet[0];
+        let concerning = policy::leaves_concerning(&bundle, me);
+        let slice = Bundle::from_leaves(concerning.iter().map(|index| leaves[*index as usize].clone()));
+        for (from, to) in fleet[1..].iter().flat_map(|peer| [(me, peer), (peer, me)]) {
+            for protocol in PROTOCOLS {
+                for port in interesting_ports(&bundle) {
+                    let whole = reference::decide(&bundle, from, to, protocol, port);
+                    let sliced = reference::decide(&slice, from, to, protocol, port);
+                    prop_assert_eq!(whole, sliced);
+                }
+            }
+        }
+    }
 }
 
 proptest! {

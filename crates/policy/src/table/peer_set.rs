@@ -43,6 +43,9 @@ impl PeerSets {
     }
 }
 
+/// A list of selectors in rules of an effect, or of endpoints.
+type ListKey<'b> = (Option<Effect>, &'b [Selector]);
+
 /// Makes the sets of one table.
 pub(super) struct SetBuilder<'b> {
     services: BTreeMap<&'b Name, Vec<&'b Service>>,
@@ -50,7 +53,7 @@ pub(super) struct SetBuilder<'b> {
     by_host: BTreeMap<HostId, PeerIndex>,
     by_name: BTreeMap<&'b Name, PeerIndex>,
     by_label: BTreeMap<Label, Vec<u64>>,
-    known_lists: BTreeMap<(Effect, &'b [Selector]), Option<SetId>>,
+    known_lists: BTreeMap<ListKey<'b>, Option<SetId>>,
     known_sets: BTreeMap<Vec<u64>, SetId>,
 }
 
@@ -107,16 +110,20 @@ impl<'b> SetBuilder<'b> {
 
     /// Returns the set of the peers that any of the selectors selects, `None` when there are none.
     pub(super) fn set_of(&mut self, selectors: &'b [Selector], effect: Effect) -> Option<SetId> {
-        if let Some(known) = self.known_lists.get(&(effect, selectors)) {
-            return *known;
-        }
-        let mut bits = vec![0; self.everyone.len()];
-        for selector in selectors {
-            self.add(selector, effect, &mut bits);
-        }
-        let set = self.share(bits);
-        self.known_lists.insert((effect, selectors), set);
-        set
+        self.remembered((Some(effect), selectors), |builder, bits| {
+            selectors
+                .iter()
+                .for_each(|selector| builder.add(selector, effect, bits));
+        })
+    }
+
+    /// Returns the set of the peers that are one of the endpoints, `None` when there are none.
+    pub(super) fn set_of_endpoints(&mut self, endpoints: &'b [Selector]) -> Option<SetId> {
+        self.remembered((None, endpoints), |builder, bits| {
+            endpoints
+                .iter()
+                .for_each(|endpoint| builder.add_endpoint(endpoint, bits));
+        })
     }
 
     /// Returns the set of all peers, `None` when there are none.
@@ -138,7 +145,35 @@ impl<'b> SetBuilder<'b> {
         }
     }
 
+    fn remembered(
+        &mut self,
+        list: ListKey<'b>,
+        fill: impl FnOnce(&Self, &mut [u64]),
+    ) -> Option<SetId> {
+        if let Some(known) = self.known_lists.get(&list) {
+            return *known;
+        }
+        let mut bits = vec![0; self.everyone.len()];
+        fill(self, &mut bits);
+        let set = self.share(bits);
+        self.known_lists.insert(list, set);
+        set
+    }
+
     fn add(&self, selector: &Selector, effect: Effect, bits: &mut [u64]) {
+        let Selector::Service(name) = selector else {
+            return self.add_endpoint(selector, bits);
+        };
+        match self.services_named(name) {
+            [] if effect == Effect::Deny => unite(bits, &self.everyone),
+            services => services
+                .iter()
+                .flat_map(|service| &service.endpoints)
+                .for_each(|endpoint| self.add_endpoint(endpoint, bits)),
+        }
+    }
+
+    fn add_endpoint(&self, selector: &Selector, bits: &mut [u64]) {
         match selector {
             Selector::Any => unite(bits, &self.everyone),
             Selector::Host { name, id } => {
@@ -160,16 +195,7 @@ impl<'b> SetBuilder<'b> {
                 }
                 unite(bits, &matching);
             }
-            Selector::Service(name) => match self.services_named(name) {
-                [] if effect == Effect::Deny => unite(bits, &self.everyone),
-                services => {
-                    let endpoints = services.iter().flat_map(|service| &service.endpoints);
-                    // An endpoint that is a service matches nothing, as in `Selector::matches`.
-                    for endpoint in endpoints.filter(|it| !matches!(it, Selector::Service(_))) {
-                        self.add(endpoint, effect, bits);
-                    }
-                }
-            },
+            Selector::Service(_) => {}
         }
     }
 
