@@ -12,10 +12,11 @@ use trust::token::{secret_hash, secret_matches};
 
 use crate::audit::Stamp;
 use crate::config::FleetLimits;
-use crate::fleet::{Fleet, overtaken};
+use crate::fleet::Fleet;
 use crate::keys::Place;
 use crate::output::{Rejection, Reply};
 use crate::request::Caller;
+use crate::requests::overtaken;
 use crate::stored::StoredAdmin;
 use crate::work::{Answer, Draft, Plan};
 

@@ -50,7 +50,7 @@ impl FleetLimits {
     pub const POLICY_VERSIONS_MAX: usize = 256;
     /// Tombstones that are kept; beyond it the oldest is forgotten, and hosts that were away since
     /// before it get a whole map.
-    pub const TOMBSTONES_MAX: usize = 65_536;
+    pub const TOMBSTONES_MAX: usize = 16_384;
     /// Questions to hosts under way at one time; one more is refused as `Unavailable`.
     pub const QUESTIONS_MAX: usize = 1024;
     /// Addresses of one host that are remembered because peers saw it there; the newest stay.

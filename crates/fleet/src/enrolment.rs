@@ -13,9 +13,10 @@ use trust::enrolment::{CsrFacts, Transcript, check_certificate_request};
 use crate::addresses::{self, Search};
 use crate::audit::Stamp;
 use crate::clock_text;
-use crate::fleet::{Fleet, overtaken};
+use crate::fleet::Fleet;
 use crate::keys::Place;
 use crate::output::{Rejection, Reply};
+use crate::requests::overtaken;
 use crate::state::Host;
 use crate::stored::{
     StoredAddress, StoredHost, StoredKeyOwner, StoredName, StoredSigned, StoredToken, StoredUse,
@@ -36,6 +37,8 @@ impl Fleet {
         if let Some(known) = self.same_host(request) {
             return self.welcome_again(known, request, now);
         }
+        // Before what a new token or name would not mend.
+        self.check_wireguard_key_is_new(request)?;
         token.check_not_expired(now.unix)?;
         let slot = match find_slot(&self.state, &self.commits, request.token, &token) {
             Slot::Free(slot) => slot,
@@ -44,7 +47,6 @@ impl Fleet {
         };
         token.check_name(&request.name)?;
         self.check_name_is_free(request, now)?;
-        self.check_wireguard_key_is_new(request)?;
         self.check_proof(request)?;
         let csr = check_csr(request)?;
         self.check_tls_key_is_new(&csr)?;

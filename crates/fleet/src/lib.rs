@@ -1,9 +1,9 @@
 //! The brain of the coordinator: hosts, tokens, addresses, policies, sessions. It decides and signs;
 //! the program stores what it asks to store, and carries its messages.
 //!
-//! Read `fleet` first: the verbs, and how a request goes from question to answer. `apply` is the one
-//! place where durable state changes, `commits` keeps many changes under way right, `keys` says
-//! where everything lies in the store. The other files are nouns.
+//! Read `fleet` first, the verbs, then `requests`, how a request goes from question to answer.
+//! `apply` is the one place where durable state changes, `commits` keeps many changes under way
+//! right, `keys` says where everything lies in the store. The other files are nouns.
 
 #![forbid(unsafe_code)]
 
@@ -15,6 +15,7 @@ mod authority;
 mod clock_text;
 mod commits;
 mod config;
+mod conversation;
 mod enrolment;
 mod explain;
 mod fleet;
@@ -25,6 +26,7 @@ mod output;
 mod policies;
 mod presence;
 mod request;
+mod requests;
 mod sessions;
 mod state;
 mod stored;

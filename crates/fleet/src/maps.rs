@@ -3,6 +3,7 @@
 //! than the revision that the host has.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use model::ids::{HostId, Revision};
 use model::map::{MapDelta, PeerEntry, PolicySlice};
@@ -13,6 +14,12 @@ use crate::fleet::Fleet;
 use crate::output::SessionId;
 use crate::presence::HintRevision;
 use crate::state::Host;
+
+/// How soon after a change of hosts the others are told; changes within this time go together.
+const TELL_CHANGES_AFTER: Duration = Duration::from_millis(20);
+
+/// How soon hints where hosts may be reached are passed on; a storm of them goes together.
+const TELL_HINTS_AFTER: Duration = Duration::from_millis(200);
 
 /// How far a host was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,10 +33,25 @@ pub(crate) struct Told {
 impl Fleet {
     /// Tells every host what it does not know yet.
     pub(crate) fn publish(&mut self, now: Now) {
-        self.published();
+        self.publish_at = None;
         for session in self.sessions.following() {
             self.tell(session, now);
         }
+    }
+
+    /// Tells every host soon that hosts changed.
+    pub(crate) fn publish_changes_soon(&mut self, now: Now) {
+        self.publish_within(TELL_CHANGES_AFTER, now);
+    }
+
+    /// Tells every host soon that endpoints changed.
+    pub(crate) fn publish_hints_soon(&mut self, now: Now) {
+        self.publish_within(TELL_HINTS_AFTER, now);
+    }
+
+    fn publish_within(&mut self, pause: Duration, now: Now) {
+        let due = now.monotonic + pause;
+        self.publish_at = Some(self.publish_at.map_or(due, |earlier| earlier.min(due)));
     }
 
     /// Tells one host what it does not know yet.

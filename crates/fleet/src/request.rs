@@ -66,14 +66,14 @@ impl AdminRequest {
     /// Returns whether `role` may ask this.
     pub fn allowed_for(&self, role: Role) -> bool {
         match self.needs() {
-            Needs::ToSee => true,
-            Needs::ToOperate => matches!(role, Role::Operator | Role::Admin),
-            Needs::ToEditPolicy => matches!(role, Role::PolicyEditor | Role::Admin),
-            Needs::ToAdminister => role == Role::Admin,
+            Right::See => true,
+            Right::Operate => matches!(role, Role::Operator | Role::Admin),
+            Right::EditPolicy => matches!(role, Role::PolicyEditor | Role::Admin),
+            Right::Administer => role == Role::Admin,
         }
     }
 
-    fn needs(&self) -> Needs {
+    fn needs(&self) -> Right {
         match self {
             Self::Status
             | Self::ListHosts
@@ -82,14 +82,14 @@ impl AdminRequest {
             | Self::ListPolicyVersions
             | Self::ShowPolicy(_)
             | Self::ShowRollout
-            | Self::Why(_) => Needs::ToSee,
-            Self::ApplyPolicy(apply) if apply.dry_run => Needs::ToSee,
+            | Self::Why(_) => Right::See,
+            Self::ApplyPolicy(apply) if apply.dry_run => Right::See,
             Self::SetLabels { .. }
             | Self::RemoveHost(_)
             | Self::CreateToken(_)
-            | Self::RevokeToken(_) => Needs::ToOperate,
-            Self::ApplyPolicy(_) | Self::RollbackPolicy(_) => Needs::ToEditPolicy,
-            Self::CreateAdmin(_) | Self::ListAdmins | Self::RevokeAdmin(_) => Needs::ToAdminister,
+            | Self::RevokeToken(_) => Right::Operate,
+            Self::ApplyPolicy(_) | Self::RollbackPolicy(_) => Right::EditPolicy,
+            Self::CreateAdmin(_) | Self::ListAdmins | Self::RevokeAdmin(_) => Right::Administer,
         }
     }
 
@@ -98,10 +98,10 @@ impl AdminRequest {
             return Ok(());
         }
         let needed = match self.needs() {
-            Needs::ToSee => "viewer",
-            Needs::ToOperate => "operator or admin",
-            Needs::ToEditPolicy => "policy editor or admin",
-            Needs::ToAdminister => "admin",
+            Right::See => "viewer",
+            Right::Operate => "operator or admin",
+            Right::EditPolicy => "policy editor or admin",
+            Right::Administer => "admin",
         };
         Err(Rejection::new(
             RefusalCode::Denied,
@@ -113,11 +113,12 @@ impl AdminRequest {
     }
 }
 
-enum Needs {
-    ToSee,
-    ToOperate,
-    ToEditPolicy,
-    ToAdminister,
+/// What a request needs.
+enum Right {
+    See,
+    Operate,
+    EditPolicy,
+    Administer,
 }
 
 #[cfg(test)]

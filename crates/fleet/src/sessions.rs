@@ -1,17 +1,14 @@
-//! The hosts' streams: who may open one, what is said on it, and when it ends. A host has one
-//! stream; a newer one closes the older.
+//! The hosts' streams: who may open one, and when it ends. A host has one stream; a newer one closes
+//! the older. What is said on them is `conversation`'s.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use model::control::{Applied, FromHost, Goodbye, Hello, ToHost, Welcome};
+use model::control::{Goodbye, ToHost};
 use model::identity::SpiffeId;
 use model::ids::{Digest, HostId};
-use model::limits::Limits;
-use model::map::MapDelta;
 use model::time::{Instant, Now};
-use trust::enrolment::check_certificate_request;
 
 use crate::config::FleetLimits;
 use crate::fleet::Fleet;
@@ -58,6 +55,17 @@ struct Session {
     last_heard: Instant,
     progress: Progress,
     budget: Budget,
+}
+
+/// What is known of a stream on which something was said.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Heard {
+    pub(crate) host: HostId,
+    pub(crate) observed: Option<IpAddr>,
+    /// It has said hello.
+    pub(crate) follows: bool,
+    /// It may say this much.
+    pub(crate) within_budget: bool,
 }
 
 #[derive(Debug)]
@@ -111,6 +119,50 @@ impl Sessions {
         }) = self.open.get_mut(&session)
         {
             *told = now_told;
+        }
+    }
+
+    /// Notes that something was said.
+    pub(crate) fn heard(&mut self, session: SessionId, now: Instant) -> Option<Heard> {
+        let session = self.open.get_mut(&session)?;
+        session.last_heard = now;
+        Some(Heard {
+            host: session.host,
+            observed: session.observed,
+            follows: matches!(session.progress, Progress::Follows { .. }),
+            within_budget: session.budget.spend(now),
+        })
+    }
+
+    /// Notes that the host has said hello, and how far it is told.
+    pub(crate) fn follow(&mut self, session: SessionId, told: Told, has_whole_map: bool) {
+        if let Some(session) = self.open.get_mut(&session) {
+            session.progress = Progress::Follows {
+                told,
+                has_whole_map,
+            };
+        }
+    }
+
+    /// Notes that the host could apply its last map.
+    pub(crate) fn applied(&mut self, session: SessionId) {
+        if let Some(Session {
+            progress: Progress::Follows { has_whole_map, .. },
+            ..
+        }) = self.open.get_mut(&session)
+        {
+            *has_whole_map = false;
+        }
+    }
+
+    /// Notes that the host could not apply its last map; returns whether a whole one may help.
+    pub(crate) fn failed_to_apply(&mut self, session: SessionId) -> bool {
+        match self.open.get_mut(&session) {
+            Some(Session {
+                progress: Progress::Follows { has_whole_map, .. },
+                ..
+            }) => !std::mem::replace(has_whole_map, true),
+            _ => false,
         }
     }
 
@@ -208,151 +260,6 @@ impl Fleet {
         ))
     }
 
-    pub(crate) fn hear(&mut self, session: SessionId, message: FromHost, now: Now) {
-        let Some(open) = self.sessions.open.get_mut(&session) else {
-            return;
-        };
-        let host = open.host;
-        open.last_heard = now.monotonic;
-        if !open.budget.spend(now.monotonic) {
-            return self.expel(session, "it sends too many messages", now);
-        }
-        self.presences.entry(host).last_seen = Some(now.unix);
-        let has_said_hello = matches!(open.progress, Progress::Follows { .. });
-        match (message, has_said_hello) {
-            (FromHost::Hello(hello), false) => self.welcome(session, host, hello, now),
-            (FromHost::Hello(_), true) => self.expel(session, "it said hello twice", now),
-            (_, false) => self.expel(session, "its first message was no hello", now),
-            (message, true) => self.hear_follower(session, host, message, now),
-        }
-    }
-
-    fn hear_follower(&mut self, session: SessionId, host: HostId, message: FromHost, now: Now) {
-        let overlay = self.state.statement.overlay;
-        match message {
-            FromHost::Hello(_) => unreachable!("a second hello was sent away"),
-            FromHost::Endpoints(report) => {
-                if report.endpoints.len() > Limits::ENDPOINTS_PER_HOST {
-                    return self.expel(session, "it reports too many endpoints", now);
-                }
-                if self.presences.report(host, report, &overlay) {
-                    self.publish_hints_soon(now);
-                }
-            }
-            FromHost::Observation { peer, address } => {
-                let is_peer = peer != host && self.state.hosts.contains_key(&peer);
-                if is_peer && self.presences.observe_by_peer(peer, address, &overlay) {
-                    self.publish_hints_soon(now);
-                }
-            }
-            FromHost::Applied(applied) => self.hear_applied(session, host, applied, now),
-            FromHost::Renew(request) => self.renew(session, host, &request, now),
-            FromHost::Explanation(explanation) => self.hear_explanation(host, explanation, now),
-            FromHost::Leave => self.accept_leave(session, host, now),
-            FromHost::Ping(nonce) => self.send(session, ToHost::Pong(nonce)),
-        }
-    }
-
-    fn welcome(&mut self, session: SessionId, host: HostId, hello: Hello, now: Now) {
-        if hello.features.len() > FleetLimits::FEATURES_PER_HOST {
-            return self.expel(session, "it names too many features", now);
-        }
-        let Some(me) = self.state.hosts.get(&host) else {
-            return;
-        };
-        let told = hello.have.and_then(|have| self.told_by(have));
-        let (whole, told) = match told {
-            Some(told) => (None, told),
-            None => {
-                let (delta, told) = self.whole_map(me, hello.have.is_some());
-                (Some(delta), told)
-            }
-        };
-        let open = self
-            .sessions
-            .open
-            .get_mut(&session)
-            .expect("the session was heard just now");
-        open.progress = Progress::Follows {
-            told,
-            has_whole_map: whole.is_some(),
-        };
-        let observed = open.observed;
-        let welcome = Welcome {
-            trust: self.state.trust.clone(),
-            observed,
-            software_version: self.config.software_version.clone(),
-            unix: now.unix,
-        };
-        self.send(session, ToHost::Welcome(welcome));
-        match whole {
-            Some(delta) => self.send_map(session, delta, now),
-            None => self.tell(session, now),
-        }
-        self.presences.entry(host).software_version = Some(clipped(hello.software_version));
-        let overlay = self.state.statement.overlay;
-        if self.presences.observe(host, observed, &overlay) {
-            self.publish_hints_soon(now);
-        }
-    }
-
-    /// Notes what is in force on a host. One that cannot apply a change gets a whole map, once.
-    fn hear_applied(&mut self, session: SessionId, host: HostId, applied: Applied, now: Now) {
-        let failed = applied.error.is_some();
-        let applied = Applied {
-            error: applied.error.map(clipped),
-            ..applied
-        };
-        self.presences.entry(host).applied = Some(applied);
-        let Some(Session {
-            progress: Progress::Follows { has_whole_map, .. },
-            ..
-        }) = self.sessions.open.get_mut(&session)
-        else {
-            return;
-        };
-        if !failed {
-            *has_whole_map = false;
-        } else if !*has_whole_map {
-            *has_whole_map = true;
-            let Some(me) = self.state.hosts.get(&host) else {
-                return;
-            };
-            let (delta, told) = self.whole_map(me, true);
-            self.sessions.set_told(session, told);
-            self.send_map(session, delta, now);
-        }
-    }
-
-    fn renew(&mut self, session: SessionId, host: HostId, request: &[u8], now: Now) {
-        let Some(me) = self.state.hosts.get(&host) else {
-            return;
-        };
-        let (name, tls_key_hash) = (me.record.name.clone(), me.record.tls_key_hash);
-        let answer = match check_certificate_request(request) {
-            Err(error) => Err(error.to_string()),
-            Ok(csr) if csr.tls_key_hash != tls_key_hash => Err(
-                "the request is for another key than the host's record names; join anew to \
-                     change keys"
-                    .to_owned(),
-            ),
-            Ok(_) => self.issue_certificate(&name, request, now),
-        };
-        self.send(session, ToHost::Certificate(answer));
-    }
-
-    pub(crate) fn send(&mut self, session: SessionId, message: ToHost) {
-        self.output(Output::Send { session, message });
-    }
-
-    /// Sends a map, unless it has grown over what a message may hold.
-    pub(crate) fn send_map(&mut self, session: SessionId, delta: MapDelta, now: Now) {
-        if delta.peers.len() > Limits::HOSTS {
-            return self.expel(session, "its map is too large for a message", now);
-        }
-        self.send(session, ToHost::Map(delta));
-    }
-
     /// Ends a stream; the host comes back soon.
     pub(crate) fn dismiss(&mut self, session: SessionId, reason: String, now: Now) {
         let goodbye = Goodbye {
@@ -363,7 +270,7 @@ impl Fleet {
         self.end_session(session, goodbye, now);
     }
 
-    fn expel(&mut self, session: SessionId, fault: &str, now: Now) {
+    pub(crate) fn expel(&mut self, session: SessionId, fault: &str, now: Now) {
         if let Some(open) = self.sessions.open.get(&session) {
             let name = self
                 .state
@@ -431,13 +338,6 @@ fn removed() -> Goodbye {
         reason: "this host was removed from the fleet; join anew to come back".to_owned(),
         retry_after: RETRY_AFTER_FAULT,
         removed: true,
-    }
-}
-
-fn clipped(text: String) -> String {
-    match text.char_indices().nth(Limits::TEXT_CHARS) {
-        Some((end, _)) => text[..end].to_owned(),
-        None => text,
     }
 }
 

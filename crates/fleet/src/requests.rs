@@ -1,0 +1,237 @@
+//! How a request goes from question to answer: planned against what is known, committed, and
+//! answered once that is durable and taken over.
+
+use model::admin::AppliedPolicy;
+use model::control::RefusalCode;
+use model::ids::HostId;
+use model::store::{Committed, Transaction};
+use model::time::Now;
+
+use crate::apply::Change;
+use crate::config::FleetLimits;
+use crate::fleet::{CommitError, Fleet};
+use crate::output::{CommitId, Output, Rejection, Reply, SessionId};
+use crate::request::{AdminRequest, Caller};
+use crate::work::{Answer, Job, Origin, Plan, Work};
+
+impl Fleet {
+    pub(crate) fn accept(&mut self, origin: Origin, work: Work, now: Now) {
+        let job = Job {
+            origin,
+            work,
+            conflicts: 0,
+        };
+        if self.commits.waiting() < FleetLimits::REQUESTS_MAX {
+            return self.attempt(job, now);
+        }
+        let busy = "the coordinator has too many requests under way; try again in a few seconds";
+        self.answer(
+            &job,
+            Err(Rejection::new(RefusalCode::Unavailable, busy)),
+            now,
+        );
+    }
+
+    pub(crate) fn accept_leave(&mut self, session: SessionId, host: HostId, now: Now) {
+        self.accept(Origin::Session(session), Work::Leave(host), now);
+    }
+
+    /// Plans a request against what is known now, and carries the plan out.
+    pub(crate) fn attempt(&mut self, job: Job, now: Now) {
+        match self.plan(&job.work, now) {
+            Ok(Plan::Answer(reply)) => self.answer(&job, Ok(reply), now),
+            Ok(Plan::Commit {
+                transaction,
+                answer,
+            }) => self.commit(job, transaction, answer, now),
+            Ok(Plan::Wait(on)) => self.commits.park(on, job),
+            Ok(Plan::Ask(question)) => self.ask(job.origin, question, now),
+            Err(rejection) => self.answer(&job, Err(rejection), now),
+        }
+    }
+
+    fn plan(&mut self, work: &Work, now: Now) -> Result<Plan, Rejection> {
+        match work {
+            Work::Enrol { request, from } => self.plan_enrolment(request, *from, now),
+            Work::Leave(host) => self.plan_leave(*host, now),
+            Work::Admin { caller, request } => {
+                request.check_allowed(caller)?;
+                self.plan_admin(caller, request, now)
+            }
+        }
+    }
+
+    fn plan_admin(
+        &mut self,
+        caller: &Caller,
+        request: &AdminRequest,
+        now: Now,
+    ) -> Result<Plan, Rejection> {
+        let reply = match request {
+            AdminRequest::Status => Reply::Status(self.status()),
+            AdminRequest::ListHosts => Reply::Hosts(self.host_views()),
+            AdminRequest::ShowHost(name) => {
+                Reply::Host(self.host_view(self.state.known_host(name)?))
+            }
+            AdminRequest::ListTokens => Reply::Tokens(self.token_views()),
+            AdminRequest::ListPolicyVersions => Reply::PolicyVersions(self.policy_views()),
+            AdminRequest::ShowPolicy(version) => Reply::Policy(self.policy_content(*version)?),
+            AdminRequest::ShowRollout => Reply::Rollout(self.rollout()),
+            AdminRequest::ListAdmins => Reply::Admins(self.admin_views()),
+            AdminRequest::SetLabels { host, set } => {
+                return self.plan_labels(caller, host, &set.labels, now);
+            }
+            AdminRequest::RemoveHost(name) => return self.plan_removal(caller, name, now),
+            AdminRequest::CreateToken(create) => return self.plan_token(caller, create, now),
+            AdminRequest::RevokeToken(id) => return self.plan_token_revocation(caller, *id, now),
+            AdminRequest::ApplyPolicy(apply) => return self.plan_policy(caller, apply, now),
+            AdminRequest::RollbackPolicy(back) => return self.plan_rollback(caller, back, now),
+            AdminRequest::Why(why) => return self.plan_why(why),
+            AdminRequest::CreateAdmin(create) => return self.plan_admin_made(caller, create, now),
+            AdminRequest::RevokeAdmin(name) => return self.plan_admin_revoked(name),
+        };
+        Ok(Plan::Answer(reply))
+    }
+
+    fn commit(&mut self, job: Job, transaction: Transaction, answer: Answer, now: Now) {
+        if let Some(on) = self.commits.blocker(&transaction) {
+            return self.commits.park(on, job);
+        }
+        if let Err(error) = transaction.check() {
+            let text = format!("too large to be stored at once: {error}");
+            return self.answer(&job, Err(Rejection::new(RefusalCode::Exhausted, text)), now);
+        }
+        let id = self.commits.begin(job, answer, &transaction);
+        self.output(Output::Commit { id, transaction });
+    }
+
+    /// Takes over what the store did, in the order of its revisions, and answers who waited for it.
+    pub(crate) fn take_over(&mut self, now: Now) {
+        while let Some((committed, by)) = self
+            .commits
+            .next_in_order(self.state.revision, now.monotonic)
+        {
+            if committed.revision > self.state.revision {
+                self.apply_all(&committed, now);
+            }
+            if let Some(id) = by {
+                self.conclude(id, now);
+            }
+        }
+    }
+
+    fn apply_all(&mut self, committed: &Committed, now: Now) {
+        self.state.revision = committed.revision;
+        let mut changes = Vec::with_capacity(committed.events.len());
+        for event in &committed.events {
+            match self.state.apply(event) {
+                Ok(change) => changes.push(change),
+                Err(error) => self.notice(error.to_string()),
+            }
+        }
+        for change in &changes {
+            if let Change::Removed(host) = *change {
+                self.farewell_removed(host, now);
+            }
+        }
+        let is_urgent = |it: &Change| matches!(it, Change::Removed(_) | Change::Policy);
+        if changes.iter().any(is_urgent) {
+            self.publish(now);
+        } else if changes.iter().any(|it| matches!(it, Change::Host(_))) {
+            self.publish_changes_soon(now);
+        }
+    }
+
+    fn conclude(&mut self, id: CommitId, now: Now) {
+        let Some((flight, parked)) = self.commits.end(id) else {
+            return;
+        };
+        let result = self.finish(&flight.job, flight.answer, now);
+        self.answer(&flight.job, result, now);
+        self.resume(parked, now);
+    }
+
+    fn finish(&mut self, job: &Job, answer: Answer, now: Now) -> Result<Reply, Rejection> {
+        match answer {
+            Answer::Enrolled(host) => self.enrolled(job, host, now),
+            Answer::Labelled(id) => match self.state.hosts.get(&id) {
+                Some(host) => Ok(Reply::Host(self.host_view(host))),
+                None => Err(overtaken()),
+            },
+            Answer::Removed(view) => Ok(Reply::HostRemoved(*view)),
+            Answer::TokenCreated { id, text } => self.token_created(id, text),
+            Answer::TokenRevoked(id) => match self.token_view(&id) {
+                Some(view) => Ok(Reply::Token(view)),
+                None => Err(overtaken()),
+            },
+            Answer::PolicyApplied {
+                version,
+                warnings,
+                tests_passed,
+            } => Ok(Reply::PolicyApplied(AppliedPolicy {
+                version,
+                changed: true,
+                diagnostics: warnings,
+                tests_passed,
+            })),
+            Answer::AdminCreated { name, credential } => self.admin_created(&name, credential),
+            Answer::AdminRevoked(view) => Ok(Reply::AdminRevoked(*view)),
+        }
+    }
+
+    pub(crate) fn give_up(&mut self, id: CommitId, error: CommitError, now: Now) {
+        let Some((flight, parked)) = self.commits.end(id) else {
+            return;
+        };
+        let mut job = flight.job;
+        match error {
+            CommitError::Conflict => {
+                job.conflicts += 1;
+                if job.conflicts < FleetLimits::ATTEMPTS_MAX {
+                    self.commits.retry_later(job, now.monotonic);
+                } else {
+                    let text = "others keep changing the same; nothing was changed, try again";
+                    let rejection = Rejection::new(RefusalCode::Unavailable, text);
+                    self.answer(&job, Err(rejection), now);
+                }
+            }
+            CommitError::Failed(reason) => {
+                let text = format!("the change was not made durable: {reason}");
+                self.notice(text.clone());
+                self.answer(
+                    &job,
+                    Err(Rejection::new(RefusalCode::Unavailable, text)),
+                    now,
+                );
+            }
+        }
+        self.resume(parked, now);
+    }
+
+    fn resume(&mut self, jobs: Vec<Job>, now: Now) {
+        for job in jobs {
+            self.attempt(job, now);
+        }
+    }
+
+    fn answer(&mut self, job: &Job, result: Result<Reply, Rejection>, now: Now) {
+        match (job.origin, result) {
+            (Origin::Request(request), result) => {
+                self.reply(request, result);
+            }
+            // A host that left is told so when its removal is taken over.
+            (Origin::Session(_), Ok(_)) => {}
+            (Origin::Session(session), Err(rejection)) => {
+                self.dismiss(session, rejection.to_string(), now);
+            }
+        }
+    }
+}
+
+/// A commit that is durable was undone by a later one before it could be answered.
+pub(crate) fn overtaken() -> Rejection {
+    Rejection::new(
+        RefusalCode::Conflict,
+        "it was done, and undone by somebody else at once",
+    )
+}

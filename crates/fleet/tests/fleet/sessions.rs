@@ -1,0 +1,325 @@
+//! Streams: who may open one, what is answered on it, and how it ends.
+
+use std::time::Duration;
+
+use fleet::{AdminRequest, FleetLimits, Reply, SessionPeer};
+use model::control::{Applied, EndpointReport, FromHost, Goodbye, ToHost};
+use model::identity::SpiffeId;
+use model::ids::PolicyVersion;
+use model::map::{Endpoint, EndpointKind, MapDelta};
+use trust::certificate::verify_chain;
+
+use crate::world::{Machine, World, name};
+
+fn goodbye(messages: &[ToHost]) -> &Goodbye {
+    match messages.last() {
+        Some(ToHost::Goodbye(goodbye)) => goodbye,
+        other => panic!("no goodbye but {other:?}"),
+    }
+}
+
+fn maps(messages: Vec<ToHost>) -> Vec<MapDelta> {
+    let maps = messages.into_iter().filter_map(|message| match message {
+        ToHost::Map(delta) => Some(delta),
+        _ => None,
+    });
+    maps.collect()
+}
+
+#[test]
+fn hello_is_answered_with_welcome_and_a_whole_map() {
+    let mut world = World::new();
+    let (machine, enrolled) = world.join("a", 1);
+    world.join("b", 2);
+    let observed = "198.51.100.7".parse().unwrap();
+    let session = world.open_from(&machine, "a", Some(observed));
+    world.hello(session, None);
+    let messages = world.taken(session);
+    let [ToHost::Welcome(welcome), ToHost::Map(map)] = &messages[..] else {
+        panic!("{messages:?}")
+    };
+    assert_eq!(welcome.observed, Some(observed));
+    assert_eq!(welcome.unix, world.now.unix);
+    assert_eq!((map.base, map.revision), (None, world.status().revision));
+    assert_eq!(map.record.as_ref(), Some(&enrolled.record));
+    assert_eq!(map.peers.len(), 1);
+}
+
+#[test]
+fn a_certificate_of_another_key_fleet_or_kind_opens_nothing() {
+    let mut world = World::new();
+    let (machine, _) = world.join("a", 1);
+    let host = |fleet: &str, host: &str| SpiffeId::Host {
+        fleet: name(fleet),
+        host: name(host),
+    };
+    let coordinator = SpiffeId::Coordinator {
+        fleet: name("prod"),
+        coordinator: name("a"),
+    };
+    for (identity, key) in [
+        (host("prod", "a"), Machine::new(9).tls_key_hash()),
+        (host("prod", "b"), machine.tls_key_hash()),
+        (host("staging", "a"), machine.tls_key_hash()),
+        (coordinator, machine.tls_key_hash()),
+    ] {
+        let session = world.next_session();
+        let peer = SessionPeer {
+            identity,
+            tls_key_hash: key,
+        };
+        world
+            .fleet
+            .handle_session_opened(session, peer, None, world.now);
+        let messages = world.taken(session);
+        assert!(!goodbye(&messages).removed);
+        assert!(world.closed.contains(&session));
+    }
+    assert_eq!(world.status().hosts_online, 0);
+}
+
+#[test]
+fn a_newer_stream_closes_the_older() {
+    let mut world = World::new();
+    let (machine, _) = world.join("a", 1);
+    let older = world.open(&machine, "a");
+    world.hello(older, None);
+    let newer = world.open(&machine, "a");
+    world.hello(newer, None);
+    assert!(goodbye(&world.taken(older)).reason.contains("newer stream"));
+    assert!(world.closed.contains(&older) && !world.closed.contains(&newer));
+    world.fleet.handle_session_closed(older, world.now);
+    assert_eq!(world.status().hosts_online, 1);
+}
+
+#[test]
+fn a_silent_host_is_given_up_and_one_that_pings_is_not() {
+    let mut world = World::new();
+    let (silent, _) = world.join("a", 1);
+    let (lively, _) = world.join("b", 2);
+    let [silent, lively] = [(silent, "a"), (lively, "b")].map(|(machine, host)| {
+        let session = world.open(&machine, host);
+        world.hello(session, None);
+        session
+    });
+    for nonce in 0..6 {
+        world.advance(Duration::from_secs(20));
+        world.say(lively, FromHost::Ping(nonce));
+    }
+    assert!(
+        goodbye(&world.taken(silent))
+            .reason
+            .contains("nothing was heard")
+    );
+    assert!(!world.closed.contains(&lively));
+    assert!(world.taken(lively).contains(&ToHost::Pong(5)));
+    assert_eq!(world.status().hosts_online, 1);
+}
+
+#[test]
+fn a_stream_without_hello_is_closed() {
+    let mut world = World::new();
+    let (machine, _) = world.join("a", 1);
+    let session = world.open(&machine, "a");
+    world.advance(Duration::from_secs(30));
+    assert!(goodbye(&world.taken(session)).reason.contains("no hello"));
+}
+
+#[test]
+fn hosts_that_break_the_rules_are_sent_away() {
+    let mut world = World::new();
+    let (machine, _) = world.join("a", 1);
+    let endpoint = Endpoint {
+        address: "192.0.2.1:1".parse().unwrap(),
+        kind: EndpointKind::Interface,
+    };
+    let too_many = EndpointReport {
+        endpoints: vec![endpoint; 17],
+        listen_port: 1,
+    };
+
+    let session = world.open(&machine, "a");
+    world.say(session, FromHost::Ping(1));
+    assert!(goodbye(&world.taken(session)).reason.contains("no hello"));
+
+    let session = world.open(&machine, "a");
+    world.hello(session, None);
+    world.hello(session, None);
+    assert!(
+        goodbye(&world.taken(session))
+            .reason
+            .contains("hello twice")
+    );
+
+    let session = world.open(&machine, "a");
+    world.hello(session, None);
+    world.say(session, FromHost::Endpoints(too_many));
+    assert!(
+        goodbye(&world.taken(session))
+            .reason
+            .contains("too many endpoints")
+    );
+
+    let session = world.open(&machine, "a");
+    world.hello(session, None);
+    for nonce in 0..=u64::from(FleetLimits::SESSION_MESSAGES_BURST) {
+        world.say(session, FromHost::Ping(nonce));
+    }
+    assert!(
+        goodbye(&world.taken(session))
+            .reason
+            .contains("too many messages")
+    );
+    assert_eq!(world.notices.len(), 4);
+}
+
+#[test]
+fn a_removed_host_is_told_now_and_whenever_it_comes_back() {
+    let mut world = World::new();
+    let (machine, enrolled) = world.join("a", 1);
+    let (peer, _) = world.join("b", 2);
+    let [session, peer] = [(&machine, "a"), (&peer, "b")].map(|(machine, host)| {
+        let session = world.open(machine, host);
+        world.hello(session, None);
+        session
+    });
+    world.taken(peer);
+    world.remove_host("a");
+    assert!(goodbye(&world.taken(session)).removed);
+    let told = maps(world.taken(peer));
+    let tombstone = world
+        .anchors()
+        .0
+        .verify_tombstone(&told[0].tombstones[0])
+        .unwrap();
+    assert_eq!((tombstone.host, tombstone.name), (enrolled.host, name("a")));
+    let record = world.record(&enrolled);
+    assert!(tombstone.revision > record.revision);
+
+    world.crash();
+    let session = world.open(&machine, "a");
+    assert!(goodbye(&world.taken(session)).removed);
+}
+
+#[test]
+fn a_host_that_leaves_is_removed_durably_before_it_is_told() {
+    let mut world = World::new();
+    let (machine, _) = world.join("a", 1);
+    let session = world.open(&machine, "a");
+    world.hello(session, None);
+    world.taken(session);
+    world.say(session, FromHost::Leave);
+    assert!(world.taken(session).is_empty());
+    world.settle();
+    assert!(goodbye(&world.taken(session)).removed);
+    assert!(world.hosts().is_empty());
+}
+
+#[test]
+fn a_host_that_cannot_be_removed_now_is_told_why() {
+    let mut world = World::new();
+    let (machine, _) = world.join("a", 1);
+    let session = world.open(&machine, "a");
+    world.hello(session, None);
+    world.say(session, FromHost::Leave);
+    world.fail(0);
+    let messages = world.taken(session);
+    assert!(!goodbye(&messages).removed);
+    assert!(goodbye(&messages).reason.contains("no space left"));
+    assert_eq!(world.hosts().len(), 1);
+}
+
+#[test]
+fn a_certificate_is_renewed_for_the_key_of_the_record_only() {
+    let mut world = World::new();
+    let (machine, _) = world.join("a", 1);
+    let session = world.open(&machine, "a");
+    world.hello(session, None);
+    world.taken(session);
+    world.advance(Duration::from_secs(60));
+    world.say(session, FromHost::Renew(machine.certificate_request("a")));
+    world.say(
+        session,
+        FromHost::Renew(Machine::new(9).certificate_request("a")),
+    );
+    world.say(session, FromHost::Renew(vec![1, 2, 3]));
+    let messages = world.taken(session);
+    let [
+        ToHost::Certificate(Ok(chain)),
+        ToHost::Certificate(Err(other_key)),
+        ToHost::Certificate(Err(_)),
+    ] = &messages[..]
+    else {
+        panic!("{messages:?}")
+    };
+    let (anchors, _) = world.anchors();
+    let facts = verify_chain(chain, anchors.root_certificates(), world.now.unix).unwrap();
+    assert_eq!(facts.tls_key_hash, machine.tls_key_hash());
+    assert!(other_key.contains("another key"), "{other_key}");
+}
+
+#[test]
+fn a_host_that_cannot_apply_a_change_gets_one_whole_map() {
+    let mut world = World::new();
+    let (machine, _) = world.join("a", 1);
+    let session = world.open(&machine, "a");
+    let have = world.status().revision;
+    world.hello(session, Some(have));
+    world.taken(session);
+    let failed = FromHost::Applied(Applied {
+        revision: have,
+        policy: PolicyVersion(1),
+        error: Some("gap".into()),
+    });
+    world.say(session, failed.clone());
+    let first = maps(world.taken(session));
+    assert_eq!(first.iter().map(|map| map.base).collect::<Vec<_>>(), [None]);
+    world.say(session, failed);
+    assert!(world.taken(session).is_empty(), "not again and again");
+    let Reply::Host(host) = world.admin(AdminRequest::ShowHost(name("a"))).unwrap() else {
+        panic!()
+    };
+    assert_eq!(host.apply_error.as_deref(), Some("gap"));
+}
+
+#[test]
+fn a_host_is_offered_where_the_coordinator_and_its_peers_see_it() {
+    let mut world = World::new();
+    let (a, _) = world.join("a", 1);
+    let (b, enrolled) = world.join("b", 2);
+    let seen: std::net::IpAddr = "198.51.100.7".parse().unwrap();
+    let [a, b] = [(&a, "a", None), (&b, "b", Some(seen))].map(|(machine, host, observed)| {
+        let session = world.open_from(machine, host, observed);
+        world.hello(session, None);
+        session
+    });
+    world.taken(a);
+    let report = EndpointReport {
+        endpoints: Vec::new(),
+        listen_port: 51820,
+    };
+    world.say(b, FromHost::Endpoints(report));
+    let by_peer = "203.0.113.5:4000".parse().unwrap();
+    world.say(
+        a,
+        FromHost::Observation {
+            peer: enrolled.host,
+            address: by_peer,
+        },
+    );
+    assert!(world.taken(a).is_empty(), "storms are gathered first");
+    world.advance(Duration::from_millis(200));
+    let deltas = maps(world.taken(a));
+    assert_eq!(deltas.len(), 1);
+    let expected = [
+        Endpoint {
+            address: by_peer,
+            kind: EndpointKind::Peer,
+        },
+        Endpoint {
+            address: (seen, 51820).into(),
+            kind: EndpointKind::Coordinator,
+        },
+    ];
+    assert_eq!(deltas[0].peers[0].endpoints, expected);
+}

@@ -1,0 +1,589 @@
+//! A fleet, a store in memory, and hosts with real keys. Nothing happens by itself: a test carries
+//! out commits and reports them in the order that it likes.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use fleet::{
+    AdminRequest, BootstrapConfig, Caller, CommitError, CommitId, Fleet, FleetConfig, LoadError,
+    Output, Rejection, Reply, RequestId, SessionId, SessionPeer, bootstrap,
+};
+use model::address::OverlayPrefixes;
+use model::admin::{
+    AppliedPolicy, ApplyPolicy, CoordinatorStatus, CreateToken, HostView, PolicyFile, Role,
+    SetLabels,
+};
+use model::control::{EnrolRequest, Enrolled, FromHost, Hello, ToHost};
+use model::identity::SpiffeId;
+use model::ids::{Digest, PolicyVersion, Revision};
+use model::key::Secret;
+use model::name::{Labels, Name};
+use model::record::{HostRecord, TrustStatement};
+use model::store::{Committed, Event, Key, KeyValue, Operation, StoreRevision, Transaction};
+use model::time::{Instant, Now, UnixTime};
+use trust::enrolment::{TlsKey, Transcript, wireguard_proof, wireguard_public};
+use trust::{Authority, AuthoritySeeds, JoinToken, TrustAnchors};
+
+/// 2026-11-22 in Unix seconds, roughly.
+pub(crate) const START_SECS: u64 = 1_795_340_000;
+
+pub(crate) const ADVERTISED: &str = "coordinator.example:7443";
+
+/// Keys and values under revisions, as a real store keeps them.
+#[derive(Clone, Default)]
+pub(crate) struct ToyStore {
+    pub(crate) revision: StoreRevision,
+    pub(crate) keys: BTreeMap<Key, KeyValue>,
+}
+
+impl ToyStore {
+    pub(crate) fn transact(&mut self, transaction: &Transaction) -> Result<Committed, CommitError> {
+        transaction
+            .check()
+            .expect("the fleet asks only for what a store takes");
+        let holds = transaction.compare.iter().all(|compare| {
+            compare
+                .expect
+                .holds(self.keys.get(&compare.key).map(|it| it.mod_revision))
+        });
+        if !holds {
+            return Err(CommitError::Conflict);
+        }
+        let revision = self.revision.next();
+        let events: Vec<_> = transaction
+            .operations
+            .iter()
+            .filter_map(|operation| self.carry_out(operation, revision))
+            .collect();
+        if !events.is_empty() {
+            self.revision = revision;
+        }
+        Ok(Committed {
+            revision: self.revision,
+            events,
+        })
+    }
+
+    fn carry_out(&mut self, operation: &Operation, revision: StoreRevision) -> Option<Event> {
+        match operation {
+            Operation::Put { key, value, .. } => {
+                let create_revision = self
+                    .keys
+                    .get(key)
+                    .map_or(revision, |known| known.create_revision);
+                let stored = KeyValue {
+                    key: key.clone(),
+                    value: value.clone(),
+                    create_revision,
+                    mod_revision: revision,
+                };
+                self.keys.insert(key.clone(), stored.clone());
+                Some(Event::Put(stored))
+            }
+            Operation::Delete { key } => self.keys.remove(key).map(|_| Event::Delete {
+                key: key.clone(),
+                mod_revision: revision,
+            }),
+        }
+    }
+
+    pub(crate) fn listing(&self) -> Vec<KeyValue> {
+        self.keys.values().cloned().collect()
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) fleet: Fleet,
+    pub(crate) store: ToyStore,
+    pub(crate) now: Now,
+    /// Asked for, not carried out.
+    pub(crate) asked: VecDeque<(CommitId, Transaction)>,
+    /// Carried out, not reported.
+    pub(crate) done: VecDeque<(CommitId, Result<Committed, CommitError>)>,
+    pub(crate) replies: BTreeMap<RequestId, Result<Reply, Rejection>>,
+    pub(crate) sent: BTreeMap<SessionId, Vec<ToHost>>,
+    pub(crate) closed: BTreeSet<SessionId>,
+    pub(crate) notices: Vec<String>,
+    pub(crate) lists: usize,
+    pub(crate) credential: String,
+    next_id: u64,
+}
+
+fn seeds() -> AuthoritySeeds {
+    AuthoritySeeds {
+        root: Secret::from_bytes([1; 32]),
+        records: Secret::from_bytes([2; 32]),
+        enrolment: Secret::from_bytes([3; 32]),
+    }
+}
+
+pub(crate) fn authority() -> Authority {
+    Authority::create(&name("prod"), seeds(), UnixTime::from_secs(START_SECS))
+}
+
+fn config() -> FleetConfig {
+    FleetConfig {
+        software_version: "1.2.3".into(),
+        advertise: vec![ADVERTISED.into()],
+    }
+}
+
+pub(crate) fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+pub(crate) fn labels(pairs: &[(&str, &str)]) -> Labels {
+    pairs
+        .iter()
+        .map(|(key, value)| (key.parse().unwrap(), value.parse().unwrap()))
+        .collect()
+}
+
+pub(crate) fn operator() -> Caller {
+    Caller {
+        name: "ops".into(),
+        role: Role::Admin,
+    }
+}
+
+pub(crate) fn from_ip() -> IpAddr {
+    "192.0.2.99".parse().unwrap()
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        Self::with_v4("10.0.0.0/16")
+    }
+
+    pub(crate) fn with_v4(v4: &str) -> Self {
+        let v6 = "fd00:1::/48".parse().unwrap();
+        let overlay = OverlayPrefixes::checked(v4.parse().unwrap(), v6).unwrap();
+        let now = Now {
+            monotonic: Instant::START,
+            unix: UnixTime::from_secs(START_SECS),
+        };
+        let bootstrap_config = BootstrapConfig {
+            fleet_name: name("prod"),
+            overlay: Some(overlay),
+            dns_suffix: "mesh.internal".into(),
+        };
+        let authority = authority();
+        let made = bootstrap(&bootstrap_config, &authority, [7; 32], now);
+        let mut store = ToyStore::default();
+        store.transact(&made.transaction).unwrap();
+        let fleet = Fleet::new(
+            config(),
+            authority,
+            store.listing(),
+            store.revision,
+            [8; 32],
+            now,
+        )
+        .unwrap();
+        Self {
+            fleet,
+            store,
+            now,
+            asked: VecDeque::new(),
+            done: VecDeque::new(),
+            replies: BTreeMap::new(),
+            sent: BTreeMap::new(),
+            closed: BTreeSet::new(),
+            notices: Vec::new(),
+            lists: 0,
+            credential: String::from_utf8(made.admin_credential.expose().to_vec()).unwrap(),
+            next_id: 0,
+        }
+    }
+
+    /// The coordinator dies and comes back with what its store holds.
+    pub(crate) fn crash(&mut self) {
+        self.next_id += 1;
+        let mut seed = [9; 32];
+        seed[..8].copy_from_slice(&self.next_id.to_be_bytes());
+        self.fleet = self.load_with(seed).unwrap();
+        self.asked.clear();
+        self.done.clear();
+        self.sent.clear();
+    }
+
+    /// Makes a fleet of what the store holds.
+    pub(crate) fn load(&self) -> Result<Fleet, LoadError> {
+        self.load_with([10; 32])
+    }
+
+    fn load_with(&self, seed: [u8; 32]) -> Result<Fleet, LoadError> {
+        let store = &self.store;
+        Fleet::new(
+            config(),
+            authority(),
+            store.listing(),
+            store.revision,
+            seed,
+            self.now,
+        )
+    }
+
+    /// Takes over what the fleet wants done.
+    pub(crate) fn drain(&mut self) {
+        while let Some(output) = self.fleet.poll_output() {
+            match output {
+                Output::Commit { id, transaction } => self.asked.push_back((id, transaction)),
+                Output::Reply { request, result } => {
+                    assert!(
+                        self.replies.insert(request, result).is_none(),
+                        "answered twice"
+                    );
+                }
+                Output::Send { session, message } => {
+                    assert!(!self.closed.contains(&session), "{message:?} after close");
+                    self.sent.entry(session).or_default().push(message);
+                }
+                Output::Close { session } => {
+                    self.closed.insert(session);
+                }
+                Output::List => self.lists += 1,
+                Output::Notice(text) => self.notices.push(text),
+            }
+        }
+    }
+
+    /// Carries out one of the asked commits; it is not reported yet.
+    pub(crate) fn carry_out(&mut self, position: usize) {
+        let (id, transaction) = self.asked.remove(position).unwrap();
+        let outcome = self.store.transact(&transaction);
+        self.done.push_back((id, outcome));
+    }
+
+    /// Reports one of the commits that were carried out.
+    pub(crate) fn report(&mut self, position: usize) {
+        let (id, outcome) = self.done.remove(position).unwrap();
+        self.fleet.handle_commit(id, outcome, self.now);
+        self.drain();
+    }
+
+    /// Fails one of the asked commits: the disk is full.
+    pub(crate) fn fail(&mut self, position: usize) {
+        let (id, _) = self.asked.remove(position).unwrap();
+        let error = CommitError::Failed("no space left on device".into());
+        self.fleet.handle_commit(id, Err(error), self.now);
+        self.drain();
+    }
+
+    /// Carries out and reports everything that is asked for.
+    pub(crate) fn settle(&mut self) {
+        self.drain();
+        while !(self.asked.is_empty() && self.done.is_empty()) {
+            while !self.done.is_empty() {
+                self.report(0);
+            }
+            if !self.asked.is_empty() {
+                self.carry_out(0);
+            }
+        }
+    }
+
+    /// Lets time pass, stopping whenever the fleet wants to be called.
+    pub(crate) fn advance(&mut self, span: Duration) {
+        let end = self.now.monotonic + span;
+        let unix_at_end = self.now.unix + span;
+        while let Some((due, _)) = self.fleet.poll_timeout().filter(|(due, _)| *due <= end) {
+            let passed = due.saturating_since(self.now.monotonic);
+            self.now = Now {
+                monotonic: self.now.monotonic + passed,
+                unix: self.now.unix + passed,
+            };
+            self.fleet.handle_timeout(self.now);
+            self.drain();
+        }
+        self.now = Now {
+            monotonic: end,
+            unix: unix_at_end,
+        };
+    }
+
+    pub(crate) fn next_request(&mut self) -> RequestId {
+        self.next_id += 1;
+        RequestId(self.next_id)
+    }
+
+    pub(crate) fn next_session(&mut self) -> SessionId {
+        self.next_id += 1;
+        SessionId(self.next_id)
+    }
+
+    pub(crate) fn ask_as(&mut self, caller: Caller, request: AdminRequest) -> RequestId {
+        let id = self.next_request();
+        self.fleet.handle_admin(id, caller, request, self.now);
+        self.drain();
+        id
+    }
+
+    pub(crate) fn ask(&mut self, request: AdminRequest) -> RequestId {
+        self.ask_as(operator(), request)
+    }
+
+    /// Asks, carries out and returns the answer.
+    pub(crate) fn admin(&mut self, request: AdminRequest) -> Result<Reply, Rejection> {
+        let id = self.ask(request);
+        self.settle();
+        self.replies
+            .remove(&id)
+            .expect("it is answered once everything is carried out")
+    }
+
+    pub(crate) fn start_enrolment(&mut self, request: EnrolRequest) -> RequestId {
+        let id = self.next_request();
+        self.fleet.handle_enrol(id, request, from_ip(), self.now);
+        self.drain();
+        id
+    }
+
+    pub(crate) fn enrol(&mut self, request: EnrolRequest) -> Result<Enrolled, Rejection> {
+        let id = self.start_enrolment(request);
+        self.settle();
+        self.taken_enrolment(id)
+            .expect("it is answered once everything is carried out")
+    }
+
+    pub(crate) fn taken_enrolment(&mut self, id: RequestId) -> Option<Result<Enrolled, Rejection>> {
+        Some(self.replies.remove(&id)?.map(|reply| match reply {
+            Reply::Enrolled(enrolled) => enrolled,
+            other => panic!("{other:?}"),
+        }))
+    }
+
+    pub(crate) fn refused_enrolment(&mut self, request: EnrolRequest) -> String {
+        self.enrol(request).unwrap_err().to_string()
+    }
+
+    pub(crate) fn token_with(&mut self, create: CreateToken) -> JoinToken {
+        match self.admin(AdminRequest::CreateToken(create)).unwrap() {
+            Reply::TokenCreated(created) => created.token.parse().unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Makes a token of `uses` that is good for an hour.
+    pub(crate) fn token(&mut self, uses: Option<u32>) -> JoinToken {
+        self.token_with(CreateToken {
+            uses,
+            ..hour_token()
+        })
+    }
+
+    pub(crate) fn hosts(&mut self) -> Vec<HostView> {
+        match self.admin(AdminRequest::ListHosts).unwrap() {
+            Reply::Hosts(hosts) => hosts,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn status(&mut self) -> CoordinatorStatus {
+        match self.admin(AdminRequest::Status).unwrap() {
+            Reply::Status(status) => status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn set_labels(&mut self, host: &str, pairs: &[(&str, &str)]) -> HostView {
+        let set = SetLabels {
+            labels: labels(pairs),
+        };
+        match self
+            .admin(AdminRequest::SetLabels {
+                host: name(host),
+                set,
+            })
+            .unwrap()
+        {
+            Reply::Host(host) => host,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn remove_host(&mut self, host: &str) {
+        let reply = self.admin(AdminRequest::RemoveHost(name(host))).unwrap();
+        assert!(matches!(reply, Reply::HostRemoved(_)));
+    }
+
+    pub(crate) fn apply_policy(&mut self, yaml: &str) -> Result<AppliedPolicy, Rejection> {
+        self.admin(AdminRequest::ApplyPolicy(apply(yaml)))
+            .map(|reply| match reply {
+                Reply::PolicyApplied(applied) => applied,
+                other => panic!("{other:?}"),
+            })
+    }
+
+    pub(crate) fn anchors(&self) -> (TrustAnchors, TrustStatement) {
+        let description = self.fleet.describe(self.now);
+        TrustAnchors::from_statement(&description.trust, &authority().root_pin()).unwrap()
+    }
+
+    pub(crate) fn record(&self, enrolled: &Enrolled) -> HostRecord {
+        self.anchors().0.verify_record(&enrolled.record).unwrap()
+    }
+
+    /// Makes a token, keys and a member.
+    pub(crate) fn join(&mut self, host: &str, seed: u16) -> (Machine, Enrolled) {
+        let token = self.token(None);
+        let machine = Machine::new(seed);
+        let enrolled = self.enrol(machine.request(self, &token, host)).unwrap();
+        (machine, enrolled)
+    }
+
+    /// Opens a stream with the machine's certificate.
+    pub(crate) fn open(&mut self, machine: &Machine, host: &str) -> SessionId {
+        self.open_from(machine, host, None)
+    }
+
+    pub(crate) fn open_from(
+        &mut self,
+        machine: &Machine,
+        host: &str,
+        observed: Option<IpAddr>,
+    ) -> SessionId {
+        let session = self.next_session();
+        let identity = SpiffeId::Host {
+            fleet: name("prod"),
+            host: name(host),
+        };
+        let peer = SessionPeer {
+            identity,
+            tls_key_hash: machine.tls_key_hash(),
+        };
+        self.fleet
+            .handle_session_opened(session, peer, observed, self.now);
+        self.drain();
+        session
+    }
+
+    pub(crate) fn say(&mut self, session: SessionId, message: FromHost) {
+        self.fleet
+            .handle_session_message(session, message, self.now);
+        self.drain();
+    }
+
+    pub(crate) fn hello(&mut self, session: SessionId, have: Option<Revision>) {
+        let hello = Hello {
+            have,
+            software_version: "1.2.3".into(),
+            features: Vec::new(),
+            boot_counter: 1,
+        };
+        self.say(session, FromHost::Hello(hello));
+    }
+
+    /// Returns what was sent on a stream since this was asked last.
+    pub(crate) fn taken(&mut self, session: SessionId) -> Vec<ToHost> {
+        self.drain();
+        self.sent.remove(&session).unwrap_or_default()
+    }
+}
+
+pub(crate) fn hour_token() -> CreateToken {
+    CreateToken {
+        labels: Labels::new(),
+        uses: None,
+        valid_for_secs: 3600,
+        names: Vec::new(),
+        comment: String::new(),
+    }
+}
+
+pub(crate) fn apply(yaml: &str) -> ApplyPolicy {
+    ApplyPolicy {
+        files: vec![PolicyFile {
+            path: "policy.yaml".into(),
+            text: yaml.into(),
+        }],
+        base: None,
+        message: "because".into(),
+        dry_run: false,
+    }
+}
+
+pub(crate) fn version(number: u64) -> PolicyVersion {
+    PolicyVersion(number)
+}
+
+/// A machine with its own keys.
+#[derive(Clone)]
+pub(crate) struct Machine {
+    wireguard: Secret,
+    tls: Secret,
+    machine_id: String,
+}
+
+impl Machine {
+    pub(crate) fn new(seed: u16) -> Self {
+        let bytes = |kind: u8| {
+            let mut bytes = [kind; 32];
+            bytes[1..3].copy_from_slice(&seed.to_be_bytes());
+            Secret::from_bytes(bytes)
+        };
+        Self {
+            wireguard: bytes(1),
+            tls: bytes(2),
+            machine_id: format!("machine-{seed}"),
+        }
+    }
+
+    /// The same keys on another machine.
+    pub(crate) fn cloned_to(&self, machine_id: &str) -> Self {
+        Self {
+            machine_id: machine_id.to_owned(),
+            ..self.clone()
+        }
+    }
+
+    /// The same machine with other keys.
+    pub(crate) fn with_fresh_keys(&self, seed: u16) -> Self {
+        Self {
+            machine_id: self.machine_id.clone(),
+            ..Self::new(seed)
+        }
+    }
+
+    pub(crate) fn with_tls_key_of(self, other: &Self) -> Self {
+        Self {
+            tls: other.tls.clone(),
+            ..self
+        }
+    }
+
+    pub(crate) fn tls_key_hash(&self) -> Digest {
+        TlsKey::from_seed(self.tls.clone()).public_key_hash()
+    }
+
+    pub(crate) fn certificate_request(&self, host: &str) -> Vec<u8> {
+        TlsKey::from_seed(self.tls.clone()).certificate_request(&name(host))
+    }
+
+    pub(crate) fn request(&self, world: &World, token: &JoinToken, host: &str) -> EnrolRequest {
+        let (_, statement) = world.anchors();
+        let host_name = name(host);
+        let certificate_request = self.certificate_request(host);
+        let wireguard_key = wireguard_public(&self.wireguard);
+        let transcript = Transcript {
+            fleet: statement.fleet,
+            token: token.id,
+            name: &host_name,
+            wireguard_key,
+            certificate_request: &certificate_request,
+        };
+        let wireguard_proof =
+            wireguard_proof(&self.wireguard, &statement.enrolment_key, &transcript).unwrap();
+        EnrolRequest {
+            token: token.id,
+            token_secret: token.secret,
+            name: host_name,
+            wireguard_key,
+            certificate_request,
+            wireguard_proof,
+            software_version: "1.2.3".into(),
+            machine_id: self.machine_id.clone(),
+        }
+    }
+}
