@@ -1,3 +1,16 @@
-//! The coordinator of a fleet as a library, so that tests can hold its parts; `main.rs` is thin.
+//! The coordinator of a fleet: all the IO around `fleet`, which decides. A library and a thin
+//! `main`, so that tests can hold its parts. `daemon` says how they go together: read it first.
 
+mod addresses;
+pub mod admin;
+mod authority_file;
+pub mod brain;
+pub mod control;
+mod credential_file;
+pub mod daemon;
+mod founding;
+mod server_certificate;
+pub mod sessions;
+pub mod settings;
+mod storage;
 pub mod store;

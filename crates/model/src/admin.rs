@@ -22,6 +22,13 @@ pub struct ErrorBody {
     pub diagnostics: Vec<DiagnosticView>,
 }
 
+/// `GET /v1/status` for a local user who is neither root nor in group `mesh`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CoordinatorVersion {
+    /// Of `mesh-coordinator`.
+    pub version: String,
+}
+
 /// `GET /v1/status`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CoordinatorStatus {

@@ -1,0 +1,108 @@
+//! What operators are answered: JSON, also when the answer is no.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use fleet::{Rejection, Reply};
+use model::admin::ErrorBody;
+use model::control::{Refusal, RefusalCode};
+use runtime::refusal;
+
+use crate::brain::BrainGone;
+
+/// An answer that is not a success.
+#[derive(Debug)]
+pub(super) struct Failure {
+    status: StatusCode,
+    body: ErrorBody,
+}
+
+impl Failure {
+    pub(super) fn new(status: StatusCode, refusal: Refusal) -> Self {
+        let (_, body) = refusal::to_http(refusal);
+        Self { status, body }
+    }
+
+    pub(super) fn unauthenticated(message: &str) -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            Refusal::new(RefusalCode::Denied, message),
+        )
+    }
+
+    pub(super) fn no_such_request() -> Self {
+        let message =
+            "there is no such request; do the versions of meshctl and mesh-coordinator fit?";
+        Refusal::new(RefusalCode::NotFound, message).into()
+    }
+
+    pub(super) fn no_such_method() -> Self {
+        let message =
+            "this cannot be done with that; do the versions of meshctl and mesh-coordinator fit?";
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            Refusal::new(RefusalCode::Invalid, message),
+        )
+    }
+
+    /// Returns the text for people.
+    pub(super) fn message(&self) -> &str {
+        &self.body.message
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(why: Refusal) -> Self {
+        let (status, body) = refusal::to_http(why);
+        let status = StatusCode::from_u16(status).expect("a constant of the table");
+        Self { status, body }
+    }
+}
+
+impl From<Rejection> for Failure {
+    fn from(rejection: Rejection) -> Self {
+        let mut failure = Self::from(rejection.refusal);
+        failure.body.diagnostics = rejection.diagnostics;
+        failure
+    }
+}
+
+impl From<BrainGone> for Failure {
+    fn from(gone: BrainGone) -> Self {
+        Refusal::new(RefusalCode::Unavailable, gone.to_string()).into()
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(self.body)).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer");
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, scheme);
+        }
+        response
+    }
+}
+
+/// Writes a reply of the fleet as JSON.
+pub(super) fn to_json(reply: Reply) -> Response {
+    match reply {
+        Reply::Status(it) => Json(it).into_response(),
+        Reply::Hosts(it) => Json(it).into_response(),
+        Reply::Host(it) | Reply::HostRemoved(it) => Json(it).into_response(),
+        Reply::TokenCreated(it) => Json(it).into_response(),
+        Reply::Tokens(it) => Json(it).into_response(),
+        Reply::Token(it) => Json(it).into_response(),
+        Reply::PolicyApplied(it) => Json(it).into_response(),
+        Reply::PolicyVersions(it) => Json(it).into_response(),
+        Reply::Policy(it) => Json(it).into_response(),
+        Reply::Rollout(it) => Json(it).into_response(),
+        Reply::Why(it) => Json(it).into_response(),
+        Reply::AdminCreated(it) => Json(it).into_response(),
+        Reply::Admins(it) => Json(it).into_response(),
+        Reply::AdminRevoked(it) => Json(it).into_response(),
+        Reply::Enrolled(_) => unreachable!("operators do not enrol"),
+    }
+}

@@ -1,0 +1,110 @@
+//! Who asks: found out before anything else of a request is looked at.
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{Method, Uri, header};
+use axum::response::Response;
+use fleet::{AdminRequest, Caller};
+use model::admin::Role;
+use model::control::{Refusal, RefusalCode};
+use runtime::local_socket::LocalPeer;
+
+use super::answer::{Failure, to_json};
+use crate::brain::{BrainHandle, Input};
+
+/// An operator who may ask something; what exactly is decided by the fleet.
+pub(super) struct Asker {
+    brain: BrainHandle,
+    caller: Caller,
+    method: Method,
+    uri: Uri,
+}
+
+impl Asker {
+    /// Asks the fleet. Changes, and attempts at them, are logged.
+    pub(super) async fn ask(self, request: AdminRequest) -> Result<Response, Failure> {
+        let Self {
+            brain,
+            caller,
+            method,
+            uri,
+        } = self;
+        let name = caller.name.clone();
+        let asked = brain
+            .ask(|answer| Input::Admin(caller, request, answer))
+            .await;
+        let outcome = match asked {
+            Ok(outcome) => outcome.map_err(Failure::from),
+            Err(gone) => Err(Failure::from(gone)),
+        };
+        match &outcome {
+            Ok(_) if method == Method::GET => {
+                tracing::debug!(by = name, %method, path = uri.path(), "asked")
+            }
+            Ok(_) => tracing::info!(by = name, %method, path = uri.path(), "done"),
+            Err(why) => {
+                tracing::info!(by = name, %method, path = uri.path(), why = why.message(), "refused")
+            }
+        }
+        outcome.map(to_json)
+    }
+}
+
+impl FromRequestParts<BrainHandle> for Asker {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, brain: &BrainHandle) -> Result<Self, Failure> {
+        let caller = match parts.extensions.get::<LocalPeer>() {
+            Some(peer) => local(peer)?,
+            None => bearer(parts, brain).await?,
+        };
+        Ok(Self {
+            brain: brain.clone(),
+            caller,
+            method: parts.method.clone(),
+            uri: parts.uri.clone(),
+        })
+    }
+}
+
+fn local(peer: &LocalPeer) -> Result<Caller, Failure> {
+    if peer.trusted {
+        return Ok(Caller {
+            name: format!("local:{}", peer.uid),
+            role: Role::Admin,
+        });
+    }
+    let message = "only root and members of group mesh may do this; try sudo";
+    Err(Refusal::new(RefusalCode::Denied, message).into())
+}
+
+async fn bearer(parts: &Parts, brain: &BrainHandle) -> Result<Caller, Failure> {
+    let header = parts
+        .headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
+    let Some(header) = header else {
+        return Err(Failure::unauthenticated(
+            "this needs an operator's credential (Authorization: Bearer ...); \
+             give meshctl one with --credential FILE",
+        ));
+    };
+    let credential = header
+        .split_once(' ')
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("Bearer"))
+        .map(|(_, credential)| credential.trim().to_owned());
+    let Some(credential) = credential else {
+        return Err(Failure::unauthenticated(
+            "only Authorization: Bearer CREDENTIAL is understood",
+        ));
+    };
+    let caller = brain
+        .ask(|answer| Input::Authenticate(credential, answer))
+        .await?;
+    caller.ok_or_else(|| {
+        Failure::unauthenticated(
+            "this credential is nobody's; was it withdrawn, or is it another fleet's? \
+             an admin makes a new one with POST /v1/admins",
+        )
+    })
+}

@@ -1,0 +1,260 @@
+//! The task that owns the `Fleet`: it feeds inputs in one at a time and carries outputs out in
+//! order. Nothing else in the coordinator decides anything, and nothing here waits for anybody.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleet::{
+    AdminRequest, Caller, Fleet, Output, Rejection, Reply, RequestId, SessionId, SessionPeer,
+};
+use model::control::{Description, EnrolRequest, FromHost};
+use runtime::clock::Clock;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+use tonic::Status;
+
+use crate::sessions::{Session, Sessions};
+use crate::storage::{News, Order, Storage};
+use crate::store::Store;
+
+/// Inputs that may wait for the brain; who has one more waits with it.
+const INPUTS_MAX: usize = 4096;
+/// The longest sleep, so that a deadline that is far away needs no big numbers.
+const SLEEP_MAX: Duration = Duration::from_secs(60);
+/// How long requests under way may take to be answered when the coordinator stops.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+
+type Answer<T> = oneshot::Sender<T>;
+
+/// The answer to an operator or a joining host, or why not.
+pub type Outcome = Result<Reply, Rejection>;
+
+/// What the brain is told or asked.
+pub enum Input {
+    /// What must a joining host know first?
+    Describe(Answer<Description>),
+    /// A host wants to be a member; from this address.
+    Enrol(Box<EnrolRequest>, IpAddr, Answer<Outcome>),
+    /// Whose credential is this?
+    Authenticate(String, Answer<Option<Caller>>),
+    /// An operator asks or orders something.
+    Admin(Caller, AdminRequest, Answer<Outcome>),
+    /// A host opened its stream, seen at this address.
+    Open(SessionPeer, IpAddr, Answer<Session>),
+    /// A host said something on its stream.
+    Heard(SessionId, FromHost),
+    /// A host said something on its stream that means nothing.
+    Misheard(SessionId, Status),
+    /// A stream is gone.
+    Closed(SessionId),
+    /// The coordinator stops; answered when hosts have been told.
+    Stop(Answer<()>),
+}
+
+/// Talks to the brain.
+#[derive(Clone)]
+pub struct BrainHandle(mpsc::Sender<Input>);
+
+/// The brain ended before it answered.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the coordinator stopped before it could answer; whether the request was carried out is not \
+     known: look, before you try again"
+)]
+pub struct BrainGone;
+
+impl BrainHandle {
+    /// Asks something and waits for the answer.
+    ///
+    /// # Errors
+    /// The brain has ended.
+    pub async fn ask<T>(&self, input: impl FnOnce(Answer<T>) -> Input) -> Result<T, BrainGone> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(input(answer)).await.map_err(|_| BrainGone)?;
+        answered.await.map_err(|_| BrainGone)
+    }
+
+    /// Tells something.
+    pub async fn tell(&self, input: Input) {
+        // The brain's end is the coordinator's end: nobody is left to tell.
+        let _ = self.0.send(input).await;
+    }
+}
+
+/// Why the brain gave up.
+#[derive(Debug, thiserror::Error)]
+pub enum BrainError {
+    /// The store does not know what became of a change.
+    #[error(
+        "{0}; what was asked meanwhile is left unanswered, a new start finds out what the disk holds"
+    )]
+    StoreLost(String),
+}
+
+/// The task's state.
+pub struct Brain {
+    fleet: Fleet,
+    clock: Clock,
+    inputs: mpsc::Receiver<Input>,
+    storage: Storage,
+    sessions: Sessions,
+    requests: BTreeMap<RequestId, Answer<Outcome>>,
+    last_request: u64,
+    stopping: Option<Instant>,
+}
+
+impl Brain {
+    /// Takes a fleet and the store that it was loaded from.
+    pub fn new(fleet: Fleet, store: Arc<dyn Store>, clock: Clock) -> (Self, BrainHandle) {
+        let (sender, inputs) = mpsc::channel(INPUTS_MAX);
+        let brain = Self {
+            fleet,
+            clock,
+            inputs,
+            storage: Storage::start(store),
+            sessions: Sessions::default(),
+            requests: BTreeMap::new(),
+            last_request: 0,
+            stopping: None,
+        };
+        (brain, BrainHandle(sender))
+    }
+
+    /// Runs until `Input::Stop`.
+    ///
+    /// # Errors
+    /// The store cannot be relied on any more.
+    pub async fn run(mut self) -> Result<(), BrainError> {
+        self.carry_out();
+        while !self.has_stopped() {
+            let deadline = self.deadline();
+            tokio::select! {
+                // What the disk did comes first: it makes room for what waits.
+                biased;
+                news = self.storage.news.recv() => {
+                    self.learn(news.unwrap_or_else(|| News::Lost("the task of the store ended".into())))?;
+                }
+                () = sleep_until(deadline) => self.fleet.handle_timeout(self.clock.now()),
+                Some(input) = self.inputs.recv() => self.handle(input),
+            }
+            self.carry_out();
+        }
+        self.storage.close().await;
+        Ok(())
+    }
+
+    fn has_stopped(&self) -> bool {
+        self.stopping
+            .is_some_and(|by| self.requests.is_empty() || by <= Instant::now())
+    }
+
+    fn deadline(&self) -> Instant {
+        let fleet = self
+            .fleet
+            .poll_timeout()
+            .map(|(due, _)| self.clock.tokio_deadline(due));
+        let latest = Instant::now() + SLEEP_MAX;
+        [fleet, self.stopping]
+            .into_iter()
+            .flatten()
+            .fold(latest, Instant::min)
+    }
+
+    fn learn(&mut self, news: News) -> Result<(), BrainError> {
+        let now = self.clock.now();
+        match news {
+            News::Committed(id, outcome) => self.fleet.handle_commit(id, outcome, now),
+            News::Listed(listing) => {
+                self.fleet
+                    .handle_listing(listing.entries, listing.revision, now);
+            }
+            News::Lost(reason) => return Err(BrainError::StoreLost(reason)),
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, input: Input) {
+        let now = self.clock.now();
+        match input {
+            Input::Describe(answer) => drop(answer.send(self.fleet.describe(now))),
+            Input::Authenticate(credential, answer) => {
+                drop(answer.send(self.fleet.authenticate_admin(&credential)));
+            }
+            Input::Enrol(request, from, answer) => {
+                let id = self.expect(answer);
+                self.fleet.handle_enrol(id, *request, from, now);
+            }
+            Input::Admin(caller, request, answer) => {
+                let id = self.expect(answer);
+                self.fleet.handle_admin(id, caller, request, now);
+            }
+            // Once it stops, dropping the answer is the answer.
+            Input::Open(..) if self.stopping.is_some() => {}
+            Input::Open(peer, from, answer) => {
+                let session = self.sessions.open();
+                let id = session.id;
+                self.fleet.handle_session_opened(id, peer, Some(from), now);
+                // Whoever asked is gone already: so is the stream.
+                if answer.send(session).is_err() && self.sessions.close(id) {
+                    self.fleet.handle_session_closed(id, now);
+                }
+            }
+            Input::Heard(session, message) => {
+                self.fleet.handle_session_message(session, message, now);
+            }
+            Input::Misheard(session, why) => {
+                if self.sessions.end(session, why) {
+                    self.fleet.handle_session_closed(session, now);
+                }
+            }
+            Input::Closed(session) => {
+                if self.sessions.close(session) {
+                    self.fleet.handle_session_closed(session, now);
+                }
+            }
+            Input::Stop(done) => {
+                self.sessions.farewell();
+                self.stopping = Some(Instant::now() + STOP_GRACE);
+                let _ = done.send(());
+            }
+        }
+    }
+
+    fn expect(&mut self, answer: Answer<Outcome>) -> RequestId {
+        self.last_request += 1;
+        let id = RequestId(self.last_request);
+        self.requests.insert(id, answer);
+        id
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(output) = self.fleet.poll_output() {
+            match output {
+                Output::Commit { id, transaction } => {
+                    self.storage.order(Order::Commit(id, transaction));
+                }
+                Output::List => self.storage.order(Order::List),
+                Output::Reply { request, result } => {
+                    let answer = self.requests.remove(&request);
+                    // Whoever no longer waits finds what was done by asking again.
+                    let _ = answer.expect("a request is answered once").send(result);
+                }
+                Output::Send { session, message } => {
+                    if !self.sessions.send(session, message) {
+                        tracing::warn!(
+                            ?session,
+                            "a host does not read what it is sent; its stream is closed"
+                        );
+                        self.fleet.handle_session_closed(session, self.clock.now());
+                    }
+                }
+                Output::Close { session } => {
+                    self.sessions.close(session);
+                }
+                Output::Notice(text) => tracing::warn!("{text}"),
+            }
+        }
+    }
+}

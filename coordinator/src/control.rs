@@ -1,0 +1,168 @@
+//! The coordinator's end of the control channel: gRPC calls of hosts, turned into words for the
+//! brain and back.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use fleet::{Rejection, Reply, SessionId, SessionPeer};
+use model::control::{EnrolRequest, FromHost};
+use model::limits::Limits;
+use model::wire::{WireError, generated as pb};
+use runtime::control::generated::control_server::{self, Control, ControlServer};
+use runtime::refusal;
+use runtime::tls_server::Connection;
+use tokio::sync::oneshot;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::brain::{BrainGone, BrainHandle, Input};
+use crate::sessions::{Outgoing, Session};
+
+/// The path of all calls.
+pub const PATH: &str = "/mesh.v1.Control/{call}";
+/// How long a host may take to read why its stream ends; then the connection is closed.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Returns the service for `PATH`.
+pub fn service(brain: BrainHandle) -> ControlServer<ControlService> {
+    debug_assert!(PATH.contains(control_server::SERVICE_NAME));
+    ControlServer::new(ControlService { brain })
+        .max_decoding_message_size(Limits::REPORT_BYTES)
+        .max_encoding_message_size(Limits::CONTROL_MESSAGE_BYTES)
+}
+
+/// Answers hosts.
+pub struct ControlService {
+    brain: BrainHandle,
+}
+
+#[tonic::async_trait]
+impl Control for ControlService {
+    async fn describe(
+        &self,
+        _: Request<pb::DescribeRequest>,
+    ) -> Result<Response<pb::DescribeReply>, Status> {
+        let description = self.brain.ask(Input::Describe).await.map_err(gone)?;
+        Ok(Response::new(description.into()))
+    }
+
+    async fn enrol(
+        &self,
+        request: Request<pb::EnrolRequest>,
+    ) -> Result<Response<pb::EnrolReply>, Status> {
+        let from = connection(&request).remote.ip();
+        let request: EnrolRequest = request.into_inner().try_into().map_err(malformed)?;
+        let name = request.name.clone();
+        let asked = self
+            .brain
+            .ask(|answer| Input::Enrol(Box::new(request), from, answer))
+            .await;
+        match asked.map_err(gone)? {
+            Ok(Reply::Enrolled(enrolled)) => {
+                tracing::info!(host = %name, id = %enrolled.host, %from, "a host joined");
+                Ok(Response::new(enrolled.into()))
+            }
+            Ok(other) => unreachable!("an enrolment is answered by an enrolment, not by {other:?}"),
+            Err(Rejection { refusal: why, .. }) => {
+                tracing::info!(host = %name, %from, %why, "a host may not join");
+                Err(refusal::to_grpc(why))
+            }
+        }
+    }
+
+    type SyncStream = Pin<Box<Outgoing>>;
+
+    async fn sync(
+        &self,
+        request: Request<Streaming<pb::FromHost>>,
+    ) -> Result<Response<Self::SyncStream>, Status> {
+        let connection = connection(&request).clone();
+        let Some(facts) = &connection.certificate else {
+            return Err(Status::unauthenticated(
+                "this call needs the certificate of a host; join the fleet first (meshctl join)",
+            ));
+        };
+        let peer = SessionPeer {
+            identity: facts.spiffe.clone(),
+            tls_key_hash: facts.tls_key_hash,
+        };
+        let from = connection.remote.ip();
+        let opened = self
+            .brain
+            .ask(|answer| Input::Open(peer, from, answer))
+            .await;
+        let Session {
+            id,
+            outgoing,
+            ended,
+            delivered,
+        } = opened.map_err(gone)?;
+        let listener = Listener {
+            id,
+            brain: self.brain.clone(),
+            connection,
+        };
+        tokio::spawn(listener.run(request.into_inner(), ended, delivered));
+        Ok(Response::new(Box::pin(outgoing)))
+    }
+}
+
+/// Hears what a host says on its stream.
+struct Listener {
+    id: SessionId,
+    brain: BrainHandle,
+    connection: Connection,
+}
+
+impl Listener {
+    async fn run(
+        self,
+        mut incoming: Streaming<pb::FromHost>,
+        mut ended: oneshot::Receiver<()>,
+        delivered: oneshot::Receiver<()>,
+    ) {
+        loop {
+            tokio::select! {
+                message = incoming.message() => match message {
+                    Ok(Some(message)) => self.hear(message).await,
+                    Ok(None) | Err(_) => return self.brain.tell(Input::Closed(self.id)).await,
+                },
+                _ = &mut ended => break,
+            }
+        }
+        // The brain ended it. What was sent has its time to arrive, then nothing more is owed.
+        if tokio::time::timeout(FAREWELL_TIMEOUT, delivered)
+            .await
+            .is_err()
+        {
+            self.connection.close();
+        }
+    }
+
+    async fn hear(&self, message: pb::FromHost) {
+        let heard = match FromHost::try_from(message) {
+            Ok(message) => Input::Heard(self.id, message),
+            Err(error) => {
+                tracing::warn!(from = %self.connection.remote, %error, "a host is not understood; its stream is closed");
+                Input::Misheard(self.id, malformed(error))
+            }
+        };
+        self.brain.tell(heard).await;
+    }
+}
+
+fn connection<T>(request: &Request<T>) -> &Connection {
+    request
+        .extensions()
+        .get()
+        .expect("the TLS port puts the connection in every request")
+}
+
+fn malformed(error: WireError) -> Status {
+    Status::invalid_argument(format!(
+        "{error}; do the versions of meshd and mesh-coordinator fit?"
+    ))
+}
+
+fn gone(error: BrainGone) -> Status {
+    Status::unavailable(error.to_string())
+}

@@ -1,0 +1,250 @@
+//! Start order, wiring and shutdown of the coordinator. Read this first.
+//!
+//! The state directory is held before anything else, so that no two coordinators share it, and the
+//! port is taken next, so that a first start knows where hosts will find it. The fleet is founded
+//! or taken up; then both doors open: the TLS port for hosts and operators, the local socket.
+//!
+//! On the way out hosts are told when to come back, requests under way are answered, and the store
+//! is closed last.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::Router;
+use fleet::{Fleet, FleetConfig};
+use model::record::TrustStatement;
+use runtime::clock::{Clock, random_seed};
+use runtime::local_socket::LocalSocket;
+use runtime::state_dir::StateDir;
+use runtime::tls_server::TlsServer;
+use runtime::{process, tls};
+use tokio::sync::oneshot;
+use trust::{Authority, TrustAnchors};
+
+use crate::brain::{Brain, BrainError, BrainHandle, Input};
+use crate::founding::{self, Founded};
+use crate::server_certificate::ServerCertificate;
+use crate::settings::Settings;
+use crate::{addresses, admin, control};
+
+/// The port of the control channel and the admin API.
+const DEFAULT_PORT: u16 = 7443;
+
+/// A coordinator that has started and holds what it needs; it answers once it serves.
+pub struct Daemon {
+    brain: Brain,
+    handle: BrainHandle,
+    server: TlsServer,
+    certificate: ServerCertificate,
+    roots: Arc<[Vec<u8>]>,
+    socket: LocalSocket,
+    socket_path: PathBuf,
+    statement: TrustStatement,
+    pin: String,
+    // Last, so that it is let go last.
+    _state: StateDir,
+}
+
+/// Runs the coordinator until it is told to stop.
+///
+/// # Errors
+/// A sentence that says what failed, why, and what to try.
+pub async fn run(settings: Settings) -> Result<(), String> {
+    process::raise_file_limit();
+    let daemon = Daemon::start(&settings).await?;
+    let stop = async {
+        let signal = process::termination().await?;
+        tracing::info!(signal, "stopping");
+        process::notify_stopping();
+        Ok(())
+    };
+    daemon.serve(stop).await
+}
+
+impl Daemon {
+    /// Starts everything up to the opening of the doors.
+    ///
+    /// # Errors
+    /// A sentence that says what failed, why, and what to try.
+    pub async fn start(settings: &Settings) -> Result<Self, String> {
+        let clock = Clock::start();
+        let state = StateDir::open(&settings.state_dir, "mesh-coordinator").map_err(text)?;
+        let server = bind(settings.listen).await?;
+        let advertise = advertised(settings, server.address());
+        let founded = founding::take_up(&state, &settings.fleet, &advertise, clock.now()).await?;
+        let Founded {
+            authority: file,
+            store,
+            listing,
+            credential,
+        } = founded;
+        let authority = file.authority()?;
+        let (roots, pin) = (
+            Arc::from([authority.root_certificate().to_vec()]),
+            authority.root_pin(),
+        );
+        let config = FleetConfig {
+            software_version: env!("CARGO_PKG_VERSION").into(),
+            advertise: advertise.clone(),
+        };
+        let fleet = Fleet::new(
+            config,
+            file.authority()?,
+            listing.entries,
+            listing.revision,
+            seed()?,
+            clock.now(),
+        );
+        let fleet = fleet.map_err(text)?;
+        let statement = statement(&fleet, &authority, clock)?;
+        settings.fleet.check_against(&statement)?;
+        let certificate =
+            ServerCertificate::issue(authority, statement.fleet_name.clone(), &advertise)?;
+        let (brain, handle) = Brain::new(fleet, store, clock);
+        let socket = LocalSocket::bind(&settings.socket).map_err(text)?;
+        if let Some(path) = credential {
+            tracing::info!(
+                fleet = %statement.fleet_name,
+                credential = %path.display(),
+                "made a new fleet; the credential of its first admin is for `meshctl --credential`, keep it secret"
+            );
+        }
+        Ok(Self {
+            brain,
+            handle,
+            server,
+            certificate,
+            roots,
+            socket,
+            socket_path: settings.socket.clone(),
+            statement,
+            pin: pin.to_string(),
+            _state: state,
+        })
+    }
+
+    /// Returns where hosts and operators connect.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// Returns where local operators connect.
+    pub fn socket(&self) -> &Path {
+        &self.socket_path
+    }
+
+    /// Answers until `stop`, then takes leave of everybody.
+    ///
+    /// # Errors
+    /// The store cannot be relied on any more, or `stop` failed.
+    pub async fn serve(
+        self,
+        stop: impl Future<Output = std::io::Result<()>>,
+    ) -> Result<(), String> {
+        let tls_config = tls::server(self.certificate.identity(), self.roots.to_vec());
+        let (close_door, door_closes) = oneshot::channel::<()>();
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            fleet = %self.statement.fleet_name,
+            listen = %self.server.address(),
+            socket = %self.socket_path.display(),
+            pin = self.pin,
+            "mesh-coordinator is ready"
+        );
+        let mut thinking = tokio::spawn(self.brain.run());
+        let renewing = tokio::spawn(self.certificate.keep_renewed());
+        let serving = tokio::spawn(self.server.serve(
+            tls_config,
+            self.roots,
+            public_router(self.handle.clone()),
+            async {
+                // Also closes when this function is given up.
+                let _ = door_closes.await;
+            },
+        ));
+        process::notify_ready("ready");
+        let outcome = tokio::select! {
+            ended = &mut thinking => return Err(last_words(ended)),
+            () = self.socket.serve(admin::router(self.handle.clone())) => Ok(()),
+            stopped = stop => stopped.map_err(|error| format!("cannot wait for signals: {error}")),
+        };
+        renewing.abort();
+        drop(close_door);
+        self.handle.ask(Input::Stop).await.map_err(text)?;
+        serving.await.map_err(text)?;
+        match thinking.await {
+            Ok(Ok(())) => outcome,
+            ended => Err(last_words(ended)),
+        }
+    }
+}
+
+/// The TLS port: calls of hosts, and the admin API.
+fn public_router(handle: BrainHandle) -> Router {
+    Router::new()
+        .route_service(control::PATH, control::service(handle.clone()))
+        .merge(admin::router(handle))
+}
+
+fn last_words(ended: Result<Result<(), BrainError>, tokio::task::JoinError>) -> String {
+    match ended {
+        Ok(Err(error)) => error.to_string(),
+        Ok(Ok(())) => "the coordinator's brain ended".into(),
+        Err(panic) => format!("the coordinator's brain panicked: {panic}"),
+    }
+}
+
+/// All addresses, both families where the machine has both.
+async fn bind(listen: Option<SocketAddr>) -> Result<TlsServer, String> {
+    let address = match listen {
+        Some(address) => address,
+        None => {
+            let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, DEFAULT_PORT));
+            match TlsServer::bind(both).await {
+                Ok(server) => return Ok(server),
+                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+                    return Err(cannot_listen(both, &error));
+                }
+                Err(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT)),
+            }
+        }
+    };
+    TlsServer::bind(address)
+        .await
+        .map_err(|error| cannot_listen(address, &error))
+}
+
+fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> String {
+    format!(
+        "cannot listen on {address}: {error}; is another program there? (another --listen lets two run side by side)"
+    )
+}
+
+fn advertised(settings: &Settings, bound: SocketAddr) -> Vec<String> {
+    if !settings.advertise.is_empty() {
+        return settings.advertise.clone();
+    }
+    let found = addresses::advertised(bound);
+    tracing::info!(
+        advertise = found.join(" "),
+        "no --advertise is set: hosts are told these addresses"
+    );
+    found
+}
+
+/// What the fleet says of itself, believed by its own authority.
+fn statement(fleet: &Fleet, authority: &Authority, clock: Clock) -> Result<TrustStatement, String> {
+    let trust = fleet.describe(clock.now()).trust;
+    let (_, statement) =
+        TrustAnchors::from_statement(&trust, &authority.root_pin()).map_err(text)?;
+    Ok(statement)
+}
+
+fn seed() -> Result<[u8; 32], String> {
+    random_seed().map_err(|error| format!("the kernel gives no randomness: {error}"))
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}

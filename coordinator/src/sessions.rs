@@ -1,0 +1,216 @@
+//! The coordinator's ends of the hosts' streams: bounded queues, filled by the brain, emptied as
+//! fast as each host reads. A host that does not read is sent away; it holds nobody up.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use fleet::SessionId;
+use futures_util::Stream;
+use model::control::{Goodbye, ToHost};
+use model::wire::generated;
+use runtime::clock::random_seed;
+use tokio::sync::{mpsc, oneshot};
+use tonic::Status;
+
+/// Messages that may wait for a host to read them; with one more its stream is ended.
+const MESSAGES_MAX: usize = 256;
+/// Hosts a second that are sent away when the coordinator stops come back at about this rate.
+const RETURNS_PER_SEC: u32 = 500;
+/// How soon the first of them may come back, and how soon all of a small fleet.
+const RETURN_AFTER: Duration = Duration::from_secs(1);
+const RETURN_WITHIN: Duration = Duration::from_secs(3);
+
+/// The brain's ends of all streams.
+#[derive(Default)]
+pub(crate) struct Sessions {
+    open: BTreeMap<SessionId, Near>,
+    last: u64,
+}
+
+/// The brain's end of a stream. Dropping it ends the stream after what was sent.
+struct Near {
+    messages: mpsc::Sender<ToHost>,
+    end: Arc<OnceLock<Status>>,
+    _open: oneshot::Sender<()>,
+}
+
+/// The network's end of a stream.
+pub struct Session {
+    /// Which it is.
+    pub id: SessionId,
+    /// What is to be sent.
+    pub outgoing: Outgoing,
+    /// Resolves when the brain has ended the stream.
+    pub ended: oneshot::Receiver<()>,
+    /// Resolves when `outgoing` is sent or given up.
+    pub delivered: oneshot::Receiver<()>,
+}
+
+/// Messages to a host, then the reason why the stream ends, if there is one.
+pub struct Outgoing {
+    messages: mpsc::Receiver<ToHost>,
+    end: Arc<OnceLock<Status>>,
+    has_ended: bool,
+    _delivered: oneshot::Sender<()>,
+}
+
+impl Sessions {
+    /// Makes a stream.
+    pub(crate) fn open(&mut self) -> Session {
+        self.last += 1;
+        let id = SessionId(self.last);
+        let (messages, queue) = mpsc::channel(MESSAGES_MAX);
+        let (open, ended) = oneshot::channel();
+        let (delivering, delivered) = oneshot::channel();
+        let end = Arc::new(OnceLock::new());
+        self.open.insert(
+            id,
+            Near {
+                messages,
+                end: Arc::clone(&end),
+                _open: open,
+            },
+        );
+        let outgoing = Outgoing {
+            messages: queue,
+            end,
+            has_ended: false,
+            _delivered: delivering,
+        };
+        Session {
+            id,
+            outgoing,
+            ended,
+            delivered,
+        }
+    }
+
+    /// Queues a message. Returns whether the stream still stands.
+    #[must_use]
+    pub(crate) fn send(&mut self, id: SessionId, message: ToHost) -> bool {
+        let Some(near) = self.open.get(&id) else {
+            return true;
+        };
+        match near.messages.try_send(message) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Closed(_)) => !self.close(id),
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                let reason = "this host does not read what it is sent; connect again";
+                !self.end(id, Status::resource_exhausted(reason))
+            }
+        }
+    }
+
+    /// Ends a stream after what was sent. Returns whether it stood.
+    pub(crate) fn close(&mut self, id: SessionId) -> bool {
+        self.open.remove(&id).is_some()
+    }
+
+    /// Ends a stream after what was sent, and says why. Returns whether it stood.
+    pub(crate) fn end(&mut self, id: SessionId, why: Status) -> bool {
+        let Some(near) = self.open.remove(&id) else {
+            return false;
+        };
+        near.end
+            .set(why)
+            .expect("a stream is ended once, when it leaves the table");
+        true
+    }
+
+    /// Takes leave of all hosts: each is told when to come back, so that they do not all at once.
+    pub(crate) fn farewell(&mut self) {
+        let hosts = u32::try_from(self.open.len()).unwrap_or(u32::MAX);
+        let spread = RETURN_WITHIN.max(Duration::from_secs(1) * hosts / RETURNS_PER_SEC);
+        for near in std::mem::take(&mut self.open).into_values() {
+            let goodbye = Goodbye {
+                reason: "the coordinator is stopping".into(),
+                retry_after: RETURN_AFTER + spread.mul_f64(fraction()),
+                removed: false,
+            };
+            // A host that has no room for it sees the stream end, and comes back by itself.
+            let _ = near.messages.try_send(ToHost::Goodbye(goodbye));
+        }
+    }
+}
+
+/// From 0 to 1, by chance.
+fn fraction() -> f64 {
+    let bytes = random_seed().unwrap_or_default();
+    f64::from(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])) / f64::from(u32::MAX)
+}
+
+impl Stream for Outgoing {
+    type Item = Result<generated::ToHost, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.has_ended {
+            return Poll::Ready(None);
+        }
+        match self.messages.poll_recv(context) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Some(message)) => Poll::Ready(Some(Ok(message.into()))),
+            Poll::Ready(None) => {
+                self.has_ended = true;
+                Poll::Ready(self.end.get().cloned().map(Err))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::StreamExt;
+    use tonic::Code;
+
+    #[tokio::test]
+    async fn what_was_sent_arrives_before_the_end() {
+        let mut sessions = Sessions::default();
+        let session = sessions.open();
+        assert!(sessions.send(session.id, ToHost::Pong(1)));
+        assert!(sessions.close(session.id));
+        let items: Vec<_> = session.outgoing.collect().await;
+        assert_eq!(items.len(), 1);
+        assert!(items[0].is_ok());
+        assert!(session.ended.await.is_err() && session.delivered.await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_host_that_does_not_read_is_sent_away_with_a_reason() {
+        let mut sessions = Sessions::default();
+        let session = sessions.open();
+        let sent = (0..)
+            .take_while(|n| sessions.send(session.id, ToHost::Pong(*n)))
+            .count();
+        assert_eq!(sent, MESSAGES_MAX);
+        let items: Vec<_> = session.outgoing.collect().await;
+        let last = items.last().unwrap().as_ref().unwrap_err();
+        assert_eq!(
+            (items.len(), last.code()),
+            (MESSAGES_MAX + 1, Code::ResourceExhausted)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_stopping_coordinator_says_when_to_come_back() {
+        let mut sessions = Sessions::default();
+        let hosts: Vec<_> = (0..20).map(|_| sessions.open()).collect();
+        sessions.farewell();
+        for host in hosts {
+            let items: Vec<_> = host.outgoing.collect().await;
+            let message = ToHost::try_from(items[0].clone().unwrap()).unwrap();
+            let ToHost::Goodbye(goodbye) = message else {
+                panic!("{message:?}")
+            };
+            assert!(!goodbye.removed);
+            assert!(goodbye.retry_after >= RETURN_AFTER, "{goodbye:?}");
+            assert!(
+                goodbye.retry_after <= RETURN_AFTER + RETURN_WITHIN,
+                "{goodbye:?}"
+            );
+        }
+    }
+}
