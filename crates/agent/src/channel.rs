@@ -180,6 +180,7 @@ impl Channel {
         let wait = goodbye.retry_after.min(RETRY_AFTER_MAX);
         self.wait_at_least = wait + dice.up_to(wait);
         let why = format!("the coordinator said goodbye: {}", goodbye.reason);
+        out.info(why.clone());
         self.last_error = Some(ChannelError::new(ChannelErrorKind::Interrupted, why));
         self.start_closing(true, now, out);
     }
@@ -276,6 +277,7 @@ impl Channel {
     }
 
     fn give_up(&mut self, why: &str, now: Instant, out: &mut Outputs) {
+        out.warn(format!("{why}; working from what is known"));
         self.last_error = Some(ChannelError::new(ChannelErrorKind::Interrupted, why));
         self.start_closing(true, now, out);
     }

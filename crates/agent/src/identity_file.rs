@@ -5,14 +5,17 @@
 //! offset  size  what
 //!      0     8  "meshid" 0x00 0x01
 //!      8     1  standing: 0 none or member, 1 joining, 2 removed
-//!      9     4  bytes of the note, big-endian
-//!     13     n  note, UTF-8: joining: NAME, line feed, TOKEN; removed: the reason
-//!   13+n        a StoredIdentity
+//!      9    32  SHA-256 of all that follows: a file that was cut is no file of a host without a fleet
+//!     41     4  bytes of the note, big-endian
+//!     45     n  note, UTF-8: joining: NAME, line feed, TOKEN; removed: the reason
+//!   45+n        a StoredIdentity
 //! ```
 
+use model::ids::Digest;
 use model::key::{Secret, SecretBytes};
 use model::name::Name;
 use model::wire::stored::{Membership, StoredIdentity, decode_identity, encode_identity};
+use trust::sha256;
 use zeroize::{Zeroize, Zeroizing};
 
 /// What the identity file says.
@@ -44,7 +47,8 @@ pub(crate) enum Standing {
 }
 
 const MAGIC: [u8; 8] = *b"meshid\0\x01";
-const HEADER_BYTES: usize = MAGIC.len() + 1 + 4;
+const HEADER_BYTES: usize = MAGIC.len() + 1 + Digest::LEN;
+const LENGTH_BYTES: usize = 4;
 
 const NONE_OR_MEMBER: u8 = 0;
 const JOINING: u8 = 1;
@@ -71,12 +75,16 @@ pub(crate) fn encode(identity: &Identity) -> SecretBytes {
     });
     let note_bytes = u32::try_from(note.len()).expect("names, tokens and reasons are bounded");
     // Exactly as large as needed: a buffer that grows would leave secrets behind.
-    let mut bytes = Vec::with_capacity(HEADER_BYTES + note.len() + stored.expose().len());
+    let size = HEADER_BYTES + LENGTH_BYTES + note.len() + stored.expose().len();
+    let mut bytes = Vec::with_capacity(size);
     bytes.extend_from_slice(&MAGIC);
     bytes.push(standing);
+    bytes.extend_from_slice(&[0; Digest::LEN]);
     bytes.extend_from_slice(&note_bytes.to_be_bytes());
     bytes.extend_from_slice(note.as_bytes());
     bytes.extend_from_slice(stored.expose());
+    let digest = sha256(&bytes[HEADER_BYTES..]);
+    bytes[HEADER_BYTES - Digest::LEN..HEADER_BYTES].copy_from_slice(digest.as_bytes());
     SecretBytes::new(bytes)
 }
 
@@ -116,6 +124,10 @@ fn parse(bytes: &[u8]) -> Result<Identity, String> {
 fn split(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let rest = bytes.strip_prefix(&MAGIC)?;
     let (&standing, rest) = rest.split_first()?;
+    let (digest, rest) = rest.split_first_chunk::<{ Digest::LEN }>()?;
+    if sha256(rest).as_bytes() != digest {
+        return None;
+    }
     let (length, rest) = rest.split_first_chunk::<4>()?;
     let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
     let (note, rest) = rest.split_at_checked(length)?;
@@ -134,7 +146,7 @@ fn joining(note: &str) -> Result<Standing, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::ids::{Digest, HostId};
+    use model::ids::HostId;
 
     fn identity(standing: Standing) -> Identity {
         Identity {
@@ -194,7 +206,8 @@ mod tests {
         }
         assert!(
             decode(b"not an identity".to_vec())
-                .unwrap_err()
+                .err()
+                .unwrap()
                 .contains("damaged")
         );
     }

@@ -138,9 +138,8 @@ impl Agent {
                 .raise(AlarmKind::Trust, why.clone(), &mut self.out);
             return self.distrust(why, now);
         }
-        for kind in [AlarmKind::Trust, AlarmKind::Coordinator, AlarmKind::Clock] {
-            self.alarms.clear(kind, &mut self.out);
-        }
+        self.alarms.clear(AlarmKind::Trust, &mut self.out);
+        self.alarms.clear(AlarmKind::Coordinator, &mut self.out);
         self.check_clock(welcome.unix, now.unix);
         self.out.info(format!(
             "in touch with a coordinator (version {}){}",
@@ -204,15 +203,16 @@ impl Agent {
     fn check_clock(&mut self, theirs: UnixTime, ours: UnixTime) {
         let (theirs, ours) = (theirs.since_epoch(), ours.since_epoch());
         let skew = theirs.abs_diff(ours);
-        if skew > CLOCK_SKEW_MAX {
-            let way = if ours > theirs { "ahead of" } else { "behind" };
-            let message = format!(
-                "this machine's clock is {} minutes {way} the coordinator's; set it \
-                 (`timedatectl set-ntp true`), else certificates will look expired or not valid yet",
-                skew.as_secs() / 60
-            );
-            self.alarms.raise(AlarmKind::Clock, message, &mut self.out);
+        if skew <= CLOCK_SKEW_MAX {
+            return self.alarms.clear(AlarmKind::Clock, &mut self.out);
         }
+        let way = if ours > theirs { "ahead of" } else { "behind" };
+        let message = format!(
+            "this machine's clock is {} minutes {way} the coordinator's; set it \
+             (`timedatectl set-ntp true`), else certificates will look expired or not valid yet",
+            skew.as_secs() / 60
+        );
+        self.alarms.raise(AlarmKind::Clock, message, &mut self.out);
     }
 
     fn handle_map(&mut self, delta: &MapDelta, now: Now) {

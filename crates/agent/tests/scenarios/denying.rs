@@ -1,0 +1,171 @@
+//! Denials as an operator reads them, and the answers to "why".
+
+use std::net::SocketAddr;
+
+use dataplane::{Denial, Event};
+use model::control::{FromHost, RefusalCode, ToHost};
+use model::ids::PolicyVersion;
+use model::local::LocalWhyRequest;
+use model::map::PeerIndex;
+use model::rule::{Direction, FlowQuery, ip_protocol};
+
+use crate::coordinator::{Coordinator, bundle_with_service};
+use crate::host::Host;
+
+fn member() -> (Coordinator, Host) {
+    let mut coordinator = Coordinator::new(1);
+    coordinator.add_host("db");
+    coordinator.apply(bundle_with_service(22));
+    let mut host = Host::member_of(&mut coordinator);
+    host.said.clear();
+    (coordinator, host)
+}
+
+fn why(from: &str, to: &str, protocol: &str, port: Option<u16>) -> LocalWhyRequest {
+    LocalWhyRequest {
+        from: from.to_owned(),
+        to: to.to_owned(),
+        protocol: protocol.to_owned(),
+        port,
+    }
+}
+
+#[test]
+fn a_denial_names_rule_hosts_port_and_version() {
+    let (coordinator, mut host) = member();
+    let db = host.agent.peers(host.now)[0].id;
+    let (mine, theirs) = (
+        coordinator.hosts[&host.id()].addresses.v4,
+        coordinator.hosts[&db].addresses.v4,
+    );
+    let denial = Denial {
+        direction: Direction::Outbound,
+        peer: PeerIndex(0),
+        ip_protocol: ip_protocol::TCP,
+        source: SocketAddr::new(mine.into(), 40_000),
+        destination: SocketAddr::new(theirs.into(), 5432),
+        rule: Some("no-admin".parse().unwrap()),
+        version: PolicyVersion(3),
+    };
+    host.shard(Event::Denied(denial.clone()));
+    host.shard(Event::Denied(Denial {
+        rule: None,
+        ..denial
+    }));
+    assert_eq!(
+        host.notices(),
+        [
+            format!(
+                "denied by rule `no-admin`: tcp web-1 ({mine}:40000) -> db:5432 (policy version 3)"
+            ),
+            format!(
+                "denied, no rule allows it: tcp web-1 ({mine}:40000) -> db:5432 (policy version 3)"
+            ),
+        ]
+    );
+}
+
+#[test]
+fn why_answers_for_hosts_services_and_suffixes() {
+    let (_, host) = member();
+    let report = host
+        .agent
+        .why(&why("web-1", "db", "tcp", Some(22)))
+        .unwrap();
+    assert!(report.decision.allowed);
+    assert_eq!(report.decision.rule.as_deref(), Some("only"));
+    assert_eq!(report.decision.rule_source.as_deref(), Some("mesh.yaml:3"));
+    assert_eq!(report.decision.version, PolicyVersion(2));
+
+    let report = host
+        .agent
+        .why(&why("web-1", "orders.mesh.internal", "tcp", None))
+        .unwrap();
+    assert_eq!((report.to.as_str(), report.port), ("db", 8080));
+    assert!(!report.decision.allowed);
+    assert_eq!(report.decision.rule, None);
+
+    let inbound = host.agent.why(&why("DB", "web-1", "icmp", None)).unwrap();
+    assert_eq!((inbound.port, inbound.decision.allowed), (0, false));
+}
+
+#[test]
+fn questions_without_sense_are_refused_with_a_hint() {
+    let (_, host) = member();
+    for (question, code, hint) in [
+        (
+            why("web-1", "nobody", "tcp", Some(1)),
+            RefusalCode::NotFound,
+            "meshctl peers",
+        ),
+        (
+            why("web-1", "web-1", "tcp", Some(1)),
+            RefusalCode::Invalid,
+            "this host",
+        ),
+        (
+            why("db", "db", "tcp", Some(1)),
+            RefusalCode::Invalid,
+            "this host",
+        ),
+        (
+            why("web-1", "db", "sctp", Some(1)),
+            RefusalCode::Invalid,
+            "tcp, udp or icmp",
+        ),
+        (
+            why("web-1", "db", "tcp", None),
+            RefusalCode::Invalid,
+            "db:PORT",
+        ),
+        (
+            why("web-1", "???", "tcp", None),
+            RefusalCode::Invalid,
+            "not a valid name",
+        ),
+    ] {
+        let refusal = host.agent.why(&question).unwrap_err();
+        assert_eq!(refusal.code, code, "{refusal}");
+        assert!(refusal.message.contains(hint), "{refusal}");
+    }
+    let refusal = Host::new()
+        .agent
+        .why(&why("a", "b", "tcp", Some(1)))
+        .unwrap_err();
+    assert!(refusal.message.contains("meshctl join"));
+}
+
+#[test]
+fn the_coordinator_s_question_is_answered_by_what_is_in_force() {
+    let (_, mut host) = member();
+    let (me, db) = (host.id(), host.agent.peers(host.now)[0].id);
+    for (port, allowed) in [(22, true), (23, false)] {
+        let query = FlowQuery {
+            from: db,
+            to: me,
+            ip_protocol: ip_protocol::TCP,
+            port,
+        };
+        host.told(ToHost::Explain {
+            id: u64::from(port),
+            query,
+        });
+        let answers = host.sent(|message| match message {
+            FromHost::Explanation(explanation) => Some(explanation.clone()),
+            _ => None,
+        });
+        assert_eq!(answers.len(), 1);
+        assert_eq!(
+            (answers[0].id, answers[0].allowed),
+            (u64::from(port), allowed)
+        );
+        assert_eq!(answers[0].policy, PolicyVersion(2));
+        assert_eq!(answers[0].rule.is_some(), allowed);
+        assert!(
+            answers[0]
+                .notes
+                .iter()
+                .any(|note| note.contains("packets to db"))
+        );
+    }
+}

@@ -1,0 +1,300 @@
+//! Maps and changes of them: what reaches the shard, the interface, DNS and the disk, and when.
+
+use agent::{NameKind, Output, StateFile};
+use dataplane::Command;
+use model::map::PeerIndex;
+
+use crate::coordinator::{Coordinator, bundle_with_service, endpoint};
+use crate::host::Host;
+
+fn shape(commands: &[Command]) -> Vec<String> {
+    commands
+        .iter()
+        .map(|command| match command {
+            Command::SetIdentity { .. } => "identity".to_owned(),
+            Command::SetPeer { index, .. } => format!("peer {}", index.0),
+            Command::RemovePeer { index } => format!("remove {}", index.0),
+            Command::SetPath { index, path } => format!("path {} {}", index.0, path.remote),
+            Command::SetTable(table) => format!("table {}", table.version()),
+            Command::Report => "report".to_owned(),
+        })
+        .collect()
+}
+
+#[test]
+fn a_first_map_brings_interface_identity_peers_paths_table_and_names() {
+    let mut coordinator = Coordinator::new(1);
+    let db = coordinator.add_host("db");
+    let mut host = Host::member_of(&mut coordinator);
+    let remote = endpoint(db).address;
+    assert_eq!(
+        shape(&host.commands()),
+        [
+            "identity".to_owned(),
+            "peer 0".to_owned(),
+            format!("path 0 {remote}"),
+            "table 1".into()
+        ]
+    );
+    assert!(host.has_said(|output| matches!(output, Output::Interface(Some(_)))));
+    let names = host.take(|output| match output {
+        Output::Names(names) => Some(names.clone()),
+        _ => None,
+    });
+    let names = names.last().unwrap();
+    assert_eq!(names.suffix(), "mesh.internal");
+    let addresses = coordinator.hosts[&db].addresses;
+    assert_eq!(names.lookup("db").unwrap().addresses, [addresses]);
+    assert_eq!(names.reverse(addresses.v6.into()).unwrap().as_str(), "db");
+    assert!(names.lookup("web-1").is_some(), "a host knows its own name");
+    assert!(names.lookup("nobody").is_none());
+}
+
+#[test]
+fn a_change_costs_only_what_it_touches() {
+    let mut coordinator = Coordinator::new(1);
+    let db = coordinator.add_host("db");
+    let mut host = Host::member_of(&mut coordinator);
+    host.commands();
+
+    let base = coordinator.revision;
+    let cache = coordinator.add_host("cache");
+    let mut delta = coordinator.delta(base);
+    delta.peers = vec![coordinator.entry(cache)];
+    host.map(delta);
+    let remote = endpoint(cache).address;
+    assert_eq!(
+        shape(&host.commands()),
+        [
+            "peer 1".to_owned(),
+            format!("path 1 {remote}"),
+            "table 1".to_owned()
+        ]
+    );
+
+    let base = coordinator.revision;
+    coordinator.change(db, |record| {
+        record
+            .labels
+            .insert("role".parse().unwrap(), "db".parse().unwrap());
+    });
+    let mut delta = coordinator.delta(base);
+    delta.peers = vec![coordinator.entry(db)];
+    host.map(delta);
+    assert_eq!(
+        shape(&host.commands()),
+        ["table 1"],
+        "a label moves no tunnel"
+    );
+
+    let base = coordinator.revision;
+    coordinator.revision.counter += 1;
+    let mut delta = coordinator.delta(base);
+    let mut moved = coordinator.entry(db);
+    moved.endpoints[0].address = "198.51.100.9:51820".parse().unwrap();
+    delta.peers = vec![moved];
+    host.map(delta);
+    assert_eq!(
+        shape(&host.commands()),
+        ["path 0 198.51.100.9:51820"],
+        "hints move no rule"
+    );
+
+    let base = coordinator.revision;
+    coordinator.apply(bundle_with_service(22));
+    let mut delta = coordinator.delta(base);
+    delta.policy = Some(coordinator.slice());
+    host.map(delta);
+    assert_eq!(shape(&host.commands()), ["table 2"]);
+
+    let base = coordinator.revision;
+    coordinator.revision.counter += 1;
+    let mut delta = coordinator.delta(base);
+    delta.tombstones = vec![coordinator.tombstone(db, coordinator.revision)];
+    delta.forgotten = vec![cache];
+    host.map(delta);
+    assert_eq!(shape(&host.commands()), ["remove 0", "remove 1", "table 2"]);
+    assert_eq!(host.detail().peers, 0);
+}
+
+#[test]
+fn generations_rise_and_indices_are_used_again() {
+    let mut coordinator = Coordinator::new(1);
+    let db = coordinator.add_host("db");
+    let mut host = Host::member_of(&mut coordinator);
+    let base = coordinator.revision;
+    let cache = coordinator.add_host("cache");
+    let mut delta = coordinator.delta(base);
+    delta.forgotten = vec![db];
+    delta.peers = vec![coordinator.entry(cache)];
+    host.map(delta);
+    let commands = host.commands();
+    let generations: Vec<u64> = commands
+        .iter()
+        .filter_map(|command| match command {
+            Command::SetTable(table) => Some(table.generation()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(generations, [1, 2]);
+    assert!(commands.iter().any(|command| matches!(
+        command,
+        Command::SetPeer { index: PeerIndex(0), key, .. }
+            if *key == coordinator.hosts[&cache].wireguard_key
+    )));
+}
+
+#[test]
+fn nothing_is_enforced_before_map_and_marks_are_durable() {
+    let mut coordinator = Coordinator::new(1);
+    let mut host = Host::member_of(&mut coordinator);
+    host.said.clear();
+    host.holds_writes = true;
+    let base = coordinator.revision;
+    let db = coordinator.add_host("db");
+    let mut delta = coordinator.delta(base);
+    delta.peers = vec![coordinator.entry(db)];
+    host.map(delta);
+    for file in [StateFile::Map, StateFile::HighWater] {
+        let writes: Vec<_> = host
+            .held
+            .iter()
+            .map(|(_, write)| write.as_ref().unwrap().0)
+            .collect();
+        assert_eq!(writes, [file]);
+        assert!(host.commands().is_empty() && host.applied().is_empty());
+        assert_eq!(host.revision(), Some(base));
+        host.write_held();
+        host.drain();
+    }
+    assert!(host.held.is_empty());
+    assert_eq!(shape(&host.commands())[0], "peer 0");
+    let applied = host.applied();
+    assert_eq!(applied.len(), 1);
+    assert_eq!(
+        (applied[0].revision, &applied[0].error),
+        (coordinator.revision, &None)
+    );
+}
+
+#[test]
+fn changes_that_come_while_the_disk_writes_build_on_each_other_and_none_waits_for_ever() {
+    let mut coordinator = Coordinator::new(1);
+    let mut host = Host::member_of(&mut coordinator);
+    host.holds_writes = true;
+    let mut enforced = Vec::new();
+    for number in 0..12 {
+        let base = coordinator.revision;
+        let id = coordinator.add_host(&format!("host-{number}"));
+        let mut delta = coordinator.delta(base);
+        delta.peers = vec![coordinator.entry(id)];
+        host.map(delta);
+        host.write_held();
+        host.drain();
+        enforced.push(host.revision());
+    }
+    enforced.dedup();
+    assert!(
+        enforced.len() >= 4,
+        "it keeps up while changes keep coming: {enforced:?}"
+    );
+    for _ in 0..4 {
+        host.write_held();
+        host.drain();
+    }
+    assert_eq!(host.revision(), Some(coordinator.revision));
+    assert_eq!(host.detail().peers, 12);
+}
+
+#[test]
+fn a_duplicate_is_nothing_and_a_gap_asks_for_the_whole_map() {
+    let mut coordinator = Coordinator::new(1);
+    let mut host = Host::member_of(&mut coordinator);
+    let base = coordinator.revision;
+    coordinator.revision.counter += 1;
+    let delta = coordinator.delta(base);
+    host.map(delta.clone());
+    host.said.clear();
+    host.map(delta);
+    assert!(host.said.is_empty(), "{:?}", host.said);
+
+    coordinator.revision.counter += 1;
+    let lost = coordinator.revision;
+    coordinator.revision.counter += 1;
+    host.map(coordinator.delta(lost));
+    assert!(host.has_said(|output| matches!(output, Output::CloseChannel)));
+    host.closed(agent::ChannelErrorKind::Interrupted, "closed as asked");
+    assert_eq!(
+        host.connect(&coordinator),
+        None,
+        "it says that it has nothing"
+    );
+    host.map(coordinator.whole_map(host.id()));
+    assert_eq!(host.revision(), Some(coordinator.revision));
+}
+
+#[test]
+fn a_reconnect_says_what_is_there_and_brings_only_the_difference() {
+    let mut coordinator = Coordinator::new(1);
+    let mut host = Host::member_of(&mut coordinator);
+    host.closed(
+        agent::ChannelErrorKind::Interrupted,
+        "the coordinator restarts",
+    );
+    assert_eq!(host.connect(&coordinator), Some(coordinator.revision));
+}
+
+#[test]
+fn services_are_names_of_their_endpoints_this_host_included() {
+    let mut coordinator = Coordinator::new(1);
+    let db = coordinator.add_host("db");
+    coordinator.apply(bundle_with_service(22));
+    let mut host = Host::member_of(&mut coordinator);
+    let names = host.take(|output| match output {
+        Output::Names(names) => Some(names.clone()),
+        _ => None,
+    });
+    let entry = names.last().unwrap().lookup("orders").unwrap().clone();
+    assert_eq!(entry.addresses, [coordinator.hosts[&db].addresses]);
+    assert!(matches!(entry.kind, NameKind::Service { port: 8080, .. }));
+
+    let base = coordinator.revision;
+    let mut bundle = bundle_with_service(22);
+    bundle.services[0].endpoints = vec![model::rule::Selector::Any];
+    coordinator.apply(bundle);
+    let mut delta = coordinator.delta(base);
+    delta.policy = Some(coordinator.slice());
+    host.map(delta);
+    let names = host.take(|output| match output {
+        Output::Names(names) => Some(names.clone()),
+        _ => None,
+    });
+    assert_eq!(
+        names
+            .last()
+            .unwrap()
+            .lookup("orders")
+            .unwrap()
+            .addresses
+            .len(),
+        2
+    );
+}
+
+#[test]
+fn a_new_trust_statement_is_believed_written_down_and_used() {
+    let mut coordinator = Coordinator::new(1);
+    let mut host = Host::member_of(&mut coordinator);
+    let previous = trust::sha256(&coordinator.trust().payload);
+    coordinator.statement.serial += 1;
+    coordinator.statement.dns_suffix = "example.internal".to_owned();
+    coordinator.statement.previous = Some(previous);
+    host.closed(
+        agent::ChannelErrorKind::Interrupted,
+        "the coordinator restarts",
+    );
+    host.connect(&coordinator);
+    assert_eq!(host.detail().dns_suffix, "example.internal");
+    host.restart();
+    assert_eq!(host.detail().dns_suffix, "example.internal");
+}

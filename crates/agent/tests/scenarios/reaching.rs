@@ -1,0 +1,133 @@
+//! Paths to peers, and where this host says that it can be reached.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use dataplane::{Command, Event, Path, PeerReport, Report};
+use model::control::FromHost;
+use model::map::{Endpoint, EndpointKind, PeerIndex};
+
+use crate::coordinator::{Coordinator, endpoint};
+use crate::host::Host;
+
+fn path(remote: SocketAddr) -> Path {
+    Path {
+        remote,
+        source: None,
+    }
+}
+
+fn member() -> (Coordinator, Host) {
+    let mut coordinator = Coordinator::new(1);
+    let db = coordinator.add_host("db");
+    let mut host = Host::new();
+    host.enrol(&mut coordinator);
+    host.connect(&coordinator);
+    let mut map = coordinator.whole_map(host.id());
+    let second = Endpoint {
+        address: "198.51.100.1:51820".parse().unwrap(),
+        kind: EndpointKind::Coordinator,
+    };
+    assert_eq!(coordinator.entry(db).endpoints, [endpoint(db)]);
+    map.peers[0].endpoints.push(second);
+    host.map(map);
+    host.said.clear();
+    (coordinator, host)
+}
+
+#[test]
+fn an_unanswered_path_is_followed_by_the_next() {
+    let (_, mut host) = member();
+    let first = host.agent.peers(host.now)[0].candidates[0];
+    host.shard(Event::PathUnanswered {
+        peer: PeerIndex(0),
+        path: Some(path(first)),
+    });
+    assert!(matches!(
+        host.commands()[..],
+        [Command::SetPath { index: PeerIndex(0), path }] if path.remote.port() == 51820
+            && path.remote != first
+    ));
+    host.shard(Event::PathUnanswered {
+        peer: PeerIndex(77),
+        path: None,
+    });
+    assert!(host.commands().is_empty(), "nobody knows that peer");
+}
+
+#[test]
+fn a_peer_seen_elsewhere_is_shown_and_told_to_the_coordinator_once() {
+    let (_, mut host) = member();
+    let seen: SocketAddr = "203.0.113.77:4242".parse().unwrap();
+    let peer = host.agent.peers(host.now)[0].id;
+    host.shard(Event::SessionEstablished {
+        peer: PeerIndex(0),
+        path: path(seen),
+    });
+    host.shard(Event::PeerMoved {
+        peer: PeerIndex(0),
+        path: path(seen),
+    });
+    host.advance(Duration::from_secs(3));
+    let told = host.sent(|message| match message {
+        FromHost::Observation { peer, address } => Some((*peer, *address)),
+        _ => None,
+    });
+    assert_eq!(told, [(peer, seen)]);
+    let view = &host.agent.peers(host.now)[0];
+    assert_eq!(view.endpoint, Some(seen));
+    assert_eq!(view.last_handshake_secs, Some(3));
+}
+
+#[test]
+fn counters_come_from_the_shard_s_reports() {
+    let (_, mut host) = member();
+    let report = PeerReport {
+        peer: PeerIndex(0),
+        path: None,
+        last_handshake: None,
+        received_bytes: 7,
+        sent_bytes: 9,
+    };
+    host.shard(Event::Report(Report {
+        peers: vec![report],
+    }));
+    let view = &host.agent.peers(host.now)[0];
+    assert_eq!((view.received_bytes, view.sent_bytes), (7, 9));
+}
+
+#[test]
+fn a_new_address_of_this_host_is_told_after_a_moment() {
+    let (_, mut host) = member();
+    let addresses: Vec<IpAddr> = ["127.0.0.1", "192.0.2.200", "fe80::1"]
+        .map(|text| text.parse().unwrap())
+        .to_vec();
+    host.agent.handle_interfaces(addresses, host.now);
+    host.drain();
+    host.advance(Duration::from_secs(3));
+    let reports = host.sent(|message| match message {
+        FromHost::Endpoints(report) => Some(report.clone()),
+        _ => None,
+    });
+    let addresses: Vec<String> = reports[0]
+        .endpoints
+        .iter()
+        .map(|endpoint| endpoint.address.to_string())
+        .collect();
+    assert_eq!(addresses, ["203.0.113.5:51820", "192.0.2.200:51820"]);
+}
+
+#[test]
+fn a_peer_is_found_by_its_name_with_or_without_the_suffix() {
+    let (_, host) = member();
+    for name in ["db", "DB", "db.mesh.internal", "db.mesh.internal."] {
+        assert_eq!(
+            host.agent.resolve_peer(name).unwrap().name.as_str(),
+            "db",
+            "{name}"
+        );
+    }
+    for name in ["web-1", "nobody", "", "db.example.org"] {
+        assert_eq!(host.agent.resolve_peer(name), None, "{name}");
+    }
+}
