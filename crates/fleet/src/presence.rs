@@ -269,4 +269,17 @@ mod tests {
             .collect();
         assert_eq!(ports, [100, 99, 98, 97]);
     }
+
+    #[test]
+    fn a_host_that_changes_often_is_told_once() {
+        let mut presences = Presences::default();
+        for port in 1..=10 {
+            let address = SocketAddr::new("192.0.2.1".parse().unwrap(), port);
+            presences.observe_by_peer(HOST, address, &overlay());
+        }
+        let changed: Vec<_> = presences.changed_since(HintRevision::default()).collect();
+        assert_eq!(changed, [HOST]);
+        presences.forget(HOST);
+        assert_eq!(presences.changed_since(HintRevision::default()).count(), 0);
+    }
 }

@@ -383,6 +383,33 @@ fn endpoints_change_without_a_revision() {
 }
 
 #[test]
+fn endpoints_that_were_told_are_not_told_again() {
+    let (mut world, machine, ..) = watcher();
+    let (third, _) = world.join("third", 3);
+    let stream = world.open_from(&third, "third", Some("192.0.2.3".parse().unwrap()));
+    world.hello(stream, None);
+    let report = |listen_port| {
+        FromHost::Endpoints(EndpointReport {
+            endpoints: Vec::new(),
+            listen_port,
+        })
+    };
+    world.say(stream, report(51820));
+    let session = world.open(&machine, "watcher");
+    world.hello(session, None); // told in the whole map
+    world.taken(session);
+    world.set_labels("other", &[("role", "db")]);
+    world.advance(Duration::from_secs(1));
+    assert_eq!(only_map(world.taken(session)).peers.len(), 1);
+    world.say(stream, report(51821));
+    world.advance(Duration::from_secs(1)); // told in a delta
+    assert_eq!(only_map(world.taken(session)).peers.len(), 1);
+    world.set_labels("other", &[("role", "web")]);
+    world.advance(Duration::from_secs(1));
+    assert_eq!(only_map(world.taken(session)).peers.len(), 1);
+}
+
+#[test]
 fn a_host_that_comes_back_up_to_date_is_told_nothing() {
     let (mut world, machine, _, host) = watcher();
     world.crash();

@@ -304,3 +304,20 @@ fn the_rollout_counts_what_hosts_say() {
     assert_eq!(rollout.failed[0].error, "no room");
     assert!(rollout.pending.is_empty());
 }
+
+#[test]
+fn a_host_cannot_take_the_name_of_a_service_that_is_coming() {
+    let mut world = World::new();
+    let token = world.token(None);
+    let yaml =
+        "fleet: prod\nservices:\n  db: { port: 5432, protocol: tcp, endpoints: [\"role=db\"] }\n";
+    world.ask(AdminRequest::ApplyPolicy(apply(yaml)));
+    let request = crate::world::Machine::new(1).request(&world, &token, "db");
+    let joining = world.start_enrolment(request);
+    world.settle();
+    let rejection = world.taken_enrolment(joining).unwrap().unwrap_err();
+    assert!(
+        rejection.to_string().contains("the name of a service"),
+        "{rejection}"
+    );
+}
