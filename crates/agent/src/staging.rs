@@ -91,8 +91,7 @@ impl Staging {
     }
 
     fn start(&mut self, map: Map, disk: &mut Disk, out: &mut Outputs) {
-        let bytes = SecretBytes::new(encode_map(&map.to_stored()));
-        let stage = Stage::Map(disk.put(StateFile::Map, bytes, out));
+        let stage = Stage::Map(put_map(&map, disk, out));
         self.under_way = Some(Staged { map, stage });
     }
 }
@@ -106,6 +105,11 @@ pub(crate) fn raise(high_water: &mut StoredHighWater, map: &Map) {
     let trust = (map.statement().epoch, map.statement().serial);
     (high_water.trust_epoch, high_water.trust_serial) =
         trust.max((high_water.trust_epoch, high_water.trust_serial));
+}
+
+pub(crate) fn put_map(map: &Map, disk: &mut Disk, out: &mut Outputs) -> Version {
+    let bytes = SecretBytes::new(encode_map(&map.to_stored()));
+    disk.put(StateFile::Map, bytes, out)
 }
 
 pub(crate) fn put_high_water(

@@ -37,6 +37,8 @@ pub(crate) enum Step {
     Old,
     /// A new map.
     New(Box<Map>),
+    /// The same map, with other hints where peers may be.
+    Hint(Box<Map>),
     /// The fleet signed that this host is no member any more.
     Removed(Tombstone),
 }
@@ -66,7 +68,7 @@ impl Verifier<'_> {
     pub(crate) fn step(&self, current: Option<&Map>, delta: &MapDelta) -> Result<Step, SyncError> {
         let have = current.map(|map| map.revision);
         if let Some(base) = delta.base {
-            if have.is_some_and(|have| delta.revision <= have) {
+            if have.is_some_and(|have| delta.revision <= have && base < have) {
                 return Ok(Step::Old);
             }
             if have != Some(base) {
@@ -92,7 +94,13 @@ impl Verifier<'_> {
         }
         let map = draft.finish(self.trust, delta.revision)?;
         check_consistent(&map)?;
-        Ok(Step::New(Box::new(map)))
+        match current.filter(|_| delta.base == Some(delta.revision)) {
+            None => Ok(Step::New(Box::new(map))),
+            Some(current) => {
+                check_hint(current, delta, &map)?;
+                Ok(Step::Hint(Box::new(map)))
+            }
+        }
     }
 
     /// Checks that the trust statement is not older than one that was believed before.
@@ -315,6 +323,21 @@ impl Draft {
                 .ok_or_else(|| refused("it lacks the policy".to_owned()))?,
         })
     }
+}
+
+/// Where peers may be reached changes without a new revision; nothing else does.
+fn check_hint(current: &Map, delta: &MapDelta, map: &Map) -> Result<(), SyncError> {
+    let changes_more = delta.record.is_some()
+        || delta.policy.is_some()
+        || !delta.tombstones.is_empty()
+        || !map.peer_records().eq(current.peer_records());
+    if changes_more {
+        return Err(refused(format!(
+            "it changes more than where peers may be, but not the revision {}",
+            delta.revision
+        )));
+    }
+    Ok(())
 }
 
 /// Of one host's records the later holds, and one revision has one record.

@@ -15,6 +15,7 @@ use crate::enrolment::{Enrolment, Fleet, check_chain};
 use crate::event::{ChannelError, ChannelErrorKind};
 use crate::map::{Map, Trusted};
 use crate::output::{Output, StateFile};
+use crate::staging::put_map;
 use crate::sync::{Step, SyncError, Verifier};
 use trust::enrolment::TlsKey;
 
@@ -231,6 +232,7 @@ impl Agent {
                 self.wants_whole_map &= delta.base.is_some();
                 self.staging.offer(*map, &mut self.disk, &mut self.out);
             }
+            Ok(Step::Hint(map)) => self.take_hint(*map, now),
             Ok(Step::Removed(tombstone)) => self.handle_removed(&tombstone.reason, now),
             Err(error @ SyncError::Gap { .. }) => {
                 self.out.info(format!(
@@ -248,6 +250,15 @@ impl Agent {
                 self.distrust(why, now);
             }
         }
+    }
+
+    /// Uses hints at once: nothing that must not go back depends on them.
+    fn take_hint(&mut self, map: Map, now: Now) {
+        if self.staging.is_under_way() {
+            return self.staging.offer(map, &mut self.disk, &mut self.out);
+        }
+        put_map(&map, &mut self.disk, &mut self.out);
+        self.enforce(map, now);
     }
 
     fn distrust(&mut self, why: String, now: Now) {

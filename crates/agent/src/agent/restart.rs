@@ -118,7 +118,7 @@ impl Agent {
         {
             Step::New(map) => Ok((fleet, *map)),
             Step::Removed(tombstone) => Err(format!("this host is removed: {}", tombstone.reason)),
-            Step::Old => Err("it is not a whole map".to_owned()),
+            Step::Old | Step::Hint(_) => Err("it is not a whole map".to_owned()),
         }
     }
 }

@@ -197,6 +197,27 @@ fn a_map_without_the_own_record_or_the_policy_is_refused() {
 }
 
 #[test]
+fn more_than_a_hint_without_a_new_revision_is_refused() {
+    let (mut coordinator, mut host) = member();
+    let mut lie = coordinator.delta(coordinator.revision);
+    lie.policy = Some(coordinator.slice());
+    is_refused(
+        &mut coordinator,
+        &mut host,
+        lie,
+        "changes more than where peers may be",
+    );
+    let mut lie = coordinator.delta(coordinator.revision);
+    lie.forgotten = vec![host.agent.peers(host.now)[0].id];
+    is_refused(
+        &mut coordinator,
+        &mut host,
+        lie,
+        "changes more than where peers may be",
+    );
+}
+
+#[test]
 fn a_tombstone_beats_a_record_that_comes_with_it_or_after_it() {
     let (mut coordinator, mut host) = member();
     let db = host.agent.peers(host.now)[0].id;

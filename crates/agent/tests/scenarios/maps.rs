@@ -234,6 +234,25 @@ fn a_duplicate_is_nothing_and_a_gap_asks_for_the_whole_map() {
 }
 
 #[test]
+fn hints_are_used_at_once_without_a_revision_and_without_a_disk() {
+    let mut coordinator = Coordinator::new(1);
+    let db = coordinator.add_host("db");
+    let mut host = Host::member_of(&mut coordinator);
+    host.commands();
+    let mut hint = coordinator.delta(coordinator.revision);
+    let mut moved = coordinator.entry(db);
+    moved.endpoints[0].address = "198.51.100.9:51820".parse().unwrap();
+    hint.peers = vec![moved];
+    host.disk_error = Some("No space left on device");
+    host.map(hint);
+    assert_eq!(shape(&host.commands()), ["path 0 198.51.100.9:51820"]);
+    host.disk_error = None;
+    host.advance(std::time::Duration::from_secs(31));
+    host.restart();
+    assert!(shape(&host.commands()).contains(&"path 0 198.51.100.9:51820".to_owned()));
+}
+
+#[test]
 fn a_reconnect_says_what_is_there_and_brings_only_the_difference() {
     let mut coordinator = Coordinator::new(1);
     let mut host = Host::member_of(&mut coordinator);
