@@ -176,7 +176,7 @@ impl Fleet {
         let outcomes = policy::run_tests(&checked, Some(&inventory));
         let failed: Vec<_> = outcomes
             .iter()
-            .filter(|outcome| !outcome.passed)
+            .filter(|outcome| outcome.verdict != policy::TestVerdict::Passed)
             .map(failed_test)
             .collect();
         if !failed.is_empty() {

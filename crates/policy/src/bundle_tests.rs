@@ -19,8 +19,8 @@ use crate::reference::{Decision, decide};
 pub struct TestOutcome {
     /// As it was written: `allow web -> db:5432`.
     pub test: String,
-    /// It came out as expected, for every host that it stands for.
-    pub passed: bool,
+    /// How it came out.
+    pub verdict: TestVerdict,
     /// What decided; of a failed test what was expected, what happened and what came close, one
     /// line each.
     pub message: String,
@@ -28,11 +28,23 @@ pub struct TestOutcome {
     pub source: Source,
 }
 
+/// How a test came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TestVerdict {
+    /// As expected, for every host that it stands for.
+    Passed,
+    /// Not as expected, for at least one of them.
+    Failed,
+    /// Not as expected for a host without labels; it names a host, whose labels only the fleet knows,
+    /// and is run again when the bundle is applied.
+    NeedsFleet,
+}
+
 /// Runs all tests; with an inventory, host names mean the real hosts.
 pub fn run_tests(checked: &Checked, inventory: Option<&[HostRecord]>) -> Vec<TestOutcome> {
     let runner = Runner {
         bundle: &checked.bundle,
-        inventory: inventory.unwrap_or(&[]),
+        inventory,
         source_name: unused_name(&checked.bundle, "source-host"),
         target_name: unused_name(&checked.bundle, "target-host"),
     };
@@ -44,7 +56,7 @@ const PAIRS_MAX: usize = 4_096;
 
 struct Runner<'c> {
     bundle: &'c Bundle,
-    inventory: &'c [HostRecord],
+    inventory: Option<&'c [HostRecord]>,
     source_name: Name,
     target_name: Name,
 }
@@ -68,7 +80,7 @@ impl Runner<'_> {
                 "not run: it stands for {pairs} pairs of hosts, and at most {PAIRS_MAX} are tried; \
                  name fewer endpoints"
             );
-            return outcome(test, false, message);
+            return outcome(test, TestVerdict::Failed, message);
         }
         let mut first_decision = None;
         for from in &from_hosts {
@@ -81,14 +93,19 @@ impl Runner<'_> {
                 };
                 let decision = decide(self.bundle, from, to, ip_protocol, port);
                 if !is_expected(test, decision) {
-                    return outcome(test, false, self.failure(test, &case));
+                    if self.may_differ_in_the_fleet(test) {
+                        let message =
+                            "it names a host, whose labels only the fleet knows".to_owned();
+                        return outcome(test, TestVerdict::NeedsFleet, message);
+                    }
+                    return outcome(test, TestVerdict::Failed, self.failure(test, &case));
                 }
                 first_decision = first_decision.or(Some(decision));
             }
         }
         outcome(
             test,
-            true,
+            TestVerdict::Passed,
             first_decision.map(|it| it.to_string()).unwrap_or_default(),
         )
     }
@@ -107,6 +124,7 @@ impl Runner<'_> {
             Selector::Host { name, .. } => {
                 let known = self
                     .inventory
+                    .unwrap_or(&[])
                     .iter()
                     .find(|record| record.name == *name)
                     .cloned();
@@ -121,6 +139,12 @@ impl Runner<'_> {
             }
             Selector::Any => vec![hypothetical(called.clone(), Labels::new())],
         }
+    }
+
+    /// Returns whether the labels of a host that only the fleet knows may have made the difference.
+    fn may_differ_in_the_fleet(&self, test: &Test) -> bool {
+        let is_host = |end: &Selector| matches!(end, Selector::Host { .. });
+        self.inventory.is_none() && (is_host(&test.from) || is_host(&test.to))
     }
 
     fn traffic(&self, test: &Test) -> (u8, u16) {
@@ -206,10 +230,10 @@ fn is_verdict(test: &Test, decision: Decision<'_>) -> bool {
     decision.allowed == (test.expect == Expectation::Allow)
 }
 
-fn outcome(test: &Test, passed: bool, message: String) -> TestOutcome {
+fn outcome(test: &Test, verdict: TestVerdict, message: String) -> TestOutcome {
     TestOutcome {
         test: test.text.clone(),
-        passed,
+        verdict,
         message,
         source: test.source.clone(),
     }

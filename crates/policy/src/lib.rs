@@ -17,7 +17,7 @@ mod slice;
 mod table;
 mod yaml;
 
-pub use bundle_tests::{TestOutcome, run_tests};
+pub use bundle_tests::{TestOutcome, TestVerdict, run_tests};
 pub use diagnostic::{Diagnostic, Severity};
 pub use document::{Checked, Document, Test, load, parse};
 pub use explain::{Explained, explain};

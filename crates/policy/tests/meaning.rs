@@ -9,7 +9,8 @@ use model::key::WireguardKey;
 use model::record::HostRecord;
 use model::rule::{Selector, Source, ip_protocol};
 use policy::{
-    Checked, SourceFile, explain, first_policy, first_policy_files, load, resolve, run_tests,
+    Checked, SourceFile, TestVerdict, explain, first_policy, first_policy_files, load, resolve,
+    run_tests,
 };
 
 const WHOLE_LANGUAGE: &str = include_str!("golden/whole_language.yaml");
@@ -25,14 +26,20 @@ fn the_first_policy_is_what_its_files_say() {
     assert!(
         run_tests(&checked, None)
             .iter()
-            .all(|outcome| outcome.passed)
+            .all(|outcome| outcome.verdict == TestVerdict::Passed)
     );
 }
 
 #[test]
 fn every_promise_of_the_example_holds() {
     for outcome in run_tests(&checked(WHOLE_LANGUAGE), None) {
-        assert!(outcome.passed, "{}: {}", outcome.test, outcome.message);
+        assert_eq!(
+            outcome.verdict,
+            TestVerdict::Passed,
+            "{}: {}",
+            outcome.test,
+            outcome.message
+        );
     }
 }
 
@@ -62,7 +69,9 @@ tests:
         .map(|outcome| {
             format!(
                 "{} [{}] {}",
-                outcome.passed, outcome.source, outcome.message
+                outcome.verdict == TestVerdict::Passed,
+                outcome.source,
+                outcome.message
             )
         })
         .collect();
@@ -92,9 +101,16 @@ tests:
   - { allow: \"laptop -> any:22\" }
 ",
     );
-    assert!(!run_tests(&checked, None)[0].passed);
-    assert!(run_tests(&checked, Some(&[host(1, "laptop", &["role=ops"])]))[0].passed);
-    assert!(!run_tests(&checked, Some(&[host(1, "laptop", &[])]))[0].passed);
+    let verdict = |inventory: Option<&[_]>| run_tests(&checked, inventory)[0].verdict;
+    assert_eq!(verdict(None), TestVerdict::NeedsFleet);
+    assert_eq!(
+        verdict(Some(&[host(1, "laptop", &["role=ops"])])),
+        TestVerdict::Passed
+    );
+    assert_eq!(
+        verdict(Some(&[host(1, "laptop", &[])])),
+        TestVerdict::Failed
+    );
 }
 
 #[test]

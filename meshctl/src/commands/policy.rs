@@ -9,7 +9,7 @@ use model::admin::{
 };
 use model::ids::PolicyVersion;
 use model::limits::Limits;
-use policy::{Checked, Diagnostic, TestOutcome};
+use policy::{Checked, Diagnostic, TestOutcome, TestVerdict};
 use runtime::api_client::{ApiClient, ApiError};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
@@ -117,7 +117,7 @@ struct CheckReport {
 #[derive(Serialize)]
 struct TestReport {
     test: String,
-    passed: bool,
+    verdict: &'static str,
     message: String,
     source: String,
 }
@@ -126,7 +126,11 @@ impl From<&TestOutcome> for TestReport {
     fn from(outcome: &TestOutcome) -> Self {
         Self {
             test: outcome.test.clone(),
-            passed: outcome.passed,
+            verdict: match outcome.verdict {
+                TestVerdict::Passed => "passed",
+                TestVerdict::Failed => "failed",
+                TestVerdict::NeedsFleet => "needs_fleet",
+            },
             message: outcome.message.clone(),
             source: outcome.source.to_string(),
         }
@@ -193,10 +197,13 @@ fn show_check(checked: &Checked, outcomes: &[TestOutcome], output: &Output) {
         lines.extend(
             outcomes
                 .iter()
-                .filter(|outcome| !outcome.passed)
+                .filter(|outcome| outcome.verdict != TestVerdict::Passed)
                 .map(|outcome| test_text(outcome, output)),
         );
-        let passed = outcomes.iter().filter(|outcome| outcome.passed).count();
+        let passed = outcomes
+            .iter()
+            .filter(|outcome| outcome.verdict == TestVerdict::Passed)
+            .count();
         lines.push(format!(
             "{}, {}, {}; {passed} of {} passed",
             count(checked.bundle.services.len(), "service"),
@@ -209,10 +216,10 @@ fn show_check(checked: &Checked, outcomes: &[TestOutcome], output: &Output) {
 }
 
 fn test_text(outcome: &TestOutcome, output: &Output) -> String {
-    let mark = if outcome.passed {
-        output.paint(Tone::Good, "✓")
-    } else {
-        output.paint(Tone::Bad, "✗")
+    let mark = match outcome.verdict {
+        TestVerdict::Passed => output.paint(Tone::Good, "✓"),
+        TestVerdict::Failed => output.paint(Tone::Bad, "✗"),
+        TestVerdict::NeedsFleet => output.paint(Tone::Doubtful, "?"),
     };
     format!(
         "{mark} {} ({})\n    {}",
@@ -223,7 +230,10 @@ fn test_text(outcome: &TestOutcome, output: &Output) -> String {
 }
 
 fn failing(outcomes: &[TestOutcome]) -> Result<(), Failure> {
-    let failed = outcomes.iter().filter(|outcome| !outcome.passed).count();
+    let failed = outcomes
+        .iter()
+        .filter(|outcome| outcome.verdict == TestVerdict::Failed)
+        .count();
     if failed == 0 {
         return Ok(());
     }
