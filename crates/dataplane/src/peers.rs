@@ -146,6 +146,14 @@ impl Peers {
             .filter_map(|(place, peer)| Some((PeerIndex(place as u32), peer.as_deref()?)))
     }
 
+    /// Returns the peers in ascending order of index.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (PeerIndex, &mut Peer)> {
+        self.places
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(place, peer)| Some((PeerIndex(place as u32), peer.as_deref_mut()?)))
+    }
+
     pub(crate) fn indices(&self) -> Vec<PeerIndex> {
         self.iter().map(|(index, _)| index).collect()
     }

@@ -42,6 +42,10 @@ mod verdicts;
 
 use load::Load;
 
+/// Looks a second for the peer whose old session a datagram is sealed under. Each is a walk over
+/// the peers, and strangers can cause it.
+const REACHES_BACK_PER_SEC: u32 = 50;
+
 /// One core's share of a host's packets.
 ///
 /// After every `handle_*`, drain [`Shard::poll_event`] and ask [`Shard::poll_timeout`].
@@ -61,6 +65,7 @@ pub struct Shard {
     fragments: Fragments,
     denials: Denials,
     refusals: Rate,
+    reaches_back: Rate,
     stamps: Stamps,
     load: Load,
     timers: Timers,
@@ -99,6 +104,7 @@ impl Shard {
             fragments: Fragments::new(limits.fragments, dice.next_u64()),
             denials: Denials::new(limits.denials_per_sec, dice.next_u64()),
             refusals: Rate::per_sec(limits.refusals_per_sec),
+            reaches_back: Rate::per_sec(REACHES_BACK_PER_SEC),
             stamps: Stamps::new(UnixTime::default()),
             load: Load::new(&limits, dice.next_u64()),
             timers: Timers::default(),

@@ -235,6 +235,20 @@ fn connections_survive_a_restart_of_either_end() {
 }
 
 #[test]
+fn a_restarted_host_reaches_back_to_who_still_uses_the_old_session() {
+    let mut pair = connected();
+    let floor = UnixTime::from_secs(pair::UNIX_START + 3600);
+    pair.restart(B, &a_to_b(), floor);
+    pair.pass(Duration::from_secs(1));
+    let segment = pair.tcp(A, 40000, 22, ACK);
+    assert!(!sends(&mut pair, A, &segment), "under the old session");
+    assert!(
+        sends(&mut pair, A, &segment),
+        "the new session is there without waiting"
+    );
+}
+
+#[test]
 fn a_connection_in_the_middle_needs_a_rule_for_one_way() {
     let mut pair = Pair::with_bundle(&a_to_b());
     let segment = pair.tcp(B, 23, 40000, ACK);

@@ -58,7 +58,13 @@ impl Shard {
         now: Now,
         out: &mut impl Outbox,
     ) -> Result<Fate, DropReason> {
-        let index = self.find_receiver(datagram)?;
+        let index = match self.find_receiver(datagram) {
+            Ok(index) => index,
+            Err(reason) => {
+                self.reach_back(from, now, out);
+                return Err(reason);
+            }
+        };
         let peer = self.peers.get_mut(index).expect("indices lead to peers");
         let plaintext = peer
             .tunnel
@@ -126,6 +132,25 @@ impl Shard {
             .map_err(|_| DropReason::CookieRejected)?;
         self.settle(index, now, out);
         Ok(Fate::Consumed)
+    }
+
+    /// Begins a handshake with the peer whose path leads to `from` and who has no session with us:
+    /// it still seals under one that ended with our restart, and would notice only after 15 s
+    /// (WireGuard whitepaper 6.5). Whoever forges such a datagram gets one initiation sent to where
+    /// the peer is anyway.
+    fn reach_back(&mut self, from: Path, now: Now, out: &mut impl Outbox) {
+        if !self.reaches_back.take(now.monotonic) {
+            return;
+        }
+        let time = tunnel_time(now);
+        let without_session = self.peers.iter_mut().find(|(_, peer)| {
+            let is_there = peer.path.is_some_and(|path| path.remote == from.remote);
+            is_there && !peer.tunnel.has_session(time)
+        });
+        if let Some((index, peer)) = without_session {
+            peer.tunnel.request_handshake(time);
+            self.settle(index, now, out);
+        }
     }
 
     pub(super) fn find_receiver(&self, datagram: &[u8]) -> Result<PeerIndex, DropReason> {
