@@ -1,5 +1,6 @@
 //! The messages of the control channel: what a host asks and reports, what a coordinator answers.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::generated::{from_host, to_host};
@@ -77,6 +78,16 @@ impl TryFrom<generated::EnrolRequest> for EnrolRequest {
             )?,
             machine_id: field::text("EnrolRequest.machine_id", message.machine_id)?,
         })
+    }
+}
+
+/// The token's secret is not shown.
+impl fmt::Debug for generated::EnrolRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EnrolRequest")
+            .field("token_id", &self.token_id)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 

@@ -311,6 +311,7 @@ pub struct DescribeReply {
     pub unix_secs: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct EnrolRequest {
     /// 8 bytes
     #[prost(bytes = "vec", tag = "1")]
@@ -626,6 +627,7 @@ impl EndpointKind {
 }
 /// Secret. Made on the host, never leaves it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct StoredIdentity {
     #[prost(uint32, tag = "1")]
     pub format: u32,

@@ -3,6 +3,8 @@
 //! The bytes are protobuf with a format number first. Whoever writes them to a file does so
 //! atomically; whoever reads a map verifies its signatures again.
 
+use std::fmt;
+
 use prost::Message;
 use zeroize::Zeroize;
 
@@ -96,6 +98,17 @@ pub fn decode_identity(bytes: &[u8]) -> Result<StoredIdentity, WireError> {
     let identity = identity_from(&message);
     wipe(&mut message);
     identity
+}
+
+/// Private keys are not shown.
+impl fmt::Debug for generated::StoredIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoredIdentity")
+            .field("format", &self.format)
+            .field("membership", &self.membership)
+            .field("coordinators", &self.coordinators)
+            .finish_non_exhaustive()
+    }
 }
 
 fn wipe(message: &mut generated::StoredIdentity) {

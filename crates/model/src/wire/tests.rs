@@ -324,3 +324,18 @@ fn a_message_beyond_its_bound_is_not_decoded() {
     let error = decode_from_host(&bytes).unwrap_err();
     assert_eq!(error.why, "262145 bytes, at most 262144 are allowed");
 }
+
+#[test]
+fn generated_messages_do_not_print_secrets() {
+    let request = generated::EnrolRequest {
+        token_secret: vec![171; 16],
+        ..generated::EnrolRequest::default()
+    };
+    let identity = generated::StoredIdentity {
+        wireguard_private_key: vec![171; 32],
+        tls_private_key: vec![171; 32],
+        ..generated::StoredIdentity::default()
+    };
+    let printed = format!("{request:?} {identity:?}");
+    assert!(!printed.contains("171"), "{printed}");
+}
