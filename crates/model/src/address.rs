@@ -1,6 +1,6 @@
 //! The overlay's address plan: which prefixes a fleet has, and which addresses are hosts'.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
@@ -158,6 +158,15 @@ impl HostAddresses {
     }
 }
 
+/// Returns whether a datagram to this address goes to one host: not to nobody, not to a group.
+pub fn is_one_host(address: SocketAddr) -> bool {
+    let ip = address.ip().to_canonical();
+    address.port() != 0
+        && !ip.is_unspecified()
+        && !ip.is_multicast()
+        && ip != IpAddr::V4(Ipv4Addr::BROADCAST)
+}
+
 /// Splits `host:port` or `[v6]:port`, the form in which coordinators are named. The host is a DNS
 /// name or an IP address, returned without brackets; the port is not 0. `None` when it is neither.
 pub fn split_host_port(text: &str) -> Option<(&str, u16)> {
@@ -196,6 +205,25 @@ fn is_dns_name(text: &str) -> bool {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_mapped_address_is_judged_as_what_it_means() {
+        for good in ["192.0.2.1:1", "[2001:db8::1]:1", "[::ffff:192.0.2.1]:1"] {
+            assert!(is_one_host(good.parse().unwrap()), "{good}");
+        }
+        for bad in [
+            "192.0.2.1:0",
+            "0.0.0.0:1",
+            "255.255.255.255:1",
+            "224.0.0.1:1",
+            "[ff02::1]:1",
+            "[::ffff:224.0.0.1]:1",
+            "[::ffff:0.0.0.0]:1",
+            "[::ffff:255.255.255.255]:1",
+        ] {
+            assert!(!is_one_host(bad.parse().unwrap()), "{bad}");
+        }
+    }
 
     proptest! {
         #[test]

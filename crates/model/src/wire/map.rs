@@ -1,8 +1,9 @@
 //! Maps and their changes: peers, endpoints, the leaves of the policy with their proofs.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use super::{WireError, field, generated};
+use crate::address::is_one_host;
 use crate::limits::Limits;
 use crate::map::{Endpoint, EndpointKind, MapDelta, PeerEntry, PolicySlice, ProvenLeaf};
 
@@ -151,12 +152,7 @@ impl TryFrom<generated::Endpoint> for Endpoint {
 /// An address that one host could be reached at: packets to a group or to nobody are never sent.
 pub(super) fn underlay(field: &'static str, text: &str) -> Result<SocketAddr, WireError> {
     let address: SocketAddr = field::parsed(field, text)?;
-    let is_broadcast = address.ip() == IpAddr::V4(std::net::Ipv4Addr::BROADCAST);
-    if address.port() == 0
-        || address.ip().is_unspecified()
-        || address.ip().is_multicast()
-        || is_broadcast
-    {
+    if !is_one_host(address) {
         return Err(WireError::new(
             field,
             format!("{address} is not the address of one host"),
