@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +49,9 @@ pub enum SocketError {
         "{0} is in use by another process: is this daemon running already? (another --socket lets two run side by side)"
     )]
     InUse(PathBuf),
+    /// Something else is there.
+    #[error("{0} is there and is not a socket; move it away, or choose another --socket")]
+    NotASocket(PathBuf),
     /// The kernel refused.
     #[error("cannot open the socket {path}: {source}")]
     Io {
@@ -82,6 +85,13 @@ impl LocalSocket {
             fs::create_dir_all(directory).map_err(io_error)?;
         }
         if path.exists() {
+            if !fs::metadata(path)
+                .map_err(io_error)?
+                .file_type()
+                .is_socket()
+            {
+                return Err(SocketError::NotASocket(path.to_owned()));
+            }
             if std::os::unix::net::UnixStream::connect(path).is_ok() {
                 return Err(SocketError::InUse(path.to_owned()));
             }
@@ -219,6 +229,18 @@ mod tests {
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists());
         LocalSocket::bind(&path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_socket_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("precious");
+        fs::write(&path, "data").unwrap();
+        assert!(matches!(
+            LocalSocket::bind(&path),
+            Err(SocketError::NotASocket(_))
+        ));
+        assert_eq!(fs::read(&path).unwrap(), b"data");
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Exit codes of the daemons and of `meshctl`.
 pub mod exit {
@@ -20,17 +20,41 @@ pub mod exit {
     pub const WANTING: u8 = 5;
 }
 
-/// Waits for SIGTERM or SIGINT and returns its name.
+/// SIGTERM and SIGINT, heard from the moment that this exists: make it before anybody is told that
+/// the daemon is ready, or a signal in between ends the process without a farewell.
+#[derive(Debug)]
+pub struct Termination {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Termination {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// The signal handlers cannot be set.
+    pub fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for one of the two and returns its name.
+    pub async fn heard(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Waits for SIGTERM or SIGINT and returns its name. See `Termination` for signals that come early.
 ///
 /// # Errors
 /// The signal handlers cannot be set.
 pub async fn termination() -> std::io::Result<&'static str> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => Ok("SIGTERM"),
-        _ = interrupt.recv() => Ok("SIGINT"),
-    }
+    Ok(Termination::listen()?.heard().await)
 }
 
 /// Tells systemd that the daemon is ready, where systemd asked to be told.
