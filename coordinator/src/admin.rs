@@ -145,3 +145,50 @@ fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, 
     let invalid = |error: T::Err| Refusal::new(RefusalCode::Invalid, error.to_string());
     text.parse().map_err(invalid).map_err(Failure::from)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::{Body as RawBody, to_bytes};
+    use axum::http::{Request, StatusCode};
+    use tower::ServiceExt;
+
+    /// Asks as a local user without rights; the brain is not there and must not be asked.
+    async fn ask(path: &str) -> (StatusCode, String) {
+        let peer = LocalPeer {
+            uid: 65534,
+            groups: vec![65534],
+            trusted: false,
+        };
+        let request = Request::get(path)
+            .extension(peer)
+            .body(RawBody::empty())
+            .unwrap();
+        let response = router(BrainHandle::nobody())
+            .oneshot(request)
+            .await
+            .unwrap();
+        let status = response.status();
+        let body = to_bytes(response.into_body(), 4096).await.unwrap();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn any_local_user_sees_the_version_and_nothing_else() {
+        let (status, body) = ask("/v1/status").await;
+        let version = env!("CARGO_PKG_VERSION");
+        assert_eq!(
+            (status, body),
+            (StatusCode::OK, format!("{{\"version\":\"{version}\"}}"))
+        );
+    }
+
+    #[tokio::test]
+    async fn the_rest_is_for_root_and_group_mesh() {
+        for path in ["/v1/hosts", "/v1/tokens", "/v1/policy", "/v1/admins"] {
+            let (status, body) = ask(path).await;
+            assert_eq!(status, StatusCode::FORBIDDEN);
+            assert!(body.contains("group mesh"), "{body}");
+        }
+    }
+}

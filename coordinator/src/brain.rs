@@ -66,6 +66,12 @@ pub struct BrainHandle(mpsc::Sender<Input>);
 pub struct BrainGone;
 
 impl BrainHandle {
+    /// A handle of a brain that has ended.
+    #[cfg(test)]
+    pub(crate) fn nobody() -> Self {
+        Self(mpsc::channel(1).0)
+    }
+
     /// Asks something and waits for the answer.
     ///
     /// # Errors
@@ -244,7 +250,7 @@ impl Brain {
                 Output::Send { session, message } => {
                     if !self.sessions.send(session, message) {
                         tracing::warn!(
-                            ?session,
+                            session = session.0,
                             "a host does not read what it is sent; its stream is closed"
                         );
                         self.fleet.handle_session_closed(session, self.clock.now());

@@ -124,7 +124,10 @@ impl Listener {
             tokio::select! {
                 message = incoming.message() => match message {
                     Ok(Some(message)) => self.hear(message).await,
-                    Ok(None) | Err(_) => return self.brain.tell(Input::Closed(self.id)).await,
+                    Ok(None) | Err(_) => {
+                        tracing::debug!(session = self.id.0, "a host's stream is gone");
+                        return self.brain.tell(Input::Closed(self.id)).await;
+                    }
                 },
                 _ = &mut ended => break,
             }

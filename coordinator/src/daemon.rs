@@ -16,6 +16,7 @@ use fleet::{Fleet, FleetConfig};
 use model::record::TrustStatement;
 use runtime::clock::{Clock, random_seed};
 use runtime::local_socket::LocalSocket;
+use runtime::process::Termination;
 use runtime::state_dir::StateDir;
 use runtime::tls_server::TlsServer;
 use runtime::{process, tls};
@@ -52,12 +53,17 @@ pub struct Daemon {
 /// A sentence that says what failed, why, and what to try.
 pub async fn run(settings: Settings) -> Result<(), String> {
     process::raise_file_limit();
-    let daemon = Daemon::start(&settings).await?;
+    let mut termination =
+        Termination::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let daemon = tokio::select! {
+        daemon = Daemon::start(&settings) => daemon?,
+        // A start may be cut off anywhere: the next one goes on.
+        _ = termination.heard() => return Ok(()),
+    };
     let stop = async {
-        let signal = process::termination().await?;
+        let signal = termination.heard().await;
         tracing::info!(signal, "stopping");
         process::notify_stopping();
-        Ok(())
     };
     daemon.serve(stop).await
 }
@@ -137,11 +143,8 @@ impl Daemon {
     /// Answers until `stop`, then takes leave of everybody.
     ///
     /// # Errors
-    /// The store cannot be relied on any more, or `stop` failed.
-    pub async fn serve(
-        self,
-        stop: impl Future<Output = std::io::Result<()>>,
-    ) -> Result<(), String> {
+    /// The store cannot be relied on any more.
+    pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), String> {
         let tls_config = tls::server(self.certificate.identity(), self.roots.to_vec());
         let (close_door, door_closes) = oneshot::channel::<()>();
         tracing::info!(
@@ -153,7 +156,6 @@ impl Daemon {
             "mesh-coordinator is ready"
         );
         let mut thinking = tokio::spawn(self.brain.run());
-        let renewing = tokio::spawn(self.certificate.keep_renewed());
         let serving = tokio::spawn(self.server.serve(
             tls_config,
             self.roots,
@@ -164,17 +166,17 @@ impl Daemon {
             },
         ));
         process::notify_ready("ready");
-        let outcome = tokio::select! {
+        tokio::select! {
             ended = &mut thinking => return Err(last_words(ended)),
-            () = self.socket.serve(admin::router(self.handle.clone())) => Ok(()),
-            stopped = stop => stopped.map_err(|error| format!("cannot wait for signals: {error}")),
-        };
-        renewing.abort();
+            () = self.socket.serve(admin::router(self.handle.clone())) => {}
+            () = self.certificate.keep_renewed() => {}
+            () = stop => {}
+        }
         drop(close_door);
         self.handle.ask(Input::Stop).await.map_err(text)?;
         serving.await.map_err(text)?;
         match thinking.await {
-            Ok(Ok(())) => outcome,
+            Ok(Ok(())) => Ok(()),
             ended => Err(last_words(ended)),
         }
     }

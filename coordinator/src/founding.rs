@@ -25,7 +25,7 @@ const NOTE: &str = "founding";
 /// The store's own directory.
 const STORE: &str = "store";
 /// The name of a fleet when nobody says another.
-const DEFAULT_NAME: &str = "mesh";
+const DEFAULT_NAME: &str = "main";
 /// The DNS suffix of a fleet when nobody says another.
 const DEFAULT_SUFFIX: &str = "mesh.internal";
 

@@ -41,7 +41,7 @@ pub struct FileSettings {
     /// Local admin API for meshctl [default: /run/mesh/coordinator.sock]
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
-    /// Name of the fleet, for ever: chosen at the first start [default: mesh]
+    /// Name of the fleet, for ever: chosen at the first start [default: main]
     #[arg(long, value_name = "NAME")]
     pub fleet: Option<Name>,
     /// IPv4 prefix of the overlay, /8 to /26: chosen at the first start [default: a /16 of 100.64.0.0/10]

@@ -95,7 +95,7 @@ async fn bearer(parts: &Parts, brain: &BrainHandle) -> Result<Caller, Failure> {
         .map(|(_, credential)| credential.trim().to_owned());
     let Some(credential) = credential else {
         return Err(Failure::unauthenticated(
-            "only Authorization: Bearer CREDENTIAL is understood",
+            "a credential is understood as Authorization: Bearer CREDENTIAL only",
         ));
     };
     let caller = brain
