@@ -25,7 +25,7 @@ use crate::channel::{self, Channel};
 use crate::dns::DnsServer;
 use crate::linux::interface::{Interface, InterfaceSettings, OverlayConfig, underlay_addresses};
 use crate::packets::{WorkerHandle, WorkerMessage};
-use crate::state_files;
+use crate::state_files::{self, StateWriter, Work};
 
 /// Inputs that may wait for the brain.
 const INPUTS_MAX: usize = 4096;
@@ -56,8 +56,6 @@ pub enum Input {
     Resolve(String, Answer<Option<ResolvedPeer>>),
     /// Something happened on the channel of this number.
     Channel(u64, ChannelEvent),
-    /// A write to the state directory ended.
-    Persisted(PersistId, Result<(), String>),
     /// The host's addresses now.
     Interfaces(Vec<IpAddr>),
     /// The daemon stops; answered when everything is taken back.
@@ -114,6 +112,7 @@ pub struct Brain {
     around: Surroundings,
     inputs: mpsc::Receiver<Input>,
     handle: BrainHandle,
+    disk: StateWriter,
     requests: Requests,
     channel: Option<Channel>,
     channel_number: u64,
@@ -179,6 +178,7 @@ impl Brain {
         let handle = BrainHandle(sender);
         let brain = Self {
             agent,
+            disk: StateWriter::start(Arc::clone(&around.state)),
             around,
             inputs,
             handle: handle.clone(),
@@ -211,6 +211,7 @@ impl Brain {
                     None => return Ok(()),
                 },
                 Some(event) = self.around.events.recv() => self.agent.handle_shard(event, self.around.clock.now()),
+                (id, result) = self.disk.answer() => self.agent.handle_persisted(id, result, self.around.clock.now()),
                 () = sleep_until(deadline) => {
                     self.agent.handle_timeout(self.around.clock.now());
                     self.retry_interface().await?;
@@ -258,7 +259,6 @@ impl Brain {
                 self.agent.handle_channel(event, now);
             }
             Input::Channel(..) => {}
-            Input::Persisted(id, result) => self.agent.handle_persisted(id, result, now),
             Input::Interfaces(addresses) => self.agent.handle_interfaces(addresses, now),
             Input::Stop(_) => unreachable!("taken by run"),
         }
@@ -268,9 +268,9 @@ impl Brain {
         while let Some(output) = self.agent.poll_output() {
             match output {
                 Output::Persist { id, file, contents } => {
-                    self.on_disk(id, move |state| state.write(file.name(), contents.expose()));
+                    self.on_disk(id, Work::Write(file, contents));
                 }
-                Output::Erase { id } => self.on_disk(id, state_files::erase),
+                Output::Erase { id } => self.on_disk(id, Work::Erase),
                 Output::Describe { coordinators, pin } => self.in_background(async move {
                     ChannelEvent::Described(channel::describe(&coordinators, pin).await)
                 }),
@@ -308,19 +308,11 @@ impl Brain {
         Ok(())
     }
 
-    fn on_disk(
-        &self,
-        id: PersistId,
-        work: impl FnOnce(&StateDir) -> Result<(), StateError> + Send + 'static,
-    ) {
-        let (state, handle) = (Arc::clone(&self.around.state), self.handle.clone());
-        tokio::spawn(async move {
-            let result = match tokio::task::spawn_blocking(move || work(&state)).await {
-                Ok(result) => result.map_err(|error| error.to_string()),
-                Err(error) => Err(format!("the write did not end: {error}")),
-            };
-            handle.tell(Input::Persisted(id, result)).await;
-        });
+    fn on_disk(&mut self, id: PersistId, work: Work) {
+        if let Err(error) = self.disk.ask(id, work) {
+            let now = self.around.clock.now();
+            self.agent.handle_persisted(id, Err(error.to_string()), now);
+        }
     }
 
     /// Channel work of its own: what an older one still says is not heard any more.

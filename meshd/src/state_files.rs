@@ -1,7 +1,11 @@
-//! The agent's files in the state directory.
+//! The agent's files in the state directory, and who writes them.
 
-use agent::{StateFile, StoredFiles};
+use std::sync::Arc;
+
+use agent::{PersistId, StateFile, StoredFiles};
+use model::key::SecretBytes;
 use runtime::state_dir::{StateDir, StateError};
+use tokio::sync::mpsc;
 
 /// Reads what an earlier daemon kept.
 ///
@@ -25,9 +29,113 @@ pub fn erase(state: &StateDir) -> Result<(), StateError> {
         .try_for_each(|file| state.remove(file.name()))
 }
 
+/// What is to be done with the files.
+#[derive(Debug)]
+pub enum Work {
+    /// Replaces one of them.
+    Write(StateFile, SecretBytes),
+    /// Removes all of them.
+    Erase,
+}
+
+impl Work {
+    fn run(self, state: &StateDir) -> Result<(), StateError> {
+        match self {
+            Self::Write(file, contents) => state.write(file.name(), contents.expose()),
+            Self::Erase => erase(state),
+        }
+    }
+}
+
+/// Work that may wait: the agent asks for one write per file at a time.
+const WORK_MAX: usize = 16;
+
+/// Works on the files in the order in which it was asked to: keys that were erased must not come
+/// back by an older write, nor old contents after newer ones.
+pub struct StateWriter {
+    work: mpsc::Sender<(PersistId, Work)>,
+    answers: mpsc::Receiver<(PersistId, Result<(), String>)>,
+}
+
+/// More waits than the disk keeps up with.
+#[derive(Debug, thiserror::Error)]
+#[error("the disk is too slow: {WORK_MAX} writes wait for it")]
+pub struct DiskBusy;
+
+impl StateWriter {
+    /// Starts the task that writes.
+    pub fn start(state: Arc<StateDir>) -> Self {
+        let (work, queue) = mpsc::channel(WORK_MAX);
+        let (answer, answers) = mpsc::channel(WORK_MAX);
+        tokio::spawn(run(state, queue, answer));
+        Self { work, answers }
+    }
+
+    /// Asks for work.
+    ///
+    /// # Errors
+    /// Too much waits already; nothing is done.
+    pub fn ask(&self, id: PersistId, work: Work) -> Result<(), DiskBusy> {
+        self.work.try_send((id, work)).map_err(|_| DiskBusy)
+    }
+
+    /// Waits for the next work to end, and returns how it did.
+    pub async fn answer(&mut self) -> (PersistId, Result<(), String>) {
+        self.answers
+            .recv()
+            .await
+            .expect("the task lives as long as it can be asked")
+    }
+}
+
+async fn run(
+    state: Arc<StateDir>,
+    mut queue: mpsc::Receiver<(PersistId, Work)>,
+    answers: mpsc::Sender<(PersistId, Result<(), String>)>,
+) {
+    while let Some((id, work)) = queue.recv().await {
+        let state = Arc::clone(&state);
+        let result = match tokio::task::spawn_blocking(move || work.run(&state)).await {
+            Ok(result) => result.map_err(|error| error.to_string()),
+            Err(error) => Err(format!("the write did not end: {error}")),
+        };
+        // Without a reader the daemon has ended: what is asked for is still done.
+        let _ = answers.send((id, result)).await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_is_asked_for_is_done_in_that_order() {
+        let root = tempfile::tempdir().unwrap();
+        let state = Arc::new(StateDir::open(root.path(), "test").unwrap());
+        let mut writer = StateWriter::start(Arc::clone(&state));
+        let write = |byte| Work::Write(StateFile::Identity, SecretBytes::new(vec![byte; 1 << 20]));
+        let asked = [write(1), write(2), Work::Erase, write(3), Work::Erase];
+        for (id, work) in (0..).zip(asked) {
+            writer.ask(PersistId(id), work).unwrap();
+        }
+        for id in 0..5 {
+            assert_eq!(writer.answer().await, (PersistId(id), Ok(())));
+        }
+        assert_eq!(load(&state).unwrap().identity, None);
+        assert!(!root.path().join("identity.new").exists());
+    }
+
+    #[tokio::test]
+    async fn more_work_than_fits_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let state = Arc::new(StateDir::open(root.path(), "test").unwrap());
+        let writer = StateWriter::start(state);
+        // The task does not run before the test waits for something.
+        for id in 0..WORK_MAX as u64 {
+            writer.ask(PersistId(id), Work::Erase).unwrap();
+        }
+        assert!(writer.ask(PersistId(99), Work::Erase).is_err());
+    }
 
     #[test]
     fn erasing_leaves_nothing() {
