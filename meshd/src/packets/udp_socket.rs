@@ -166,6 +166,10 @@ impl SendHalf {
         let state = UdpSocketState::new((&socket).into())?;
         Ok(Self { socket, state })
     }
+
+    fn send(&self, datagram: &Transmit<'_>) -> io::Result<()> {
+        self.state.try_send((&self.socket).into(), datagram)
+    }
 }
 
 impl UdpSender {
@@ -173,22 +177,46 @@ impl UdpSender {
     ///
     /// # Errors
     /// The kernel refuses, or there is no socket of the address's family.
-    pub(super) fn send(&self, via: Path, meta: DatagramMeta, contents: &[u8]) -> io::Result<()> {
+    pub(super) fn send(
+        &mut self,
+        via: Path,
+        meta: DatagramMeta,
+        contents: &[u8],
+    ) -> io::Result<()> {
         let half = match via.remote.ip() {
-            IpAddr::V4(_) => &self.v4,
-            IpAddr::V6(_) => self.v6.as_ref().ok_or(io::ErrorKind::AddrNotAvailable)?,
+            IpAddr::V4(_) => &mut self.v4,
+            IpAddr::V6(_) => self.v6.as_mut().ok_or(io::ErrorKind::AddrNotAvailable)?,
         };
-        half.state.try_send(
-            (&half.socket).into(),
-            &Transmit {
-                destination: via.remote,
-                ecn: EcnCodepoint::from_bits(meta.ecn),
-                contents,
-                segment_size: meta.segment_size.map(usize::from),
-                src_ip: meta.source.or(via.source),
-            },
-        )
+        let datagram = Transmit {
+            destination: via.remote,
+            ecn: EcnCodepoint::from_bits(meta.ecn),
+            contents,
+            segment_size: meta.segment_size.map(usize::from),
+            src_ip: meta.source.or(via.source),
+        };
+        let sent = half.send(&datagram);
+        if datagram.src_ip.is_none() || !sent.as_ref().is_err_and(is_about_source) {
+            return sent;
+        }
+        // The host has moved: the address is not its own any more. The kernel chooses another; the
+        // peer's answer tells the shard which. What quinn-udp took for a kernel that is too old
+        // to mark ECN was that address, so its state starts over.
+        half.state = UdpSocketState::new((&half.socket).into())?;
+        half.send(&Transmit {
+            src_ip: None,
+            ..datagram
+        })
     }
+}
+
+/// What Linux says of a source address that no interface has.
+fn is_about_source(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidInput
+            | io::ErrorKind::AddrNotAvailable
+            | io::ErrorKind::NetworkUnreachable
+    )
 }
 
 #[cfg(test)]
@@ -228,6 +256,25 @@ mod tests {
                 .receive(|_, _, _| panic!("nothing more was sent"))
                 .unwrap()
         );
+    }
+
+    #[test]
+    fn a_source_address_that_is_gone_does_not_silence_the_host() {
+        let receivers = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
+            .map(|to: IpAddr| UdpSocket::bind((to, 0)).unwrap());
+        let mut sender = UdpSockets::bind(0).unwrap().sender().unwrap();
+        for (receiver, gone) in receivers.iter().zip(["192.0.2.1", "2001:db8::1"]) {
+            let path = Path {
+                remote: receiver.local_addr().unwrap(),
+                source: Some(gone.parse().unwrap()),
+            };
+            sender
+                .send(path, DatagramMeta::default(), b"hello")
+                .unwrap();
+            let mut received = [0; 5];
+            receiver.recv(&mut received).unwrap();
+            assert_eq!(&received, b"hello");
+        }
     }
 
     #[test]
