@@ -16,13 +16,16 @@ pub enum LogFormat {
     Json,
 }
 
+/// A library that would log every question that it answers; a filter that names it brings it back.
+const QUIET: &str = "hickory_server=warn";
+
 /// Starts logging for this process. `level` is `error`, `warn`, `info`, `debug`, `trace`, or a
 /// filter such as `info,meshd::dns=debug`.
 ///
 /// # Errors
 /// The filter cannot be understood.
 pub fn start(format: LogFormat, level: &str) -> Result<(), String> {
-    let filter = EnvFilter::try_new(level)
+    let filter = EnvFilter::try_new(format!("{QUIET},{level}"))
         .map_err(|error| format!("log level {level:?} is not understood: {error}; try info"))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
