@@ -23,7 +23,9 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::channel::{self, Channel};
 use crate::dns::DnsServer;
-use crate::linux::interface::{Interface, InterfaceSettings, OverlayConfig, underlay_addresses};
+use crate::linux::interface::{
+    self, Interface, InterfaceSettings, OverlayConfig, underlay_addresses,
+};
 use crate::packets::{WorkerHandle, WorkerMessage};
 use crate::state_files::{self, StateWriter, Work};
 
@@ -124,6 +126,8 @@ pub struct Brain {
 struct Overlay {
     wanted: Option<InterfaceConfig>,
     standing: Option<Interface>,
+    /// What a failed try was for: its guards may stand in the kernel.
+    tried: Option<OverlayConfig>,
     dns: Option<DnsServer>,
     failure: Option<String>,
     retry_at: Option<Instant>,
@@ -362,13 +366,16 @@ impl Brain {
             addresses: config.addresses,
             prefixes: config.prefixes,
         });
-        if wanted == self.overlay.standing.as_ref().map(Interface::overlay) {
-            return Ok(());
+        let standing = self.overlay.standing.as_ref().map(Interface::overlay);
+        if wanted != standing.or(self.overlay.tried) {
+            self.take_interface_down().await?;
         }
-        self.take_interface_down().await?;
-        let Some(wanted) = wanted else { return Ok(()) };
+        let Some(wanted) = wanted.filter(|_| wanted != standing) else {
+            return Ok(());
+        };
         match Interface::up(self.around.interface.clone(), wanted).await {
             Ok(interface) => {
+                self.overlay.tried = None;
                 self.to_worker(WorkerMessage::Device(Some(interface.device())))?;
                 tracing::info!(interface = %self.around.interface.name, v4 = %wanted.addresses.v4, v6 = %wanted.addresses.v6, "the overlay is up");
                 self.overlay.standing = Some(interface);
@@ -376,6 +383,7 @@ impl Brain {
             }
             Err(error) => {
                 tracing::error!(%error, "the overlay is not up; trying again in {} s", INTERFACE_RETRY.as_secs());
+                self.overlay.tried = Some(wanted);
                 self.overlay.failure = Some(error.to_string());
                 self.overlay.retry_at = Some(Instant::now() + INTERFACE_RETRY);
             }
@@ -397,6 +405,11 @@ impl Brain {
             self.to_worker(WorkerMessage::Device(None))?;
             interface.down().await;
             tracing::info!(interface = %self.around.interface.name, "the overlay is down");
+        }
+        if let Some(tried) = self.overlay.tried.take() {
+            if let Err(error) = interface::withdraw(&self.around.interface, tried.prefixes).await {
+                tracing::warn!(%error, "what guards the overlay stays");
+            }
         }
         Ok(())
     }

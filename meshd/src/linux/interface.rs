@@ -90,10 +90,11 @@ pub struct Interface {
 }
 
 impl Interface {
-    /// Puts everything up: firewall and unreachable routes first, the way through the device last.
+    /// Puts everything up: unreachable routes and firewall first, the way through the device last.
     ///
     /// # Errors
-    /// Says what the kernel refused; what was put up before stays, and is replaced by the next try.
+    /// Says what the kernel refused; what was put up before stays, so that nothing leaves in the
+    /// clear, until the next try or `withdraw`.
     pub async fn up(
         settings: InterfaceSettings,
         overlay: OverlayConfig,
@@ -106,8 +107,9 @@ impl Interface {
             return Err(InterfaceError::Taken(settings.name));
         }
         routes::refuse_overlap(&handle, overlay.prefixes, None).await?;
-        firewall::install(&settings.table, &settings.name, overlay.prefixes)?;
+        // The routes first: they need no other program.
         routes::install_unreachable(&handle, overlay.prefixes, ipv6).await?;
+        firewall::install(&settings.table, &settings.name, overlay.prefixes)?;
         let device = open(&settings)?;
         let index = device
             .if_index()
@@ -151,10 +153,32 @@ impl Interface {
                 tracing::warn!(%error, interface = %self.settings.name, "cannot take the interface down");
             }
         }
-        routes::remove_unreachable(&self.handle, self.overlay.prefixes).await;
-        if let Err(error) = firewall::remove(&self.settings.table) {
-            tracing::warn!(%error, "the firewall table stays");
-        }
+        take_guards_back(&self.handle, &self.settings, self.overlay.prefixes).await;
+    }
+}
+
+/// Takes back what a failed `Interface::up` left standing.
+///
+/// # Errors
+/// Netlink cannot be used.
+pub async fn withdraw(
+    settings: &InterfaceSettings,
+    prefixes: OverlayPrefixes,
+) -> Result<(), InterfaceError> {
+    let (connection, handle, _) = rtnetlink::new_connection().map_err(InterfaceError::Socket)?;
+    tokio::spawn(connection);
+    take_guards_back(&handle, settings, prefixes).await;
+    Ok(())
+}
+
+async fn take_guards_back(
+    handle: &Handle,
+    settings: &InterfaceSettings,
+    prefixes: OverlayPrefixes,
+) {
+    routes::remove_unreachable(handle, prefixes).await;
+    if let Err(error) = firewall::remove(&settings.table) {
+        tracing::warn!(%error, "the firewall table stays");
     }
 }
 
@@ -268,4 +292,64 @@ pub async fn underlay_addresses(overlay_interface: &str) -> Result<Vec<IpAddr>, 
     }
     driver.abort();
     Ok(found.into_iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use model::ids::FleetId;
+
+    /// Runs a test of this name again, in a network namespace of its own. Needs root.
+    fn is_in_namespace(test: &str) -> bool {
+        if std::env::var_os("MESHD_TEST_NAMESPACE").is_some() {
+            return true;
+        }
+        let status = Command::new("unshare")
+            .args([
+                "--net",
+                "sh",
+                "-c",
+                "ip link set lo up && exec \"$@\"",
+                "sh",
+            ])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", test])
+            .env("MESHD_TEST_NAMESPACE", "1")
+            .status()
+            .unwrap();
+        assert!(status.success());
+        false
+    }
+
+    fn said_by(program: &str, arguments: &[&str]) -> String {
+        let output = Command::new(program).args(arguments).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_failed_try_guards_the_overlay_until_it_is_withdrawn() {
+        if !is_in_namespace(
+            "linux::interface::tests::a_failed_try_guards_the_overlay_until_it_is_withdrawn",
+        ) {
+            return;
+        }
+        let prefixes = OverlayPrefixes::derived_from(FleetId::from_bytes([0; 16]));
+        let settings = InterfaceSettings {
+            name: "longer-than-linux-takes".into(),
+            table: "mesh".into(),
+            mtu: 1420,
+        };
+        let overlay = OverlayConfig {
+            addresses: prefixes.nth_host(0).unwrap(),
+            prefixes,
+        };
+        assert!(Interface::up(settings.clone(), overlay).await.is_err());
+        let route = format!("unreachable {}", prefixes.v4);
+        assert!(said_by("ip", &["route"]).contains(&route));
+        withdraw(&settings, prefixes).await.unwrap();
+        assert!(!said_by("ip", &["route"]).contains(&route));
+        assert_eq!(said_by("nft", &["list", "tables"]), "");
+    }
 }
