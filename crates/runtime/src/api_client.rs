@@ -1,12 +1,14 @@
 //! A client of the JSON APIs: over a Unix socket, or over TLS with a bearer secret.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
-use hyper::{Method, Request, StatusCode, header};
+use hyper::header::{self, HeaderValue};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use model::admin::ErrorBody;
 use serde::Serialize;
@@ -46,8 +48,29 @@ enum Target {
     Tls {
         addresses: Vec<String>,
         config: Arc<rustls::ClientConfig>,
-        bearer: String,
+        bearer: Bearer,
     },
+}
+
+/// What proves who asks; never printed.
+#[derive(Clone)]
+struct Bearer(String);
+
+impl Bearer {
+    /// The value of the `Authorization` header, marked so that nobody prints it either.
+    fn header(&self) -> Result<HeaderValue, ApiError> {
+        let mut value = HeaderValue::from_str(&format!("Bearer {}", self.0)).map_err(|_| {
+            ApiError::Protocol("the credential's secret has characters that no secret has".into())
+        })?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+}
+
+impl fmt::Debug for Bearer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Bearer(..)")
+    }
 }
 
 /// A client of one JSON API. Each request opens a connection of its own.
@@ -70,7 +93,7 @@ impl ApiClient {
             target: Target::Tls {
                 addresses,
                 config,
-                bearer,
+                bearer: Bearer(bearer),
             },
         }
     }
@@ -133,7 +156,7 @@ impl ApiClient {
             .header(header::HOST, "mesh")
             .header(header::CONTENT_TYPE, "application/json");
         if let Target::Tls { bearer, .. } = &self.target {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {bearer}"));
+            request = request.header(header::AUTHORIZATION, bearer.header()?);
         }
         let request = request
             .body(Full::new(Bytes::from(bytes)))
@@ -236,6 +259,17 @@ mod tests {
     fn a_refusal_that_is_not_json_is_shown_as_it_is() {
         let error = parse::<()>(StatusCode::BAD_GATEWAY, b"oops").unwrap_err();
         assert_eq!(error.to_string(), "HTTP 502 Bad Gateway: oops");
+    }
+
+    #[test]
+    fn the_secret_is_not_printed() {
+        let config = tls::pinned_client(model::ids::Digest::from_bytes([0; 32]));
+        let client = ApiClient::tls(vec!["c1:7443".into()], config, "hunter2".into());
+        let Target::Tls { bearer, .. } = &client.target else {
+            unreachable!("made for TLS");
+        };
+        let printed = format!("{client:?} {:?}", bearer.header().unwrap());
+        assert!(!printed.contains("hunter2"), "{printed}");
     }
 
     #[tokio::test]
