@@ -4,6 +4,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use model::time::{Instant, Now, UnixTime};
 
+/// Further ahead no deadline is told apart: the kernel's clocks end before our numbers do.
+const WAIT_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// Turns the kernel's clocks into `Now`. Copies of one clock agree.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
@@ -31,9 +34,10 @@ impl Clock {
         deadline.saturating_since(Instant::from_start(self.start.elapsed()))
     }
 
-    /// Returns the deadline as tokio waits for it.
+    /// Returns the deadline as tokio waits for it; one in the far future comes a year from now.
     pub fn tokio_deadline(&self, deadline: Instant) -> tokio::time::Instant {
-        tokio::time::Instant::from_std(self.start + deadline.since_start())
+        let wait = self.until(deadline).min(WAIT_MAX);
+        tokio::time::Instant::now() + wait
     }
 }
 
@@ -58,4 +62,15 @@ pub fn random_seed() -> std::io::Result<[u8; 32]> {
             rustix::rand::getrandom(&mut seed[filled..], rustix::rand::GetRandomFlags::empty())?;
     }
     Ok(seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_at_the_end_of_time_is_no_panic() {
+        let never = Instant::from_start(Duration::MAX);
+        assert!(Clock::start().tokio_deadline(never) > tokio::time::Instant::now());
+    }
 }
