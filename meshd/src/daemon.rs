@@ -12,7 +12,7 @@ use dataplane::ShardConfig;
 use model::name::Name;
 use runtime::clock::{Clock, random_seed};
 use runtime::local_socket::LocalSocket;
-use runtime::process;
+use runtime::process::{self, Termination};
 use runtime::state_dir::StateDir;
 use tokio::sync::mpsc;
 
@@ -31,6 +31,9 @@ const EVENTS_MAX: usize = 4096;
 /// A sentence that says what failed, why, and what to try.
 pub async fn run(settings: Settings) -> Result<(), String> {
     let clock = Clock::start();
+    // From the first moment, so that no signal ends the daemon without taking back what it made.
+    let stop =
+        Termination::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let state = Arc::new(StateDir::open(&settings.state_dir, "meshd").map_err(text)?);
     let sockets = UdpSockets::bind(settings.listen_port).map_err(text)?;
     let listen_port = sockets.port();
@@ -65,19 +68,18 @@ pub async fn run(settings: Settings) -> Result<(), String> {
         "meshd is ready"
     );
     process::notify_ready("ready");
-    let outcome = serve(brain, &handle, &socket).await;
+    let outcome = serve(brain, &handle, &socket, stop).await;
     worker.stop();
     outcome
 }
 
-async fn serve(brain: Brain, handle: &BrainHandle, socket: &LocalSocket) -> Result<(), String> {
+async fn serve(
+    brain: Brain,
+    handle: &BrainHandle,
+    socket: &LocalSocket,
+    mut stop: Termination,
+) -> Result<(), String> {
     let mut thinking = tokio::spawn(brain.run());
-    let stop = async {
-        let signal = process::termination().await?;
-        tracing::info!(signal, "stopping");
-        process::notify_stopping();
-        Ok::<_, std::io::Error>(())
-    };
     tokio::select! {
         ended = &mut thinking => {
             return Err(match ended {
@@ -87,7 +89,10 @@ async fn serve(brain: Brain, handle: &BrainHandle, socket: &LocalSocket) -> Resu
             });
         }
         () = socket.serve(local_api::router(handle.clone())) => {}
-        signal = stop => signal.map_err(|error| format!("cannot wait for signals: {error}"))?,
+        signal = stop.heard() => {
+            tracing::info!(signal, "stopping");
+            process::notify_stopping();
+        }
     }
     handle.ask(Input::Stop).await.map_err(text)?;
     thinking.await.map_err(text)?.map_err(text)
