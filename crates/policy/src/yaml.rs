@@ -75,6 +75,8 @@ pub(crate) fn parse_files(report: &mut Report<'_>) -> Vec<Option<Node>> {
 
 fn check_sizes(files: &[SourceFile], report: &mut Report<'_>) -> bool {
     let bytes: usize = files.iter().map(|file| file.text.len()).sum();
+    // Each rule carries the path of its file.
+    let path_is_long = |file: &SourceFile| file.path.chars().count() > Limits::TEXT_CHARS;
     if files.len() > FILES_MAX {
         report.error_of_bundle(Complaint::new(format!(
             "{} files are too many: a bundle has at most {FILES_MAX}",
@@ -84,6 +86,11 @@ fn check_sizes(files: &[SourceFile], report: &mut Report<'_>) -> bool {
         report.error_of_bundle(Complaint::new(format!(
             "{bytes} bytes are too many: all files of a bundle have at most {}",
             Limits::BUNDLE_BYTES
+        )));
+    } else if files.iter().any(path_is_long) {
+        report.error_of_bundle(Complaint::new(format!(
+            "the path of a file is longer than {} characters",
+            Limits::TEXT_CHARS
         )));
     } else {
         return true;

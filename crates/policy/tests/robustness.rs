@@ -171,3 +171,15 @@ fn thousands_of_errors_are_cut_to_what_a_person_reads() {
     let last = errors.last().expect("not empty");
     assert!(last.message.starts_with("at least "), "{}", last.message);
 }
+
+#[test]
+fn a_path_that_each_rule_would_carry_has_a_bound() {
+    let path = "x".repeat(Limits::TEXT_CHARS + 1);
+    let errors = errors(&[file(&path, GOOD)]);
+    assert_eq!(errors[0].file, "");
+    assert!(
+        errors[0].message.contains("longer than"),
+        "{}",
+        errors[0].message
+    );
+}

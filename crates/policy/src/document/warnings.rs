@@ -21,6 +21,9 @@ pub(super) fn add(bundle: &Bundle, ids: &RuleIds, report: &mut Report<'_>) {
         left: COMPARISONS_MAX,
     };
     for allow in &bundle.allow {
+        if comparison.is_used_up() {
+            return;
+        }
         let Some((place, _)) = ids.get(&allow.id) else {
             continue;
         };
@@ -57,6 +60,11 @@ struct Comparison {
 }
 
 impl Comparison {
+    /// Returns whether it has done enough; from then on nothing covers anything.
+    fn is_used_up(&self) -> bool {
+        self.left == 0
+    }
+
     /// Returns whether `wide` plainly matches all that `narrow` matches.
     fn covers(&mut self, wide: &Rule, narrow: &Rule) -> bool {
         self.covers_hosts(&wide.from, &narrow.from)
@@ -105,7 +113,25 @@ impl Comparison {
                 self.left = left;
                 true
             }
-            None => false,
+            None => {
+                self.left = 0;
+                false
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comparison_that_is_too_much_is_the_last() {
+        let mut comparison = Comparison { left: 5 };
+        assert!(comparison.covers_hosts(&[Selector::Any], &[Selector::Any]));
+        assert!(!comparison.is_used_up());
+        assert!(!comparison.covers_hosts(&[Selector::Any], &vec![Selector::Any; 3]));
+        assert!(comparison.is_used_up());
+        assert!(!comparison.covers_hosts(&[Selector::Any], &[Selector::Any]));
     }
 }
