@@ -205,7 +205,7 @@ pub struct ApplyPolicy {
     #[arg(long)]
     pub dry_run: bool,
     /// How many seconds to wait until the online hosts enforce it; 0 does not wait
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(..=86_400))]
     pub wait: u64,
 }
 
@@ -216,4 +216,24 @@ pub struct Why {
     pub from: String,
     /// HOST:PORT, HOST:PORT/udp, HOST/icmp, or a service
     pub to: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn nobody_waits_beyond_the_end_of_the_clock() {
+        let wait = |secs: &str| {
+            Arguments::try_parse_from(["meshctl", "policy", "apply", "dir", "--wait", secs])
+        };
+        assert!(wait("0").is_ok());
+        assert!(wait("18446744073709551615").is_err());
+    }
 }

@@ -35,7 +35,7 @@ pub async fn why(arguments: Why, targets: &Targets, output: &Output) -> Result<(
             output.show("WhyReport", &report, |output| report_text(&report, output));
             report.policy.allowed
         }
-        Err(_) => {
+        Err(Failure::Unreachable(_)) => {
             let request = LocalWhyRequest {
                 from: arguments.from,
                 to: target.name,
@@ -48,6 +48,7 @@ pub async fn why(arguments: Why, targets: &Targets, output: &Output) -> Result<(
             });
             report.decision.allowed
         }
+        Err(failure) => return Err(failure),
     };
     if allowed {
         Ok(())
@@ -171,6 +172,24 @@ fn local_text(report: &LocalWhyReport, output: &Output) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_bad_credential_is_told_and_not_passed_over() {
+        let targets = Targets {
+            credential: Some("/dev/null/none".into()),
+            ..Targets::default()
+        };
+        let question = Why {
+            from: "a".into(),
+            to: "b:22".into(),
+        };
+        let output = Output::new(false, crate::output::Color::Never);
+        let failure = why(question, &targets, &output).await.unwrap_err();
+        assert!(
+            failure.to_string().contains("cannot use the credential"),
+            "{failure}"
+        );
+    }
 
     #[test]
     fn targets_are_hosts_with_ports_or_services() {
