@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Parser;
+use model::address::is_one_host;
 use runtime::logs::LogFormat;
 use serde::Deserialize;
 
@@ -156,6 +157,12 @@ impl Settings {
                 self.interface.mtu
             ));
         }
+        // The coordinator takes no report that has another in it.
+        if let Some(bad) = self.endpoints.iter().find(|it| !is_one_host(**it)) {
+            return Err(format!(
+                "endpoint {bad} is not an address where peers can reach this host; write its public IP and port, such as 203.0.113.7:51820"
+            ));
+        }
         if !self.dns_listen.ip().is_loopback() {
             return Err(format!(
                 "dns_listen {} is not a loopback address; mesh DNS answers on loopback and on the overlay only",
@@ -197,6 +204,22 @@ mod tests {
                 Settings::merge(flags, FileSettings::default()).is_err(),
                 "{name}"
             );
+        }
+    }
+
+    #[test]
+    fn an_endpoint_that_nobody_can_reach_is_refused() {
+        for (endpoint, is_good) in [
+            ("203.0.113.7:51820", true),
+            ("203.0.113.7:0", false),
+            ("0.0.0.0:51820", false),
+        ] {
+            let flags = FileSettings {
+                endpoints: Some(vec![endpoint.parse().unwrap()]),
+                ..FileSettings::default()
+            };
+            let settings = Settings::merge(flags, FileSettings::default());
+            assert_eq!(settings.is_ok(), is_good, "{endpoint}");
         }
     }
 
