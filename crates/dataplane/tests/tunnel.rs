@@ -107,6 +107,45 @@ fn a_peer_that_never_answers_is_given_up_and_the_host_is_told() {
 }
 
 #[test]
+fn a_path_that_comes_while_an_initiation_is_made_sees_that_one_only() {
+    let mut pair = Pair::new();
+    let right = pair.hosts[B].underlay;
+    let dead = "192.0.2.99:51820".parse().unwrap();
+    pair.set_path(A, dead);
+    let packet = pair.udp(A, 1, 2);
+    pair.send(A, &packet);
+    // The retry: the shard asks for another path and for a job, and the path comes first.
+    let (at, _) = pair.hosts[A].shard.poll_timeout().unwrap();
+    pair.now.monotonic = at;
+    let now = pair.now;
+    pair.hosts[A].with(|shard, wire| shard.handle_timeout(now, wire));
+    let mut jobs = Vec::new();
+    while let Some(event) = pair.hosts[A].shard.poll_event() {
+        if let Event::Handshake(job) = event {
+            jobs.push(job);
+        }
+    }
+    let path = Path {
+        remote: right,
+        source: None,
+    };
+    let command = Command::SetPath { index: PEER, path };
+    pair.hosts[A].with(|shard, wire| shard.handle_commands(vec![command], now, wire));
+    assert!(
+        pair.hosts[A].wire.datagrams.is_empty(),
+        "what was given up is sent nowhere"
+    );
+    for job in jobs {
+        pair.hosts[A].with(|shard, wire| shard.handle_handshake(job.run(), now, wire));
+    }
+    assert_eq!(pair.hosts[A].wire.datagrams.len(), 1);
+    pair.command(A, Vec::new());
+    pair.run();
+    assert_eq!(pair.dropped(B, DropReason::HandshakeTooFrequent), 0);
+    assert_eq!(pair.delivered(B), [packet]);
+}
+
+#[test]
 fn a_peer_without_a_path_is_asked_for_and_reached_once_there_is_one() {
     let mut pair = Pair::strangers(ShardConfig::default());
     pair.introduce(A);

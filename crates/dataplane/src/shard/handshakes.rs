@@ -134,6 +134,9 @@ impl Shard {
             .peers
             .get_mut(index)
             .expect("the caller found the peer");
+        // The one before is given up: sent to a path that comes meanwhile, it would use up the
+        // peer's patience for the new one.
+        peer.initiation = None;
         let job = peer.tunnel.begin_initiation(ephemeral, local_index, date);
         let named = Some((index, peer.incarnation));
         let ticket = self.ticket(named, Some(local_index), None);
