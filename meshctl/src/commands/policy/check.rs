@@ -1,0 +1,210 @@
+//! `meshctl policy check` and `test`.
+
+use std::path::Path;
+
+use model::admin::{AppliedPolicy, ApplyPolicy, ErrorBody, PolicyFile};
+use policy::{Checked, Diagnostic, TestOutcome, TestVerdict};
+use runtime::api_client::ApiError;
+use serde::Serialize;
+
+use super::count;
+use super::directory::read_bundle;
+use crate::arguments::Targets;
+use crate::connect;
+use crate::failure::Failure;
+use crate::output::{Output, Tone};
+
+pub(super) fn check(directory: &Path, output: &Output) -> Result<(), Failure> {
+    let files = read_bundle(directory)?;
+    let checked = load(&files, output)?;
+    let outcomes = policy::run_tests(&checked, None);
+    show_check(&checked, &outcomes, output);
+    failing(&outcomes)
+}
+
+pub(super) async fn test(
+    directory: &Path,
+    targets: &Targets,
+    output: &Output,
+) -> Result<(), Failure> {
+    let files = read_bundle(directory)?;
+    let checked = load(&files, output)?;
+    let outcomes = policy::run_tests(&checked, None);
+    output.show("PolicyTest", &check_report(&checked, &outcomes), |output| {
+        let lines: Vec<String> = outcomes
+            .iter()
+            .map(|outcome| test_text(outcome, output))
+            .collect();
+        if lines.is_empty() {
+            "the policy has no tests".into()
+        } else {
+            lines.join("\n")
+        }
+    });
+    failing(&outcomes)?;
+    // The fleet's own hosts can make a difference: its coordinator tests against them.
+    let Ok(client) = connect::coordinator(targets) else {
+        return Ok(());
+    };
+    let request = ApplyPolicy {
+        files: files.clone(),
+        base: None,
+        message: String::new(),
+        dry_run: true,
+    };
+    let answer: Result<AppliedPolicy, ApiError> = client.post("/v1/policy", &request).await;
+    match answer {
+        Ok(_) => {
+            output.progress("passed against the hosts of the fleet too");
+            Ok(())
+        }
+        Err(error) => Err(refused(error, &files)),
+    }
+}
+
+/// What a check found, for `--json`.
+#[derive(Serialize)]
+struct CheckReport {
+    fleet: Option<String>,
+    services: usize,
+    allow: usize,
+    deny: usize,
+    diagnostics: Vec<model::admin::DiagnosticView>,
+    tests: Vec<TestReport>,
+}
+
+/// One test of a bundle, for `--json`.
+#[derive(Serialize)]
+struct TestReport {
+    test: String,
+    verdict: &'static str,
+    message: String,
+    source: String,
+}
+
+impl From<&TestOutcome> for TestReport {
+    fn from(outcome: &TestOutcome) -> Self {
+        Self {
+            test: outcome.test.clone(),
+            verdict: match outcome.verdict {
+                TestVerdict::Passed => "passed",
+                TestVerdict::Failed => "failed",
+                TestVerdict::NeedsFleet => "needs_fleet",
+            },
+            message: outcome.message.clone(),
+            source: outcome.source.to_string(),
+        }
+    }
+}
+
+fn check_report(checked: &Checked, outcomes: &[TestOutcome]) -> CheckReport {
+    CheckReport {
+        fleet: Some(checked.fleet.to_string()),
+        services: checked.bundle.services.len(),
+        allow: checked.bundle.allow.len(),
+        deny: checked.bundle.deny.len(),
+        diagnostics: checked.warnings.iter().map(Into::into).collect(),
+        tests: outcomes.iter().map(TestReport::from).collect(),
+    }
+}
+
+/// Parses and checks; shows what is wrong when something is.
+pub(super) fn load(files: &[PolicyFile], output: &Output) -> Result<Checked, Failure> {
+    policy::load(files).map_err(|diagnostics| {
+        let report = CheckReport {
+            fleet: None,
+            services: 0,
+            allow: 0,
+            deny: 0,
+            diagnostics: diagnostics.iter().map(Into::into).collect(),
+            tests: Vec::new(),
+        };
+        output.show("PolicyCheck", &report, |_| rendered(&diagnostics));
+        Failure::Wanting(format!(
+            "the policy has {}; nothing was changed",
+            count(diagnostics.len(), "problem")
+        ))
+    })
+}
+
+pub(super) fn rendered(diagnostics: &[Diagnostic]) -> String {
+    diagnostics
+        .iter()
+        .map(Diagnostic::render)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+pub(super) fn show_check(checked: &Checked, outcomes: &[TestOutcome], output: &Output) {
+    output.show("PolicyCheck", &check_report(checked, outcomes), |output| {
+        let mut lines: Vec<String> = checked.warnings.iter().map(Diagnostic::render).collect();
+        lines.extend(
+            outcomes
+                .iter()
+                .filter(|outcome| outcome.verdict != TestVerdict::Passed)
+                .map(|outcome| test_text(outcome, output)),
+        );
+        let passed = outcomes
+            .iter()
+            .filter(|outcome| outcome.verdict == TestVerdict::Passed)
+            .count();
+        lines.push(format!(
+            "{}, {}, {}; {passed} of {} passed",
+            count(checked.bundle.services.len(), "service"),
+            count(checked.bundle.allow.len(), "allow"),
+            count(checked.bundle.deny.len(), "deny"),
+            count(outcomes.len(), "test"),
+        ));
+        lines.join("\n")
+    });
+}
+
+fn test_text(outcome: &TestOutcome, output: &Output) -> String {
+    let mark = match outcome.verdict {
+        TestVerdict::Passed => output.paint(Tone::Good, "✓"),
+        TestVerdict::Failed => output.paint(Tone::Bad, "✗"),
+        TestVerdict::NeedsFleet => output.paint(Tone::Doubtful, "?"),
+    };
+    format!(
+        "{mark} {} ({})\n    {}",
+        outcome.test,
+        outcome.source,
+        outcome.message.replace('\n', "\n    ")
+    )
+}
+
+pub(super) fn failing(outcomes: &[TestOutcome]) -> Result<(), Failure> {
+    let failed = outcomes
+        .iter()
+        .filter(|outcome| outcome.verdict == TestVerdict::Failed)
+        .count();
+    if failed == 0 {
+        return Ok(());
+    }
+    Err(Failure::Wanting(format!(
+        "{} of the policy failed",
+        count(failed, "test")
+    )))
+}
+
+/// Shows the coordinator's diagnostics with the lines that they are about.
+pub(super) fn refused(error: ApiError, files: &[PolicyFile]) -> Failure {
+    match error {
+        ApiError::Refused {
+            body:
+                ErrorBody {
+                    diagnostics,
+                    message,
+                    ..
+                },
+            ..
+        } if !diagnostics.is_empty() => {
+            let diagnostics: Vec<Diagnostic> = diagnostics
+                .iter()
+                .map(|view| Diagnostic::from_view(view, files))
+                .collect();
+            Failure::Wanting(format!("{}\n{message}", rendered(&diagnostics)))
+        }
+        error => error.into(),
+    }
+}
