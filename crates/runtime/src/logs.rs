@@ -40,7 +40,41 @@ pub fn start(format: LogFormat, level: &str) -> Result<(), String> {
     Ok(())
 }
 
+fn filter(level: &str) -> Result<EnvFilter, String> {
+    EnvFilter::try_new(level)
+        .and_then(|_| EnvFilter::try_new(format!("{QUIET},{level}")))
+        .map_err(|error| format!("log level {level:?} is not understood: {error}; try info"))
+}
+
 /// The journal stamps lines itself.
 fn under_journal() -> bool {
     std::env::var_os("JOURNAL_STREAM").is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn logs_requests(level: &str) -> bool {
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter(filter(level).unwrap())
+            .finish();
+        tracing::subscriber::with_default(
+            subscriber,
+            || tracing::enabled!(target: "hickory_server::server", tracing::Level::INFO),
+        )
+    }
+
+    #[test]
+    fn requests_are_logged_only_when_asked_for_by_name() {
+        assert!(!logs_requests("info"));
+        assert!(!logs_requests("debug"));
+        assert!(logs_requests("info,hickory_server=info"));
+    }
+
+    #[test]
+    fn a_level_that_is_none_says_what_to_try() {
+        let message = filter("loud=er=still").unwrap_err();
+        assert!(message.contains("try info"), "{message}");
+    }
 }
