@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -10,6 +11,17 @@ use socket2::{Domain, Protocol, Socket, Type};
 const ECHO_REQUEST: u8 = 8;
 const ECHO_REPLY: u8 = 0;
 const PAYLOAD: &[u8] = b"mesh ping";
+
+/// Numbers the requests of this process, so that an answer that comes late is not taken for that
+/// of the next request.
+static SEQUENCE: AtomicU16 = AtomicU16::new(0);
+
+/// What an answer has to repeat.
+#[derive(Clone, Copy)]
+struct Echo {
+    identifier: u16,
+    sequence: u16,
+}
 
 /// Sends an echo request to an overlay address and waits for its answer; `None`: none in time.
 /// Blocks for `timeout` at most.
@@ -24,7 +36,11 @@ pub fn echo(address: IpAddr, identifier: u16, timeout: Duration) -> io::Result<O
     socket.connect(&SocketAddr::new(address, 0).into())?;
     let started = Instant::now();
     let deadline = started + timeout;
-    socket.send(&request(identifier))?;
+    let echo = Echo {
+        identifier,
+        sequence: SEQUENCE.fetch_add(1, Ordering::Relaxed),
+    };
+    socket.send(&request(echo))?;
     let mut memory = [0u8; 2048];
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -33,7 +49,7 @@ pub fn echo(address: IpAddr, identifier: u16, timeout: Duration) -> io::Result<O
         }
         socket.set_read_timeout(Some(left))?;
         match socket.read(&mut memory) {
-            Ok(length) if is_reply(&memory[..length], identifier) => {
+            Ok(length) if is_reply(&memory[..length], echo) => {
                 return Ok(Some(started.elapsed()));
             }
             Ok(_) => {}
@@ -50,10 +66,10 @@ pub fn echo(address: IpAddr, identifier: u16, timeout: Duration) -> io::Result<O
     }
 }
 
-fn request(identifier: u16) -> Vec<u8> {
+fn request(echo: Echo) -> Vec<u8> {
     let mut message = vec![ECHO_REQUEST, 0, 0, 0];
-    message.extend(identifier.to_be_bytes());
-    message.extend(1u16.to_be_bytes());
+    message.extend(echo.identifier.to_be_bytes());
+    message.extend(echo.sequence.to_be_bytes());
     message.extend(PAYLOAD);
     let sum = checksum(&message);
     message[2..4].copy_from_slice(&sum.to_be_bytes());
@@ -61,7 +77,7 @@ fn request(identifier: u16) -> Vec<u8> {
 }
 
 /// A raw socket is given the IPv4 header too.
-fn is_reply(packet: &[u8], identifier: u16) -> bool {
+fn is_reply(packet: &[u8], echo: Echo) -> bool {
     let Some(first) = packet.first() else {
         return false;
     };
@@ -69,7 +85,10 @@ fn is_reply(packet: &[u8], identifier: u16) -> bool {
     let Some(icmp) = packet.get(header..) else {
         return false;
     };
-    icmp.len() >= 8 && icmp[0] == ECHO_REPLY && icmp[4..6] == identifier.to_be_bytes()
+    icmp.len() >= 8
+        && icmp[0] == ECHO_REPLY
+        && icmp[4..6] == echo.identifier.to_be_bytes()
+        && icmp[6..8] == echo.sequence.to_be_bytes()
 }
 
 /// The Internet checksum (RFC 1071).
@@ -93,20 +112,28 @@ fn checksum(bytes: &[u8]) -> u16 {
 mod tests {
     use super::*;
 
+    fn echo(identifier: u16, sequence: u16) -> Echo {
+        Echo {
+            identifier,
+            sequence,
+        }
+    }
+
     #[test]
     fn a_request_sums_to_nothing() {
-        let message = request(77);
+        let message = request(echo(77, 3));
         assert_eq!(checksum(&message), 0);
     }
 
     #[test]
-    fn only_replies_with_our_identifier_count() {
+    fn only_the_answer_to_this_request_counts() {
         let mut packet = vec![0x45; 1];
         packet.resize(20, 0);
-        packet.extend([ECHO_REPLY, 0, 0, 0, 0, 77, 0, 1]);
-        assert!(is_reply(&packet, 77));
-        assert!(!is_reply(&packet, 78));
-        assert!(!is_reply(&packet[..25], 77));
-        assert!(!is_reply(&[], 77));
+        packet.extend([ECHO_REPLY, 0, 0, 0, 0, 77, 0, 3]);
+        assert!(is_reply(&packet, echo(77, 3)));
+        assert!(!is_reply(&packet, echo(78, 3)));
+        assert!(!is_reply(&packet, echo(77, 4)), "the one before, late");
+        assert!(!is_reply(&packet[..25], echo(77, 3)));
+        assert!(!is_reply(&[], echo(77, 3)));
     }
 }
