@@ -69,6 +69,20 @@ const HOUSE: &[Room] = &[
     ),
     // The lab drives the built programs from outside and reads their JSON as operators do.
     room("lab", &[], &["trust", "model"]),
+    // The packet side of `meshd` as a program of its own, and what stands at its other end.
+    room(
+        "interop",
+        &[
+            "model",
+            "policy",
+            "wireguard",
+            "dataplane",
+            "runtime",
+            "meshd",
+            "lab",
+        ],
+        &[],
+    ),
     room("tidy", &[], &[]),
     room("xtask", &["lab"], &[]),
 ];
