@@ -26,6 +26,7 @@ use crate::names::Names;
 use crate::output::{Output, Outputs, PersistId, RequestId};
 use crate::paths::Paths;
 use crate::persistence::{Disk, DiskEvent};
+use crate::skew::CoordinatorClock;
 use crate::staging::{Staging, put_high_water};
 use crate::timer::{earliest, is_due};
 
@@ -103,6 +104,7 @@ pub struct Agent {
     paths: Paths,
     endpoints: OwnEndpoints,
     renewal: Option<Renewal>,
+    coordinator_clock: Option<CoordinatorClock>,
     denials: Denials,
     report_at: Option<Instant>,
 }
@@ -140,6 +142,7 @@ impl Agent {
             paths: Paths::default(),
             endpoints,
             renewal: None,
+            coordinator_clock: None,
             denials: Denials::default(),
             report_at: None,
         };
@@ -279,6 +282,7 @@ impl Agent {
         self.tend_leave(now);
         self.tend_channel(now);
         self.tend_certificate(now);
+        self.tend_clock(now);
         self.disk.handle_timeout(now.monotonic, &mut self.out);
         let is_online = self.channel.is_online();
         self.paths

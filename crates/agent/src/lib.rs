@@ -22,6 +22,7 @@ mod names;
 mod output;
 mod paths;
 mod persistence;
+mod skew;
 mod staging;
 mod sync;
 mod timer;

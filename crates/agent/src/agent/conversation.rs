@@ -1,12 +1,11 @@
 //! What is said on the sync channel, and what follows from it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use model::control::{Applied, FromHost, Goodbye, Hello, ToHost, Welcome};
 use model::map::MapDelta;
 use model::record::Signed;
-use model::time::{Now, UnixTime};
+use model::time::Now;
 
 use super::Agent;
 use crate::alarms::AlarmKind;
@@ -15,15 +14,13 @@ use crate::enrolment::{Enrolment, Fleet, check_chain};
 use crate::event::{ChannelError, ChannelErrorKind};
 use crate::map::{Map, Trusted};
 use crate::output::{Output, StateFile};
+use crate::skew::{CoordinatorClock, Skew};
 use crate::staging::put_map;
 use crate::sync::{Step, SyncError, Verifier};
 use trust::enrolment::TlsKey;
 
 /// What this agent can enforce, by name.
 const FEATURES: [&str; 4] = ["allow", "deny", "services.tcp", "services.udp"];
-
-/// A clock that differs more from the coordinator's is an alarm.
-const CLOCK_SKEW_MAX: Duration = Duration::from_secs(300);
 
 impl Agent {
     pub(super) fn tend_channel(&mut self, now: Now) {
@@ -141,7 +138,9 @@ impl Agent {
         }
         self.alarms.clear(AlarmKind::Trust, &mut self.out);
         self.alarms.clear(AlarmKind::Coordinator, &mut self.out);
-        self.check_clock(welcome.unix, now.unix);
+        self.alarms.clear(AlarmKind::Clock, &mut self.out);
+        self.coordinator_clock = Some(CoordinatorClock::new(welcome.unix, now.monotonic));
+        self.tend_clock(now);
         self.out.info(format!(
             "in touch with a coordinator (version {}){}",
             welcome.software_version,
@@ -201,19 +200,18 @@ impl Agent {
         Ok(())
     }
 
-    fn check_clock(&mut self, theirs: UnixTime, ours: UnixTime) {
-        let (theirs, ours) = (theirs.since_epoch(), ours.since_epoch());
-        let skew = theirs.abs_diff(ours);
-        if skew <= CLOCK_SKEW_MAX {
-            return self.alarms.clear(AlarmKind::Clock, &mut self.out);
+    /// Looks how far the clocks are apart now: somebody may have set one.
+    pub(super) fn tend_clock(&mut self, now: Now) {
+        let Some(clock) = &mut self.coordinator_clock else {
+            return;
+        };
+        match clock.compare(now) {
+            Skew::Alarm(message) => {
+                self.alarms.raise(AlarmKind::Clock, message, &mut self.out);
+            }
+            Skew::Over => self.alarms.clear(AlarmKind::Clock, &mut self.out),
+            Skew::Unchanged => {}
         }
-        let way = if ours > theirs { "ahead of" } else { "behind" };
-        let message = format!(
-            "this machine's clock is {} minutes {way} the coordinator's; set it \
-             (`timedatectl set-ntp true`), else certificates will look expired or not valid yet",
-            skew.as_secs() / 60
-        );
-        self.alarms.raise(AlarmKind::Clock, message, &mut self.out);
     }
 
     fn handle_map(&mut self, delta: &MapDelta, now: Now) {

@@ -163,6 +163,7 @@ impl Agent {
         self.fleet = None;
         self.wants_whole_map = false;
         self.renewal = None;
+        self.coordinator_clock = None;
         self.denials = Denials::default();
         self.report_at = None;
         self.alarms.clear_all();

@@ -107,6 +107,22 @@ fn a_clock_that_differs_from_the_coordinator_s_is_an_alarm_with_advice() {
 }
 
 #[test]
+fn the_alarm_about_a_clock_ends_when_the_clock_is_set() {
+    let mut coordinator = Coordinator::new(1);
+    let mut host = Host::member_of(&mut coordinator);
+    host.now.unix = host.now.unix + 2 * HOUR;
+    live(&mut host, &mut coordinator, Duration::from_secs(60));
+    assert!(host.detail().alarms[0].contains("120 minutes ahead"));
+    host.now.unix = coordinator.clock;
+    live(&mut host, &mut coordinator, Duration::from_secs(60));
+    assert!(
+        host.detail().alarms.is_empty(),
+        "{:?}",
+        host.detail().alarms
+    );
+}
+
+#[test]
 fn a_channel_that_fails_for_the_clock_is_an_alarm_in_its_words() {
     let mut coordinator = Coordinator::new(1);
     let mut host = Host::member_of(&mut coordinator);
