@@ -23,7 +23,7 @@ pub enum FromHost {
     Observation {
         /// The peer.
         peer: HostId,
-        /// Its underlay address, seen from here.
+        /// Its underlay address, seen from here; port 0 and `::` too, which nobody can answer.
         address: SocketAddr,
     },
     /// A map is in force here, or could not be applied.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::generated::{from_host, to_host};
-use super::map::underlay;
+use super::map::heard_from;
 use super::{WireError, field, generated};
 use crate::control::{
     Applied, Description, EndpointReport, EnrolRequest, Enrolled, Explanation, FromHost, Goodbye,
@@ -158,7 +158,7 @@ impl TryFrom<generated::FromHost> for FromHost {
             from_host::Message::Endpoints(report) => report.try_into().map(Self::Endpoints),
             from_host::Message::Observation(observation) => Ok(Self::Observation {
                 peer: field::id("PeerObservation.peer", &observation.peer)?,
-                address: underlay("PeerObservation.address", &observation.address)?,
+                address: heard_from("PeerObservation.address", &observation.address)?,
             }),
             from_host::Message::Applied(applied) => applied.try_into().map(Self::Applied),
             from_host::Message::Renew(renew) => certificate_request(

@@ -161,6 +161,16 @@ pub(super) fn underlay(field: &'static str, text: &str) -> Result<SocketAddr, Wi
     Ok(address)
 }
 
+/// An address that a packet came from. Who sent it chose the port, so one that nobody can answer
+/// is no reason to refuse the message of the host that heard it.
+pub(super) fn heard_from(field: &'static str, text: &str) -> Result<SocketAddr, WireError> {
+    let address: SocketAddr = field::parsed(field, text)?;
+    if address.port() != 0 && !address.ip().is_unspecified() {
+        return underlay(field, text);
+    }
+    Ok(address)
+}
+
 impl From<PolicySlice> for generated::PolicySlice {
     fn from(slice: PolicySlice) -> Self {
         Self {

@@ -339,3 +339,20 @@ fn generated_messages_do_not_print_secrets() {
     let printed = format!("{request:?} {identity:?}");
     assert!(!printed.contains("171"), "{printed}");
 }
+
+#[test]
+fn a_peer_cannot_make_the_report_of_who_hears_it_malformed() {
+    let decoded = |address: &str| {
+        let message = crate::control::FromHost::Observation {
+            peer: crate::ids::HostId::from_bytes([1; 16]),
+            address: address.parse().unwrap(),
+        };
+        decode_from_host(&encode_from_host(&message)).is_ok()
+    };
+    for heard in ["192.0.2.1:51820", "192.0.2.1:0", "[::]:51820"] {
+        assert!(decoded(heard), "{heard}");
+    }
+    for never_heard in ["224.0.0.1:1", "255.255.255.255:1"] {
+        assert!(!decoded(never_heard), "{never_heard}");
+    }
+}
