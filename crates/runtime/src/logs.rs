@@ -25,10 +25,8 @@ const QUIET: &str = "hickory_server=warn";
 /// # Errors
 /// The filter cannot be understood.
 pub fn start(format: LogFormat, level: &str) -> Result<(), String> {
-    let filter = EnvFilter::try_new(format!("{QUIET},{level}"))
-        .map_err(|error| format!("log level {level:?} is not understood: {error}; try info"))?;
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(filter(level)?)
         .with_writer(io::stderr)
         .with_target(false)
         .with_ansi(io::stderr().is_terminal());
@@ -41,8 +39,7 @@ pub fn start(format: LogFormat, level: &str) -> Result<(), String> {
 }
 
 fn filter(level: &str) -> Result<EnvFilter, String> {
-    EnvFilter::try_new(level)
-        .and_then(|_| EnvFilter::try_new(format!("{QUIET},{level}")))
+    EnvFilter::try_new(format!("{QUIET},{level}"))
         .map_err(|error| format!("log level {level:?} is not understood: {error}; try info"))
 }
 
