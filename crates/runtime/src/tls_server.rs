@@ -2,6 +2,8 @@
 //! Nobody is waited for: who is slow to shake hands, to ask or to read loses only its own
 //! connection, and strangers have fewer places than members.
 
+mod strangers;
+
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -14,7 +16,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -22,11 +24,10 @@ use tower::ServiceExt;
 use trust::certificate::CertificateFacts;
 
 use crate::tls;
+use strangers::{Place, Strangers};
 
 /// Connections at one time; one more is closed at once.
 const CONNECTIONS_MAX: usize = 131_072;
-/// Connections that have shown no certificate, or none yet; one more is closed at once.
-const STRANGERS_MAX: usize = 4096;
 /// How long a handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a stranger's connection lives: long enough for any request.
@@ -101,7 +102,7 @@ impl TlsServer {
             acceptor: TlsAcceptor::from(config),
             roots,
             router,
-            strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
+            strangers: Strangers::default(),
             stopped,
         };
         let mut connections = JoinSet::new();
@@ -141,7 +142,7 @@ struct Door {
     acceptor: TlsAcceptor,
     roots: Arc<[Vec<u8>]>,
     router: Router,
-    strangers: Arc<Semaphore>,
+    strangers: Strangers,
     stopped: watch::Receiver<()>,
 }
 
@@ -151,8 +152,8 @@ impl Door {
             tracing::debug!(%remote, "closed: there are {CONNECTIONS_MAX} connections");
             return;
         }
-        let Ok(place) = Arc::clone(&self.strangers).try_acquire_owned() else {
-            tracing::debug!(%remote, "closed: {STRANGERS_MAX} connections show no certificate");
+        let Some(place) = self.strangers.take(remote.ip()) else {
+            tracing::debug!(%remote, "closed: too many connections show no certificate");
             return;
         };
         let visit = Visit {
@@ -176,7 +177,7 @@ struct Visit {
 }
 
 impl Visit {
-    async fn run(self, stream: TcpStream, place: OwnedSemaphorePermit) {
+    async fn run(self, stream: TcpStream, place: Place) {
         let remote = self.remote;
         let stream = match self.shake_hands(stream).await {
             Ok(stream) => stream,

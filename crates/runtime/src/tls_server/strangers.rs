@@ -1,0 +1,123 @@
+//! Places for connections that have shown no certificate, or none yet: few in all, and fewer for
+//! one source, so that one machine cannot keep all others from showing theirs.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// Places in all.
+const PLACES_MAX: usize = 4096;
+/// Places of one source. Many hosts may be behind one address; they need theirs for a handshake
+/// only.
+const PLACES_PER_SOURCE_MAX: usize = 256;
+
+/// The places of one port.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Strangers(Arc<Mutex<Taken>>);
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: usize,
+    by_source: BTreeMap<IpAddr, usize>,
+}
+
+/// A place, free again when it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    strangers: Strangers,
+    source: IpAddr,
+}
+
+impl Strangers {
+    /// Takes a place for a connection; `None`: there is none, or none for its source.
+    pub(super) fn take(&self, remote: IpAddr) -> Option<Place> {
+        let source = source(remote);
+        let mut taken = self.taken();
+        if taken.all >= PLACES_MAX {
+            return None;
+        }
+        let of_source = taken.by_source.entry(source).or_default();
+        if *of_source >= PLACES_PER_SOURCE_MAX {
+            return None;
+        }
+        *of_source += 1;
+        taken.all += 1;
+        Some(Place {
+            strangers: self.clone(),
+            source,
+        })
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.0.lock().expect("nobody panics with the lock held")
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.strangers.taken();
+        taken.all -= 1;
+        if let Some(of_source) = taken.by_source.get_mut(&self.source) {
+            *of_source -= 1;
+            if *of_source == 0 {
+                taken.by_source.remove(&self.source);
+            }
+        }
+    }
+}
+
+/// Whoever has an IPv6 address mostly has the whole /64.
+fn source(remote: IpAddr) -> IpAddr {
+    match remote.to_canonical() {
+        IpAddr::V4(v4) => v4.into(),
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn places(strangers: &Strangers, remote: &str) -> Vec<Place> {
+        std::iter::from_fn(|| strangers.take(ip(remote))).collect()
+    }
+
+    #[test]
+    fn one_source_cannot_take_all_places() {
+        let strangers = Strangers::default();
+        let greedy = places(&strangers, "192.0.2.1");
+        assert_eq!(greedy.len(), PLACES_PER_SOURCE_MAX);
+        assert!(strangers.take(ip("::ffff:192.0.2.1")).is_none());
+        assert!(strangers.take(ip("192.0.2.2")).is_some());
+    }
+
+    #[test]
+    fn the_addresses_of_a_v6_subnet_are_one_source() {
+        let strangers = Strangers::default();
+        let _greedy = places(&strangers, "2001:db8::1");
+        assert!(strangers.take(ip("2001:db8::2")).is_none());
+        assert!(strangers.take(ip("2001:db8:0:1::2")).is_some());
+    }
+
+    #[test]
+    fn places_are_free_again_when_they_are_left() {
+        let strangers = Strangers::default();
+        drop(places(&strangers, "192.0.2.1"));
+        assert_eq!(places(&strangers, "192.0.2.1").len(), PLACES_PER_SOURCE_MAX);
+        assert_eq!(strangers.taken().all, 0);
+        assert!(strangers.taken().by_source.is_empty());
+    }
+
+    #[test]
+    fn there_are_not_more_places_than_all() {
+        let strangers = Strangers::default();
+        let all: Vec<Place> = (0..=255u8)
+            .flat_map(|last| places(&strangers, &format!("192.0.2.{last}")))
+            .collect();
+        assert_eq!(all.len(), PLACES_MAX);
+    }
+}
