@@ -83,6 +83,7 @@ const HOUSE: &[Room] = &[
         ],
         &[],
     ),
+    room("bench", &["interop", "lab"], &[]),
     room("tidy", &[], &[]),
     room("xtask", &["lab"], &[]),
 ];

@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask demo | test | generate`.
+//! The project's own commands: `cargo xtask demo | test | bench | generate`.
 //!
 //! Every command is a module; what they share is where the workspace is and how a program is run.
 
@@ -8,6 +8,7 @@
     reason = "a command-line tool for people talks by printing"
 )]
 
+mod bench;
 mod cargo;
 mod demo;
 mod failure;
@@ -44,6 +45,12 @@ enum Command {
         #[arg(long)]
         long: bool,
     },
+    /// Measures our tunnel beside others and prints a Markdown table. Needs root.
+    Bench {
+        /// Passed on: `--rounds N`, `--seconds N`, `--only NAME`, `--help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Writes the Rust code of the protobuf messages and services.
     Generate {
         /// Only says whether the committed code is stale (exit code 1).
@@ -57,6 +64,7 @@ fn main() -> ExitCode {
         Command::Demo { remove: true, .. } => demo::remove(),
         Command::Demo { keep, .. } => demo::run(keep),
         Command::Test { long } => test::run(long),
+        Command::Bench { arguments } => bench::run(&arguments),
         Command::Generate { check: false } => generate::write(),
         Command::Generate { check: true } => generate::check(),
     };

@@ -1,0 +1,21 @@
+//! The bare link: what no tunnel can beat.
+
+use lab::LabError;
+
+use super::{Contender, Joined};
+use crate::ground::Ground;
+
+pub(crate) struct NoTunnel;
+
+impl Contender for NoTunnel {
+    fn name(&self) -> &'static str {
+        "no tunnel"
+    }
+
+    fn join(&self, ground: &Ground) -> Result<Joined, LabError> {
+        Ok(Joined {
+            target: ground.right.address,
+            daemons: Vec::new(),
+        })
+    }
+}
