@@ -1,6 +1,18 @@
 //! Why a lab cannot go on, as one message for the person who ran it.
 
+use std::cell::Cell;
 use std::fmt;
+
+thread_local! {
+    /// Whether something went wrong in this thread, which is one test's or the demo's own.
+    static SOMETHING_FAILED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a [`LabError`] was made in this thread: what a lab looks at when it ends, to show the
+/// logs of its programs to whoever has to find the reason.
+pub(crate) fn something_failed() -> bool {
+    SOMETHING_FAILED.get()
+}
 
 /// A message that says what failed, why, and what to try.
 #[derive(Debug, Clone)]
@@ -9,6 +21,7 @@ pub struct LabError(String);
 impl LabError {
     /// An error with its whole message.
     pub fn new(message: impl Into<String>) -> Self {
+        SOMETHING_FAILED.set(true);
         Self(message.into())
     }
 }
@@ -29,6 +42,6 @@ pub(crate) trait Doing<T> {
 
 impl<T, E: fmt::Display> Doing<T> for Result<T, E> {
     fn doing(self, what: impl fmt::Display) -> Result<T, LabError> {
-        self.map_err(|error| LabError(format!("cannot {what}: {error}")))
+        self.map_err(|error| LabError::new(format!("cannot {what}: {error}")))
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! They are driven as operators drive them, by `meshctl`; what it prints is what tests look at.
 
+mod clock;
 mod coordinator;
 mod host;
 
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use clock::Clock;
 pub use coordinator::Coordinator;
 pub use host::Host;
 
@@ -82,6 +84,31 @@ impl Fleet {
         let host = self.machine(name)?;
         host.join(&token)?;
         Ok(host)
+    }
+}
+
+/// A fleet of two hosts under the policy of a new fleet: ping from any to any.
+#[derive(Debug)]
+pub struct Pair {
+    /// The hosts' fleet.
+    pub fleet: Fleet,
+    /// Has the label `role=web`.
+    pub alpha: Host,
+    /// Has the label `role=db`.
+    pub beta: Host,
+}
+
+impl Pair {
+    /// Starts a coordinator and two hosts, which have joined when this returns.
+    ///
+    /// # Errors
+    ///
+    /// When any step of it fails.
+    pub fn start(lab: &Lab) -> Result<Self, LabError> {
+        let fleet = Fleet::start(lab, "test")?;
+        let alpha = fleet.member("alpha", &["role=web"])?;
+        let beta = fleet.member("beta", &["role=db"])?;
+        Ok(Self { fleet, alpha, beta })
     }
 }
 

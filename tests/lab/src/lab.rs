@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::error::{Doing, LabError};
+use crate::error::{Doing, LabError, something_failed};
 use crate::guardian::Guardian;
 use crate::namespace::Namespace;
 use crate::network::{Network, Subnets};
@@ -167,7 +167,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if std::thread::panicking() || something_failed() {
             self.show_logs();
         }
         let Some(guardian) = self.take_guardian() else {

@@ -17,8 +17,16 @@ use crate::wait::wait_for_exit;
 
 /// How long a program may run that is waited for, unless told otherwise.
 const RUN_DEADLINE: Duration = Duration::from_secs(60);
-/// Gives a program its own `/etc/resolv.conf`: `sh -c … RESOLV_CONF PROGRAM ARGUMENT…`.
-const WITH_RESOLVER: &str = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
+/// Gives a program files of its own: `sh -c … COUNT OURS PLACE … PROGRAM ARGUMENT…`. A place that
+/// the machine does not have stays empty.
+const WITH_FILES: &str = "\
+left=$0
+while [ $left -gt 0 ]; do
+    if [ -e \"$2\" ]; then mount --bind \"$1\" \"$2\" || exit 1; fi
+    shift 2
+    left=$((left - 1))
+done
+exec \"$@\"";
 
 /// A program to be run in a namespace.
 #[derive(Debug, Clone)]
@@ -59,11 +67,34 @@ impl Launch {
         self
     }
 
+    /// Gives an option that takes a value, in place of one that was given before.
+    #[must_use]
+    pub fn option(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        let value = value.as_ref().to_owned();
+        match self.arguments.iter().position(|argument| argument == name) {
+            Some(position) => self.arguments[position + 1] = value,
+            None => self.arguments.extend([name.into(), value]),
+        }
+        self
+    }
+
     /// Sets a variable of its environment.
     #[must_use]
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.environment
             .push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Runs a shell script first, in the same process and namespaces, which the program then takes
+    /// over. What it mounts is seen by the program alone, when its machine has files of its own.
+    #[must_use]
+    pub fn prepared_by(mut self, script: &str) -> Self {
+        let script = format!("{script}\nexec \"$0\" \"$@\"");
+        let before = std::mem::take(&mut self.arguments);
+        self.arguments = vec!["-ec".into(), script.into(), self.program];
+        self.arguments.extend(before);
+        self.program = "sh".into();
         self
     }
 
@@ -164,11 +195,14 @@ impl Launch {
     /// The program wrapped in what puts it into its place; each wrapper becomes the program.
     pub(crate) fn command(&self, stdout: File, stderr: File) -> Command {
         let mut command = self.namespace.enter();
-        if let Some(resolver) = self.namespace.resolver_file() {
+        let files = self.namespace.files();
+        if !files.is_empty() {
             command
                 .args(["unshare", "--mount", "--propagation", "private", "sh", "-c"])
-                .arg(WITH_RESOLVER)
-                .arg(resolver);
+                .args([WITH_FILES, &files.len().to_string()]);
+            for (ours, place) in files {
+                command.arg(ours).arg(place);
+            }
         }
         command
             .arg(&self.program)

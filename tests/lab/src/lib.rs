@@ -8,6 +8,7 @@
     reason = "a lab that fails shows the logs of its programs to the person who ran it"
 )]
 
+mod dial;
 mod error;
 pub mod fleet;
 mod guardian;
@@ -19,7 +20,9 @@ mod process;
 mod programs;
 mod service;
 mod wait;
+mod wiretap;
 
+pub use dial::Dialled;
 pub use error::LabError;
 pub use lab::{Lab, kept_labs, remove_lab};
 pub use launch::{Launch, Ran};
@@ -28,3 +31,4 @@ pub use network::{Attachment, Network, Subnets};
 pub use process::Process;
 pub use programs::Programs;
 pub use wait::{wait_for_exit, wait_until};
+pub use wiretap::{Overheard, Wiretap};

@@ -1,10 +1,14 @@
 //! A network namespace: one machine of the lab, as far as the network goes.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::error::{Doing, LabError};
 use crate::lab::Lab;
@@ -25,7 +29,8 @@ ip link set lo up";
 pub struct Namespace {
     lab: Lab,
     name: String,
-    resolver: Option<PathBuf>,
+    /// What programs here find in `/etc` instead of the machine's own: our file, its place.
+    files: Vec<(PathBuf, &'static str)>,
 }
 
 impl Namespace {
@@ -33,7 +38,7 @@ impl Namespace {
         let namespace = Self {
             lab: lab.clone(),
             name: name.to_owned(),
-            resolver: None,
+            files: Vec::new(),
         };
         let mut add = Command::new("ip");
         run_tool(add.args(["netns", "add", &namespace.full_name()]))?;
@@ -67,18 +72,55 @@ impl Namespace {
     ///
     /// When the file cannot be written.
     pub fn set_resolver(&mut self, server: IpAddr, search: &str) -> Result<(), LabError> {
-        let path = self
-            .lab
-            .directory()
-            .join(format!("{}.resolv.conf", self.name));
         let text = format!("nameserver {server}\nsearch {search}\noptions timeout:1 attempts:2\n");
+        self.set_file("/etc/resolv.conf", &text)
+    }
+
+    /// From now on, programs here see another `/etc/machine-id` than the machine's own.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written.
+    pub fn set_machine_id(&mut self, id: u128) -> Result<(), LabError> {
+        self.set_file("/etc/machine-id", &format!("{id:032x}\n"))
+    }
+
+    fn set_file(&mut self, place: &'static str, text: &str) -> Result<(), LabError> {
+        let base = place.rsplit('/').next().unwrap_or(place);
+        let path = self.lab.directory().join(format!("{}.{base}", self.name));
         fs::write(&path, text).doing(format_args!("write {}", path.display()))?;
-        self.resolver = Some(path);
+        self.files.retain(|(_, other)| *other != place);
+        self.files.push((path, place));
         Ok(())
     }
 
-    pub(crate) fn resolver_file(&self) -> Option<&Path> {
-        self.resolver.as_deref()
+    pub(crate) fn files(&self) -> &[(PathBuf, &'static str)] {
+        &self.files
+    }
+
+    /// Does something on this machine's network: sockets that `work` makes stay in it, wherever
+    /// they are used later.
+    ///
+    /// # Errors
+    ///
+    /// When the namespace cannot be entered.
+    ///
+    /// # Panics
+    ///
+    /// When `work` does.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, LabError> {
+        let path = self.path();
+        let door = File::open(&path).doing(format_args!("open {}", path.display()))?;
+        // A namespace belongs to a thread: this one ends with the work.
+        let ended = thread::scope(|scope| {
+            let enter_and_work = || {
+                move_into_link_name_space(door.as_fd(), Some(LinkNameSpaceType::Network))
+                    .doing(format_args!("enter {}", self.full_name()))?;
+                Ok(work())
+            };
+            scope.spawn(enter_and_work).join()
+        });
+        ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
     /// A program to be run here, which can be given more settings first.

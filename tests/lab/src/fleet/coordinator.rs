@@ -7,7 +7,7 @@ use std::process::ExitStatus;
 
 use serde_json::Value;
 
-use super::{PROGRAM_DEADLINE, answer};
+use super::{Clock, PROGRAM_DEADLINE, answer};
 use crate::error::{Doing, LabError};
 use crate::lab::Lab;
 use crate::launch::{Launch, Ran};
@@ -27,6 +27,7 @@ pub struct Coordinator {
     programs: Programs,
     fleet: String,
     directory: PathBuf,
+    clock: Clock,
     process: Option<Process>,
 }
 
@@ -47,10 +48,16 @@ impl Coordinator {
             programs: programs.clone(),
             fleet: fleet.to_owned(),
             directory,
+            clock: Clock::default(),
             process: None,
         };
         coordinator.restart()?;
         Ok(coordinator)
+    }
+
+    /// From its next start on, the program's clock differs from the machine's by so many days.
+    pub fn set_clock_days(&mut self, days: i32) {
+        self.clock = Clock::off_by_days(days);
     }
 
     /// Starts the program on the state it had, after killing the one that runs, and waits until
@@ -61,8 +68,15 @@ impl Coordinator {
     /// When it ends or is not ready in time.
     pub fn restart(&mut self) -> Result<(), LabError> {
         self.kill();
-        let address = self.address();
-        let mut process = self
+        let mut process = self.daemon().spawn(NAME)?;
+        process.wait_ready(PROGRAM_DEADLINE)?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// The program's command line, for tests that start it in another way.
+    pub fn daemon(&self) -> Launch {
+        let launch = self
             .namespace
             .launch(&self.programs.coordinator)
             .args(["--fleet", &self.fleet])
@@ -71,12 +85,9 @@ impl Coordinator {
             .arg("--socket")
             .arg(self.socket())
             .args(["--listen", &format!("0.0.0.0:{PORT}")])
-            .args(["--advertise", &format!("{address}:{PORT}")])
-            .env("RUST_BACKTRACE", "1")
-            .spawn(NAME)?;
-        process.wait_ready(PROGRAM_DEADLINE)?;
-        self.process = Some(process);
-        Ok(())
+            .args(["--advertise", &format!("{}:{PORT}", self.address())])
+            .env("RUST_BACKTRACE", "1");
+        self.clock.set_for(launch)
     }
 
     /// Kills it without a chance to tidy up; nothing happens when it does not run.
@@ -149,11 +160,20 @@ impl Coordinator {
     ///
     /// When the coordinator refuses.
     pub fn create_token(&self, labels: &[&str]) -> Result<String, LabError> {
-        let mut arguments = vec!["tokens", "create", "--unlimited"];
+        let mut options = vec!["--unlimited"];
         for label in labels {
-            arguments.extend(["--label", label]);
+            options.extend(["--label", label]);
         }
-        let answer = self.ask(&arguments)?;
+        self.create_token_with(&options)
+    }
+
+    /// Makes a join token with the options of `meshctl tokens create`.
+    ///
+    /// # Errors
+    ///
+    /// When the coordinator refuses.
+    pub fn create_token_with(&self, options: &[&str]) -> Result<String, LabError> {
+        let answer = self.ask(&[&["tokens", "create"], options].concat())?;
         let token = answer["token"].as_str().map(str::to_owned);
         token.ok_or_else(|| LabError::new(format!("no token in {answer}")))
     }
@@ -169,16 +189,25 @@ impl Coordinator {
         self.meshctl(&["policy", "apply", &directory]).run()
     }
 
+    /// Writes a bundle of one file, in place of an earlier one, and gives its directory.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn write_policy(&self, text: &str) -> Result<PathBuf, LabError> {
+        let directory = self.directory.join("policy");
+        fs::create_dir_all(&directory).doing("create a directory for the policy")?;
+        fs::write(directory.join("policy.yaml"), text).doing("write the policy")?;
+        Ok(directory)
+    }
+
     /// Writes a bundle of one file and applies it; it must be accepted.
     ///
     /// # Errors
     ///
     /// When it is refused, with what `meshctl` said.
     pub fn apply_policy_text(&self, text: &str) -> Result<Ran, LabError> {
-        let directory = self.directory.join("policy");
-        fs::create_dir_all(&directory).doing("create a directory for the policy")?;
-        fs::write(directory.join("policy.yaml"), text).doing("write the policy")?;
-        self.apply_policy(&directory)?.success()
+        self.apply_policy(&self.write_policy(text)?)?.success()
     }
 }
 

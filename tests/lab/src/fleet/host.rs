@@ -8,7 +8,7 @@ use std::process::ExitStatus;
 use serde_json::Value;
 
 use super::coordinator::running;
-use super::{CHANGE_DEADLINE, PROGRAM_DEADLINE, answer};
+use super::{CHANGE_DEADLINE, Clock, PROGRAM_DEADLINE, answer};
 use crate::error::{Doing, LabError};
 use crate::lab::Lab;
 use crate::launch::{Launch, Ran};
@@ -29,6 +29,8 @@ pub struct Host {
     programs: Programs,
     directory: PathBuf,
     arguments: Vec<String>,
+    preparation: Option<String>,
+    clock: Clock,
     process: Option<Process>,
 }
 
@@ -43,6 +45,8 @@ impl Host {
         let mut namespace = lab.namespace(name)?;
         let attachment = underlay.attach(&namespace, "eth0")?;
         namespace.set_resolver(DNS.into(), DNS_SUFFIX)?;
+        // Machines that are no clones of each other differ in this.
+        namespace.set_machine_id(attachment.v4.to_bits().into())?;
         let directory = lab.directory().join(name);
         fs::create_dir(&directory).doing(format_args!("create {}", directory.display()))?;
         Ok(Self {
@@ -54,8 +58,21 @@ impl Host {
                 .iter()
                 .map(|argument| (*argument).to_owned())
                 .collect(),
+            preparation: None,
+            clock: Clock::default(),
             process: None,
         })
+    }
+
+    /// From its next start on, a shell script runs before the daemon, and what it mounts is seen by
+    /// the daemon alone.
+    pub fn set_preparation(&mut self, script: impl Into<String>) {
+        self.preparation = Some(script.into());
+    }
+
+    /// From its next start on, the daemon's clock differs from the machine's by so many days.
+    pub fn set_clock_days(&mut self, days: i32) {
+        self.clock = Clock::off_by_days(days);
     }
 
     /// Starts the daemon on the state it had, after killing the one that runs, and waits until it
@@ -74,7 +91,8 @@ impl Host {
 
     /// The daemon's command line, for tests that start it in another way.
     pub fn daemon(&self) -> Launch {
-        self.namespace
+        let launch = self
+            .namespace
             .launch(&self.programs.meshd)
             .arg("--state-dir")
             .arg(self.state_dir())
@@ -82,7 +100,12 @@ impl Host {
             .arg(self.socket())
             .args(["--dns-listen", &format!("{DNS}:53")])
             .args(&self.arguments)
-            .env("RUST_BACKTRACE", "1")
+            .env("RUST_BACKTRACE", "1");
+        let launch = self.clock.set_for(launch);
+        match &self.preparation {
+            Some(script) => launch.prepared_by(script),
+            None => launch,
+        }
     }
 
     /// Kills the daemon without a chance to tidy up; nothing happens when it does not run.
@@ -109,6 +132,36 @@ impl Host {
     /// The machine.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
+    }
+
+    /// The machine's name, which is its name in the fleet too.
+    pub fn name(&self) -> &str {
+        self.namespace.name()
+    }
+
+    /// What the daemon that runs has logged so far.
+    ///
+    /// # Errors
+    ///
+    /// When it does not run, or its log cannot be read.
+    pub fn log(&self) -> Result<String, LabError> {
+        let process = self.process.as_ref();
+        process.ok_or_else(|| self.not_running())?.stderr()
+    }
+
+    /// Waits until the daemon that runs logs a line with `text`, and gives that line.
+    ///
+    /// # Errors
+    ///
+    /// When it ends first, or logs nothing of the kind in time.
+    pub fn wait_log(&mut self, text: &str) -> Result<String, LabError> {
+        let missing = self.not_running();
+        let process = self.process.as_mut();
+        process.ok_or(missing)?.wait_for_line(text, CHANGE_DEADLINE)
+    }
+
+    fn not_running(&self) -> LabError {
+        LabError::new(format!("no daemon runs on {}", self.name()))
     }
 
     /// Its place on the underlay.
@@ -150,12 +203,19 @@ impl Host {
     ///
     /// When the join is refused, with what `meshctl` said.
     pub fn join(&self, token: &str) -> Result<Ran, LabError> {
-        let name = self.namespace.name();
+        self.try_join(token, self.name())?.success()
+    }
+
+    /// Asks for a membership under any name; it may be refused.
+    ///
+    /// # Errors
+    ///
+    /// When `meshctl` cannot be run.
+    pub fn try_join(&self, token: &str, name: &str) -> Result<Ran, LabError> {
         // By standard input, so that no other user of the machine sees the token.
         self.meshctl(&["join", "--token-file", "-", "--name", name])
             .input(format!("{token}\n"))
-            .run()?
-            .success()
+            .run()
     }
 
     /// What the daemon is doing: `unenrolled joining online autonomous removed`.
