@@ -406,10 +406,10 @@ impl Brain {
             interface.down().await;
             tracing::info!(interface = %self.around.interface.name, "the overlay is down");
         }
-        if let Some(tried) = self.overlay.tried.take() {
-            if let Err(error) = interface::withdraw(&self.around.interface, tried.prefixes).await {
-                tracing::warn!(%error, "what guards the overlay stays");
-            }
+        if let Some(tried) = self.overlay.tried.take()
+            && let Err(error) = interface::withdraw(&self.around.interface, tried.prefixes).await
+        {
+            tracing::warn!(%error, "what guards the overlay stays");
         }
         Ok(())
     }

@@ -343,7 +343,7 @@ fn generated_messages_do_not_print_secrets() {
 #[test]
 fn a_peer_cannot_make_the_report_of_who_hears_it_malformed() {
     let decoded = |address: &str| {
-        let message = crate::control::FromHost::Observation {
+        let message = FromHost::Observation {
             peer: crate::ids::HostId::from_bytes([1; 16]),
             address: address.parse().unwrap(),
         };
