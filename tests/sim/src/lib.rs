@@ -1,1 +1,30 @@
-//! placeholder
+//! A whole fleet in one thread, in virtual time: one real `Fleet`, fifty real `Agent`s each with a
+//! real `Shard`, over a network, disks and clocks that misbehave. A seed decides everything; the
+//! invariants are looked at after every event.
+//!
+//! Read `scenario` for what happens to a fleet, `world` for how events are carried out, `reference`
+//! and `ledger` for what is right. The other files are nouns of the world.
+
+#![forbid(unsafe_code)]
+
+mod control;
+mod coordinator;
+mod dice;
+mod disk;
+mod event;
+mod host;
+mod ledger;
+mod network;
+mod operator;
+mod packet;
+mod policies;
+mod queue;
+mod reference;
+mod scenario;
+mod store;
+mod trace;
+mod traffic;
+mod world;
+
+pub use scenario::{Failure, Scenario, Summary, run};
+pub use traffic::Counts;

@@ -1,0 +1,228 @@
+//! One machine that runs, or could run, a `meshd`: the real agent and the real shard, a disk, a
+//! clock that may be wrong, and what is known from outside about what it enforces.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use agent::{Agent, InterfaceConfig, Names, RequestId};
+use dataplane::{Counters, DatagramMeta, Outbox, OverlayMeta, Path, Shard};
+use model::ids::{HostId, PolicyVersion, Revision};
+use model::local::HostState;
+use model::name::Name;
+use model::time::{Instant, Now, UnixTime};
+
+use crate::control::ConnectionId;
+use crate::disk::HostDisk;
+use crate::event::{HostIndex, Run};
+use crate::reference::KnownMap;
+
+/// WireGuard's port, on every host.
+pub(crate) const LISTEN_PORT: u16 = 51820;
+
+/// The wall clock when a simulation begins: 2026-11-22.
+pub(crate) const EPOCH_SECS: u64 = 1_795_305_600;
+
+/// Maps that are remembered of each host: the one in force, and those on their way.
+const MAPS_KEPT: usize = 12;
+
+/// One machine.
+pub(crate) struct Host {
+    pub(crate) index: HostIndex,
+    pub(crate) name: Name,
+    pub(crate) disk: HostDisk,
+    pub(crate) home: IpAddr,
+    /// Seconds that its wall clock is ahead.
+    pub(crate) clock_error: i64,
+    pub(crate) running: Option<Running>,
+    pub(crate) last_run: Run,
+    /// The machine has no power, rather than just no daemon.
+    pub(crate) is_dark: bool,
+    /// The operator wants it to be a member.
+    pub(crate) is_wanted: bool,
+    /// What it put on its disk, by revision.
+    maps: BTreeMap<Revision, Rc<KnownMap>>,
+    /// What its shard enforces; `None`: nothing passes.
+    pub(crate) in_force: Option<Rc<KnownMap>>,
+    highest: Option<(HostId, Revision, PolicyVersion)>,
+}
+
+/// A daemon that runs.
+pub(crate) struct Running {
+    pub(crate) run: Run,
+    pub(crate) booted_at: Instant,
+    pub(crate) agent: Agent,
+    pub(crate) shard: Shard,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) names: Arc<Names>,
+    pub(crate) interface: Option<InterfaceConfig>,
+    /// Only the latest is listened to.
+    pub(crate) channel: Option<ConnectionId>,
+    pub(crate) wake: Option<Instant>,
+    pub(crate) requests: BTreeMap<RequestId, LocalRequest>,
+    pub(crate) next_request: u64,
+    /// How often it was woken in vain at one moment.
+    pub(crate) spins: u32,
+}
+
+/// What somebody at the machine asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LocalRequest {
+    Join,
+    Leave,
+}
+
+impl Host {
+    pub(crate) fn new(index: HostIndex, home: IpAddr) -> Self {
+        Self {
+            index,
+            name: index.to_string().parse().expect("a valid name"),
+            disk: HostDisk::default(),
+            home,
+            clock_error: 0,
+            running: None,
+            last_run: Run::default(),
+            is_dark: false,
+            is_wanted: false,
+            maps: BTreeMap::new(),
+            in_force: None,
+            highest: None,
+        }
+    }
+
+    /// Returns what its daemon's clocks show.
+    pub(crate) fn now(&self, world: Instant) -> Now {
+        let booted_at = self
+            .running
+            .as_ref()
+            .map_or(world, |running| running.booted_at);
+        self.clocks(booted_at, world)
+    }
+
+    /// Returns what the clocks of a daemon that started then show.
+    pub(crate) fn clocks(&self, booted_at: Instant, world: Instant) -> Now {
+        let truth = unix_time(world).since_epoch();
+        let error = std::time::Duration::from_secs(self.clock_error.unsigned_abs());
+        let shown = match self.clock_error {
+            0.. => truth + error,
+            _ => truth.saturating_sub(error),
+        };
+        Now {
+            monotonic: Instant::from_start(world - booted_at),
+            unix: UnixTime::from_duration(shown),
+        }
+    }
+
+    /// Returns how it stands towards the fleet, when its daemon runs.
+    pub(crate) fn state(&self, world: Instant) -> Option<HostState> {
+        let running = self.running.as_ref()?;
+        Some(running.agent.status(self.now(world)).state)
+    }
+
+    pub(crate) fn is_member(&self, world: Instant) -> bool {
+        matches!(
+            self.state(world),
+            Some(HostState::Online | HostState::Autonomous)
+        )
+    }
+
+    /// Remembers a map that it writes, or found on its disk.
+    pub(crate) fn remember(&mut self, map: KnownMap) {
+        self.maps.insert(map.revision, Rc::new(map));
+        while self.maps.len() > MAPS_KEPT {
+            let in_force = self.in_force.as_ref().map(|map| map.revision);
+            let Some(oldest) = self.maps.keys().find(|it| Some(**it) != in_force).copied() else {
+                return;
+            };
+            self.maps.remove(&oldest);
+        }
+    }
+
+    /// Notes which of its maps is in force now.
+    ///
+    /// # Errors
+    /// It never stored that map, or went back to one older than what was in force before.
+    pub(crate) fn note_in_force(&mut self, world: Instant) -> Result<(), String> {
+        let Some(running) = &self.running else {
+            return Ok(());
+        };
+        let detail = running.agent.status(self.now(world)).detail;
+        let revision = detail.as_ref().and_then(|detail| detail.revision);
+        let (Some(detail), Some(revision)) = (detail, revision) else {
+            self.in_force = None;
+            return Ok(());
+        };
+        let map = self
+            .maps
+            .get(&revision)
+            .ok_or("a map is in force that was never stored")?;
+        let version = map.version;
+        if detail.policy != Some(version) {
+            return Err(format!(
+                "policy {:?} is said to be in force, not {version}",
+                detail.policy
+            ));
+        }
+        self.in_force = Some(map.clone());
+        if let Some((host, highest, policy)) = self.highest
+            && host == detail.id
+            && (revision < highest || version < policy)
+        {
+            return Err(format!(
+                "revision {revision} with policy {version} after {highest} with {policy}"
+            ));
+        }
+        self.highest = Some((detail.id, revision, version));
+        Ok(())
+    }
+
+    /// Notes that nothing is in force.
+    pub(crate) fn note_nothing_in_force(&mut self) {
+        self.in_force = None;
+    }
+}
+
+/// Returns the true wall-clock time.
+pub(crate) fn unix_time(world: Instant) -> UnixTime {
+    UnixTime::from_secs(EPOCH_SECS) + world.since_start()
+}
+
+/// Takes what a shard sends and delivers.
+#[derive(Default)]
+pub(crate) struct Courier {
+    pub(crate) datagrams: Vec<(Path, DatagramMeta, Vec<u8>)>,
+    pub(crate) packets: Vec<Vec<u8>>,
+}
+
+impl Outbox for Courier {
+    fn datagram(
+        &mut self,
+        via: Path,
+        meta: DatagramMeta,
+        room: usize,
+        write: impl FnOnce(&mut [u8]) -> usize,
+    ) {
+        if let Some(bytes) = written(room, write) {
+            self.datagrams.push((via, meta, bytes));
+        }
+    }
+
+    fn overlay_packet(
+        &mut self,
+        _: OverlayMeta,
+        room: usize,
+        write: impl FnOnce(&mut [u8]) -> usize,
+    ) {
+        if let Some(bytes) = written(room, write) {
+            self.packets.push(bytes);
+        }
+    }
+}
+
+fn written(room: usize, write: impl FnOnce(&mut [u8]) -> usize) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; room];
+    let length = write(&mut bytes);
+    bytes.truncate(length);
+    (length > 0).then_some(bytes)
+}

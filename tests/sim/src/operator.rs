@@ -1,0 +1,274 @@
+//! Operators: what they want done, what they asked, and what became of it. They work at the
+//! coordinator's own socket, so that a request is lost only with the coordinator.
+
+use std::collections::BTreeSet;
+
+use fleet::{AdminRequest, Rejection, Reply, RequestId};
+use model::admin::{ApplyPolicy, CreateToken, RollbackPolicy, SetLabels};
+use model::control::RefusalCode;
+use model::ids::{PolicyVersion, TokenId};
+use model::name::{Labels, Name};
+
+use crate::dice::Dice;
+use crate::event::{Event, HostIndex, Who};
+use crate::policies::{self, ENVIRONMENTS, ROLES};
+use crate::world::{Phase, World};
+
+/// Something that an operator sets out to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Errand {
+    /// Makes a machine a member.
+    Join(HostIndex),
+    /// Wants a machine to be a member again.
+    WantBack(HostIndex),
+    /// Gives a host other labels.
+    Relabel(HostIndex),
+    /// Removes whoever has a name.
+    Remove(Name),
+    /// Applies another policy.
+    Apply,
+    /// Goes back to an older policy.
+    RollBack,
+    /// Takes a token back.
+    RevokeToken,
+}
+
+/// A request that the coordinator has not answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    TokenFor(HostIndex),
+    Labels(Name, Labels),
+    Removal(Name),
+    Policy(String),
+    Revocation(TokenId),
+}
+
+/// What the operators remember.
+pub(crate) struct Operator {
+    pub(crate) dice: Dice,
+    /// Tokens that may still be good.
+    tokens: Vec<(TokenId, String)>,
+    /// Machines that a token is made for.
+    pub(crate) joining: BTreeSet<HostIndex>,
+    changes: u64,
+    pub(crate) newest_policy: PolicyVersion,
+}
+
+impl Operator {
+    pub(crate) fn new(dice: Dice) -> Self {
+        Self {
+            dice,
+            tokens: Vec::new(),
+            joining: BTreeSet::new(),
+            changes: 0,
+            newest_policy: PolicyVersion(1),
+        }
+    }
+
+    fn labels(&mut self) -> Labels {
+        let mut labels = Labels::new();
+        let mut set = |key: &str, value: &str| {
+            let (key, value) = (key.parse().expect("a key"), value.parse().expect("a value"));
+            labels.insert(key, value);
+        };
+        set("role", *self.dice.pick::<&str>(&ROLES));
+        set("env", *self.dice.pick::<&str>(&ENVIRONMENTS));
+        labels
+    }
+
+    fn message(&mut self, what: &str) -> String {
+        self.changes += 1;
+        format!("{what} {}", self.changes)
+    }
+}
+
+impl World {
+    /// Does what an operator set out to do, if it can be done now.
+    pub(crate) fn run_errand(&mut self, errand: Errand) {
+        let is_at_machine = matches!(errand, Errand::WantBack(_));
+        if self.coordinator.running.is_none() && !is_at_machine {
+            return;
+        }
+        match errand {
+            Errand::Join(host) => self.join(host),
+            // Who stays out at the end is decided then.
+            Errand::WantBack(host) if self.phase == Phase::Faults => {
+                self.host_mut(host).is_wanted = true;
+            }
+            Errand::WantBack(_) => {}
+            Errand::Relabel(host) => {
+                let (name, labels) = (self.host(host).name.clone(), self.operator.labels());
+                let set = SetLabels {
+                    labels: labels.clone(),
+                };
+                let request = AdminRequest::SetLabels {
+                    host: name.clone(),
+                    set,
+                };
+                self.ledger.may_be_labelled(&name, &labels);
+                self.order(Order::Labels(name, labels), request);
+            }
+            Errand::Remove(name) => {
+                self.ledger.name_may_be_removed(&name);
+                self.order(Order::Removal(name.clone()), AdminRequest::RemoveHost(name));
+            }
+            Errand::Apply => {
+                let hosts: Vec<String> = self
+                    .hosts
+                    .iter()
+                    .map(|host| host.name.to_string())
+                    .collect();
+                let files = policies::generate(&mut self.operator.dice, &hosts);
+                let message = self.operator.message("change");
+                let apply = ApplyPolicy {
+                    files,
+                    base: None,
+                    message: message.clone(),
+                    dry_run: false,
+                };
+                self.order(Order::Policy(message), AdminRequest::ApplyPolicy(apply));
+            }
+            Errand::RollBack => {
+                let newest = usize::try_from(self.operator.newest_policy.0).expect("few versions");
+                let to = PolicyVersion(1 + self.operator.dice.below(newest) as u64);
+                let message = format!("back to version {to}");
+                let back = RollbackPolicy { to, base: None };
+                self.order(Order::Policy(message), AdminRequest::RollbackPolicy(back));
+            }
+            Errand::RevokeToken => {
+                let ids: Vec<TokenId> = self.operator.tokens.iter().map(|(id, _)| *id).collect();
+                if let Some(id) = self.operator.dice.pick_any(&ids) {
+                    self.order(Order::Revocation(id), AdminRequest::RevokeToken(id));
+                }
+            }
+        }
+    }
+
+    /// Gets a machine a token, old or new, and has it join.
+    fn join(&mut self, host: HostIndex) {
+        let can_join = self.host(host).is_wanted && self.host(host).running.is_some();
+        if !can_join || self.operator.joining.contains(&host) || self.host(host).is_member(self.now)
+        {
+            return;
+        }
+        if self.operator.dice.chance(400) && !self.operator.tokens.is_empty() {
+            let position = self.operator.dice.below(self.operator.tokens.len());
+            let token = self.operator.tokens[position].1.clone();
+            return self.join_with(host, token);
+        }
+        let create = CreateToken {
+            labels: self.operator.labels(),
+            uses: *self.operator.dice.pick(&[Some(1), Some(1), Some(3), None]),
+            valid_for_secs: *self.operator.dice.pick(&[60, 600, 86_400]),
+            names: Vec::new(),
+            comment: format!("for {host}"),
+        };
+        if self.order(Order::TokenFor(host), AdminRequest::CreateToken(create)) {
+            self.operator.joining.insert(host);
+        }
+    }
+
+    /// Puts a request to the coordinator; returns whether it runs.
+    fn order(&mut self, order: Order, request: AdminRequest) -> bool {
+        let id = self.coordinator.new_request();
+        let now = self.coordinator.now(self.now);
+        let Some(steward) = &mut self.coordinator.running else {
+            return false;
+        };
+        steward.orders.insert(id, order);
+        steward.ask(id, request, now);
+        self.drive_coordinator();
+        true
+    }
+
+    /// Takes the answer to an order.
+    pub(crate) fn handle_order_answered(&mut self, order: Order, result: Result<Reply, Rejection>) {
+        if let Order::TokenFor(host) = &order {
+            self.operator.joining.remove(host);
+        }
+        match (order, result) {
+            (order, Err(rejection)) => self.note_rejection(&order, &rejection),
+            (Order::TokenFor(host), Ok(Reply::TokenCreated(created))) => {
+                self.ledger.token_made(created.view.id);
+                self.operator
+                    .tokens
+                    .push((created.view.id, created.token.clone()));
+                if self.operator.tokens.len() > 20 {
+                    self.operator.tokens.remove(0);
+                }
+                self.join_with(host, created.token);
+            }
+            (Order::Labels(..), Ok(Reply::Host(view))) => {
+                self.ledger.labelled(view.id, view.labels);
+            }
+            (Order::Removal(_), Ok(Reply::HostRemoved(view))) => {
+                self.say(
+                    Who::Operator,
+                    format!("removed {} ({})", view.name, view.id),
+                );
+                self.ledger.removed(view.id);
+            }
+            (Order::Policy(message), Ok(Reply::PolicyApplied(applied))) => {
+                self.say(
+                    Who::Operator,
+                    format!("{message}: version {}", applied.version),
+                );
+                self.operator.newest_policy = self.operator.newest_policy.max(applied.version);
+                if applied.changed {
+                    self.ledger.policy_applied(applied.version, message);
+                }
+            }
+            (Order::Revocation(id), Ok(Reply::Token(_))) => {
+                self.ledger.token_revoked(id);
+                self.operator.tokens.retain(|(token, _)| *token != id);
+            }
+            (order, Ok(reply)) => {
+                self.violate(
+                    "every order is answered in kind",
+                    format!("{order:?}: {reply:?}"),
+                );
+            }
+        }
+    }
+
+    /// The coordinator stopped: what it was asked may or may not have happened.
+    pub(crate) fn forget_orders(&mut self) {
+        self.operator.joining.clear();
+    }
+
+    fn note_rejection(&mut self, order: &Order, rejection: &Rejection) {
+        let code = rejection.refusal.code;
+        self.say(Who::Operator, format!("{order:?} is refused: {rejection}"));
+        let is_possible = match order {
+            Order::TokenFor(_) => matches!(code, RefusalCode::Unavailable),
+            Order::Labels(..) | Order::Removal(_) | Order::Revocation(_) => {
+                matches!(
+                    code,
+                    RefusalCode::Unavailable | RefusalCode::NotFound | RefusalCode::Conflict
+                )
+            }
+            // A bundle may name hosts that are not there.
+            Order::Policy(_) => code != RefusalCode::Denied,
+        };
+        if !is_possible {
+            self.violate(
+                "orders are refused for a reason",
+                format!("{order:?}: {rejection}"),
+            );
+        }
+    }
+
+    /// Asks the coordinator something that changes nothing.
+    pub(crate) fn ask(&mut self, request: AdminRequest) -> Option<Reply> {
+        let id: RequestId = self.coordinator.new_request();
+        let now = self.coordinator.now(self.now);
+        self.coordinator.running.as_mut()?.ask(id, request, now);
+        self.drive_coordinator();
+        self.coordinator.running.as_mut()?.answers.remove(&id)?.ok()
+    }
+
+    pub(crate) fn push_errand(&mut self, errand: Errand, within_secs: u64) {
+        let at = self.now + self.operator.dice.secs(0, within_secs);
+        self.queue.push(at, Event::Errand(errand));
+    }
+}

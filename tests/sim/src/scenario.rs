@@ -1,0 +1,153 @@
+//! What happens to a fleet, how a run ends, and how a failure is told so that it can be repeated.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use crate::traffic::Counts;
+use crate::world::World;
+
+/// What happens to a fleet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scenario {
+    /// Machines.
+    pub hosts: u32,
+    /// How many of a thousand are members from the beginning; the others join during the faults.
+    pub early_per_mille: u32,
+    /// How long the fleet has to form.
+    pub joining: Duration,
+    /// How long things go wrong.
+    pub faults: Duration,
+    /// How often something goes wrong, on average.
+    pub fault_every: Duration,
+    /// How often somebody opens a flow, on average.
+    pub flow_every: Duration,
+}
+
+impl Scenario {
+    /// Fifty hosts, and everything goes wrong for ten minutes.
+    pub const fn rough() -> Self {
+        Self {
+            hosts: 50,
+            early_per_mille: 800,
+            joining: Duration::from_secs(60),
+            faults: Duration::from_secs(600),
+            fault_every: Duration::from_secs(4),
+            flow_every: Duration::from_millis(250),
+        }
+    }
+
+    /// Ten hosts, and everything goes wrong for two minutes.
+    pub const fn small() -> Self {
+        Self {
+            hosts: 10,
+            faults: Duration::from_secs(120),
+            ..Self::rough()
+        }
+    }
+
+    /// Fifty hosts, and nothing goes wrong.
+    pub const fn quiet() -> Self {
+        Self {
+            early_per_mille: 1000,
+            faults: Duration::ZERO,
+            ..Self::rough()
+        }
+    }
+}
+
+/// What happened in a run in which every invariant held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// The seed.
+    pub seed: u64,
+    /// A hash over everything that happened.
+    pub trace: u64,
+    /// How much was noted.
+    pub notes: u64,
+    /// Virtual time that passed.
+    pub elapsed: Duration,
+    /// Virtual time that passed, times hosts.
+    pub host_time: Duration,
+    /// Flows and packets.
+    pub traffic: Counts,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts {
+            opened,
+            answered,
+            refused,
+            delivered,
+        } = self.traffic;
+        write!(
+            f,
+            "seed {}: {:.1} host-hours, {} events, {opened} flows ({answered} answered, {refused} \
+             refused), {delivered} packets delivered, trace {:016x}",
+            self.seed,
+            self.host_time.as_secs_f64() / 3600.0,
+            self.notes,
+            self.trace
+        )
+    }
+}
+
+/// A run in which an invariant did not hold, or something panicked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    seed: u64,
+    what: String,
+    last: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, what, last } = self;
+        write!(
+            f,
+            "seed {seed} fails: {what}\n\nThe last of it:\n{last}\nTo repeat it:\n  \
+             SIM_SEED={seed} cargo test -p sim --test fleet -- one_seed --nocapture\n"
+        )
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Runs a scenario from a seed to its end.
+///
+/// # Errors
+/// An invariant did not hold, or something panicked; the failure says how to repeat it.
+pub fn run(scenario: Scenario, seed: u64) -> Result<Summary, Box<Failure>> {
+    let mut world = World::new(scenario, seed);
+    let ended = catch_unwind(AssertUnwindSafe(|| while world.step() {}));
+    let what = match (ended, &world.violation) {
+        (Err(panic), _) => Some(format!("panic: {}", panic_text(panic.as_ref()))),
+        (Ok(()), Some(violation)) => Some(format!(
+            "\"{}\" does not hold\n  {}",
+            violation.rule, violation.detail
+        )),
+        (Ok(()), None) => None,
+    };
+    let elapsed = world.now.since_start();
+    match what {
+        Some(what) => {
+            let last = world.trace.last_lines(&what);
+            Err(Box::new(Failure { seed, what, last }))
+        }
+        None => Ok(Summary {
+            seed,
+            trace: world.trace.hash(),
+            notes: world.trace.notes(),
+            elapsed,
+            host_time: elapsed * scenario.hosts,
+            traffic: world.traffic.counts,
+        }),
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("without words")
+}

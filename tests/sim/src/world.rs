@@ -1,0 +1,189 @@
+//! The world: everything that there is, the event loop, and what is checked after every event. How
+//! each kind of event is carried out is told by noun.
+
+use std::time::Duration;
+
+use model::time::Instant;
+
+use crate::control::Control;
+use crate::coordinator::Coordinator;
+use crate::dice::Dice;
+use crate::event::{Event, HostIndex, Note, Who};
+use crate::host::Host;
+use crate::ledger::Ledger;
+use crate::network::{Network, Place};
+use crate::operator::Operator;
+use crate::queue::EventQueue;
+use crate::scenario::Scenario;
+use crate::trace::Trace;
+use crate::traffic::Traffic;
+
+mod channels;
+mod coordination;
+mod faults;
+mod flows;
+mod hosts;
+mod phases;
+
+pub(crate) use phases::Phase;
+
+/// Everything that there is.
+pub(crate) struct World {
+    pub(crate) scenario: Scenario,
+    pub(crate) now: Instant,
+    pub(crate) queue: EventQueue<Event>,
+    pub(crate) trace: Trace,
+    /// Lines and disks.
+    pub(crate) dice: Dice,
+    /// Faults, and what follows from each.
+    pub(crate) fate: Dice,
+    pub(crate) network: Network,
+    pub(crate) control: Control,
+    pub(crate) coordinator: Coordinator,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) operator: Operator,
+    pub(crate) ledger: Ledger,
+    pub(crate) traffic: Traffic,
+    pub(crate) phase: Phase,
+    pub(crate) violation: Option<Violation>,
+}
+
+/// An invariant that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Violation {
+    pub(crate) rule: &'static str,
+    pub(crate) detail: String,
+}
+
+/// How often a brain may be woken at one moment: it may take two steps at once, not many.
+pub(crate) const SPINS_MAX: u32 = 4;
+/// What a brain may want done after one input: a policy that cuts every flow tells of each.
+pub(crate) const OUTPUTS_MAX: u32 = 2000;
+
+impl World {
+    pub(crate) fn new(scenario: Scenario, seed: u64) -> Self {
+        let mut keys = Dice::new(seed, "keys");
+        let mut network = Network::new();
+        let hosts = (0..scenario.hosts)
+            .map(|index| {
+                let index = HostIndex(index);
+                Host::new(index, network.settle(index))
+            })
+            .collect();
+        let now = Instant::START;
+        let mut world = Self {
+            coordinator: Coordinator::new(&mut keys, now),
+            operator: Operator::new(Dice::new(seed, "operator")),
+            traffic: Traffic::new(Dice::new(seed, "traffic")),
+            dice: Dice::new(seed, "lines"),
+            fate: Dice::new(seed, "fate"),
+            queue: EventQueue::new(),
+            trace: Trace::new(),
+            control: Control::default(),
+            ledger: Ledger::default(),
+            phase: Phase::Joining,
+            violation: None,
+            scenario,
+            now,
+            network,
+            hosts,
+        };
+        world.begin();
+        world
+    }
+
+    /// Lets one event happen. Returns false when the scenario is over or something is wrong.
+    pub(crate) fn step(&mut self) -> bool {
+        if self.violation.is_some() || self.phase == Phase::Over {
+            return false;
+        }
+        let Some((at, _, event)) = self.queue.pop() else {
+            self.violate("the world goes on", "nothing is left to happen".to_owned());
+            return false;
+        };
+        self.now = at;
+        self.happen(event);
+        true
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Datagram {
+                from,
+                to,
+                ecn,
+                bytes,
+            } => self.datagram_arrives(from, to, ecn, bytes),
+            Event::HostWakes { host, run, due } => self.host_wakes(host, run, due),
+            Event::CoordinatorWakes { run, due } => self.coordinator_wakes(run, due),
+            Event::Handshake { host, run, job } => self.handshake_ends(host, run, job),
+            Event::Persisted { host, run, id } => self.write_ends(host, run, id),
+            Event::Flush { run } => self.store_flushes(run),
+            Event::Frame { connection, way } => self.frame_arrives(connection, way),
+            Event::CallExpires { connection } => self.call_expires(connection),
+            Event::ChannelCloses { connection } => self.channel_closes(connection),
+            Event::Packet { host, run, packet } => self.application_sends(host, run, packet),
+            Event::FlowContinues(flow) => self.flow_continues(flow),
+            Event::FlowOpens => self.flow_opens(),
+            Event::FaultStrikes => self.fault_strikes(),
+            Event::PartitionHeals(partition) => {
+                self.network.heal(partition);
+                self.say(Who::Fault, format!("partition {} is healed", partition.0));
+            }
+            Event::StormEnds => self.storm_ends(),
+            Event::HostStarts { host, since } if self.host(host).last_run == since => {
+                self.start_host(host);
+            }
+            Event::CoordinatorStarts { since } if self.coordinator.last_run == since => {
+                self.start_coordinator();
+            }
+            Event::HostStarts { .. } | Event::CoordinatorStarts { .. } => {}
+            Event::ClockIsSet(host) => self.host_mut(host).clock_error = 0,
+            Event::DiskHasRoom(host) => self.host_mut(host).disk.is_full = false,
+            Event::StoreHasRoom => self.coordinator.store.is_full = false,
+            Event::Errand(errand) => self.run_errand(errand),
+            Event::Tick => self.tick(),
+        }
+    }
+
+    pub(crate) fn host(&self, index: HostIndex) -> &Host {
+        &self.hosts[index.position()]
+    }
+
+    pub(crate) fn host_mut(&mut self, index: HostIndex) -> &mut Host {
+        &mut self.hosts[index.position()]
+    }
+
+    pub(crate) fn note(&mut self, note: Note) {
+        self.trace.note(self.now, note);
+    }
+
+    pub(crate) fn say(&mut self, who: Who, text: String) {
+        self.note(Note::Says(who, text));
+    }
+
+    /// Notes that an invariant does not hold; the first one ends the run.
+    pub(crate) fn violate(&mut self, rule: &'static str, detail: String) {
+        self.say(Who::World, format!("BROKEN: {rule}: {detail}"));
+        self.violation.get_or_insert(Violation { rule, detail });
+    }
+
+    /// Notes that an invariant does not hold when `objection` says why.
+    pub(crate) fn object(&mut self, rule: &'static str, objection: Option<String>) {
+        if let Some(detail) = objection {
+            self.violate(rule, detail);
+        }
+    }
+
+    pub(crate) fn push_in(&mut self, after: Duration, event: Event) {
+        self.queue.push(self.now + after, event);
+    }
+
+    /// Returns whether a machine has power.
+    pub(crate) fn is_lit(&self, place: Place) -> bool {
+        match place {
+            Place::Host(index) => !self.host(index).is_dark,
+            Place::Coordinator => !self.coordinator.is_dark,
+        }
+    }
+}

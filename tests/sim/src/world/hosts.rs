@@ -1,0 +1,523 @@
+//! Hosts at work: inputs for agents and shards, and carrying out what they want done.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent::{Agent, AgentConfig, NoticeLevel, Output, PersistId, Reply, RequestId, StateFile};
+use dataplane::{
+    Command, Counters, DatagramMeta, HandshakeJob, OverlayMeta, Path, Shard, ShardConfig,
+};
+use model::control::{FromHost, Refusal, RefusalCode};
+use model::ids::PolicyVersion;
+use model::local::JoinRequest;
+use model::time::{Instant, Now};
+
+use super::{OUTPUTS_MAX, SPINS_MAX, World};
+use crate::event::{Event, HostIndex, Note, Run, Who};
+use crate::host::{Courier, LISTEN_PORT, LocalRequest, Running};
+use crate::network::Place;
+use crate::operator::Errand;
+use crate::reference::KnownMap;
+use crate::trace::digest;
+
+/// Inputs.
+impl World {
+    /// Starts a machine's daemon from what is on its disk.
+    pub(crate) fn start_host(&mut self, index: HostIndex) {
+        if self.host(index).running.is_some() {
+            return;
+        }
+        let (world, seed, shard_seed) = (self.now, self.fate.secret(), self.fate.secret());
+        let host = self.host_mut(index);
+        host.last_run.0 += 1;
+        host.is_dark = false;
+        let config = AgentConfig {
+            software_version: "sim".to_owned(),
+            machine_id: format!("machine {index}"),
+            default_name: Some(host.name.clone()),
+            listen_port: LISTEN_PORT,
+            configured_endpoints: Vec::new(),
+            interface: "mesh0".to_owned(),
+            mtu: 1420,
+        };
+        let now = host.clocks(world, world);
+        let (stored, home) = (host.disk.stored(), host.home);
+        if let Some(Ok(map)) = host
+            .disk
+            .map()
+            .filter(|it| !it.is_empty())
+            .map(KnownMap::read)
+        {
+            host.remember(map);
+        }
+        let agent = match Agent::new(config, stored, seed, now) {
+            Ok(agent) => agent,
+            Err(error) => return self.violate("a host starts from its disk", error.to_string()),
+        };
+        let counters = Arc::new(Counters::default());
+        let mut running = Running {
+            run: host.last_run,
+            booted_at: world,
+            agent,
+            shard: Shard::new(ShardConfig::default(), shard_seed, now, counters.clone()),
+            counters,
+            names: Arc::default(),
+            interface: None,
+            channel: None,
+            wake: None,
+            requests: std::collections::BTreeMap::new(),
+            next_request: 0,
+            spins: 0,
+        };
+        running.agent.handle_interfaces(vec![home], now);
+        host.running = Some(running);
+        self.say(Who::Host(index), "starts".to_owned());
+        self.drive_host(index);
+    }
+
+    /// Stops a machine's daemon without a warning; `is_dark`: the machine with it.
+    pub(crate) fn crash_host(&mut self, index: HostIndex, is_dark: bool) {
+        self.say(
+            Who::Host(index),
+            format!("crashes{}", if is_dark { ", dark" } else { "" }),
+        );
+        self.host_mut(index).running = None;
+        self.host_mut(index).is_dark = is_dark;
+        self.host_mut(index).note_nothing_in_force();
+        self.hosts[index.position()].disk.crash(&mut self.fate);
+        self.abandon_host_connections(index);
+    }
+
+    pub(crate) fn host_wakes(&mut self, index: HostIndex, run: Run, due: Instant) {
+        let now = self.host(index).now(self.now);
+        let Some(running) = &mut self.hosts[index.position()].running else {
+            return;
+        };
+        if running.run != run || running.wake != Some(due) {
+            return;
+        }
+        running.wake = None;
+        running.spins += 1;
+        if running.spins > SPINS_MAX {
+            let why = (running.agent.poll_timeout(), running.shard.poll_timeout());
+            return self.violate("no brain spins", format!("{index} at {now:?}: {why:?}"));
+        }
+        let is_due =
+            |timeout: Option<(Instant, &str)>| timeout.is_some_and(|(at, _)| at <= now.monotonic);
+        self.note(Note::Wake(Who::Host(index)));
+        let running = self.hosts[index.position()]
+            .running
+            .as_mut()
+            .expect("it runs");
+        if is_due(running.agent.poll_timeout()) {
+            running.agent.handle_timeout(now);
+        }
+        if is_due(running.shard.poll_timeout()) {
+            self.with_shard(index, |shard, now, out| shard.handle_timeout(now, out));
+        }
+        self.drive_host(index);
+    }
+
+    pub(crate) fn datagram_arrives(
+        &mut self,
+        from: SocketAddr,
+        to: SocketAddr,
+        ecn: u8,
+        mut bytes: Vec<u8>,
+    ) {
+        let note = Note::Datagram {
+            from,
+            to,
+            length: bytes.len(),
+            digest: digest(&bytes),
+        };
+        self.note(note);
+        let Some(index) = self.network.host_at(to.ip()) else {
+            return;
+        };
+        if to.port() != LISTEN_PORT || self.host(index).running.is_none() {
+            return;
+        }
+        let path = Path {
+            remote: from,
+            source: Some(to.ip()),
+        };
+        self.with_shard(index, |shard, now, out| {
+            shard.handle_datagram(path, ecn, &mut bytes, now, out);
+        });
+        self.drive_host(index);
+    }
+
+    pub(crate) fn handshake_ends(&mut self, index: HostIndex, run: Run, job: HandshakeJob) {
+        if !self.is_running(index, run) {
+            return;
+        }
+        self.note(Note::Handshake(index));
+        let done = job.run();
+        self.with_shard(index, |shard, now, out| {
+            shard.handle_handshake(done, now, out)
+        });
+        self.drive_host(index);
+    }
+
+    pub(crate) fn write_ends(&mut self, index: HostIndex, run: Run, id: PersistId) {
+        if !self.is_running(index, run) {
+            return;
+        }
+        let now = self.host(index).now(self.now);
+        let host = self.host_mut(index);
+        let Some(result) = host.disk.finish(id) else {
+            return;
+        };
+        let running = host.running.as_mut().expect("it runs");
+        running.agent.handle_persisted(id, result, now);
+        self.note(Note::Persisted(index, id));
+        self.drive_host(index);
+    }
+
+    /// An application of the host, or the host itself, sends a packet into the overlay.
+    pub(crate) fn application_sends(&mut self, index: HostIndex, run: Run, mut packet: Vec<u8>) {
+        if !self.is_running(index, run) {
+            return;
+        }
+        self.note(Note::Packet(index, digest(&packet)));
+        self.with_shard(index, |shard, now, out| {
+            shard.handle_overlay_packet(OverlayMeta::default(), &mut packet, now, out);
+        });
+        self.drive_host(index);
+    }
+
+    /// Somebody at the machine types `meshctl join`.
+    pub(crate) fn join_with(&mut self, index: HostIndex, token: String) {
+        let now = self.host(index).now(self.now);
+        let host = self.host_mut(index);
+        let name = Some(host.name.to_string());
+        let Some(running) = &mut host.running else {
+            return;
+        };
+        if !running.requests.is_empty() {
+            return;
+        }
+        let id = running.new_request(LocalRequest::Join);
+        running
+            .agent
+            .handle_join(id, JoinRequest { token, name }, now);
+        self.drive_host(index);
+    }
+
+    /// Somebody at the machine types `meshctl leave`.
+    pub(crate) fn leave(&mut self, index: HostIndex) {
+        let now = self.host(index).now(self.now);
+        let host = self.host_mut(index);
+        let Some(running) = &mut host.running else {
+            return;
+        };
+        if !running.requests.is_empty() {
+            return;
+        }
+        let member = running.agent.status(now).detail.map(|detail| detail.id);
+        let id = running.new_request(LocalRequest::Leave);
+        running.agent.handle_leave(id, now);
+        if let Some(member) = member {
+            self.ledger.may_be_removed(member);
+        }
+        self.say(Who::Host(index), "leaves".to_owned());
+        self.drive_host(index);
+    }
+
+    /// The machine gets another underlay address.
+    pub(crate) fn move_host(&mut self, index: HostIndex) {
+        let home = self.network.settle(index);
+        let now = self.host(index).now(self.now);
+        let host = self.host_mut(index);
+        host.home = home;
+        if let Some(running) = &mut host.running {
+            running.agent.handle_interfaces(vec![home], now);
+        }
+        self.note(Note::Moved(index, home));
+        self.drive_host(index);
+    }
+
+    pub(crate) fn is_running(&self, index: HostIndex, run: Run) -> bool {
+        self.host(index)
+            .running
+            .as_ref()
+            .is_some_and(|running| running.run == run)
+    }
+}
+
+/// Outputs.
+impl World {
+    /// Carries out everything that a host's agent wants done, and sees that it is woken.
+    pub(crate) fn drive_host(&mut self, index: HostIndex) {
+        let mut outputs = 0;
+        while let Some(running) = &mut self.hosts[index.position()].running {
+            let Some(output) = running.agent.poll_output() else {
+                break;
+            };
+            outputs += 1;
+            if outputs > OUTPUTS_MAX {
+                return self.violate("outputs are bounded", format!("{index}: {output:?}"));
+            }
+            self.carry_out(index, output);
+        }
+        self.schedule_host(index);
+    }
+
+    fn schedule_host(&mut self, index: HostIndex) {
+        let world = self.now;
+        let late = self
+            .dice
+            .between(Duration::ZERO, Duration::from_micros(400));
+        let Some(running) = &mut self.hosts[index.position()].running else {
+            return;
+        };
+        let timeouts = [running.agent.poll_timeout(), running.shard.poll_timeout()];
+        let Some((at, _)) = timeouts.into_iter().flatten().min() else {
+            return;
+        };
+        let asked = running.booted_at + at.since_start();
+        if asked > world {
+            running.spins = 0;
+        }
+        let due = asked.max(world) + late;
+        // Woken early enough already; a wake that finds nothing due is asked for anew.
+        if running.wake.is_some_and(|wake| wake <= due && wake > world) {
+            return;
+        }
+        running.wake = Some(due);
+        let run = running.run;
+        self.queue.push(
+            due,
+            Event::HostWakes {
+                host: index,
+                run,
+                due,
+            },
+        );
+    }
+
+    fn carry_out(&mut self, index: HostIndex, output: Output) {
+        match output {
+            Output::Persist { id, file, contents } => {
+                self.write(index, id, file, contents.expose().to_vec());
+            }
+            Output::Erase { id } => {
+                self.host_mut(index).disk.erase(id);
+                self.finish_write_later(index, id);
+            }
+            Output::Describe { pin, .. } => self.call_describe(index, pin),
+            Output::Enrol { pin, request, .. } => self.call_enrol(index, pin, request),
+            Output::OpenSync { channel, .. } => self.open_sync(index, channel),
+            Output::Send(message) => self.host_says(index, message),
+            Output::CloseChannel => self.close_sync(index),
+            Output::Shard(commands) => self.command_shard(index, commands),
+            Output::Interface(interface) => self.running_mut(index).interface = interface,
+            Output::Names(names) => self.running_mut(index).names = names,
+            Output::Reply { id, result } => self.host_replies(index, id, result),
+            Output::Notice { level, message } => {
+                let mark = if level == NoticeLevel::Error {
+                    "ERROR: "
+                } else {
+                    ""
+                };
+                self.say(Who::Host(index), format!("{mark}{message}"));
+            }
+        }
+    }
+
+    fn write(&mut self, index: HostIndex, id: PersistId, file: StateFile, contents: Vec<u8>) {
+        if file == StateFile::Map && !contents.is_empty() {
+            match KnownMap::read(&contents) {
+                Ok(map) => self.host_mut(index).remember(map),
+                Err(why) => self.violate("what is stored can be read", format!("{index}: {why}")),
+            }
+        }
+        match self.host_mut(index).disk.write(id, file, contents) {
+            Ok(()) => self.finish_write_later(index, id),
+            Err(why) => self.violate("one write of a file at a time", format!("{index}: {why}")),
+        }
+    }
+
+    fn finish_write_later(&mut self, index: HostIndex, id: PersistId) {
+        let (low, high) = (Duration::from_micros(100), Duration::from_millis(20));
+        let after = self.dice.between(low, high);
+        let run = self.running_mut(index).run;
+        self.push_in(
+            after,
+            Event::Persisted {
+                host: index,
+                run,
+                id,
+            },
+        );
+    }
+
+    fn command_shard(&mut self, index: HostIndex, commands: Vec<Command>) {
+        let table = commands.iter().rev().find_map(|command| match command {
+            Command::SetTable(table) => Some(table.version()),
+            _ => None,
+        });
+        let is_about_peers = commands.iter().any(|command| {
+            matches!(
+                command,
+                Command::SetPeer { .. } | Command::RemovePeer { .. }
+            )
+        });
+        let world = self.now;
+        if table == Some(PolicyVersion(0)) {
+            self.host_mut(index).note_nothing_in_force();
+        } else if table.is_some() || is_about_peers {
+            if let Err(why) = self.host_mut(index).note_in_force(world) {
+                self.violate(
+                    "what is in force never goes back",
+                    format!("{index}: {why}"),
+                );
+            }
+            if let Some(map) = &self.host(index).in_force {
+                let note = Note::Enforces(index, map.revision, map.version);
+                self.note(note);
+            }
+        }
+        self.with_shard(index, |shard, now, out| {
+            shard.handle_commands(commands, now, out)
+        });
+    }
+
+    fn host_says(&mut self, index: HostIndex, message: FromHost) {
+        if let FromHost::Applied(applied) = &message
+            && let Some(error) = &applied.error
+            && !self.host(index).disk.is_full
+            && !error.contains("no space left")
+        {
+            self.violate(
+                "hosts believe an honest coordinator",
+                format!("{index}: {error}"),
+            );
+        }
+        self.send_up(index, &message);
+    }
+
+    fn host_replies(&mut self, index: HostIndex, id: RequestId, result: Result<Reply, Refusal>) {
+        let request = self.running_mut(index).requests.remove(&id);
+        let Some(request) = request else {
+            return self.violate("a request is answered once", format!("{index}: {result:?}"));
+        };
+        self.say(Who::Host(index), format!("{request:?}: {result:?}"));
+        match (request, result) {
+            (LocalRequest::Join, Ok(Reply::Joined(_))) => {}
+            (LocalRequest::Leave, Ok(Reply::Left(_))) => {}
+            (LocalRequest::Join, Err(refusal)) => self.join_refused(index, &refusal),
+            (LocalRequest::Leave, Err(_)) => {}
+            (request, Ok(reply)) => {
+                self.violate(
+                    "a request is answered in kind",
+                    format!("{request:?}: {reply:?}"),
+                );
+            }
+        }
+    }
+
+    /// A clash means that the coordinator still has the machine as another host: an operator
+    /// follows the advice in the refusal.
+    fn join_refused(&mut self, index: HostIndex, refusal: &Refusal) {
+        if refusal.code == RefusalCode::Conflict && self.host(index).is_wanted {
+            let name = self.host(index).name.clone();
+            self.push_errand(Errand::Remove(name), 10);
+        }
+    }
+}
+
+/// Shards.
+impl World {
+    /// Does something to a host's shard and carries out what follows.
+    pub(crate) fn with_shard(
+        &mut self,
+        index: HostIndex,
+        act: impl FnOnce(&mut Shard, Now, &mut Courier),
+    ) {
+        let now = self.host(index).now(self.now);
+        let Some(running) = &mut self.hosts[index.position()].running else {
+            return;
+        };
+        let mut courier = Courier::default();
+        act(&mut running.shard, now, &mut courier);
+        let run = running.run;
+        let mut jobs = Vec::new();
+        while let Some(event) = running.shard.poll_event() {
+            match event {
+                dataplane::Event::Handshake(job) => jobs.push(job),
+                event => running.agent.handle_shard(event, now),
+            }
+        }
+        let balance = running.counters.balance();
+        if !balance.holds() {
+            self.violate(
+                "every packet is delivered or counted",
+                format!("{index}: {balance:?}"),
+            );
+        }
+        for job in jobs {
+            let (low, high) = (Duration::from_micros(100), Duration::from_millis(2));
+            let after = self.dice.between(low, high);
+            self.push_in(
+                after,
+                Event::Handshake {
+                    host: index,
+                    run,
+                    job,
+                },
+            );
+        }
+        for (via, meta, bytes) in courier.datagrams {
+            self.send_datagram(index, via, meta, bytes);
+        }
+        for packet in courier.packets {
+            self.packet_delivered(index, &packet);
+        }
+    }
+
+    /// Sends from the machine's address, also when the shard remembers an older one: so does
+    /// `meshd` when the kernel refuses that.
+    fn send_datagram(&mut self, index: HostIndex, via: Path, meta: DatagramMeta, bytes: Vec<u8>) {
+        let home: IpAddr = self.host(index).home;
+        let Some(there) = self.network.host_at(via.remote.ip()) else {
+            return;
+        };
+        let (from, to) = (Place::Host(index), Place::Host(there));
+        if !self.network.is_open(from, to) {
+            return;
+        }
+        let sender = SocketAddr::new(home, LISTEN_PORT);
+        for arrival in self.network.arrivals(from, to, bytes.len(), &mut self.dice) {
+            let mut bytes = bytes.clone();
+            if let Some(bit) = arrival.damaged_bit {
+                bytes[bit / 8] ^= 1 << (bit % 8);
+            }
+            let event = Event::Datagram {
+                from: sender,
+                to: via.remote,
+                ecn: meta.ecn,
+                bytes,
+            };
+            self.push_in(arrival.after, event);
+        }
+    }
+
+    pub(crate) fn running_mut(&mut self, index: HostIndex) -> &mut Running {
+        self.host_mut(index)
+            .running
+            .as_mut()
+            .expect("only a running host wants something done")
+    }
+}
+
+impl Running {
+    fn new_request(&mut self, request: LocalRequest) -> RequestId {
+        self.next_request += 1;
+        let id = RequestId(self.next_request);
+        self.requests.insert(id, request);
+        id
+    }
+}

@@ -1,0 +1,81 @@
+//! Whole fleets under faults. `SIM_SEED=N cargo test -p sim --test fleet -- one_seed --nocapture`
+//! repeats one run; `SIM_SECONDS` says how long fresh seeds are tried.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use sim::{Scenario, Summary, run};
+
+#[test]
+fn one_seed() {
+    hold(Scenario::rough(), setting("SIM_SEED").unwrap_or(1));
+}
+
+#[test]
+fn a_quiet_fleet_forms_talks_and_lives_without_its_coordinator() {
+    let summary = hold(Scenario::quiet(), 7);
+    assert!(summary.traffic.answered > 100, "{summary}");
+    assert!(summary.traffic.refused > 100, "{summary}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    let scenario = Scenario::small();
+    let (one, again, other) = (hold(scenario, 3), hold(scenario, 3), hold(scenario, 4));
+    assert_eq!(one, again);
+    assert_ne!(one.trace, other.trace);
+}
+
+/// Seeds that found something once.
+#[test]
+fn seeds_of_the_past_hold() {
+    for seed in [1] {
+        hold(Scenario::rough(), seed);
+    }
+}
+
+#[test]
+fn fresh_seeds_hold() {
+    try_fresh_seeds(Duration::from_secs(setting("SIM_SECONDS").unwrap_or(20)));
+}
+
+#[test]
+#[ignore = "long: ten minutes of fresh seeds, or SIM_SECONDS"]
+fn fresh_seeds_hold_for_long() {
+    try_fresh_seeds(Duration::from_secs(setting("SIM_SECONDS").unwrap_or(600)));
+}
+
+/// Tries seeds that nobody tried before, and tells how fast time passed in them.
+fn try_fresh_seeds(budget: Duration) {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let first = since_epoch.expect("it is later than 1970").as_secs() << 16;
+    let started = Instant::now();
+    let mut host_time = Duration::ZERO;
+    for seed in first.. {
+        host_time += hold(Scenario::rough(), seed).host_time;
+        if started.elapsed() >= budget {
+            break;
+        }
+    }
+    let minutes = started.elapsed().as_secs_f64() / 60.0;
+    let host_hours = host_time.as_secs_f64() / 3600.0;
+    println!("{:.0} simulated host-hours a minute", host_hours / minutes);
+}
+
+/// Runs a seed and tells what happened.
+fn hold(scenario: Scenario, seed: u64) -> Summary {
+    match run(scenario, seed) {
+        Ok(summary) => {
+            println!("{summary}");
+            summary
+        }
+        Err(failure) => panic!("{failure}"),
+    }
+}
+
+fn setting(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name}={text} is not a number")),
+    )
+}
