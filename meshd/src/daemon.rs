@@ -31,6 +31,8 @@ const EVENTS_MAX: usize = 4096;
 /// A sentence that says what failed, why, and what to try.
 pub async fn run(settings: Settings) -> Result<(), String> {
     let clock = Clock::start();
+    // Whoever may ask DNS by TCP holds a descriptor of ours meanwhile.
+    process::raise_file_limit();
     // From the first moment, so that no signal ends the daemon without taking back what it made.
     let stop =
         Termination::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
