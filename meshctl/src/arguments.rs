@@ -172,6 +172,14 @@ pub enum Policy {
         /// The directory
         directory: PathBuf,
     },
+    /// Write the files of a bundle's directory canonically; comments stay
+    Fmt {
+        /// The directory
+        directory: PathBuf,
+        /// Change nothing; exit with 5 when a file would be written differently
+        #[arg(long)]
+        check: bool,
+    },
     /// Put a bundle in force
     Apply(ApplyPolicy),
     /// List the versions

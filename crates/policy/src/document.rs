@@ -23,6 +23,7 @@ mod warnings;
 
 pub(crate) use expectation::Asked;
 pub use expectation::{Expectation, Test};
+pub(crate) use reader::Section;
 pub(crate) use suggest::nearest;
 
 /// The files of a bundle, valid as YAML.

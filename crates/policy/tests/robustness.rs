@@ -1,7 +1,7 @@
 //! Whatever the files say, reading them ends with a bundle or with diagnostics that can be shown.
 
 use model::limits::Limits;
-use policy::{Diagnostic, SourceFile, load, resolve, run_tests};
+use policy::{Diagnostic, SourceFile, format, load, resolve, run_tests};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -24,6 +24,64 @@ proptest! {
         let end = GOOD.floor_char_boundary((at + length).min(GOOD.len()));
         read(&format!("{}{instead}{}", &GOOD[..start], &GOOD[end.max(start)..]));
     }
+
+    #[test]
+    fn any_arrangement_of_comments_is_formatted_without_loss(lines in vec(line(), 0..25)) {
+        reformat(&lines.concat());
+    }
+}
+
+/// Lines of a file that often fit together.
+fn line() -> impl Strategy<Value = String> {
+    let lines = [
+        "fleet: prod",
+        "allow:",
+        "deny: [",
+        "  ]",
+        "tests: []",
+        "  - id: a",
+        "    from: b",
+        "    to: [c,",
+        "      d",
+        "    ]",
+        "- { id: x,",
+        "  tcp: [22] }",
+        "  - { to: any, id: y, from: any }",
+        "  -",
+        "    to:",
+        "      - e",
+        "      - f",
+        "",
+        "---",
+        "...",
+        "services:",
+        "  db:",
+        "    { port: 1 }",
+        "from: |",
+        "  text",
+        "  ? key",
+        "  : value",
+        "'quoted",
+        "  over lines'",
+    ];
+    let endings = [
+        "",
+        "",
+        "",
+        " # behind",
+        "  #close",
+        "\n# margin",
+        "\n  # two",
+        "\n      # six",
+        "\r",
+        "\n",
+    ];
+    let (lines, endings) = (lines.to_vec(), endings.to_vec());
+    (
+        proptest::sample::select(lines),
+        proptest::sample::select(endings),
+    )
+        .prop_map(|(line, ending)| std::format!("{line}{ending}\n"))
 }
 
 const GOOD: &str = include_str!("golden/whole_language.yaml");
@@ -97,6 +155,7 @@ fn word() -> impl Strategy<Value = String> {
 }
 
 fn read(text: &str) {
+    reformat(text);
     match load(&[file("policy.yaml", text)]) {
         Ok(checked) => {
             render(&checked.warnings);
@@ -107,6 +166,18 @@ fn read(text: &str) {
             assert!(!diagnostics.is_empty());
             render(&diagnostics);
         }
+    }
+}
+
+/// A bundle that is right can be formatted, which checks by itself that nothing is lost; what was
+/// formatted stays as it is.
+fn reformat(text: &str) {
+    match format(&file("policy.yaml", text)) {
+        Ok(once) => {
+            let twice = format(&file("policy.yaml", &once));
+            assert_eq!(twice.as_ref(), Ok(&once), "{text:?}");
+        }
+        Err(_) => assert!(load(&[file("policy.yaml", text)]).is_err(), "{text:?}"),
     }
 }
 

@@ -7,6 +7,7 @@ use crate::output::Output;
 mod apply;
 mod check;
 mod directory;
+mod fmt;
 mod history;
 
 /// Runs a verb of `meshctl policy`.
@@ -17,6 +18,7 @@ pub async fn run(verb: Policy, targets: &Targets, output: &Output) -> Result<(),
     match verb {
         Policy::Check { directory } => check::check(&directory, output),
         Policy::Test { directory } => check::test(&directory, targets, output).await,
+        Policy::Fmt { directory, check } => fmt::fmt(&directory, check, output),
         Policy::Apply(apply) => apply::put_in_force(apply, targets, output).await,
         Policy::History => history::history(targets, output).await,
         Policy::Show { version } => history::show(version, targets, output).await,

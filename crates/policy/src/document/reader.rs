@@ -7,7 +7,7 @@ use crate::yaml::{Entry, Node, Value};
 
 /// The kinds of mapping in the language.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Section {
+pub(crate) enum Section {
     TopLevel,
     Service,
     Rule,
@@ -16,7 +16,7 @@ pub(super) enum Section {
 
 impl Section {
     /// Returns the keys that it has.
-    pub(super) const fn keys(self) -> &'static [&'static str] {
+    pub(crate) const fn keys(self) -> &'static [&'static str] {
         match self {
             Self::TopLevel => &["fleet", "services", "allow", "deny", "tests"],
             Self::Service => &["port", "protocol", "endpoints"],
