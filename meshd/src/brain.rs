@@ -2,13 +2,13 @@
 //! order. Nothing else in the daemon decides anything.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use agent::{
-    Agent, ChannelEvent, InterfaceConfig, LoadError, Names, NoticeLevel, Output, PersistId, Reply,
-    RequestId, ResolvedPeer,
+    Agent, ChannelEvent, LoadError, Names, NoticeLevel, Output, PersistId, Reply, RequestId,
+    ResolvedPeer,
 };
 use arc_swap::ArcSwap;
 use dataplane::{Command, DropReason, Event};
@@ -22,10 +22,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use crate::channel::{self, Channel};
-use crate::dns::DnsServer;
-use crate::linux::interface::{
-    self, Interface, InterfaceSettings, OverlayConfig, underlay_addresses,
-};
+use crate::linux::interface::underlay_addresses;
+use crate::overlay::Overlay;
 use crate::packets::{WorkerHandle, WorkerMessage};
 use crate::state_files::{self, StateWriter, Work};
 
@@ -33,8 +31,6 @@ use crate::state_files::{self, StateWriter, Work};
 const INPUTS_MAX: usize = 4096;
 /// How often the host's addresses are looked at.
 const INTERFACES_INTERVAL: Duration = Duration::from_secs(10);
-/// How long after a failure the interface is tried again.
-const INTERFACE_RETRY: Duration = Duration::from_secs(5);
 /// The longest sleep, so that a deadline that is far away needs no big numbers.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
 /// How often the shard is asked how its peers are.
@@ -100,10 +96,10 @@ pub struct Surroundings {
     pub events: mpsc::Receiver<Event>,
     /// What DNS answers from.
     pub names: Arc<ArcSwap<Names>>,
-    /// What the daemon makes in the kernel.
-    pub interface: InterfaceSettings,
-    /// The port at which DNS answers, on the overlay address too.
-    pub dns_port: u16,
+    /// The overlay on this host.
+    pub overlay: Overlay,
+    /// The overlay's interface, whose addresses are none of the underlay.
+    pub interface: String,
     /// Time.
     pub clock: Clock,
 }
@@ -118,19 +114,6 @@ pub struct Brain {
     requests: Requests,
     channel: Option<Channel>,
     channel_number: u64,
-    overlay: Overlay,
-}
-
-/// The interface as it should be and as it is.
-#[derive(Default)]
-struct Overlay {
-    wanted: Option<InterfaceConfig>,
-    standing: Option<Interface>,
-    /// What a failed try was for: its guards may stand in the kernel.
-    tried: Option<OverlayConfig>,
-    dns: Option<DnsServer>,
-    failure: Option<String>,
-    retry_at: Option<Instant>,
 }
 
 /// Requests of the local API that wait for the agent.
@@ -189,7 +172,6 @@ impl Brain {
             requests: Requests::default(),
             channel: None,
             channel_number: 0,
-            overlay: Overlay::default(),
         };
         Ok((brain, handle))
     }
@@ -218,7 +200,7 @@ impl Brain {
                 (id, result) = self.disk.answer() => self.agent.handle_persisted(id, result, self.around.clock.now()),
                 () = sleep_until(deadline) => {
                     self.agent.handle_timeout(self.around.clock.now());
-                    self.retry_interface().await?;
+                    self.around.overlay.handle_timeout().await?;
                 }
                 _ = interfaces.tick() => self.look_at_interfaces(),
                 _ = reports.tick() => self.to_worker(WorkerMessage::Commands(vec![Command::Report]))?,
@@ -233,7 +215,7 @@ impl Brain {
             .poll_timeout()
             .map(|(deadline, _)| self.around.clock.tokio_deadline(deadline));
         let latest = Instant::now() + SLEEP_MAX;
-        [agent, self.overlay.retry_at]
+        [agent, self.around.overlay.poll_timeout()]
             .into_iter()
             .flatten()
             .fold(latest, Instant::min)
@@ -300,10 +282,7 @@ impl Brain {
                 // The task sees its queue end and closes the stream, after what was sent before.
                 Output::CloseChannel => self.channel = None,
                 Output::Shard(commands) => self.to_worker(WorkerMessage::Commands(commands))?,
-                Output::Interface(wanted) => {
-                    self.overlay.wanted = wanted;
-                    self.set_interface().await?;
-                }
+                Output::Interface(wanted) => self.around.overlay.want(wanted).await?,
                 Output::Names(names) => self.around.names.store(names),
                 Output::Reply { id, result } => self.requests.reply(id, result),
                 Output::Notice { level, message } => log(level, &message),
@@ -343,7 +322,7 @@ impl Brain {
     }
 
     fn look_at_interfaces(&self) {
-        let (name, handle) = (self.around.interface.name.clone(), self.handle.clone());
+        let (name, handle) = (self.around.interface.clone(), self.handle.clone());
         tokio::spawn(async move {
             match underlay_addresses(&name).await {
                 Ok(addresses) => handle.tell(Input::Interfaces(addresses)).await,
@@ -352,71 +331,9 @@ impl Brain {
         });
     }
 
-    async fn retry_interface(&mut self) -> io::Result<()> {
-        if self.overlay.retry_at.is_some_and(|at| at <= Instant::now()) {
-            self.set_interface().await?;
-        }
-        Ok(())
-    }
-
-    async fn set_interface(&mut self) -> io::Result<()> {
-        self.overlay.retry_at = None;
-        self.overlay.failure = None;
-        let wanted = self.overlay.wanted.map(|config| OverlayConfig {
-            addresses: config.addresses,
-            prefixes: config.prefixes,
-        });
-        let standing = self.overlay.standing.as_ref().map(Interface::overlay);
-        if wanted != standing.or(self.overlay.tried) {
-            self.take_interface_down().await?;
-        }
-        let Some(wanted) = wanted.filter(|_| wanted != standing) else {
-            return Ok(());
-        };
-        match Interface::up(self.around.interface.clone(), wanted).await {
-            Ok(interface) => {
-                self.overlay.tried = None;
-                self.to_worker(WorkerMessage::Device(Some(interface.device())))?;
-                tracing::info!(interface = %self.around.interface.name, v4 = %wanted.addresses.v4, v6 = %wanted.addresses.v6, "the overlay is up");
-                self.overlay.standing = Some(interface);
-                self.answer_dns_on(wanted.addresses.v4.into()).await;
-            }
-            Err(error) => {
-                tracing::error!(%error, "the overlay is not up; trying again in {} s", INTERFACE_RETRY.as_secs());
-                self.overlay.tried = Some(wanted);
-                self.overlay.failure = Some(error.to_string());
-                self.overlay.retry_at = Some(Instant::now() + INTERFACE_RETRY);
-            }
-        }
-        Ok(())
-    }
-
-    async fn answer_dns_on(&mut self, address: IpAddr) {
-        let address = SocketAddr::new(address, self.around.dns_port);
-        match DnsServer::start(address, Arc::clone(&self.around.names)).await {
-            Ok(server) => self.overlay.dns = Some(server),
-            Err(error) => tracing::warn!(%error, "mesh DNS answers on loopback only"),
-        }
-    }
-
-    async fn take_interface_down(&mut self) -> io::Result<()> {
-        self.overlay.dns = None;
-        if let Some(interface) = self.overlay.standing.take() {
-            self.to_worker(WorkerMessage::Device(None))?;
-            interface.down().await;
-            tracing::info!(interface = %self.around.interface.name, "the overlay is down");
-        }
-        if let Some(tried) = self.overlay.tried.take()
-            && let Err(error) = interface::withdraw(&self.around.interface, tried.prefixes).await
-        {
-            tracing::warn!(%error, "what guards the overlay stays");
-        }
-        Ok(())
-    }
-
     async fn take_back(&mut self) {
         self.channel = None;
-        if let Err(error) = self.take_interface_down().await {
+        if let Err(error) = self.around.overlay.take_down().await {
             tracing::warn!(%error, "the interface could not be taken back in order");
         }
     }
@@ -424,7 +341,9 @@ impl Brain {
     fn status(&self) -> HostStatus {
         let mut status = self.agent.status(self.around.clock.now());
         if let Some(detail) = &mut status.detail {
-            detail.alarms.extend(self.overlay.failure.clone());
+            detail
+                .alarms
+                .extend(self.around.overlay.failure().map(str::to_owned));
             detail.drops = self.drops();
         }
         status

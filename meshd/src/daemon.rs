@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use crate::brain::{Brain, BrainHandle, Input, Surroundings};
 use crate::dns::DnsServer;
 use crate::local_api;
+use crate::overlay::{Overlay, OverlayParts};
 use crate::packets::{PacketWorker, UdpSockets};
 use crate::settings::Settings;
 
@@ -50,13 +51,19 @@ pub async fn run(settings: Settings) -> Result<(), String> {
     let (news, events) = mpsc::channel(EVENTS_MAX);
     let worker = PacketWorker::start(shard, sockets, seed()?, clock, news)
         .map_err(|error| format!("cannot start the packet thread: {error}"))?;
+    let overlay = Overlay::new(OverlayParts {
+        interface: settings.interface.clone(),
+        worker: worker.handle(),
+        names: Arc::clone(&names),
+        dns_port: dns.address().port(),
+    });
     let around = Surroundings {
         state,
         worker: worker.handle(),
         events,
         names,
-        interface: settings.interface.clone(),
-        dns_port: dns.address().port(),
+        overlay,
+        interface: settings.interface.name.clone(),
         clock,
     };
     let (brain, handle) =

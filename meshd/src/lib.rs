@@ -7,6 +7,7 @@ pub mod daemon;
 pub mod dns;
 pub mod linux;
 pub mod local_api;
+pub mod overlay;
 pub mod packets;
 pub mod ping;
 pub mod settings;

@@ -74,6 +74,17 @@ pub enum InterfaceError {
     Firewall(#[from] FirewallError),
 }
 
+impl InterfaceError {
+    /// Returns whether routes or the firewall may stand after this failure. Else nothing was
+    /// touched, and what is there of those names belongs to somebody else, such as another daemon.
+    pub fn may_leave_guards(&self) -> bool {
+        !matches!(
+            self,
+            Self::Taken(_) | Self::Socket(_) | Self::Route(RouteError::Overlap { .. })
+        )
+    }
+}
+
 fn netlink(what: &'static str) -> impl FnOnce(rtnetlink::Error) -> InterfaceError {
     move |source| InterfaceError::Netlink {
         what,
