@@ -92,7 +92,7 @@ fn a_second_coordinator_is_told_of_the_first() -> Result<(), LabError> {
     );
     let state = lab.directory().join("second-state");
     let said = refusal(
-        fleet.coordinator.daemon().arg("--state-dir").arg(&state),
+        fleet.coordinator.daemon().option("--state-dir", &state),
         "second",
     )?;
     assert!(said.contains("0.0.0.0:7443"), "{said}");
