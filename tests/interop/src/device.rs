@@ -129,6 +129,15 @@ impl Device {
         self.load("setconf", &text)
     }
 
+    /// Tells the device what is new of a peer, or of a new peer; sessions live on.
+    ///
+    /// # Errors
+    ///
+    /// When `wg` fails.
+    pub fn update_peer(&self, peer: &Peer) -> Result<(), LabError> {
+        self.load("addconf", &peer.section())
+    }
+
     /// Forgets the peer and gets to know it anew: its session is gone, and a handshake is needed.
     ///
     /// # Errors
@@ -137,7 +146,7 @@ impl Device {
     pub fn renew_peer(&self, peer: &Peer) -> Result<(), LabError> {
         self.wg(["set", INTERFACE, "peer", &peer.key.to_string(), "remove"])?
             .success()?;
-        self.load("addconf", &peer.section())
+        self.update_peer(peer)
     }
 
     /// Moves the device to another UDP port; ours stays where it was started.

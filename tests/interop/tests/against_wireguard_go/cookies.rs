@@ -43,6 +43,8 @@ fn we_prove_our_address_to_them_in_the_middle_of_a_flood() -> Result<(), LabErro
     })?;
     pair.join(Initiator::Ours, &Terms::default())?;
     pair.wait_for_session(Initiator::Ours)?;
+    // Asked, our side says what it has dropped.
+    pair.ours.device.only_peer()?;
     assert_eq!(pair.ours.said("cookie_rejected")?, 0);
     Ok(())
 }

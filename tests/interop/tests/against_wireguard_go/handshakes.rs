@@ -60,6 +60,31 @@ fn we_begin_over_ipv6() -> Result<(), LabError> {
     assert_bytes_pass(Initiator::Ours, &terms)
 }
 
+/// Each knows where the other is, and has something to say at the same moment.
+#[test]
+fn both_begin_at_once() -> Result<(), LabError> {
+    let terms = Terms::default();
+    let pair = Pair::joined(Initiator::Ours, &terms)?;
+    let (us, them) = (
+        pair.us(Initiator::Theirs, &terms),
+        pair.them(Initiator::Ours, &terms),
+    );
+    pair.theirs.device.update_peer(&us)?;
+    for _ in 0..5 {
+        pair.theirs.device.renew_peer(&us)?;
+        pair.ours.device.renew_peer(&them)?;
+        std::thread::scope(|scope| {
+            let pair = &pair;
+            [Initiator::Ours, Initiator::Theirs]
+                .map(|who| scope.spawn(move || pair.wait_for_session(who)))
+                .into_iter()
+                .try_for_each(|begun| begun.join().expect("it returns its errors"))
+        })?;
+    }
+    let (ours, theirs) = (pair.ours.namespace(), pair.theirs.namespace());
+    carry(ours, theirs, pair.theirs.overlay_v4(), || Ok(()))
+}
+
 #[test]
 fn different_preshared_keys_make_no_session() -> Result<(), LabError> {
     let pair = Pair::joined(Initiator::Ours, &with_preshared())?;

@@ -12,7 +12,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(30);
 const OURS: u8 = 0;
 const THEIRS: u8 = 1;
 
-/// Who begins; the other does not know where its peer is.
+/// Who begins, because the other does not know where its peer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Initiator {
     Ours,

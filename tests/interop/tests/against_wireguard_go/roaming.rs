@@ -74,3 +74,21 @@ fn we_follow_when_their_address_and_port_change() -> Result<(), LabError> {
         Ok(moved)
     })
 }
+
+#[test]
+fn we_follow_when_they_change_the_family() -> Result<(), LabError> {
+    let pair = Pair::joined(Initiator::Ours, &Terms::default())?;
+    assert_followed(&pair, &pair.theirs, &pair.ours, |station| {
+        let terms = Terms {
+            over_ipv6: true,
+            ..Terms::default()
+        };
+        // Else our packets over IPv4 that are under way would call them back.
+        let interface = &station.attachment.interface;
+        let leave = ["-4", "address", "flush", "dev", interface];
+        station.namespace().run("ip", leave)?;
+        let us = pair.us(Initiator::Theirs, &terms);
+        station.device.update_peer(&us)?;
+        Ok(station.endpoint(true))
+    })
+}
