@@ -180,6 +180,15 @@ pub enum Policy {
         #[arg(long)]
         check: bool,
     },
+    /// Show what differs, rule by rule, between two bundles
+    Diff {
+        /// The old one: a version or a directory; alone, what is compared with the version in force
+        #[arg(value_name = "VERSION|DIRECTORY")]
+        first: String,
+        /// The new one
+        #[arg(value_name = "VERSION|DIRECTORY")]
+        second: Option<String>,
+    },
     /// Put a bundle in force
     Apply(ApplyPolicy),
     /// List the versions

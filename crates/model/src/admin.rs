@@ -10,6 +10,10 @@ use crate::ids::{FleetId, HostId, PolicyVersion, Revision, TokenId};
 use crate::key::WireguardKey;
 use crate::name::{Labels, Name};
 
+mod policy_change;
+
+pub use policy_change::{ChangeKind, PartChange, PolicyChange, PolicyDiff, PolicyItem};
+
 /// Every answer that is not a success: HTTP 400, 401, 403, 404, 409, 422, 429, 503.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorBody {

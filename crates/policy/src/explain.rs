@@ -178,7 +178,8 @@ fn ports(tcp: &[PortRange], udp: &[PortRange], icmp: bool) -> String {
     some_of(all, ", ")
 }
 
-fn range_of(protocol: &str, range: &PortRange) -> String {
+/// Returns how people write ports: `tcp 22`, `tcp 8000-8100`, `any tcp port`.
+pub(crate) fn range_of(protocol: &str, range: &PortRange) -> String {
     if *range == PortRange::ALL {
         format!("any {protocol} port")
     } else {

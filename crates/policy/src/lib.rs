@@ -10,16 +10,19 @@ pub mod reference;
 
 mod bundle_tests;
 mod diagnostic;
+mod diff;
 mod explain;
 mod first_policy;
 mod format;
 mod resolve;
 mod slice;
 mod table;
+mod traffic_set;
 mod yaml;
 
 pub use bundle_tests::{TestOutcome, TestVerdict, run_tests};
 pub use diagnostic::{Diagnostic, Severity};
+pub use diff::diff;
 pub use document::{Checked, Document, Test, load, parse};
 pub use explain::{Explained, explain};
 pub use first_policy::{first_policy, first_policy_files};

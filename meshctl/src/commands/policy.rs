@@ -5,7 +5,9 @@ use crate::failure::Failure;
 use crate::output::Output;
 
 mod apply;
+mod bundle;
 mod check;
+mod diff;
 mod directory;
 mod fmt;
 mod history;
@@ -19,6 +21,9 @@ pub async fn run(verb: Policy, targets: &Targets, output: &Output) -> Result<(),
         Policy::Check { directory } => check::check(&directory, output),
         Policy::Test { directory } => check::test(&directory, targets, output).await,
         Policy::Fmt { directory, check } => fmt::fmt(&directory, check, output),
+        Policy::Diff { first, second } => {
+            diff::diff(&first, second.as_deref(), targets, output).await
+        }
         Policy::Apply(apply) => apply::put_in_force(apply, targets, output).await,
         Policy::History => history::history(targets, output).await,
         Policy::Show { version } => history::show(version, targets, output).await,

@@ -67,6 +67,10 @@ fn daemon_text(status: &HostStatus, output: &Output) -> String {
             Tone::Doubtful,
             "autonomous: no coordinator reachable, working from what it knows",
         ),
+        HostState::Cloned => (
+            Tone::Bad,
+            "cloned from another host; run meshctl join TOKEN to make it a host of its own",
+        ),
         HostState::Removed => (
             Tone::Bad,
             "removed from its fleet; run meshctl leave, then join again",
