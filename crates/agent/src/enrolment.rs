@@ -43,6 +43,9 @@ pub(crate) enum Enrolment {
     Leaving(Leaving),
     /// A member that the fleet says is none any more, and why. Nothing of it is enforced.
     Removed(Box<Member>, String),
+    /// The state directory is a copy of another machine's, which is this member. Nothing of it is
+    /// enforced or said here: the coordinator and the peers know one machine of these keys.
+    Cloned(Box<Member>),
 }
 
 /// A join under way.

@@ -8,7 +8,9 @@
 //!      9    32  SHA-256 of all that follows: a file that was cut is no file of a host without a fleet
 //!     41     4  bytes of the note, big-endian
 //!     45     n  note, UTF-8: joining: NAME, line feed, TOKEN; removed: the reason
-//!   45+n        a StoredIdentity
+//!   45+n     4  bytes of the machine's id, big-endian
+//!   49+n     m  the id of the machine that made the keys, hashed, UTF-8; empty when it had none
+//! 49+n+m        a StoredIdentity
 //! ```
 
 use model::ids::Digest;
@@ -24,7 +26,17 @@ pub(crate) struct Identity {
     pub(crate) wireguard_key: Secret,
     pub(crate) tls_key: Secret,
     pub(crate) coordinators: Vec<String>,
+    /// The machine that made the keys, hashed; empty when it had no id.
+    pub(crate) machine_id: String,
     pub(crate) standing: Standing,
+}
+
+impl Identity {
+    /// Returns whether the file was copied here: its keys are those of another machine. One
+    /// without an id is given the benefit of the doubt.
+    pub(crate) fn is_of_another_machine(&self, machine_id: &str) -> bool {
+        !self.machine_id.is_empty() && !machine_id.is_empty() && self.machine_id != machine_id
+    }
 }
 
 /// Where the host stood when the file was written.
@@ -73,15 +85,22 @@ pub(crate) fn encode(identity: &Identity) -> SecretBytes {
         membership: membership.cloned(),
         coordinators: identity.coordinators.clone(),
     });
-    let note_bytes = u32::try_from(note.len()).expect("names, tokens and reasons are bounded");
+    let machine = identity.machine_id.as_bytes();
+    let length = |bytes: &[u8]| {
+        let length = u32::try_from(bytes.len());
+        length.expect("names, tokens, reasons and machine ids are bounded")
+    };
     // Exactly as large as needed: a buffer that grows would leave secrets behind.
-    let size = HEADER_BYTES + LENGTH_BYTES + note.len() + stored.expose().len();
+    let texts = LENGTH_BYTES + note.len() + LENGTH_BYTES + machine.len();
+    let size = HEADER_BYTES + texts + stored.expose().len();
     let mut bytes = Vec::with_capacity(size);
     bytes.extend_from_slice(&MAGIC);
     bytes.push(standing);
     bytes.extend_from_slice(&[0; Digest::LEN]);
-    bytes.extend_from_slice(&note_bytes.to_be_bytes());
-    bytes.extend_from_slice(note.as_bytes());
+    for text in [note.as_bytes(), machine] {
+        bytes.extend_from_slice(&length(text).to_be_bytes());
+        bytes.extend_from_slice(text);
+    }
     bytes.extend_from_slice(stored.expose());
     let digest = sha256(&bytes[HEADER_BYTES..]);
     bytes[HEADER_BYTES - Digest::LEN..HEADER_BYTES].copy_from_slice(digest.as_bytes());
@@ -99,10 +118,11 @@ pub(crate) fn decode(mut bytes: Vec<u8>) -> Result<Identity, String> {
 }
 
 fn parse(bytes: &[u8]) -> Result<Identity, String> {
-    let (standing, note, rest) = split(bytes).ok_or("it is damaged, or not an identity file")?;
-    let stored = decode_identity(rest).map_err(|error| error.to_string())?;
-    let note = str::from_utf8(note).map_err(|_| "its note is not text")?;
-    let standing = match (standing, stored.membership) {
+    let parts = split(bytes).ok_or("it is damaged, or not an identity file")?;
+    let stored = decode_identity(parts.stored).map_err(|error| error.to_string())?;
+    let note = str::from_utf8(parts.note).map_err(|_| "its note is not text")?;
+    let machine_id = str::from_utf8(parts.machine).map_err(|_| "its machine id is not text")?;
+    let standing = match (parts.standing, stored.membership) {
         (NONE_OR_MEMBER, None) => Standing::Keys,
         (NONE_OR_MEMBER, Some(membership)) => Standing::Member(membership),
         (JOINING, _) => joining(note)?,
@@ -117,21 +137,40 @@ fn parse(bytes: &[u8]) -> Result<Identity, String> {
         wireguard_key: stored.wireguard_private_key,
         tls_key: stored.tls_private_key,
         coordinators: stored.coordinators,
+        machine_id: machine_id.to_owned(),
         standing,
     })
 }
 
-fn split(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+/// The file, taken apart and not looked into.
+struct Parts<'b> {
+    standing: u8,
+    note: &'b [u8],
+    machine: &'b [u8],
+    stored: &'b [u8],
+}
+
+fn split(bytes: &[u8]) -> Option<Parts<'_>> {
     let rest = bytes.strip_prefix(&MAGIC)?;
     let (&standing, rest) = rest.split_first()?;
     let (digest, rest) = rest.split_first_chunk::<{ Digest::LEN }>()?;
     if sha256(rest).as_bytes() != digest {
         return None;
     }
-    let (length, rest) = rest.split_first_chunk::<4>()?;
+    let (note, rest) = split_text(rest)?;
+    let (machine, stored) = split_text(rest)?;
+    Some(Parts {
+        standing,
+        note,
+        machine,
+        stored,
+    })
+}
+
+fn split_text(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<LENGTH_BYTES>()?;
     let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
-    let (note, rest) = rest.split_at_checked(length)?;
-    Some((standing, note, rest))
+    rest.split_at_checked(length)
 }
 
 fn joining(note: &str) -> Result<Standing, String> {
@@ -153,6 +192,7 @@ mod tests {
             wireguard_key: Secret::from_bytes([1; 32]),
             tls_key: Secret::from_bytes([2; 32]),
             coordinators: vec!["10.0.0.1:7443".to_owned()],
+            machine_id: "machine".to_owned(),
             standing,
         }
     }
@@ -194,6 +234,16 @@ mod tests {
             again(removed).standing,
             Standing::Removed { reason, .. } if reason == "gone"
         ));
+    }
+
+    #[test]
+    fn a_copy_is_told_from_the_original_where_machines_have_ids() {
+        let mut original = again(Standing::Keys);
+        assert!(!original.is_of_another_machine("machine"));
+        assert!(original.is_of_another_machine("clone"));
+        assert!(!original.is_of_another_machine(""));
+        original.machine_id.clear();
+        assert!(!original.is_of_another_machine("clone"));
     }
 
     #[test]

@@ -86,6 +86,27 @@ impl Names {
         self.entries.is_empty()
     }
 
+    /// Makes a snapshot of names that are known already, as tests of what uses one do.
+    pub fn new(
+        suffix: &str,
+        overlay: OverlayPrefixes,
+        entries: impl IntoIterator<Item = (Name, NameEntry)>,
+    ) -> Self {
+        let entries: BTreeMap<Name, NameEntry> = entries.into_iter().collect();
+        let hosts = entries.iter().filter(|(_, it)| it.kind == NameKind::Host);
+        let reverse = hosts.flat_map(|(name, entry)| {
+            let v4 = entry.v4().map(IpAddr::from);
+            let all = v4.chain(entry.v6().map(IpAddr::from));
+            all.map(move |address| (address, name.clone()))
+        });
+        Self {
+            suffix: suffix.to_owned(),
+            overlay: Some(overlay),
+            reverse: reverse.collect(),
+            entries,
+        }
+    }
+
     /// Makes the snapshot of a map: services first, so that on a clash the host's name stays what
     /// its record says.
     pub(crate) fn of(map: &Map) -> Self {

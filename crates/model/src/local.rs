@@ -33,6 +33,8 @@ pub enum HostState {
     Autonomous,
     /// It was removed from its fleet.
     Removed,
+    /// Its state directory is a copy of another machine's; nothing of it is used.
+    Cloned,
 }
 
 /// More about a member of a fleet.

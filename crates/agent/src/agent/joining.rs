@@ -43,6 +43,8 @@ impl Agent {
             Enrolment::Unenrolled(keys) => keys.clone(),
             // The old keys belong to the host that was removed.
             Enrolment::Removed(..) => None,
+            // They belong to the machine that this one was copied from.
+            Enrolment::Cloned(_) => None,
             Enrolment::Describing(join)
             | Enrolment::Persisting(join, Saving::Keys { .. })
             | Enrolment::Enrolling(join, _)
@@ -385,6 +387,7 @@ impl Agent {
             wireguard_key: keys.wireguard.clone(),
             tls_key: keys.tls.clone(),
             coordinators,
+            machine_id: self.config.machine_id.clone(),
             standing,
         };
         self.disk.put(

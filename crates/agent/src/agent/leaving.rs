@@ -29,7 +29,8 @@ impl Agent {
                 let refusal = unavailable("this host is leaving its fleet already");
                 return self.out.reply(Some(request), Err(refusal));
             }
-            Enrolment::Removed(..) => true,
+            // There is nobody to be told: the host that was cloned stays a member.
+            Enrolment::Removed(..) | Enrolment::Cloned(_) => true,
             Enrolment::Unenrolled(Some(_))
             | Enrolment::Describing(_)
             | Enrolment::Persisting(..)

@@ -4,6 +4,7 @@
 use model::time::Now;
 use model::wire::stored::{decode_high_water, decode_map};
 
+use super::status::cloned;
 use super::{Agent, StoredFiles};
 use crate::alarms::AlarmKind;
 use crate::enrolment::{Enrolment, Fleet, Member};
@@ -33,7 +34,11 @@ impl Agent {
             return Ok(());
         };
         let identity = identity_file::decode(bytes).map_err(|why| LoadError::Identity { why })?;
+        let is_copy = identity.is_of_another_machine(&self.config.machine_id);
         let keys = HostKeys::from_secrets(identity.wireguard_key, identity.tls_key);
+        if is_copy {
+            return self.load_copy(keys, identity.standing, identity.coordinators);
+        }
         self.load_high_water(stored.high_water);
         self.high_water.boot_counter = self.high_water.boot_counter.saturating_add(1);
         match identity.standing {
@@ -57,6 +62,29 @@ impl Agent {
         }
         // Whatever was in force raises the marks, and a start is counted.
         self.save_high_water();
+        Ok(())
+    }
+
+    /// Takes up nothing of what another machine's state directory holds, and leaves it as it is: if
+    /// this is that machine after all, its old id brings everything back.
+    fn load_copy(
+        &mut self,
+        keys: HostKeys,
+        standing: Standing,
+        coordinators: Vec<String>,
+    ) -> Result<(), LoadError> {
+        match standing {
+            Standing::Keys | Standing::Joining { .. } => self.out.warn(
+                "the keys in the state directory were made by another machine: was this one \
+                 cloned from it? The next join makes new ones",
+            ),
+            Standing::Member(membership) | Standing::Removed { membership, .. } => {
+                let member = Member::from_stored(keys, membership, coordinators)
+                    .map_err(|why| LoadError::Identity { why })?;
+                self.out.error(cloned(&member));
+                self.enrolment = Enrolment::Cloned(Box::new(member));
+            }
+        }
         Ok(())
     }
 

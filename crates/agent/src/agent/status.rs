@@ -21,6 +21,11 @@ impl Agent {
                         .push(format!("removed from the fleet: {reason}"));
                     Some(detail)
                 }
+                Enrolment::Cloned(member) => {
+                    let mut detail = self.detail(member);
+                    detail.alarms.push(cloned(member));
+                    Some(detail)
+                }
                 _ => None,
             },
         }
@@ -35,6 +40,7 @@ impl Agent {
             Enrolment::Member(_) if self.channel.is_online() => HostState::Online,
             Enrolment::Member(_) | Enrolment::Leaving(_) => HostState::Autonomous,
             Enrolment::Removed(..) => HostState::Removed,
+            Enrolment::Cloned(_) => HostState::Cloned,
         }
     }
 
@@ -94,6 +100,15 @@ impl Agent {
             sent_bytes: paths.map_or(0, |paths| paths.sent_bytes),
         }
     }
+}
+
+/// Says that the state directory is another machine's, and what to do.
+pub(super) fn cloned(member: &Member) -> String {
+    format!(
+        "the state directory is a copy of {}'s, which is another machine: was this one cloned from \
+         it? Run `meshctl join` with a token to make this machine a host of its own",
+        member.membership.name
+    )
 }
 
 fn addresses(record: &HostRecord) -> Vec<std::net::IpAddr> {

@@ -30,6 +30,7 @@ pub(crate) struct Host {
     pub(crate) holds_writes: bool,
     pub(crate) held: Vec<(PersistId, Write)>,
     pub(crate) said: Vec<Output>,
+    pub(crate) config: AgentConfig,
     next_request: u64,
 }
 
@@ -69,6 +70,7 @@ impl Host {
             holds_writes: false,
             held: Vec::new(),
             said: Vec::new(),
+            config: config(),
             next_request: 0,
         };
         host.drain();
@@ -82,7 +84,7 @@ impl Host {
 
     pub(crate) fn try_restart(&mut self) -> Result<(), LoadError> {
         let seed = [self.now.monotonic.since_start().subsec_nanos() as u8 ^ 0x55; 32];
-        self.agent = Agent::new(config(), self.disk.clone(), seed, self.now)?;
+        self.agent = Agent::new(self.config.clone(), self.disk.clone(), seed, self.now)?;
         self.said.clear();
         self.held.clear();
         self.drain();

@@ -31,6 +31,38 @@ fn a_restart_without_a_coordinator_brings_everything_back_at_once() {
 }
 
 #[test]
+fn a_copied_state_directory_is_not_used_on_another_machine() {
+    let (mut coordinator, mut host) = member();
+    let identity = host.disk.identity.clone();
+    host.config.machine_id = "clone".to_owned();
+    host.restart();
+    host.advance(std::time::Duration::from_secs(600));
+    assert_eq!(host.state(), HostState::Cloned);
+    let speaks = |output: &Output| {
+        let is_heard = matches!(output, Output::OpenSync { .. } | Output::Shard(_));
+        is_heard || matches!(output, Output::Interface(_))
+    };
+    assert!(
+        !host.has_said(speaks),
+        "neither coordinator nor peers hear of it"
+    );
+    assert!(
+        host.disk.identity == identity,
+        "the old id would bring it back"
+    );
+    let alarms = host.detail().alarms;
+    assert!(
+        alarms.iter().any(|alarm| alarm.contains("cloned")),
+        "{alarms:?}"
+    );
+    host.enrol(&mut coordinator);
+    host.connect(&coordinator);
+    assert_eq!(host.state(), HostState::Online);
+    host.restart();
+    assert_eq!(host.state(), HostState::Autonomous);
+}
+
+#[test]
 fn every_start_is_counted() {
     let (coordinator, mut host) = member();
     let mut counters = Vec::new();
