@@ -24,6 +24,7 @@ mod scenario;
 mod store;
 mod trace;
 mod traffic;
+mod truth;
 mod world;
 
 pub use scenario::{Failure, Scenario, Summary, run};

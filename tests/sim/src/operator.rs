@@ -4,14 +4,18 @@
 use std::collections::BTreeSet;
 
 use fleet::{AdminRequest, Rejection, Reply, RequestId};
-use model::admin::{ApplyPolicy, CreateToken, RollbackPolicy, SetLabels};
+use model::admin::{
+    AppliedPolicy, ApplyPolicy, CreateToken, PolicyFile, RollbackPolicy, SetLabels,
+};
 use model::control::RefusalCode;
 use model::ids::{PolicyVersion, TokenId};
 use model::name::{Labels, Name};
+use model::rule::Bundle;
 
 use crate::dice::Dice;
 use crate::event::{Event, HostIndex, Who};
 use crate::policies::{self, ENVIRONMENTS, ROLES};
+use crate::truth::{self, Policies};
 use crate::world::{Phase, World};
 
 /// Something that an operator sets out to do.
@@ -39,8 +43,17 @@ pub(crate) enum Order {
     TokenFor(HostIndex),
     Labels(Name, Labels),
     Removal(Name),
-    Policy(String),
+    /// With what was written, and what it meant when it was asked for.
+    Policy(Change),
     Revocation(TokenId),
+}
+
+/// A change of the policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Change {
+    message: String,
+    files: Vec<PolicyFile>,
+    meaning: Option<Bundle>,
 }
 
 /// What the operators remember.
@@ -51,7 +64,7 @@ pub(crate) struct Operator {
     /// Machines that a token is made for.
     pub(crate) joining: BTreeSet<HostIndex>,
     changes: u64,
-    pub(crate) newest_policy: PolicyVersion,
+    pub(crate) policies: Policies,
 }
 
 impl Operator {
@@ -61,7 +74,7 @@ impl Operator {
             tokens: Vec::new(),
             joining: BTreeSet::new(),
             changes: 0,
-            newest_policy: PolicyVersion(1),
+            policies: Policies::new(),
         }
     }
 
@@ -71,8 +84,8 @@ impl Operator {
             let (key, value) = (key.parse().expect("a key"), value.parse().expect("a value"));
             labels.insert(key, value);
         };
-        set("role", *self.dice.pick::<&str>(&ROLES));
-        set("env", *self.dice.pick::<&str>(&ENVIRONMENTS));
+        set("role", self.dice.pick::<&str>(&ROLES));
+        set("env", self.dice.pick::<&str>(&ENVIRONMENTS));
         labels
     }
 
@@ -121,19 +134,22 @@ impl World {
                 let files = policies::generate(&mut self.operator.dice, &hosts);
                 let message = self.operator.message("change");
                 let apply = ApplyPolicy {
-                    files,
+                    files: files.clone(),
                     base: None,
                     message: message.clone(),
                     dry_run: false,
                 };
-                self.order(Order::Policy(message), AdminRequest::ApplyPolicy(apply));
+                self.change_policy(message, files, AdminRequest::ApplyPolicy(apply));
             }
             Errand::RollBack => {
-                let newest = usize::try_from(self.operator.newest_policy.0).expect("few versions");
+                let newest = self.operator.policies.newest();
+                let newest = usize::try_from(newest.0).expect("few versions");
                 let to = PolicyVersion(1 + self.operator.dice.below(newest) as u64);
                 let message = format!("back to version {to}");
                 let back = RollbackPolicy { to, base: None };
-                self.order(Order::Policy(message), AdminRequest::RollbackPolicy(back));
+                if let Some(Reply::Policy(old)) = self.ask(AdminRequest::ShowPolicy(Some(to))) {
+                    self.change_policy(message, old.files, AdminRequest::RollbackPolicy(back));
+                }
             }
             Errand::RevokeToken => {
                 let ids: Vec<TokenId> = self.operator.tokens.iter().map(|(id, _)| *id).collect();
@@ -165,6 +181,37 @@ impl World {
         };
         if self.order(Order::TokenFor(host), AdminRequest::CreateToken(create)) {
             self.operator.joining.insert(host);
+        }
+    }
+
+    fn change_policy(&mut self, message: String, files: Vec<PolicyFile>, request: AdminRequest) {
+        let meaning = self.meaning_now(&files);
+        let change = Change {
+            message,
+            files,
+            meaning,
+        };
+        self.order(Order::Policy(change), request);
+    }
+
+    fn policy_applied(&mut self, change: Change, applied: &AppliedPolicy) {
+        let (version, message) = (applied.version, change.message);
+        self.say(Who::Operator, format!("{message}: version {version}"));
+        if !applied.changed {
+            return;
+        }
+        let meaning = self.meaning_now(&change.files);
+        let is_certain = meaning == change.meaning;
+        let meaning = meaning.filter(|_| is_certain);
+        self.operator.policies.applied(version, meaning);
+        self.ledger.policy_applied(version, message);
+    }
+
+    /// Compiles a policy for the members that there are now.
+    fn meaning_now(&mut self, files: &[PolicyFile]) -> Option<Bundle> {
+        match self.ask(AdminRequest::ListHosts) {
+            Some(Reply::Hosts(hosts)) => truth::compile(files, &hosts),
+            _ => None,
         }
     }
 
@@ -208,15 +255,8 @@ impl World {
                 );
                 self.ledger.removed(view.id);
             }
-            (Order::Policy(message), Ok(Reply::PolicyApplied(applied))) => {
-                self.say(
-                    Who::Operator,
-                    format!("{message}: version {}", applied.version),
-                );
-                self.operator.newest_policy = self.operator.newest_policy.max(applied.version);
-                if applied.changed {
-                    self.ledger.policy_applied(applied.version, message);
-                }
+            (Order::Policy(change), Ok(Reply::PolicyApplied(applied))) => {
+                self.policy_applied(change, &applied);
             }
             (Order::Revocation(id), Ok(Reply::Token(_))) => {
                 self.ledger.token_revoked(id);

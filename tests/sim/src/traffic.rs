@@ -10,6 +10,7 @@ use model::time::Instant;
 use crate::dice::Dice;
 use crate::event::HostIndex;
 use crate::packet::{ACK, Envelope, FIN, SYN, Side, Tag, Transport, write};
+use crate::policies::{TCP_PORTS, UDP_PORTS};
 
 /// Names one flow; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -327,6 +328,13 @@ impl Flow {
 }
 
 impl Speech {
+    /// Returns everything that applications try.
+    pub(crate) fn every() -> Vec<Self> {
+        let tcp = TCP_PORTS.iter().map(|port| Self::Tcp { port: *port });
+        let udp = UDP_PORTS.iter().map(|port| Self::Udp { port: *port });
+        tcp.chain(udp).chain([Self::Ping]).collect()
+    }
+
     pub(crate) const fn ip_protocol(self) -> u8 {
         match self {
             Self::Tcp { .. } => ip_protocol::TCP,

@@ -1,6 +1,7 @@
 //! The world: everything that there is, the event loop, and what is checked after every event. How
 //! each kind of event is carried out is told by noun.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use model::time::Instant;
@@ -17,6 +18,7 @@ use crate::queue::EventQueue;
 use crate::scenario::Scenario;
 use crate::trace::Trace;
 use crate::traffic::Traffic;
+use crate::truth::Truth;
 
 mod channels;
 mod coordination;
@@ -24,6 +26,8 @@ mod faults;
 mod flows;
 mod hosts;
 mod phases;
+mod probing;
+mod settling;
 
 pub(crate) use phases::Phase;
 
@@ -44,6 +48,8 @@ pub(crate) struct World {
     pub(crate) operator: Operator,
     pub(crate) ledger: Ledger,
     pub(crate) traffic: Traffic,
+    /// What the fleet agreed on when everything was right the last time.
+    pub(crate) truth: Rc<Truth>,
     pub(crate) phase: Phase,
     pub(crate) violation: Option<Violation>,
 }
@@ -80,6 +86,7 @@ impl World {
             queue: EventQueue::new(),
             trace: Trace::new(),
             control: Control::default(),
+            truth: Rc::new(Truth::new(&[], None)),
             ledger: Ledger::default(),
             phase: Phase::Joining,
             violation: None,

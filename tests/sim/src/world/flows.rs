@@ -14,7 +14,6 @@ use super::World;
 use crate::dice::Dice;
 use crate::event::{Event, HostIndex, Note};
 use crate::packet::{self, Reading, Side, Tag};
-use crate::policies::{TCP_PORTS, UDP_PORTS};
 use crate::reference::KnownMap;
 use crate::trace::digest;
 use crate::traffic::{FlowId, Progress, Reason, Speech, Wish};
@@ -325,7 +324,7 @@ pub(crate) fn some_speech(
     peer: &HostRecord,
     per_mille: u32,
 ) -> Speech {
-    let every = every_speech();
+    let every = Speech::every();
     let is_allowed =
         |speech: &Speech| map.allows(&map.me, peer, speech.ip_protocol(), speech.port());
     let allowed: Vec<Speech> = every.iter().copied().filter(is_allowed).collect();
@@ -345,11 +344,4 @@ pub(crate) fn one_family(
         true => (own.v4.into(), target.v4.into()),
         false => (own.v6.into(), target.v6.into()),
     }
-}
-
-/// Returns what every pair could be asked for.
-fn every_speech() -> Vec<Speech> {
-    let tcp = TCP_PORTS.iter().map(|port| Speech::Tcp { port: *port });
-    let udp = UDP_PORTS.iter().map(|port| Speech::Udp { port: *port });
-    tcp.chain(udp).chain([Speech::Ping]).collect()
 }

@@ -1,21 +1,15 @@
 //! The course of a run: the fleet forms, things go wrong, everything has to be right again; then it
 //! has to live without its coordinator, and be right once more.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use fleet::{AdminRequest, Reply};
-use model::admin::HostView;
-use model::ids::HostId;
 use model::local::HostState;
 use model::time::Instant;
 
 use super::World;
-use super::flows::{one_family, some_speech};
 use crate::event::{Event, HostIndex, Who};
 use crate::network::Weather;
 use crate::operator::Errand;
-use crate::traffic::{Reason, Wish};
 
 /// Where a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,11 +40,11 @@ pub(crate) enum Round {
 const TICK: Duration = Duration::from_secs(5);
 /// Within what everything has to be right after the last fault. The longest wait that a brain may
 /// be in is a minute: a coordinator may send a host away for that long.
-const SETTLE_WITHIN: Duration = Duration::from_secs(300);
+pub(super) const SETTLE_WITHIN: Duration = Duration::from_secs(300);
 /// How long the fleet is alone before it is tried.
 const ALONE_FOR: Duration = Duration::from_secs(150);
 /// Probes begin within this time.
-const PROBES_WITHIN: Duration = Duration::from_secs(20);
+pub(super) const PROBES_WITHIN: Duration = Duration::from_secs(20);
 /// Hosts that stay out at the end.
 const STAY_OUT: usize = 2;
 /// Hosts that are restarted while the coordinator is gone.
@@ -140,204 +134,8 @@ impl World {
     }
 }
 
-/// Settling.
+/// What follows what.
 impl World {
-    fn look_whether_settled(&mut self, since: Instant, round: Round) {
-        let Some(Reply::Hosts(views)) = self.ask(AdminRequest::ListHosts) else {
-            return;
-        };
-        self.remove_ghosts(&views);
-        match self.what_is_not_settled(&views) {
-            None => {
-                let after = self.now - since;
-                self.say(Who::World, format!("everything is right after {after:?}"));
-                self.phase = Phase::Probing {
-                    since: self.now,
-                    round,
-                };
-                self.probe_everybody();
-            }
-            Some(what) if self.now - since > SETTLE_WITHIN => {
-                self.violate("everything becomes right in time", what);
-            }
-            Some(_) => {}
-        }
-    }
-
-    /// Operators remove members that no machine is any more.
-    fn remove_ghosts(&mut self, views: &[HostView]) {
-        let alive: BTreeSet<HostId> = self.member_ids().collect();
-        for ghost in views.iter().filter(|view| !alive.contains(&view.id)) {
-            let is_joining = |host: &&crate::host::Host| {
-                host.name == ghost.name && host.state(self.now) == Some(HostState::Joining)
-            };
-            if !self.hosts.iter().any(|host| is_joining(&host)) {
-                self.run_errand(Errand::Remove(ghost.name.clone()));
-            }
-        }
-    }
-
-    fn member_ids(&self) -> impl Iterator<Item = HostId> {
-        self.hosts.iter().filter_map(|host| {
-            let running = host.running.as_ref()?;
-            let status = running.agent.status(host.now(self.now));
-            let is_member = matches!(status.state, HostState::Online | HostState::Autonomous);
-            status.detail.filter(|_| is_member).map(|detail| detail.id)
-        })
-    }
-
-    /// Says what is not yet as it has to be.
-    fn what_is_not_settled(&mut self, views: &[HostView]) -> Option<String> {
-        let Some(Reply::Status(status)) = self.ask(AdminRequest::Status) else {
-            return Some("the coordinator does not answer".to_owned());
-        };
-        let wanted = self.hosts.iter().filter(|host| host.is_wanted).count();
-        if views.len() != wanted {
-            let names: Vec<String> = views.iter().map(|view| view.name.to_string()).collect();
-            let missing: Vec<String> = self
-                .hosts
-                .iter()
-                .filter(|host| host.is_wanted != names.contains(&host.name.to_string()))
-                .map(|host| format!("{} ({:?})", host.name, host.state(self.now)))
-                .collect();
-            return Some(format!(
-                "{} members instead of {wanted}: {missing:?}",
-                views.len()
-            ));
-        }
-        self.hosts.iter().find_map(|host| {
-            let why = self.what_is_wrong_with(host, views, status.policy)?;
-            Some(format!("{}: {why}", host.name))
-        })
-    }
-
-    fn what_is_wrong_with(
-        &self,
-        host: &crate::host::Host,
-        views: &[HostView],
-        policy: model::ids::PolicyVersion,
-    ) -> Option<String> {
-        let Some(running) = &host.running else {
-            return Some("it does not run".to_owned());
-        };
-        let status = running.agent.status(host.now(self.now));
-        if !host.is_wanted {
-            let is_out = status.state == HostState::Unenrolled && running.interface.is_none();
-            return (!is_out).then(|| format!("it should be out, and is {:?}", status.state));
-        }
-        let Some(detail) = status.detail.filter(|_| status.state == HostState::Online) else {
-            return Some(format!("it should be online, and is {:?}", status.state));
-        };
-        if detail.policy != Some(policy) {
-            return Some(format!(
-                "it enforces policy {:?} instead of {policy}",
-                detail.policy
-            ));
-        }
-        if !detail.alarms.is_empty() {
-            return Some(format!("alarms stand: {:?}", detail.alarms));
-        }
-        let Some(map) = &host.in_force else {
-            return Some("it enforces nothing".to_owned());
-        };
-        let knows = |view: &HostView| {
-            map.hosts().any(|known| {
-                known.host == view.id
-                    && known.name == view.name
-                    && known.labels == view.labels
-                    && known.addresses == view.addresses
-                    && known.wireguard_key == view.wireguard_key
-            })
-        };
-        if let Some(unknown) = views.iter().find(|view| !knows(view)) {
-            return Some(format!("it does not know {}", unknown.name));
-        }
-        if map.hosts().count() != views.len() {
-            return Some("it knows hosts that are gone".to_owned());
-        }
-        self.wrong_name(host)
-    }
-
-    /// Returns a name that does not resolve as the map says.
-    fn wrong_name(&self, host: &crate::host::Host) -> Option<String> {
-        let (running, map) = (host.running.as_ref()?, host.in_force.as_ref()?);
-        let found: std::collections::BTreeMap<_, _> = running
-            .names
-            .iter()
-            .map(|(name, entry)| (name.clone(), entry.addresses.clone()))
-            .collect();
-        let expected = map.names();
-        (found != expected).then(|| format!("names are {found:?} instead of {expected:?}"))
-    }
-}
-
-/// Probing.
-impl World {
-    /// Every host tries every other.
-    fn probe_everybody(&mut self) {
-        let members: Vec<HostIndex> = self
-            .hosts
-            .iter()
-            .filter(|host| host.is_wanted)
-            .map(|host| host.index)
-            .collect();
-        for opener in &members {
-            for target in &members {
-                self.probe(*opener, *target);
-            }
-        }
-    }
-
-    fn probe(&mut self, opener: HostIndex, target: HostIndex) {
-        if opener == target {
-            return;
-        }
-        let (Some(here), Some(there)) = (
-            self.host(opener).in_force.clone(),
-            self.host(target).in_force.clone(),
-        ) else {
-            return self.violate("members enforce something", format!("{opener} or {target}"));
-        };
-        let speech = some_speech(&mut self.traffic.dice, &here, &there.me, 500);
-        let is_v4 = self.traffic.dice.chance(500);
-        let (ip_protocol, port) = (speech.ip_protocol(), speech.port());
-        let is_allowed = here.allows(&here.me, &there.me, ip_protocol, port);
-        if is_allowed != there.allows(&here.me, &there.me, ip_protocol, port) {
-            let what = format!("{opener} -> {target} {speech:?}: {is_allowed} at its own end");
-            return self.violate("both ends decide alike", what);
-        }
-        let resolved = self.host(opener).running.as_ref().and_then(|running| {
-            running
-                .names
-                .lookup(self.host(target).name.as_str())
-                .map(|it| it.addresses.clone())
-        });
-        let Some([address]) = resolved.as_deref() else {
-            return self.violate(
-                "names resolve",
-                format!("{target} on {opener}: {resolved:?}"),
-            );
-        };
-        if *address != there.me.addresses {
-            return self.violate(
-                "names resolve",
-                format!("{target} on {opener}: {address:?}"),
-            );
-        }
-        let (source, destination) = one_family(here.me.addresses, *address, is_v4);
-        let reason = Reason::Probe { is_allowed };
-        let wish = Wish {
-            opener,
-            source,
-            destination,
-            speech,
-            reason,
-        };
-        let id = self.traffic.open(wish);
-        let starts = self.traffic.dice.between(Duration::ZERO, PROBES_WITHIN);
-        self.push_in(starts, Event::FlowContinues(id));
-    }
-
     fn look_whether_probed(&mut self, since: Instant, round: Round) {
         if self.now - since < PROBES_WITHIN || self.traffic.open_probes().next().is_some() {
             return;
@@ -395,6 +193,7 @@ impl World {
             since: self.now,
             round: Round::WithoutCoordinator,
         };
-        self.probe_everybody();
+        let truth = self.truth.clone();
+        self.probe_everybody(&truth);
     }
 }
