@@ -100,6 +100,8 @@ drop_reasons! {
     PeerRemoved = "peer_removed",
 
     // Datagrams.
+    /// From an address that no host can have: port 0, or no unicast address.
+    ImpossibleSource = "impossible_source",
     /// Not a WireGuard message.
     NotWireguard = "not_wireguard",
     /// For a session or handshake that is not known here.

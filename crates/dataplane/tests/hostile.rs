@@ -38,6 +38,17 @@ fn a_replayed_datagram_is_dropped() {
 }
 
 #[test]
+fn a_source_that_nobody_can_answer_is_no_path_even_for_an_authentic_datagram() {
+    let (mut pair, datagram) = with_datagram();
+    pair.events(B);
+    for from in ["10.0.0.1:0", "224.0.0.1:5", "[::]:5"] {
+        pair.receive(B, from.parse().unwrap(), 0, &datagram.bytes);
+    }
+    assert_eq!(pair.dropped(B, DropReason::ImpossibleSource), 3);
+    assert!(pair.events(B).is_empty());
+}
+
+#[test]
 fn a_damaged_or_truncated_datagram_is_dropped_and_moves_nothing() {
     let (mut pair, datagram) = with_datagram();
     pair.events(B);

@@ -295,14 +295,14 @@ impl Tunnel {
     /// [`Superseded`] when the response was already taken or another initiation was sent since.
     pub fn install_session(
         &mut self,
-        keys: &TransportKeys,
+        keys: TransportKeys,
         now: Duration,
     ) -> Result<(), Superseded> {
         self.initiator
             .take_if(|state| state.local_index() == keys.local_index())
             .ok_or(Superseded)?;
         self.keyring
-            .install_initiated(Session::new(keys, now), &mut self.pending.removed);
+            .install_initiated(Session::new(&keys, now), &mut self.pending.removed);
         self.timers.any_received(now);
         self.session_ready(now);
         self.pending.send_keepalive = true;
@@ -382,7 +382,7 @@ impl Tunnel {
     /// it was begun with is live. The session is used when its first packet has arrived.
     pub fn install_response(
         &mut self,
-        created: &CreatedResponse,
+        created: CreatedResponse,
         now: Duration,
     ) -> [u8; Response::LEN] {
         let mut datagram = created.message.encode();

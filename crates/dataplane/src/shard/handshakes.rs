@@ -206,7 +206,13 @@ impl Shard {
             }
             Done::Responded(created) => {
                 if let Some(index) = peer {
-                    self.responded(index, &ticket, created.ok().as_deref(), now, out);
+                    self.responded(
+                        index,
+                        &ticket,
+                        created.ok().map(|created| *created),
+                        now,
+                        out,
+                    );
                     self.settle(index, now, out);
                 }
             }
@@ -215,7 +221,7 @@ impl Shard {
                 self.end_wait(fate);
             }
             Done::Completed(Ok(keys)) => {
-                let fate = self.completed(peer, &ticket, &keys, now, out);
+                let fate = self.completed(peer, &ticket, keys, now, out);
                 self.end_wait(fate);
             }
             Done::Consumed(Err(_)) | Done::Completed(Err(_)) => {
@@ -317,7 +323,7 @@ impl Shard {
         &mut self,
         index: PeerIndex,
         ticket: &Ticket,
-        created: Option<&CreatedResponse>,
+        created: Option<CreatedResponse>,
         now: Now,
         out: &mut impl Outbox,
     ) {
@@ -337,7 +343,7 @@ impl Shard {
         &mut self,
         peer: Option<PeerIndex>,
         ticket: &Ticket,
-        keys: &TransportKeys,
+        keys: TransportKeys,
         now: Now,
         out: &mut impl Outbox,
     ) -> Result<(), DropReason> {

@@ -1,5 +1,6 @@
 //! Datagrams from the network: what each is, opening it, and whether what is in it may in.
 
+use model::address::is_one_host;
 use model::map::PeerIndex;
 use model::rule::Direction;
 use model::time::Now;
@@ -36,6 +37,8 @@ impl Shard {
         self.counters.add_datagram_received(datagram.len());
         let fate = match classify(datagram) {
             _ if self.identity.is_none() => Err(DropReason::NoIdentity),
+            // An answer could not reach it, and as a path it would be told on to others.
+            _ if !is_one_host(from.remote) => Err(DropReason::ImpossibleSource),
             None => Err(DropReason::NotWireguard),
             Some(Kind::Data) => self.handle_data(from, ecn, datagram, now, out),
             Some(Kind::Initiation) => self.handle_initiation(from, datagram, now, out),

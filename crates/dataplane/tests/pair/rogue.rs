@@ -36,7 +36,7 @@ impl Rogue {
             .expect("to our initiation");
         let keys = job.run(&keys).expect("made with our keys");
         tunnel
-            .install_session(&keys, time)
+            .install_session(keys, time)
             .expect("nothing came between");
         Self { tunnel }
     }

@@ -163,7 +163,7 @@ fn a_response_that_was_understood_twice_makes_one_session() {
             .expect("awaited")
     });
     let keys = jobs.map(|job| job.run(&alice.keys).expect("authentic"));
-    let installed = keys.map(|keys| alice.tunnel.install_session(&keys, START).is_ok());
+    let installed = keys.map(|keys| alice.tunnel.install_session(keys, START).is_ok());
     assert_eq!(installed, [true, false]);
     assert_eq!(alice.tunnel.live_indices().count(), 1);
 }
@@ -178,7 +178,7 @@ fn a_response_to_an_initiation_that_was_replaced_meanwhile_is_superseded() {
     let retry_at = START + REKEY_TIMEOUT + Duration::from_secs(1);
     alice.handle_timeout(retry_at);
     let keys = job.run(&alice.keys).expect("authentic");
-    assert!(alice.tunnel.install_session(&keys, retry_at).is_err());
+    assert!(alice.tunnel.install_session(keys, retry_at).is_err());
     exchange(&mut alice, &mut bob, retry_at);
     assert_eq!(bob.inbox, [padded(b"x")], "the retry is still awaited");
 }

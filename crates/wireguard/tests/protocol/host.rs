@@ -159,7 +159,7 @@ impl Host {
             .map_err(text)?;
         let created = job.run().map_err(text)?;
         assert!(self.indices.insert(index), "index {index} is in use");
-        let response = self.tunnel.install_response(&created, now);
+        let response = self.tunnel.install_response(created, now);
         self.outbox.push_back(response.to_vec());
         Ok(())
     }
@@ -177,7 +177,7 @@ impl Host {
             .begin_completion(message)
             .ok_or("no response is awaited")?;
         let keys = job.run(&self.keys).map_err(text)?;
-        self.tunnel.install_session(&keys, now).map_err(text)
+        self.tunnel.install_session(keys, now).map_err(text)
     }
 
     fn cookie_reply(&mut self, datagram: &[u8], now: Duration) -> Result<(), String> {
