@@ -17,7 +17,7 @@ use serde::Deserialize;
 #[derive(Debug, Parser)]
 #[command(name = "mesh-coordinator", version, about, long_about = None)]
 pub struct Flags {
-    /// Settings file; the *.toml in conf.d beside it are read too.
+    /// Settings file; the *.toml in coordinator.conf.d beside it are read too.
     #[arg(long, value_name = "FILE", env = "MESH_COORDINATOR_CONFIG")]
     pub config: Option<PathBuf>,
     /// One flag for each key of the file.

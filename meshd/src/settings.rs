@@ -14,7 +14,7 @@ use crate::linux::interface::InterfaceSettings;
 #[derive(Debug, Parser)]
 #[command(name = "meshd", version, about, long_about = None)]
 pub struct Flags {
-    /// Settings file; the *.toml in conf.d beside it are read too.
+    /// Settings file; the *.toml in meshd.conf.d beside it are read too.
     #[arg(long, value_name = "FILE", env = "MESHD_CONFIG")]
     pub config: Option<PathBuf>,
     /// One flag for each key of the file.

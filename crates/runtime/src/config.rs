@@ -1,4 +1,4 @@
-//! Settings of a daemon: TOML, one file and the `*.toml` of the `conf.d` beside it, later files
+//! Settings of a daemon: TOML, one file and the `*.toml` of a directory beside it, later files
 //! winning key by key. Flags win over files; the programs do that part.
 
 use std::fs;
@@ -37,7 +37,8 @@ pub enum ConfigError {
     },
 }
 
-/// Reads `path` and the `conf.d/*.toml` beside it, in the order of their names.
+/// Reads `NAME.toml` and the `NAME.conf.d/*.toml` beside it, in the order of their names: each daemon
+/// has a directory of its own, since it refuses keys that it does not know.
 /// A missing `path` counts as empty when `optional`.
 ///
 /// # Errors
@@ -75,7 +76,7 @@ fn files(path: &Path, optional: bool) -> Result<Vec<PathBuf>, ConfigError> {
     if path.exists() || !optional {
         files.push(path.to_owned());
     }
-    let directory = path.with_file_name("conf.d");
+    let directory = path.with_extension("conf.d");
     let entries = match fs::read_dir(&directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(files),
@@ -112,7 +113,7 @@ mod tests {
 
     fn directory(files: &[(&str, &str)]) -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
-        fs::create_dir(directory.path().join("conf.d")).unwrap();
+        fs::create_dir(directory.path().join("x.conf.d")).unwrap();
         for (name, text) in files {
             fs::write(directory.path().join(name), text).unwrap();
         }
@@ -123,8 +124,8 @@ mod tests {
     fn later_files_win_key_by_key() {
         let directory = directory(&[
             ("x.toml", "listen_port = 1\nname = 'a'"),
-            ("conf.d/20.toml", "listen_port = 3"),
-            ("conf.d/10.toml", "listen_port = 2"),
+            ("x.conf.d/20.toml", "listen_port = 3"),
+            ("x.conf.d/10.toml", "listen_port = 2"),
         ]);
         let loaded: Example = load(&directory.path().join("x.toml"), false).unwrap();
         assert_eq!(

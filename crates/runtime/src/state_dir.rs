@@ -21,6 +21,11 @@ pub enum StateError {
         /// The directory.
         path: PathBuf,
     },
+    /// Others can read it, and it is not empty.
+    #[error(
+        "the state directory {0} can be read by others and has files in it; if it is the right one, run chmod 700 on it"
+    )]
+    Exposed(PathBuf),
     /// The file system refuses.
     #[error("cannot {what} {path}: {source}")]
     Io {
@@ -56,13 +61,7 @@ impl StateDir {
     /// # Errors
     /// Another process holds it, or the file system refuses.
     pub fn open(path: &Path, program: &'static str) -> Result<Self, StateError> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(io_error("make the state directory", path))?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o700))
-            .map_err(io_error("protect the state directory", path))?;
+        make_private(path)?;
         let lock_path = path.join("lock");
         let lock = OpenOptions::new()
             .create(true)
@@ -142,6 +141,32 @@ impl StateDir {
     }
 }
 
+/// Makes the directory, or takes one that is private already or empty. Another one with files in it
+/// is somebody else's, such as /tmp by a slip of the hand.
+fn make_private(path: &Path) -> Result<(), StateError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(io_error("make the state directory", path))?;
+    let mode = fs::metadata(path)
+        .map_err(io_error("look at", path))?
+        .permissions()
+        .mode();
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    let is_empty = fs::read_dir(path)
+        .map_err(io_error("look into", path))?
+        .next()
+        .is_none();
+    if !is_empty {
+        return Err(StateError::Exposed(path.to_owned()));
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+        .map_err(io_error("protect the state directory", path))
+}
+
 fn remove_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -179,6 +204,19 @@ mod tests {
         );
         drop(first);
         StateDir::open(root.path(), "mesh-test").unwrap();
+    }
+
+    #[test]
+    fn a_directory_of_others_is_left_as_it_is() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("theirs");
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(path.join("file"), "x").unwrap();
+        let error = StateDir::open(&path, "test").unwrap_err().to_string();
+        assert!(error.contains("chmod 700"), "{error}");
+        fs::remove_file(path.join("file")).unwrap();
+        StateDir::open(&path, "test").unwrap();
     }
 
     #[test]

@@ -42,6 +42,11 @@ const ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEAD_BYTES_MAX: u32 = 16 << 10;
 /// Requests at one time on an HTTP/2 connection.
 const STREAMS_MAX: u32 = 32;
+/// Bytes that a client may send ahead on a stream: reports of a host are small, and what strangers may
+/// make the server keep is bounded.
+const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+/// The same for all streams of a connection.
+const CONNECTION_WINDOW_BYTES: u32 = 512 << 10;
 /// How long connections may take to end when the server stops.
 const STOP_GRACE: Duration = Duration::from_secs(3);
 /// How long nothing is accepted after the kernel was out of descriptors.
@@ -261,7 +266,9 @@ fn builder(http2: bool) -> auto::Builder<TokioExecutor> {
         .keep_alive_interval(ALIVE_INTERVAL)
         .keep_alive_timeout(ALIVE_TIMEOUT)
         .max_header_list_size(HEAD_BYTES_MAX)
-        .max_concurrent_streams(STREAMS_MAX);
+        .max_concurrent_streams(STREAMS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     if http2 {
         builder.http2_only()
     } else {
