@@ -10,7 +10,7 @@ mod wireguard_go;
 use std::net::IpAddr;
 use std::path::Path;
 
-use interop::Device;
+use interop::{Device, Program};
 use lab::LabError;
 
 use crate::ground::Ground;
@@ -19,6 +19,9 @@ use crate::ground::Ground;
 pub(crate) trait Contender {
     /// What the table calls it.
     fn name(&self) -> &'static str;
+
+    /// The program, where there is one; it tells its version with `--version`.
+    fn program(&self) -> Option<&Program>;
 
     /// Joins the machines; the first packet may still have to wait for a handshake.
     fn join(&self, ground: &Ground) -> Result<Joined, LabError>;
@@ -56,6 +59,6 @@ pub(crate) fn all(ours: &Path, tools: &Path) -> Vec<Box<dyn Contender>> {
         Box::new(no_tunnel::NoTunnel),
         Box::new(ours::Ours::built_in(ours)),
         Box::new(boringtun::Boringtun::installed_in(tools)),
-        Box::new(wireguard_go::WireguardGo),
+        Box::new(wireguard_go::WireguardGo::default()),
     ]
 }

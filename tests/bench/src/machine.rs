@@ -1,22 +1,29 @@
-//! On what was measured: numbers without it mean nothing.
+//! On what machine and with which programs was measured: numbers without it mean nothing.
 
 use std::fs;
 use std::thread;
 
+use interop::Program;
+use lab::LabError;
+
+use crate::contender::Contender;
 use crate::rounds::Plan;
 
-/// Returns a sentence about the machine and the run.
-pub(crate) fn describe(plan: Plan) -> String {
+/// Returns what a reader must know of the machine, the run and the programs.
+pub(crate) fn describe(plan: Plan, contenders: &[Box<dyn Contender>]) -> Result<String, LabError> {
+    let programs = contenders.iter().filter_map(|one| one.program());
+    let versions: Vec<_> = programs.map(Program::version).collect::<Result<_, _>>()?;
     let system = rustix::system::uname();
     let cores = thread::available_parallelism().map_or(0, usize::from);
-    format!(
+    Ok(format!(
         "{}, {cores} cores shared by both ends, Linux {}; medians of {} rounds, TCP (reno) for {} s; in \
-         parentheses the ratio to ours.",
+         parentheses the ratio to ours. {}.",
         processor(),
         system.release().to_string_lossy(),
         plan.rounds,
         plan.seconds,
-    )
+        versions.join("; "),
+    ))
 }
 
 fn processor() -> String {

@@ -68,9 +68,11 @@ fn run(arguments: &Arguments) -> Result<(), LabError> {
         rounds: arguments.rounds,
         seconds: arguments.seconds,
     };
+    // First, so that a program that is missing is noticed at once.
+    let machine = machine::describe(plan, &contenders)?;
     let results = rounds::run(&contenders, plan)?;
     let names: Vec<_> = contenders.iter().map(|one| one.name()).collect();
-    println!("{}", machine::describe(plan));
+    println!("{machine}");
     println!("{}", table::render(&names, &results));
     Ok(())
 }

@@ -2,6 +2,9 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::process::Command;
+
+use lab::LabError;
 
 use crate::device::INTERFACE;
 use crate::overlay::{OVERLAY_MTU, WIREGUARD_PORT, addresses, overlay};
@@ -44,6 +47,20 @@ impl Program {
     pub fn with(mut self, argument: &str) -> Self {
         self.arguments.push(argument.into());
         self
+    }
+
+    /// Returns the first line that it prints when asked for its version.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be run.
+    pub fn version(&self) -> Result<String, LabError> {
+        let output = Command::new(&self.executable).arg("--version").output();
+        let output = output.map_err(|error| {
+            LabError::new(format!("cannot run {}: {error}", self.executable.display()))
+        })?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        Ok(said.lines().next().unwrap_or("no version").to_owned())
     }
 
     pub(crate) fn executable(&self) -> &PathBuf {

@@ -24,6 +24,10 @@ impl Contender for Boringtun {
         "boringtun-cli"
     }
 
+    fn program(&self) -> Option<&Program> {
+        Some(&self.0)
+    }
+
     fn join(&self, ground: &Ground) -> Result<Joined, LabError> {
         wireguard::join(&self.0, ground)
     }

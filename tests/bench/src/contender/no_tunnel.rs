@@ -1,5 +1,6 @@
 //! The bare link: what no tunnel can beat.
 
+use interop::Program;
 use lab::LabError;
 
 use super::{Contender, Joined};
@@ -10,6 +11,10 @@ pub(crate) struct NoTunnel;
 impl Contender for NoTunnel {
     fn name(&self) -> &'static str {
         "no tunnel"
+    }
+
+    fn program(&self) -> Option<&Program> {
+        None
     }
 
     fn join(&self, ground: &Ground) -> Result<Joined, LabError> {

@@ -21,6 +21,10 @@ impl Contender for Ours {
         "ours"
     }
 
+    fn program(&self) -> Option<&Program> {
+        Some(&self.0)
+    }
+
     fn join(&self, ground: &Ground) -> Result<Joined, LabError> {
         wireguard::join(&self.0, ground)
     }

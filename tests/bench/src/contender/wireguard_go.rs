@@ -6,14 +6,24 @@ use lab::LabError;
 use super::{Contender, Joined, wireguard};
 use crate::ground::Ground;
 
-pub(crate) struct WireguardGo;
+pub(crate) struct WireguardGo(Program);
+
+impl Default for WireguardGo {
+    fn default() -> Self {
+        Self(Program::wireguard_go())
+    }
+}
 
 impl Contender for WireguardGo {
     fn name(&self) -> &'static str {
         "wireguard-go"
     }
 
+    fn program(&self) -> Option<&Program> {
+        Some(&self.0)
+    }
+
     fn join(&self, ground: &Ground) -> Result<Joined, LabError> {
-        wireguard::join(&Program::wireguard_go(), ground)
+        wireguard::join(&self.0, ground)
     }
 }

@@ -30,7 +30,7 @@ const EVENTS_MAX: usize = 4096;
 
 /// A WireGuard device of our own packet code, which `wg` configures.
 #[derive(Parser)]
-#[command(name = "mesh-wireguard")]
+#[command(name = "mesh-wireguard", version)]
 struct Arguments {
     /// The name of the TUN device.
     interface: String,
