@@ -221,26 +221,30 @@ fn copy_state(from: &Host, to: &Host) {
     assert!(copied.unwrap().success());
 }
 
-#[test]
-fn keys_that_another_machine_has_are_refused_and_their_owner_is_named() -> Result<(), LabError> {
-    let lab = Lab::new()?;
-    let fleet = Fleet::start(&lab, "test")?;
-    let token = fleet.coordinator.create_token(&[])?;
-    let mut alpha = fleet.machine("alpha")?;
-    // A join that failed has made keys: the machine that images are taken of.
+/// A machine with keys and without a fleet, as a join that failed leaves it, and a clone of it.
+fn with_clone(fleet: &Fleet) -> Result<(Host, Host), LabError> {
+    let mut original = fleet.machine("alpha")?;
     let restricted = fleet.coordinator.create_token_with(&["--name", "other"])?;
-    assert_refused(
-        &alpha,
-        &alpha.try_join(&restricted, "alpha")?,
-        "does not permit",
-    )?;
-    alpha.stop()?;
+    let join = original.try_join(&restricted, "alpha")?;
+    assert_refused(&original, &join, "does not permit")?;
+    original.stop()?;
     let mut clone = fleet.machine("clone")?;
     clone.stop()?;
-    copy_state(&alpha, &clone);
-    alpha.start()?;
+    copy_state(&original, &clone);
+    original.start()?;
+    Ok((original, clone))
+}
+
+#[test]
+fn keys_that_another_host_has_are_refused_and_their_owner_is_named() -> Result<(), LabError> {
+    let lab = Lab::new()?;
+    let fleet = Fleet::start(&lab, "test")?;
+    let (alpha, mut clone) = with_clone(&fleet)?;
+    alpha.join(&fleet.coordinator.create_token(&[])?)?;
+    // A clone that kept even the machine's id cannot know that it is one; the coordinator does.
+    clone.take_machine_id_of(&alpha)?;
     clone.start()?;
-    alpha.join(&token)?;
+    let token = fleet.coordinator.create_token(&[])?;
     let join = clone.try_join(&token, "clone")?;
     assert_refused(&clone, &join, "these keys belong to host alpha")?;
     assert!(join.stderr.contains("cloned"), "{}", join.stderr);
@@ -253,26 +257,42 @@ fn keys_that_another_machine_has_are_refused_and_their_owner_is_named() -> Resul
 }
 
 #[test]
-fn a_machine_with_a_copied_membership_says_that_it_is_a_clone() -> Result<(), LabError> {
+fn a_clone_with_an_id_of_its_own_makes_keys_of_its_own() -> Result<(), LabError> {
+    let lab = Lab::new()?;
+    let fleet = Fleet::start(&lab, "test")?;
+    let (alpha, mut clone) = with_clone(&fleet)?;
+    let token = fleet.coordinator.create_token(&[])?;
+    clone.start()?;
+    clone.wait_log("the keys in the state directory were made by another machine")?;
+    alpha.join(&token)?;
+    clone.join(&token)?;
+    clone.wait_reaches("alpha")
+}
+
+#[test]
+fn a_machine_with_a_copied_membership_says_so_and_can_join_as_itself() -> Result<(), LabError> {
     let lab = Lab::new()?;
     let mut pair = Pair::start(&lab)?;
     pair.alpha.stop()?;
     let mut clone = pair.fleet.machine("clone")?;
     clone.stop()?;
     copy_state(&pair.alpha, &clone);
-    pair.alpha.start()?;
-    pair.alpha.wait_reaches("beta")?;
-
-    let mut process = clone.daemon().spawn("clone")?;
-    let ended = process.wait(CHANGE_DEADLINE)?;
-    assert_eq!(ended.code(), Some(1));
-    let said = process.stderr()?;
+    clone.start()?;
+    assert_eq!(clone.state()?, "cloned");
+    let said = clone.meshctl(&["status"]).run()?.success()?.stdout;
     assert!(
-        said.contains("another machine") && said.contains("cloned"),
+        said.contains("a copy of alpha's") && said.contains("meshctl join"),
         "{said}"
     );
-    assert_eq!(pair.alpha.state()?, "online");
-    assert!(pair.alpha.reaches("beta")?);
+    let links = clone.namespace().run("ip", ["-br", "link"])?.stdout;
+    assert!(!links.contains("mesh0"), "{links}");
+    // The original knows nothing of it, also when the clone becomes a host of its own.
+    pair.alpha.start()?;
+    pair.alpha.wait_state("online")?;
+    clone.join(&pair.fleet.coordinator.create_token(&[])?)?;
+    clone.wait_reaches("alpha")?;
+    pair.beta.wait_reaches("alpha")?;
+    assert!(!pair.alpha.log()?.contains("newer stream"));
     Ok(())
 }
 

@@ -64,6 +64,17 @@ impl Host {
         })
     }
 
+    /// From its next start on, the machine has the id of another one, as a clone of its whole disk
+    /// has until somebody changes it.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written.
+    pub fn take_machine_id_of(&mut self, other: &Self) -> Result<(), LabError> {
+        let id = other.attachment.v4.to_bits();
+        self.namespace.set_machine_id(id.into())
+    }
+
     /// From its next start on, a shell script runs before the daemon, and what it mounts is seen by
     /// the daemon alone.
     pub fn set_preparation(&mut self, script: impl Into<String>) {
