@@ -17,7 +17,7 @@ use runtime::state_dir::StateDir;
 use tokio::sync::mpsc;
 
 use crate::brain::{Brain, BrainHandle, Input, Surroundings};
-use crate::dns::DnsServer;
+use crate::dns::{DnsServer, Responder};
 use crate::local_api;
 use crate::overlay::{Overlay, OverlayParts};
 use crate::packets::{PacketWorker, UdpSockets};
@@ -41,7 +41,11 @@ pub async fn run(settings: Settings) -> Result<(), String> {
     let sockets = UdpSockets::bind(settings.listen_port).map_err(text)?;
     let listen_port = sockets.port();
     let names: Arc<ArcSwap<Names>> = Arc::default();
-    let dns = DnsServer::start(settings.dns_listen, Arc::clone(&names))
+    let responder = Responder {
+        names: Arc::clone(&names),
+        forwarder: Some(Arc::default()),
+    };
+    let dns = DnsServer::start(settings.dns_listen, responder)
         .await
         .map_err(text)?;
     let shard = ShardConfig {

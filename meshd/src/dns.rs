@@ -1,30 +1,42 @@
-//! Mesh DNS: answers for the fleet's names and the overlay's reverse zones, from a snapshot. The
-//! fleet's suffix is never asked of anyone else; other names are refused.
+//! Mesh DNS: answers for the fleet's names and the overlay's reverse zones, from a snapshot. Other
+//! names are passed on to the host's own resolvers for askers on loopback, and refused to all
+//! others; a name of the mesh is never asked of anyone else.
 
-use std::net::{IpAddr, SocketAddr};
+mod forward;
+pub(crate) mod reverse;
+mod zone;
+
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use agent::Names;
 use arc_swap::ArcSwap;
-use hickory_proto::op::{Metadata, OpCode, ResponseCode};
-use hickory_proto::rr::rdata::{A, AAAA, PTR, SOA};
-use hickory_proto::rr::{DNSClass, LowerName, Name, RData, Record, RecordType};
+use hickory_proto::op::{Edns, Message, Metadata, OpCode, Query, ResponseCode};
+use hickory_proto::rr::rdata::TXT;
+use hickory_proto::rr::{DNSClass, RData, Record, RecordType};
 use hickory_server::net::runtime::Time;
+use hickory_server::net::xfer::Protocol;
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
 use tokio::net::{TcpListener, UdpSocket};
 
-/// Seconds that an answer may be remembered. Short, since endpoints of a service come and go.
-const TTL_SECS: u32 = 5;
+pub use forward::Forwarder;
+use zone::Answer;
+
 /// How long an idle TCP client is kept.
 const TCP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Answers that may wait for a slow TCP client.
 const TCP_ANSWERS_MAX: usize = 64;
+/// Bytes of the largest datagram that is sent, and that askers are told to send: it fits where IPv6
+/// does (DNS flag day 2020; RFC 9715).
+const DATAGRAM_BYTES_MAX: u16 = 1232;
+/// Bytes of an answer to an asker that names no size (RFC 1035 4.2.1).
+const PLAIN_DATAGRAM_BYTES_MAX: u16 = 512;
 
 /// A server on one address, UDP and TCP; it stops when it is dropped.
 pub struct DnsServer {
-    server: hickory_server::Server<Zone>,
+    server: hickory_server::Server<Responder>,
     address: SocketAddr,
 }
 
@@ -38,17 +50,25 @@ pub struct DnsError {
     source: std::io::Error,
 }
 
+/// What a server answers with.
+pub struct Responder {
+    /// The fleet's names.
+    pub names: Arc<ArcSwap<Names>>,
+    /// Who else is asked; `None` where askers may come from elsewhere.
+    pub forwarder: Option<Arc<Forwarder>>,
+}
+
 impl DnsServer {
-    /// Starts answering from `names` on `address`.
+    /// Starts answering on `address`.
     ///
     /// # Errors
     /// The address is taken or not this host's.
-    pub async fn start(address: SocketAddr, names: Arc<ArcSwap<Names>>) -> Result<Self, DnsError> {
+    pub async fn start(address: SocketAddr, responder: Responder) -> Result<Self, DnsError> {
         let failed = |source| DnsError { address, source };
         let udp = UdpSocket::bind(address).await.map_err(failed)?;
         let address = udp.local_addr().map_err(failed)?;
         let tcp = TcpListener::bind(address).await.map_err(failed)?;
-        let mut server = hickory_server::Server::new(Zone { names });
+        let mut server = hickory_server::Server::new(responder);
         server.register_socket(udp);
         server.register_listener(tcp, TCP_TIMEOUT, TCP_ANSWERS_MAX);
         Ok(Self { server, address })
@@ -66,170 +86,172 @@ impl Drop for DnsServer {
     }
 }
 
-/// Answers from the snapshot.
-struct Zone {
-    names: Arc<ArcSwap<Names>>,
-}
-
-/// What is said to one question.
-#[derive(Debug, PartialEq)]
-struct Answer {
-    code: ResponseCode,
-    records: Vec<Record>,
-    /// The zone's SOA, with answers that say that there is nothing (RFC 2308 3).
-    soa: Option<Record>,
-}
-
-impl Answer {
-    fn refused() -> Self {
-        Self {
-            code: ResponseCode::Refused,
-            records: Vec::new(),
-            soa: None,
+impl Responder {
+    /// Decides what is said, all but the transport's limits.
+    async fn respond(&self, request: &Request) -> Message {
+        let mut message = Message::response(request.metadata.id, request.metadata.op_code);
+        message.metadata = Metadata::response_from_request(&request.metadata);
+        if let Some(asked) = &request.edns {
+            message.edns = Some(own_edns(asked));
         }
-    }
-
-    fn found(zone: &Name, records: Vec<Record>) -> Self {
-        let soa = records.is_empty().then(|| soa(zone));
-        Self {
-            code: ResponseCode::NoError,
-            records,
-            soa,
+        if request.edns.as_ref().is_some_and(|edns| edns.version() > 0) {
+            message.metadata.response_code = ResponseCode::BADVERS;
+            return message;
         }
-    }
-
-    fn no_such_name(zone: &Name) -> Self {
-        Self {
-            code: ResponseCode::NXDomain,
-            records: Vec::new(),
-            soa: Some(soa(zone)),
+        if request.metadata.op_code != OpCode::Query {
+            message.metadata.response_code = ResponseCode::NotImp;
+            return message;
         }
+        match request.request_info() {
+            Ok(info) => self.answer(info.query.original(), &mut message).await,
+            Err(_) => message.metadata.response_code = ResponseCode::FormErr,
+        }
+        message
     }
-}
 
-fn soa(zone: &Name) -> Record {
-    let data = SOA::new(zone.clone(), Name::root(), 1, 60, 60, 60, TTL_SECS);
-    Record::from_rdata(zone.clone(), TTL_SECS, RData::SOA(data))
-}
-
-fn answer(names: &Names, name: &LowerName, kind: RecordType) -> Answer {
-    let name = Name::from(name);
-    if let Some(address) = reverse_address(&name) {
-        return answer_reverse(names, &name, address, kind);
-    }
-    let Ok(zone) = Name::from_ascii(format!("{}.", names.suffix())) else {
-        return Answer::refused();
-    };
-    if names.suffix().is_empty() || !zone.zone_of(&name) {
-        return Answer::refused();
-    }
-    if name == zone {
-        let records = if matches!(kind, RecordType::SOA | RecordType::ANY) {
-            vec![soa(&zone)]
-        } else {
-            Vec::new()
+    async fn answer(&self, query: &Query, message: &mut Message) {
+        let is_local = self.forwarder.is_some();
+        let answer = match query.query_class() {
+            DNSClass::IN if is_transfer(query.query_type()) => {
+                Some(Answer::only(ResponseCode::Refused))
+            }
+            DNSClass::IN => zone::answer(&self.names.load(), query.name(), query.query_type()),
+            DNSClass::CH if is_local => Some(version(query)),
+            _ => Some(Answer::only(ResponseCode::Refused)),
         };
-        return Answer::found(&zone, records);
+        message.metadata.recursion_available = self.can_ask_others();
+        match answer {
+            Some(answer) => {
+                let is_ours = query.query_class() == DNSClass::IN;
+                message.metadata.authoritative = is_ours && answer.code != ResponseCode::Refused;
+                message.metadata.response_code = answer.code;
+                message.answers = answer.records;
+                message.authorities = answer.soa.into_iter().collect();
+                message.additionals = answer.additionals;
+            }
+            None => self.pass_on(query, message).await,
+        }
     }
-    if name.num_labels() != zone.num_labels() + 1 {
-        return Answer::no_such_name(&zone);
+
+    fn can_ask_others(&self) -> bool {
+        let is_member = !self.names.load().suffix().is_empty();
+        let somebody = self.forwarder.as_ref().filter(|it| it.has_upstreams());
+        is_member && somebody.is_some()
     }
-    let label = name
-        .iter()
-        .next()
-        .and_then(|label| std::str::from_utf8(label).ok());
-    let Some(entry) = label.and_then(|label| names.lookup(label)) else {
-        return Answer::no_such_name(&zone);
-    };
-    let record = |data| Record::from_rdata(name.clone(), TTL_SECS, data);
-    let mut records = Vec::new();
-    if matches!(kind, RecordType::A | RecordType::ANY) {
-        records.extend(entry.v4().map(|address| record(RData::A(A(address)))));
+
+    async fn pass_on(&self, query: &Query, message: &mut Message) {
+        let may_ask = message.metadata.recursion_desired && message.metadata.recursion_available;
+        let Some(forwarder) = self.forwarder.as_ref().filter(|_| may_ask) else {
+            message.metadata.response_code = ResponseCode::Refused;
+            return;
+        };
+        let said = forwarder.ask(query.clone()).await;
+        message.metadata.response_code = said.code;
+        message.answers = said.answers;
+        message.authorities = said.authorities;
     }
-    if matches!(kind, RecordType::AAAA | RecordType::ANY) {
-        records.extend(entry.v6().map(|address| record(RData::AAAA(AAAA(address)))));
-    }
-    Answer::found(&zone, records)
 }
 
-/// Reads a whole address out of a name of the reverse zones.
-fn reverse_address(name: &Name) -> Option<IpAddr> {
-    let net = name.parse_arpa_name().ok()?;
-    let whole = match net.addr() {
-        IpAddr::V4(_) => 32,
-        IpAddr::V6(_) => 128,
-    };
-    (net.prefix_len() == whole).then(|| net.addr())
+fn own_edns(asked: &Edns) -> Edns {
+    let mut edns = Edns::new();
+    edns.set_max_payload(DATAGRAM_BYTES_MAX);
+    // Copied, signed or not (RFC 3225 3).
+    edns.set_dnssec_ok(asked.flags().dnssec_ok);
+    edns
 }
 
-fn answer_reverse(names: &Names, name: &Name, address: IpAddr, kind: RecordType) -> Answer {
-    if !names
-        .overlay()
-        .is_some_and(|overlay| overlay.contains(address))
-    {
-        return Answer::refused();
+fn is_transfer(kind: RecordType) -> bool {
+    matches!(kind, RecordType::AXFR | RecordType::IXFR)
+}
+
+/// Tells this host's own users what answers them.
+fn version(query: &Query) -> Answer {
+    let asked = query.name().to_lowercase().to_ascii();
+    let is_known = matches!(asked.as_str(), "version.bind." | "version.server.")
+        && matches!(query.query_type(), RecordType::TXT | RecordType::ANY);
+    if !is_known {
+        return Answer::only(ResponseCode::Refused);
     }
-    let Some(host) = names.reverse(address) else {
-        return Answer::no_such_name(name);
+    let text = concat!("meshd ", env!("CARGO_PKG_VERSION"));
+    let data = RData::TXT(TXT::new(vec![text.to_owned()]));
+    let mut record = Record::from_rdata(query.name().clone(), 0, data);
+    record.dns_class = DNSClass::CH;
+    Answer {
+        records: vec![record],
+        ..Answer::only(ResponseCode::NoError)
+    }
+}
+
+/// Leaves out what does not fit: first what nobody asked for, then everything, so that the asker
+/// comes back by TCP.
+fn fit(message: &mut Message, bytes_max: u16) {
+    let fits = |message: &Message| {
+        message
+            .to_vec()
+            .is_ok_and(|bytes| bytes.len() <= usize::from(bytes_max))
     };
-    let Ok(target) = Name::from_ascii(format!("{host}.{}.", names.suffix())) else {
-        return Answer::refused();
-    };
-    let wanted = matches!(kind, RecordType::PTR | RecordType::ANY);
-    let records =
-        wanted.then(|| Record::from_rdata(name.clone(), TTL_SECS, RData::PTR(PTR(target))));
-    Answer::found(name, records.into_iter().collect())
+    if fits(message) {
+        return;
+    }
+    message.additionals.clear();
+    if fits(message) {
+        return;
+    }
+    message.answers.clear();
+    message.authorities.clear();
+    message.metadata.truncation = true;
+}
+
+/// Bytes that the asker can take.
+fn room(request: &Request) -> u16 {
+    match (request.protocol(), &request.edns) {
+        (Protocol::Udp, Some(edns)) => edns
+            .max_payload()
+            .clamp(PLAIN_DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_MAX),
+        (Protocol::Udp, None) => PLAIN_DATAGRAM_BYTES_MAX,
+        _ => u16::MAX,
+    }
 }
 
 #[async_trait::async_trait]
-impl RequestHandler for Zone {
+impl RequestHandler for Responder {
     async fn handle_request<R: ResponseHandler, T: Time>(
         &self,
         request: &Request,
         mut respond: R,
     ) -> ResponseInfo {
-        let answer = match request.request_info() {
-            Ok(info)
-                if info.metadata.op_code == OpCode::Query
-                    && info.query.query_class() == DNSClass::IN =>
-            {
-                answer(
-                    &self.names.load(),
-                    info.query.name(),
-                    info.query.query_type(),
-                )
-            }
-            Ok(_) => Answer {
-                code: ResponseCode::NotImp,
-                records: Vec::new(),
-                soa: None,
-            },
-            Err(_) => Answer {
-                code: ResponseCode::FormErr,
-                records: Vec::new(),
-                soa: None,
-            },
-        };
-        let mut metadata = Metadata::response_from_request(&request.metadata);
-        metadata.response_code = answer.code;
-        metadata.authoritative =
-            matches!(answer.code, ResponseCode::NoError | ResponseCode::NXDomain);
-        let response = MessageResponseBuilder::from_message_request(request).build(
-            metadata,
-            &answer.records,
+        let mut message = self.respond(request).await;
+        // The question counts, as it is sent back.
+        message.queries = request
+            .queries
+            .queries()
+            .iter()
+            .map(|it| it.original().clone())
+            .collect();
+        fit(&mut message, room(request));
+        let mut builder = MessageResponseBuilder::from_message_request(request);
+        if let Some(edns) = &message.edns {
+            builder.edns(edns);
+        }
+        let response = builder.build(
+            message.metadata,
+            &message.answers,
+            &message.authorities,
             [],
-            answer.soa.as_ref(),
-            [],
+            &message.additionals,
         );
         match respond.send_response(response).await {
             Ok(info) => info,
             Err(error) => {
                 tracing::debug!(%error, "a DNS answer could not be sent");
                 ResponseInfo::from(hickory_proto::op::Header {
-                    metadata,
+                    metadata: message.metadata,
                     counts: hickory_proto::op::HeaderCounts::default(),
                 })
             }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use agent::{InterfaceConfig, Names};
 use arc_swap::ArcSwap;
+use model::address::HostAddresses;
 use tokio::time::Instant;
 
-use crate::dns::DnsServer;
+use crate::dns::{DnsServer, Responder};
 use crate::linux::interface::{self, Interface, InterfaceSettings, OverlayConfig};
 use crate::packets::{WorkerHandle, WorkerMessage};
 
@@ -36,7 +37,7 @@ pub struct Overlay {
     standing: Option<Interface>,
     /// What a failed try was for: its guards may stand in the kernel.
     tried: Option<OverlayConfig>,
-    dns: Option<DnsServer>,
+    dns: Vec<DnsServer>,
     failure: Option<String>,
     retry_at: Option<Instant>,
 }
@@ -49,7 +50,7 @@ impl Overlay {
             wanted: None,
             standing: None,
             tried: None,
-            dns: None,
+            dns: Vec::new(),
             failure: None,
             retry_at: None,
         }
@@ -105,7 +106,9 @@ impl Overlay {
                 self.to_worker(WorkerMessage::Device(Some(interface.device())))?;
                 tracing::info!(interface = %self.parts.interface.name, v4 = %wanted.addresses.v4, v6 = %wanted.addresses.v6, "the overlay is up");
                 self.standing = Some(interface);
-                self.answer_dns_on(wanted.addresses.v4.into()).await;
+                let HostAddresses { v4, v6 } = wanted.addresses;
+                self.dns.extend(self.answer_dns_on(v4.into()).await);
+                self.dns.extend(self.answer_dns_on(v6.into()).await);
             }
             Err(error) => {
                 tracing::error!(%error, "the overlay is not up; trying again in {} s", INTERFACE_RETRY.as_secs());
@@ -119,12 +122,17 @@ impl Overlay {
         Ok(())
     }
 
-    async fn answer_dns_on(&mut self, address: IpAddr) {
+    async fn answer_dns_on(&self, address: IpAddr) -> Option<DnsServer> {
         let address = SocketAddr::new(address, self.parts.dns_port);
-        match DnsServer::start(address, Arc::clone(&self.parts.names)).await {
-            Ok(server) => self.dns = Some(server),
-            Err(error) => tracing::warn!(%error, "mesh DNS answers on loopback only"),
-        }
+        let responder = Responder {
+            names: Arc::clone(&self.parts.names),
+            // Peers learn names of the mesh, and use no resolver of this host.
+            forwarder: None,
+        };
+        DnsServer::start(address, responder)
+            .await
+            .inspect_err(|error| tracing::warn!(%error, "mesh DNS does not answer there"))
+            .ok()
     }
 
     /// Takes everything back.
@@ -132,7 +140,7 @@ impl Overlay {
     /// # Errors
     /// The packet thread is gone.
     pub async fn take_down(&mut self) -> io::Result<()> {
-        self.dns = None;
+        self.dns.clear();
         if let Some(interface) = self.standing.take() {
             self.to_worker(WorkerMessage::Device(None))?;
             interface.down().await;
