@@ -189,6 +189,12 @@ pub enum Policy {
         #[arg(value_name = "VERSION|DIRECTORY")]
         second: Option<String>,
     },
+    /// Show which hosts would gain or lose what, and what deserves a look before it is applied
+    Plan {
+        /// The directory, or an old version
+        #[arg(value_name = "DIRECTORY|VERSION")]
+        what: String,
+    },
     /// Put a bundle in force
     Apply(ApplyPolicy),
     /// List the versions

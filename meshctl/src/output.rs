@@ -47,7 +47,7 @@ impl Output {
         let color = match color {
             Color::Always => true,
             Color::Never => false,
-            Color::Auto => io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+            Color::Auto => wants_color(io::stdout().is_terminal()),
         };
         Self { json, color }
     }
@@ -90,6 +90,12 @@ impl Output {
         };
         format!("\u{1b}[{code}m{text}\u{1b}[0m")
     }
+}
+
+/// Follows what people set for all their programs: https://no-color.org, http://bixense.com/clicolors
+fn wants_color(is_terminal: bool) -> bool {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    !is_set("NO_COLOR") && (is_terminal || is_set("CLICOLOR_FORCE"))
 }
 
 /// Rows under headings, aligned by their widest cell.

@@ -12,7 +12,10 @@ use crate::name::{Labels, Name};
 
 mod policy_change;
 
-pub use policy_change::{ChangeKind, PartChange, PolicyChange, PolicyDiff, PolicyItem};
+pub use policy_change::{
+    CauseEffect, ChangeKind, PartChange, PlanCause, PlanChange, PlanGroup, PlanPair, PlanWarning,
+    PlanWarningKind, PolicyChange, PolicyDiff, PolicyItem, PolicyPlan,
+};
 
 /// Every answer that is not a success: HTTP 400, 401, 403, 404, 409, 422, 429, 503.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

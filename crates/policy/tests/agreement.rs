@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // in the makers of test data
 
 use model::address::HostAddresses;
+use model::admin::{PlanChange, PlanWarningKind};
 use model::ids::{Digest, FleetId, HostId, PolicyVersion, Revision};
 use model::key::WireguardKey;
 use model::map::PeerIndex;
@@ -37,6 +38,20 @@ proptest! {
                 }
             }
         }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_plan_tells_what_the_reference_decides(fleet in fleet(), old in bundle(), new in bundle()) {
+        check_plan(&fleet, &old, &new)?;
+    }
+
+    #[test]
+    fn a_plan_of_no_change_is_empty(fleet in fleet(), bundle in bundle()) {
+        let plan = policy::plan(&bundle, &bundle, &fleet);
+        prop_assert_eq!((plan.pairs_gaining, plan.pairs_losing, plan.groups.len()), (0, 0, 0));
+        prop_assert!(plan.warnings.iter().all(|it| it.kind == PlanWarningKind::SelectsNoHost));
     }
 }
 
@@ -142,6 +157,68 @@ fn check_agreement(fleet: &[HostRecord], bundle: &Bundle) -> Result<(), TestCase
         }
     }
     Ok(())
+}
+
+/// Every pair that gains or loses something is counted once, and who is cut off is told.
+fn check_plan(fleet: &[HostRecord], old: &Bundle, new: &Bundle) -> Result<(), TestCaseError> {
+    let plan = policy::plan(old, new, fleet);
+    prop_assert!(plan.complete);
+    for (change, before, after) in [(PlanChange::Gain, old, new), (PlanChange::Lose, new, old)] {
+        let mut pairs = ordered_pairs(fleet);
+        pairs.retain(|(from, to)| {
+            flows(old, new).any(|(protocol, port)| {
+                reference::decide(after, from, to, protocol, port).allowed
+                    && !reference::decide(before, from, to, protocol, port).allowed
+            })
+        });
+        let groups = plan.groups.iter().filter(|group| group.change == change);
+        let mut grouped = 0;
+        for group in groups {
+            grouped += group.pairs;
+            prop_assert!(!group.causes.is_empty() && !group.traffic.is_empty());
+            prop_assert!(group.pairs <= (group.from_hosts * group.to_hosts) as u64);
+            for pair in &group.examples {
+                let is_it = |(from, to): &(&HostRecord, &HostRecord)| {
+                    from.name == pair.from && to.name == pair.to
+                };
+                prop_assert!(pairs.iter().any(is_it), "{pair:?}");
+            }
+        }
+        let counted = if change == PlanChange::Gain {
+            plan.pairs_gaining
+        } else {
+            plan.pairs_losing
+        };
+        prop_assert_eq!((counted, grouped), (pairs.len() as u64, pairs.len() as u64));
+    }
+    let reached = |bundle: &Bundle, to: &HostRecord| {
+        let mut others = fleet.iter().filter(|from| from.host != to.host);
+        others.any(|from| reference::decide(bundle, from, to, ip_protocol::TCP, 22).allowed)
+    };
+    let cut = fleet
+        .iter()
+        .filter(|host| reached(old, host) && !reached(new, host))
+        .count();
+    let told = plan
+        .warnings
+        .iter()
+        .find(|it| it.kind == PlanWarningKind::CutsOwnWayIn);
+    prop_assert_eq!(told.map_or(0, |it| it.examples.len()), cut.min(5));
+    Ok(())
+}
+
+fn ordered_pairs(fleet: &[HostRecord]) -> Vec<(&HostRecord, &HostRecord)> {
+    let pairs = fleet
+        .iter()
+        .flat_map(|from| fleet.iter().map(move |to| (from, to)));
+    pairs.filter(|(from, to)| from.host != to.host).collect()
+}
+
+/// Every flow at which the bundles may begin to differ.
+fn flows(old: &Bundle, new: &Bundle) -> impl Iterator<Item = (u8, u16)> {
+    let ports = [interesting_ports(old), interesting_ports(new), vec![22]].concat();
+    let protocols = PROTOCOLS.into_iter();
+    protocols.flat_map(move |protocol| ports.clone().into_iter().map(move |port| (protocol, port)))
 }
 
 fn same(

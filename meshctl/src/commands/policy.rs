@@ -11,6 +11,7 @@ mod diff;
 mod directory;
 mod fmt;
 mod history;
+mod plan;
 
 /// Runs a verb of `meshctl policy`.
 ///
@@ -24,6 +25,7 @@ pub async fn run(verb: Policy, targets: &Targets, output: &Output) -> Result<(),
         Policy::Diff { first, second } => {
             diff::diff(&first, second.as_deref(), targets, output).await
         }
+        Policy::Plan { what } => plan::plan(&what, targets, output).await,
         Policy::Apply(apply) => apply::put_in_force(apply, targets, output).await,
         Policy::History => history::history(targets, output).await,
         Policy::Show { version } => history::show(version, targets, output).await,

@@ -123,8 +123,9 @@ fn detail_text(detail: &HostDetail, output: &Output) -> String {
         line(
             "in force",
             format!(
-                "policy version {policy}, revision {revision}, {} peers",
-                detail.peers
+                "policy version {policy}, revision {revision}, {} {}",
+                detail.peers,
+                if detail.peers == 1 { "peer" } else { "peers" },
             ),
         );
     }

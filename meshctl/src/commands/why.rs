@@ -107,11 +107,11 @@ fn decision_text(decision: &Decision, output: &Output) -> String {
         output.paint(Tone::Bad, "denied")
     };
     let reason = match (&decision.rule, &decision.rule_source) {
-        (Some(rule), Some(source)) => format!("by rule {rule} ({source})"),
-        (Some(rule), None) => format!("by rule {rule}"),
-        (None, _) => "no rule allows it".into(),
+        (Some(rule), Some(source)) => format!(" by rule {rule} ({source})"),
+        (Some(rule), None) => format!(" by rule {rule}"),
+        (None, _) => ", no rule allows it".into(),
     };
-    format!("{verdict} {reason}, policy version {}", decision.version)
+    format!("{verdict}{reason}, policy version {}", decision.version)
 }
 
 fn notes_text(decision: &Decision, output: &Output) -> String {

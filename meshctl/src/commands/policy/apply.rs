@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::check::{failing, load, refused, show_check};
 use super::directory::read_bundle;
-use super::{count, shortened};
+use super::{count, plan, shortened};
 use crate::arguments::{self, Targets};
 use crate::connect;
 use crate::failure::Failure;
@@ -30,6 +30,7 @@ pub(super) async fn put_in_force(
         show_check(&checked, &policy::run_tests(&checked, None), output);
     })?;
     let client = connect::coordinator(targets)?;
+    plan::warn(&client, &checked, output).await?;
     let request = ApplyPolicy {
         files: files.clone(),
         base: apply.base.map(PolicyVersion),

@@ -1,0 +1,50 @@
+//! What a new policy would do to the hosts of a fleet, before it is applied: who gains what, who
+//! loses what, by which rules, and what deserves a look.
+//!
+//! Hosts that the same selectors select are one class, so that the work grows with the roles of
+//! a fleet and not with its pairs of hosts; where it would be too much, it stops and says so.
+
+use model::admin::PolicyPlan;
+use model::record::HostRecord;
+use model::rule::Bundle;
+
+mod classes;
+mod groups;
+mod host_set;
+mod parts;
+mod search;
+mod warnings;
+
+use parts::Parts;
+use search::search;
+
+/// Compares what two bundles allow between the hosts. Hosts that a bundle names without an id are
+/// found by name.
+pub fn plan(old: &Bundle, new: &Bundle, hosts: &[HostRecord]) -> PolicyPlan {
+    let parts = Parts::of(old, new, hosts);
+    let mut steps = Steps { left: STEPS_MAX };
+    let groups = search(&parts, hosts.len(), &mut steps);
+    let (warnings, warnings_left_out) = warnings::find(&parts, &groups, hosts, &mut steps);
+    let complete = steps.left > 0;
+    let mut plan = groups.into_plan(&parts, hosts);
+    plan.warnings = warnings;
+    plan.warnings_left_out = warnings_left_out;
+    plan.complete = complete;
+    plan
+}
+
+/// How much is looked at: a few seconds' worth in a debug build.
+const STEPS_MAX: usize = 20_000_000;
+
+/// Counts what is looked at, so that no fleet and no bundle makes a plan take for ever.
+struct Steps {
+    left: usize,
+}
+
+impl Steps {
+    /// Returns whether there is time for that many more.
+    fn take(&mut self, steps: usize) -> bool {
+        self.left = self.left.saturating_sub(steps);
+        self.left > 0
+    }
+}
