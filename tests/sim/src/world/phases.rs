@@ -34,13 +34,26 @@ pub(crate) enum Round {
     AfterFaults,
     WithoutCoordinator,
     AfterReunion,
+    /// One change, when all is well.
+    AfterChange,
+}
+
+impl Round {
+    /// Returns within what everything has to be right.
+    pub(super) const fn settles_within(self) -> Duration {
+        match self {
+            // The longest wait that a brain may be in is a minute: a coordinator may send a host
+            // away for that long.
+            Self::AfterFaults | Self::WithoutCoordinator | Self::AfterReunion => {
+                Duration::from_secs(300)
+            }
+            Self::AfterChange => Duration::from_secs(10),
+        }
+    }
 }
 
 /// How often the course is looked at.
 const TICK: Duration = Duration::from_secs(5);
-/// Within what everything has to be right after the last fault. The longest wait that a brain may
-/// be in is a minute: a coordinator may send a host away for that long.
-pub(super) const SETTLE_WITHIN: Duration = Duration::from_secs(300);
 /// How long the fleet is alone before it is tried.
 const ALONE_FOR: Duration = Duration::from_secs(150);
 /// Probes begin within this time.
@@ -67,6 +80,7 @@ impl World {
     pub(crate) fn tick(&mut self) {
         self.push_in(TICK, Event::Tick);
         self.check_acknowledged();
+        self.check_strangers();
         self.tend_members();
         let elapsed = self.now.since_start();
         match self.phase {
@@ -79,6 +93,23 @@ impl World {
             Phase::Alone { since } if self.now - since >= ALONE_FOR => self.probe_alone(),
             _ => {}
         }
+    }
+
+    /// Who is no member has no part in the overlay.
+    fn check_strangers(&mut self) {
+        let is_stranger = |state| {
+            matches!(
+                state,
+                HostState::Unenrolled | HostState::Joining | HostState::Removed
+            )
+        };
+        let intruder = self.hosts.iter().find_map(|host| {
+            let (running, state) = (host.running.as_ref()?, host.state(self.now)?);
+            let takes_part =
+                host.in_force.is_some() || running.interface.is_some() || !running.names.is_empty();
+            (is_stranger(state) && takes_part).then(|| format!("{} is {state:?}", host.name))
+        });
+        self.object("who is no member enforces and resolves nothing", intruder);
     }
 
     /// Operators make members of the machines that should be, and the reverse.
@@ -151,8 +182,20 @@ impl World {
                     round,
                 };
             }
-            Round::AfterReunion => self.phase = Phase::Over,
+            Round::AfterReunion => self.change_one_thing(),
+            Round::AfterChange => {}
         }
+    }
+
+    /// Every host must hear of a change at once, without another that brings it along.
+    fn change_one_thing(&mut self) {
+        let changed = self.some_members()[0];
+        self.run_errand(Errand::Relabel(changed));
+        let round = Round::AfterChange;
+        self.phase = Phase::Settling {
+            since: self.now,
+            round,
+        };
     }
 
     /// The coordinator goes, and some hosts restart without it.

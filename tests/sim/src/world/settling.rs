@@ -10,7 +10,7 @@ use model::local::HostState;
 use model::time::Instant;
 
 use super::World;
-use super::phases::{Phase, Round, SETTLE_WITHIN};
+use super::phases::{Phase, Round};
 use crate::event::Who;
 use crate::host::Host;
 use crate::operator::Errand;
@@ -31,6 +31,7 @@ impl World {
         }
         let truth = Truth::new(&views, bundle);
         match self.what_is_not_settled(&truth, status.policy) {
+            None if round == Round::AfterChange => self.phase = Phase::Over,
             None => {
                 let after = self.now - since;
                 self.say(Who::World, format!("everything is right after {after:?}"));
@@ -41,7 +42,7 @@ impl World {
                 self.probe_everybody(&truth);
                 self.truth = truth.into();
             }
-            Some(what) if self.now - since > SETTLE_WITHIN => {
+            Some(what) if self.now - since > round.settles_within() => {
                 self.violate("everything becomes right in time", what);
             }
             Some(_) => {}
