@@ -10,6 +10,7 @@ use model::store::{Event, Key, KeyValue, StoreRevision};
 use trust::bundle::BundleTree;
 
 use crate::config::LoadError;
+use crate::interest::{Interest, Move};
 use crate::keys::Place;
 use crate::state::{CurrentPolicy, Gone, Host, State};
 use crate::stored::{
@@ -18,14 +19,14 @@ use crate::stored::{
 };
 
 /// What an event changed, as far as hosts are concerned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Change {
     /// A host is new or has a new record.
-    Host(HostId),
+    Host(Move),
     /// A host is no more.
-    Removed(HostId),
-    /// Another policy is in force.
-    Policy,
+    Removed(Move),
+    /// Another policy is in force; who was concerned by what before.
+    Policy(Box<Interest>),
     /// Nothing that a host needs to know.
     Internal,
 }
@@ -44,12 +45,10 @@ impl State {
 
     pub(crate) fn put(&mut self, stored: &KeyValue) -> Result<Change, LoadError> {
         let change = match Place::of(&stored.key) {
-            Some(place) => self
-                .put_at(place, &stored.value, stored.mod_revision)
-                .map_err(|why| LoadError::Value {
-                    key: stored.key.clone(),
-                    why,
-                })?,
+            Some(place) => self.put_at(place, stored).map_err(|why| LoadError::Value {
+                key: stored.key.clone(),
+                why,
+            })?,
             None => Change::Internal,
         };
         self.modified
@@ -57,19 +56,17 @@ impl State {
         Ok(change)
     }
 
-    fn put_at(
-        &mut self,
-        place: Place,
-        value: &[u8],
-        revision: StoreRevision,
-    ) -> Result<Change, String> {
+    fn put_at(&mut self, place: Place, stored: &KeyValue) -> Result<Change, String> {
+        let (value, revision) = (stored.value.as_slice(), stored.mod_revision);
         match place {
             // Read once at the start; a new statement comes with key rotation.
             Place::Fleet => {}
             Place::Pruned => {
                 self.pruned_through = StoreRevision(decode::<StoredPruned>(value)?.through);
             }
-            Place::Host(id) => return self.put_host(id, decode(value)?, revision),
+            Place::Host(id) => {
+                return self.put_host(id, decode(value)?, stored.create_revision, revision);
+            }
             Place::Name(name) => {
                 self.names.insert(name, decode(value)?);
             }
@@ -80,7 +77,7 @@ impl State {
             Place::Address(index) => {
                 self.put_address(index, decode(value)?, revision);
             }
-            Place::Tombstone(id) => self.put_tombstone(id, &decode(value)?, revision)?,
+            Place::Tombstone(id) => self.put_tombstone(id, decode(value)?, revision)?,
             Place::Token(id) => {
                 self.tokens.insert(id, decode(value)?);
             }
@@ -115,6 +112,7 @@ impl State {
         &mut self,
         id: HostId,
         stored: StoredHost,
+        created: StoreRevision,
         revision: StoreRevision,
     ) -> Result<Change, String> {
         let signed = Signed::try_from(&stored.record)?;
@@ -126,11 +124,15 @@ impl State {
             return Err(format!("it holds the record of host {}", record.host));
         }
         self.forget_host(id);
-        self.hosts_by_revision.insert((revision, id));
+        if created < revision {
+            self.rewritten_hosts.insert((revision, id));
+        }
+        let moved = self.interest.place(&record);
         self.tls_keys.insert(record.tls_key_hash, id);
         let host = Host {
             record,
             signed,
+            created,
             revision,
             address_index: stored.address_index,
             token: stored.token,
@@ -138,14 +140,14 @@ impl State {
             joined: stored.joined,
         };
         self.hosts.insert(id, host);
-        Ok(Change::Host(id))
+        Ok(Change::Host(moved))
     }
 
     fn forget_host(&mut self, id: HostId) {
         let Some(host) = self.hosts.remove(&id) else {
             return;
         };
-        self.hosts_by_revision.remove(&(host.revision, id));
+        self.rewritten_hosts.remove(&(host.revision, id));
         self.tls_keys.remove(&host.record.tls_key_hash);
     }
 
@@ -159,7 +161,7 @@ impl State {
     fn put_tombstone(
         &mut self,
         id: HostId,
-        stored: &StoredTombstone,
+        stored: StoredTombstone,
         revision: StoreRevision,
     ) -> Result<(), String> {
         let signed = Signed::try_from(&stored.tombstone)?;
@@ -179,6 +181,7 @@ impl State {
             signed,
             tls_key_hash,
             revision,
+            former: stored.former,
         };
         self.tombstones.insert(id, gone);
         Ok(())
@@ -208,7 +211,10 @@ impl State {
                 ..CurrentPolicy::default()
             },
         };
-        Ok(Change::Policy)
+        let records = self.hosts.values().map(|host| &host.record);
+        let interest = Interest::new(&self.policy.bundle, records);
+        let before = std::mem::replace(&mut self.interest, interest);
+        Ok(Change::Policy(Box::new(before)))
     }
 
     fn open_policy(
@@ -241,7 +247,7 @@ impl State {
         match Place::of(key) {
             Some(Place::Host(id)) => {
                 self.forget_host(id);
-                return Change::Removed(id);
+                return Change::Removed(self.interest.remove(id));
             }
             Some(Place::Name(name)) => {
                 self.names.remove(&name);

@@ -1,9 +1,10 @@
 //! What is said on a host's stream, and what is answered.
 
 use model::control::{Applied, FromHost, Hello, ToHost, Welcome};
-use model::ids::HostId;
+use model::ids::{HostId, Revision};
 use model::limits::Limits;
 use model::map::MapDelta;
+use model::store::StoreRevision;
 use model::time::Now;
 use trust::enrolment::check_certificate_request;
 
@@ -39,13 +40,13 @@ impl Fleet {
                     return self.expel(session, "it reports too many endpoints", now);
                 }
                 if self.presences.report(host, report, &overlay) {
-                    self.publish_hints_soon(now);
+                    self.note_hint(host, now);
                 }
             }
             FromHost::Observation { peer, address } => {
-                let is_peer = peer != host && self.state.hosts.contains_key(&peer);
+                let is_peer = self.state.interest.connects(host, peer);
                 if is_peer && self.presences.observe_by_peer(peer, address, &overlay) {
-                    self.publish_hints_soon(now);
+                    self.note_hint(peer, now);
                 }
             }
             FromHost::Applied(applied) => self.hear_applied(session, host, applied, now),
@@ -68,27 +69,42 @@ impl Fleet {
             unix: now.unix,
         };
         self.send(session, ToHost::Welcome(welcome));
-        match hello.have.and_then(|have| self.told_by(have)) {
-            Some(told) => {
-                self.sessions.follow(session, told, false);
-                self.tell(session, now);
-            }
-            None => self.tell_whole_map(session, host, hello.have.is_some(), now),
-        }
+        self.catch_up(session, host, hello.have, now);
         self.presences.entry(host).software_version = Some(clipped(hello.software_version));
         let overlay = self.state.statement.overlay;
         if self.presences.observe(host, observed, &overlay) {
-            self.publish_hints_soon(now);
+            self.note_hint(host, now);
         }
     }
 
-    fn tell_whole_map(&mut self, session: SessionId, host: HostId, knew: bool, now: Now) {
+    /// Tells a host that says what it has all that is new to it.
+    fn catch_up(&mut self, session: SessionId, host: HostId, have: Option<Revision>, now: Now) {
         let Some(me) = self.state.hosts.get(&host) else {
             return;
         };
-        let (delta, told) = self.whole_map(me, knew);
-        self.sessions.follow(session, told, true);
-        self.send_map(session, delta, now);
+        let known = have.and_then(|have| self.known_up_to(have));
+        let news = known.and_then(|known| Some((known, self.news_since(known, me)?)));
+        if let Some((known, news)) = news {
+            self.sessions.resume(session, known, news);
+            return self.tell(session, now);
+        }
+        let knew = have.map(|_| known.unwrap_or(StoreRevision::ZERO));
+        self.tell_whole_map(session, host, knew, now);
+    }
+
+    fn tell_whole_map(
+        &mut self,
+        session: SessionId,
+        host: HostId,
+        knew: Option<StoreRevision>,
+        now: Now,
+    ) {
+        let Some(me) = self.state.hosts.get(&host) else {
+            return;
+        };
+        let map = self.whole_map(me, knew);
+        self.sessions.start_anew(session, self.state.revision);
+        self.send_map(session, map, now);
     }
 
     /// Notes what is in force on a host. One that cannot apply a change gets a whole map, once.
@@ -102,7 +118,7 @@ impl Fleet {
         if !failed {
             self.sessions.applied(session);
         } else if self.sessions.failed_to_apply(session) {
-            self.tell_whole_map(session, host, true, now);
+            self.tell_whole_map(session, host, Some(StoreRevision::ZERO), now);
         }
     }
 

@@ -166,19 +166,27 @@ impl Fleet {
         match State::load(&self.authority.root_pin(), &loaded, revision) {
             Ok(state) => {
                 let before = std::mem::replace(&mut self.state, state);
-                let gone: Vec<_> = before
-                    .hosts
-                    .into_keys()
-                    .filter(|id| !self.state.hosts.contains_key(id))
-                    .collect();
-                for id in gone {
-                    self.farewell_removed(id, now);
+                self.note_listed(&before);
+                for id in before.hosts.into_keys() {
+                    if !self.state.hosts.contains_key(&id) {
+                        self.farewell_removed(id, now);
+                    }
                 }
                 self.publish(now);
                 self.take_over(now);
             }
             Err(error) => self.notice(format!("cannot take over what the store holds: {error}")),
         }
+    }
+
+    fn note_listed(&mut self, before: &State) {
+        let hosts = self.state.hosts.iter();
+        let changed: Vec<_> = hosts
+            .filter(|(_, host)| host.revision > before.revision)
+            .map(|(id, _)| *id)
+            .collect();
+        let is_other_policy = self.state.policy.revision > before.revision;
+        self.note_rearranged(&before.interest, &changed, is_other_policy);
     }
 
     /// Time has passed.

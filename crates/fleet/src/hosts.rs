@@ -18,7 +18,8 @@ use crate::output::{Rejection, Reply};
 use crate::request::Caller;
 use crate::state::Host;
 use crate::stored::{
-    StoredAddress, StoredHost, StoredName, StoredPruned, StoredSigned, StoredTombstone,
+    StoredAddress, StoredFormer, StoredHost, StoredName, StoredPruned, StoredSigned,
+    StoredTombstone,
 };
 use crate::work::{Answer, Draft, Plan};
 
@@ -168,6 +169,11 @@ impl Fleet {
             tombstone: StoredSigned::from(&self.authority.sign_tombstone(&tombstone)),
             tls_key_hash: record.tls_key_hash,
             removed,
+            former: Some(StoredFormer {
+                labels: record.labels.clone(),
+                created: host.created.0,
+                changed: host.revision.0,
+            }),
         };
         let mut draft = Draft::new(&self.state);
         draft.delete(Place::Host(record.host).key());

@@ -3,7 +3,8 @@
 //!
 //! Read `fleet` first, the verbs, then `requests`, how a request goes from question to answer.
 //! `apply` is the one place where durable state changes, `commits` keeps many changes under way
-//! right, `keys` says where everything lies in the store. The other files are nouns.
+//! right, `keys` says where everything lies in the store. Who is told what is `interest` (who is
+//! concerned by what), `news` (what a host does not know yet) and `maps`. The other files are nouns.
 
 #![forbid(unsafe_code)]
 
@@ -20,8 +21,10 @@ mod enrolment;
 mod explain;
 mod fleet;
 mod hosts;
+mod interest;
 mod keys;
 mod maps;
+mod news;
 mod output;
 mod policies;
 mod presence;

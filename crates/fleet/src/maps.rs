@@ -1,212 +1,144 @@
-//! What each host needs to know: its whole map, and what changed since it was told last. Sent maps
-//! are not remembered: everything has the revision of its last change, and a delta is what is later
-//! than the revision that the host has.
-
-use std::collections::BTreeSet;
-use std::time::Duration;
+//! What each host needs to know, as messages: its whole map, and what it does not know yet. Sent
+//! maps are not remembered: a host is told on what it says that it has, or on what it was told last.
 
 use model::ids::{HostId, Revision};
 use model::map::{MapDelta, PeerEntry, PolicySlice};
+use model::record::Signed;
 use model::store::StoreRevision;
 use model::time::Now;
 
 use crate::fleet::Fleet;
+use crate::news::{News, later_than};
 use crate::output::SessionId;
-use crate::presence::HintRevision;
 use crate::state::Host;
 
-/// How soon after a change of hosts the others are told; changes within this time go together.
-const TELL_CHANGES_AFTER: Duration = Duration::from_millis(20);
-
-/// How soon hints where hosts may be reached are passed on; a storm of them goes together.
-const TELL_HINTS_AFTER: Duration = Duration::from_millis(200);
-
-/// How far a host was told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Told {
-    /// It knows everything durable up to here that concerns it.
-    pub(crate) stored: StoreRevision,
-    /// It knows all endpoints up to here.
-    pub(crate) hints: HintRevision,
-}
-
 impl Fleet {
-    /// Tells every host what it does not know yet.
+    /// Tells every host that something concerns what it does not know yet.
     pub(crate) fn publish(&mut self, now: Now) {
         self.publish_at = None;
-        for session in self.sessions.following() {
+        for session in self.sessions.with_news() {
             self.tell(session, now);
         }
     }
 
-    /// Tells every host soon that hosts changed.
-    pub(crate) fn publish_changes_soon(&mut self, now: Now) {
-        self.publish_within(TELL_CHANGES_AFTER, now);
-    }
-
-    /// Tells every host soon that endpoints changed.
-    pub(crate) fn publish_hints_soon(&mut self, now: Now) {
-        self.publish_within(TELL_HINTS_AFTER, now);
-    }
-
-    fn publish_within(&mut self, pause: Duration, now: Now) {
-        let due = now.monotonic + pause;
-        self.publish_at = Some(self.publish_at.map_or(due, |earlier| earlier.min(due)));
-    }
-
     /// Tells one host what it does not know yet.
     pub(crate) fn tell(&mut self, session: SessionId, now: Now) {
-        let Some((host, told)) = self.sessions.told(session) else {
+        let Some((host, told, news)) = self.sessions.take_news(session) else {
             return;
         };
-        let Some((delta, told)) = self.delta(host, told) else {
-            return;
-        };
-        self.sessions.set_told(session, told);
-        self.send_map(session, delta, now);
+        if let Some(delta) = self.delta(host, told, &news) {
+            self.sessions
+                .set_told(session, StoreRevision(delta.revision.counter));
+            self.send_map(session, delta, now);
+        }
     }
 
-    /// Returns everything that a host needs to know. `knew`: it knew something before, and has to
-    /// learn who is gone.
-    pub(crate) fn whole_map(&self, me: &Host, knew: bool) -> (MapDelta, Told) {
+    /// Returns everything that a host needs to know. `knew`: it knows something already, at most
+    /// up to there, and has to learn who is gone since.
+    pub(crate) fn whole_map(&self, me: &Host, knew: Option<StoreRevision>) -> MapDelta {
         let id = me.record.host;
-        let tombstones = match knew {
-            true => self
-                .state
-                .tombstones
-                .values()
-                .map(|gone| gone.signed.clone())
-                .collect(),
-            false => Vec::new(),
-        };
-        let delta = MapDelta {
+        let tombstones = knew.map_or_else(Vec::new, |have| self.tombstones_since(have, me));
+        let peers = self.state.interest.peers_of(id);
+        MapDelta {
             base: None,
             revision: self.state.map_revision(self.state.revision),
             record: Some(me.signed.clone()),
-            peers: self
-                .peers_of(me)
-                .map(|peer| self.peer_entry(peer))
+            peers: peers
+                .iter()
+                .filter_map(|peer| self.peer_entry(*peer))
                 .collect(),
             tombstones,
             forgotten: Vec::new(),
             policy: Some(self.slice_for(id)),
-        };
-        (delta, self.all_told())
+        }
     }
 
-    /// Returns what a host does not know yet, and how far it is told then; `None`: nothing.
+    /// Returns the tombstones of those whom a host knew: none, when it had other rules or labels
+    /// once. It does without: who is not in a whole map is gone too.
+    fn tombstones_since(&self, have: StoreRevision, me: &Host) -> Vec<Signed> {
+        if self.had_other_peers(have, me) {
+            return Vec::new();
+        }
+        let gone = self.state.tombstones_by_revision.range(later_than(have)..);
+        gone.filter(|(_, gone)| self.connected_to_the_last(me.record.host, *gone))
+            .map(|(_, gone)| self.state.tombstones[gone].signed.clone())
+            .collect()
+    }
+
+    /// Returns what is new to a host that was told up to a revision; `None`: nothing is.
     ///
     /// A delta that changes only endpoints has its base as its revision: endpoints are hints, and
     /// revisions count what is durable.
-    pub(crate) fn delta(&self, id: HostId, told: Told) -> Option<(MapDelta, Told)> {
+    fn delta(&self, id: HostId, told: StoreRevision, news: &News) -> Option<MapDelta> {
         let me = self.state.hosts.get(&id)?;
-        let changed = self.changed_hosts(told.stored);
-        let record = changed.contains(&id).then(|| me.signed.clone());
-        let tombstones: Vec<_> = self
-            .state
-            .tombstones_by_revision
-            .range(after(told.stored)..)
-            .map(|(_, gone)| self.state.tombstones[gone].signed.clone())
-            .collect();
-        let policy = (self.state.policy.revision > told.stored).then(|| self.slice_for(id));
-        let hinted: BTreeSet<HostId> = changed
-            .union(&self.presences.changed_since(told.hints).collect())
-            .copied()
-            .collect();
-        let peers: Vec<_> = hinted
-            .iter()
-            .filter_map(|peer| self.state.hosts.get(peer))
-            .filter(|peer| concerns(peer, me))
-            .map(|peer| self.peer_entry(peer))
-            .collect();
-        let is_durable = record.is_some()
-            || policy.is_some()
-            || !tombstones.is_empty()
-            || changed.iter().any(|peer| *peer != id);
-        if !is_durable && peers.is_empty() {
-            return None;
+        let base = self.state.map_revision(told);
+        let mut delta = MapDelta {
+            base: Some(base),
+            revision: base,
+            record: news.record.then(|| me.signed.clone()),
+            policy: news.policy.then(|| self.slice_for(id)),
+            ..MapDelta::default()
+        };
+        let mut changed = Vec::new();
+        for (&peer, &knows) in &news.peers {
+            if self.state.interest.connects(id, peer) {
+                changed.push(peer);
+            } else if knows {
+                self.take_away(peer, &mut delta);
+            }
         }
-        let stored = if is_durable {
-            self.state.revision
-        } else {
-            told.stored
+        let is_durable = delta.record.is_some()
+            || delta.policy.is_some()
+            || !delta.tombstones.is_empty()
+            || !delta.forgotten.is_empty()
+            || !changed.is_empty();
+        if is_durable {
+            delta.revision = self.state.map_revision(self.state.revision);
+        }
+        let is_hinted = |peer: &&HostId| {
+            !news.peers.contains_key(*peer) && self.state.interest.connects(id, **peer)
         };
-        let delta = MapDelta {
-            base: Some(self.state.map_revision(told.stored)),
-            revision: self.state.map_revision(stored),
-            record,
-            peers,
-            tombstones,
-            forgotten: Vec::new(),
-            policy,
-        };
-        Some((
-            delta,
-            Told {
-                stored,
-                hints: self.presences.last_change(),
-            },
-        ))
+        let told_of = changed.iter().chain(news.hints.iter().filter(is_hinted));
+        delta.peers = told_of.filter_map(|peer| self.peer_entry(*peer)).collect();
+        (is_durable || !delta.peers.is_empty()).then_some(delta)
     }
 
-    /// Returns from where on a host is told, when what it has is known here; else it needs a whole
-    /// map. Its endpoints may be any: it is told all that are known.
-    pub(crate) fn told_by(&self, have: Revision) -> Option<Told> {
+    /// A host that was removed is gone for all; one that no rule connects any more, for this one.
+    fn take_away(&self, peer: HostId, delta: &mut MapDelta) {
+        match self.state.tombstones.get(&peer) {
+            Some(gone) => delta.tombstones.push(gone.signed.clone()),
+            None => delta.forgotten.push(peer),
+        }
+    }
+
+    /// Returns up to where a host knows everything that concerns it, when what it has was told by
+    /// this fleet as it is known here; else it needs a whole map.
+    pub(crate) fn known_up_to(&self, have: Revision) -> Option<StoreRevision> {
         let stored = StoreRevision(have.counter);
         let is_known = have.epoch == self.state.statement.epoch
             && stored <= self.state.revision
             && stored >= self.state.pruned_through;
-        is_known.then_some(Told {
-            stored,
-            hints: HintRevision::default(),
-        })
+        is_known.then_some(stored)
     }
 
-    fn all_told(&self) -> Told {
-        Told {
-            stored: self.state.revision,
-            hints: self.presences.last_change(),
+    fn peer_entry(&self, peer: HostId) -> Option<PeerEntry> {
+        let record = self.state.hosts.get(&peer)?.signed.clone();
+        let presence = self.presences.of(peer);
+        let endpoints = presence.map_or_else(Vec::new, |it| it.endpoints().to_vec());
+        Some(PeerEntry { record, endpoints })
+    }
+
+    /// Returns the leaves of the policy that concern a member, with their proofs.
+    fn slice_for(&self, host: HostId) -> PolicySlice {
+        let all = &self.state.policy.slice;
+        let seat = self.state.interest.seat(host).cloned().unwrap_or_default();
+        let leaves = self.state.interest.leaves_for(&seat);
+        PolicySlice {
+            head: all.head.clone(),
+            leaves: leaves
+                .iter()
+                .filter_map(|index| all.leaves.get(*index as usize).cloned())
+                .collect(),
         }
     }
-
-    fn changed_hosts(&self, since: StoreRevision) -> BTreeSet<HostId> {
-        self.state
-            .hosts_by_revision
-            .range(after(since)..)
-            .map(|(_, host)| *host)
-            .collect()
-    }
-
-    fn peers_of<'a>(&'a self, me: &'a Host) -> impl Iterator<Item = &'a Host> {
-        self.state
-            .hosts
-            .values()
-            .filter(move |peer| concerns(peer, me))
-    }
-
-    fn peer_entry(&self, peer: &Host) -> PeerEntry {
-        let presence = self.presences.of(peer.record.host);
-        PeerEntry {
-            record: peer.signed.clone(),
-            endpoints: presence
-                .map(|it| it.endpoints().to_vec())
-                .unwrap_or_default(),
-        }
-    }
-
-    /// Returns the leaves that concern a host: all of them, until an interest index knows better.
-    fn slice_for(&self, _host: HostId) -> PolicySlice {
-        self.state.policy.slice.clone()
-    }
-}
-
-/// Returns whether a host needs to know a peer: every host every other, until an interest index
-/// knows better.
-fn concerns(peer: &Host, me: &Host) -> bool {
-    peer.record.host != me.record.host
-}
-
-/// The lower bound of what was changed after a revision.
-fn after(revision: StoreRevision) -> (StoreRevision, HostId) {
-    (revision.next(), HostId::from_bytes([0; 16]))
 }

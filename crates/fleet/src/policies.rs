@@ -109,8 +109,8 @@ impl Fleet {
             },
         );
         let mut draft = Draft::new(&self.state);
-        draft.put(Place::CurrentPolicy.key(), &StoredCurrentPolicy { version });
         draft.put(Place::PolicyVersion(version).key(), &signed);
+        draft.put(Place::CurrentPolicy.key(), &StoredCurrentPolicy { version });
         for name in self
             .new_services(&compiled.bundle)
             .take(SERVICE_NAMES_COMPARED)

@@ -13,17 +13,10 @@ use model::time::UnixTime;
 
 use crate::config::FleetLimits;
 
-/// Counts the changes of endpoints, so that a session knows how far it was told.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct HintRevision(u64);
-
 /// All presences.
 #[derive(Debug, Default)]
 pub(crate) struct Presences {
     by_host: BTreeMap<HostId, Presence>,
-    /// Hosts by the last change of their endpoints.
-    changes: BTreeMap<HintRevision, HostId>,
-    last: HintRevision,
 }
 
 /// What is reported of one host.
@@ -37,7 +30,6 @@ pub(crate) struct Presence {
     observed: Option<IpAddr>,
     seen_by_peers: VecDeque<SocketAddr>,
     endpoints: Vec<Endpoint>,
-    changed: HintRevision,
 }
 
 impl Presences {
@@ -93,21 +85,7 @@ impl Presences {
     }
 
     pub(crate) fn forget(&mut self, host: HostId) {
-        if let Some(presence) = self.by_host.remove(&host) {
-            self.changes.remove(&presence.changed);
-        }
-    }
-
-    /// Returns the last change of anybody's endpoints.
-    pub(crate) fn last_change(&self) -> HintRevision {
-        self.last
-    }
-
-    /// Returns the hosts whose endpoints changed after `since`.
-    pub(crate) fn changed_since(&self, since: HintRevision) -> impl Iterator<Item = HostId> {
-        self.changes
-            .range(HintRevision(since.0 + 1)..)
-            .map(|(_, host)| *host)
+        self.by_host.remove(&host);
     }
 
     fn refresh(&mut self, host: HostId, overlay: &OverlayPrefixes) -> bool {
@@ -117,10 +95,6 @@ impl Presences {
             return false;
         }
         presence.endpoints = endpoints;
-        self.last.0 += 1;
-        self.changes.remove(&presence.changed);
-        presence.changed = self.last;
-        self.changes.insert(self.last, host);
         true
     }
 }
@@ -241,16 +215,8 @@ mod tests {
         let mut presences = Presences::default();
         let address = "192.0.2.1:4000".parse().unwrap();
         assert!(presences.observe_by_peer(HOST, address, &overlay()));
-        let told = presences.last_change();
         assert!(!presences.observe_by_peer(HOST, address, &overlay()));
-        assert_eq!(presences.changed_since(told).count(), 0);
-        presences.observe(HOST, None, &overlay());
-        assert_eq!(
-            presences
-                .changed_since(HintRevision::default())
-                .collect::<Vec<_>>(),
-            [HOST]
-        );
+        assert!(!presences.observe(HOST, None, &overlay()));
     }
 
     #[test]
@@ -268,18 +234,5 @@ mod tests {
             .map(|it| it.address.port())
             .collect();
         assert_eq!(ports, [100, 99, 98, 97]);
-    }
-
-    #[test]
-    fn a_host_that_changes_often_is_told_once() {
-        let mut presences = Presences::default();
-        for port in 1..=10 {
-            let address = SocketAddr::new("192.0.2.1".parse().unwrap(), port);
-            presences.observe_by_peer(HOST, address, &overlay());
-        }
-        let changed: Vec<_> = presences.changed_since(HintRevision::default()).collect();
-        assert_eq!(changed, [HOST]);
-        presences.forget(HOST);
-        assert_eq!(presences.changed_since(HintRevision::default()).count(), 0);
     }
 }

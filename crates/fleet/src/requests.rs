@@ -122,22 +122,35 @@ impl Fleet {
 
     fn apply_all(&mut self, committed: &Committed, now: Now) {
         self.state.revision = committed.revision;
-        let mut changes = Vec::with_capacity(committed.events.len());
+        let (mut removed, mut changed) = (Vec::new(), Vec::new());
+        let mut before = None;
         for event in &committed.events {
             match self.state.apply(event) {
-                Ok(change) => changes.push(change),
+                Ok(Change::Host(moved)) if before.is_none() => self.note_move(&moved),
+                Ok(Change::Host(moved)) => changed.push(moved.host),
+                Ok(Change::Removed(moved)) => {
+                    removed.push(moved.host);
+                    if before.is_none() {
+                        self.note_move(&moved);
+                    }
+                }
+                // Of several in one commit, the first tells what hosts know.
+                Ok(Change::Policy(arranged)) => {
+                    before.get_or_insert(arranged);
+                }
+                Ok(Change::Internal) => {}
                 Err(error) => self.notice(error.to_string()),
             }
         }
-        for change in &changes {
-            if let Change::Removed(host) = *change {
-                self.farewell_removed(host, now);
-            }
+        if let Some(before) = &before {
+            self.note_rearranged(before, &changed, true);
         }
-        let is_urgent = |it: &Change| matches!(it, Change::Removed(_) | Change::Policy);
-        if changes.iter().any(is_urgent) {
+        for host in &removed {
+            self.farewell_removed(*host, now);
+        }
+        if before.is_some() || !removed.is_empty() {
             self.publish(now);
-        } else if changes.iter().any(|it| matches!(it, Change::Host(_))) {
+        } else {
             self.publish_changes_soon(now);
         }
     }

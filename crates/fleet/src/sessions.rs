@@ -1,18 +1,19 @@
 //! The hosts' streams: who may open one, and when it ends. A host has one stream; a newer one closes
 //! the older. What is said on them is `conversation`'s.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use model::control::{Goodbye, ToHost};
 use model::identity::SpiffeId;
 use model::ids::{Digest, HostId};
+use model::store::StoreRevision;
 use model::time::{Instant, Now};
 
 use crate::config::FleetLimits;
 use crate::fleet::Fleet;
-use crate::maps::Told;
+use crate::news::News;
 use crate::output::{Output, SessionId};
 
 /// How long a host may be silent; hosts send a ping every 20 seconds.
@@ -44,6 +45,8 @@ pub struct SessionPeer {
 pub(crate) struct Sessions {
     open: BTreeMap<SessionId, Session>,
     by_host: BTreeMap<HostId, SessionId>,
+    /// Those with something to tell.
+    with_news: BTreeSet<SessionId>,
     sweep_at: Option<Instant>,
 }
 
@@ -72,7 +75,9 @@ pub(crate) struct Heard {
 enum Progress {
     AwaitsHello,
     Follows {
-        told: Told,
+        /// The revision that the host has when it applies everything sent so far.
+        told: StoreRevision,
+        news: News,
         /// It was sent a whole map, and has not failed to apply one since it last succeeded.
         has_whole_map: bool,
     },
@@ -90,29 +95,52 @@ impl Sessions {
     /// Returns the stream of a host that has said hello.
     pub(crate) fn of_host(&self, host: HostId) -> Option<SessionId> {
         let session = *self.by_host.get(&host)?;
-        self.told(session).map(|_| session)
+        self.open.get(&session)?.follows().then_some(session)
     }
 
-    /// Returns the streams of hosts that have said hello.
-    pub(crate) fn following(&self) -> Vec<SessionId> {
-        let follows = |it: &Session| matches!(it.progress, Progress::Follows { .. });
-        self.open
-            .iter()
-            .filter(|(_, it)| follows(it))
-            .map(|(id, _)| *id)
-            .collect()
+    /// Returns the hosts that have said hello.
+    pub(crate) fn followers(&self) -> Vec<HostId> {
+        let followers = self.open.values().filter(|it| it.follows());
+        followers.map(|it| it.host).collect()
     }
 
-    /// Returns how far the host of a stream was told, once it has said hello.
-    pub(crate) fn told(&self, session: SessionId) -> Option<(HostId, Told)> {
-        let session = self.open.get(&session)?;
-        match session.progress {
-            Progress::Follows { told, .. } => Some((session.host, told)),
+    /// Returns the streams with something to tell.
+    pub(crate) fn with_news(&self) -> Vec<SessionId> {
+        self.with_news.iter().copied().collect()
+    }
+
+    pub(crate) fn have_news(&self) -> bool {
+        !self.with_news.is_empty()
+    }
+
+    /// Returns what a host that has said hello does not know yet, for more to be noted.
+    pub(crate) fn news_for(&mut self, host: HostId) -> Option<&mut News> {
+        let id = self.by_host.get(&host)?;
+        match &mut self.open.get_mut(id)?.progress {
+            Progress::Follows { news, .. } => {
+                self.with_news.insert(*id);
+                Some(news)
+            }
             Progress::AwaitsHello => None,
         }
     }
 
-    pub(crate) fn set_told(&mut self, session: SessionId, now_told: Told) {
+    /// Takes what the host of a stream does not know yet, and the revision that it was told last.
+    pub(crate) fn take_news(
+        &mut self,
+        session: SessionId,
+    ) -> Option<(HostId, StoreRevision, News)> {
+        self.with_news.remove(&session);
+        let session = self.open.get_mut(&session)?;
+        match &mut session.progress {
+            Progress::Follows { told, news, .. } => {
+                Some((session.host, *told, std::mem::take(news)))
+            }
+            Progress::AwaitsHello => None,
+        }
+    }
+
+    pub(crate) fn set_told(&mut self, session: SessionId, now_told: StoreRevision) {
         if let Some(Session {
             progress: Progress::Follows { told, .. },
             ..
@@ -129,16 +157,27 @@ impl Sessions {
         Some(Heard {
             host: session.host,
             observed: session.observed,
-            follows: matches!(session.progress, Progress::Follows { .. }),
+            follows: session.follows(),
             within_budget: session.budget.spend(now),
         })
     }
 
-    /// Notes that the host has said hello, and how far it is told.
-    pub(crate) fn follow(&mut self, session: SessionId, told: Told, has_whole_map: bool) {
-        if let Some(session) = self.open.get_mut(&session) {
+    /// Notes that the host goes on from a revision, and what is new to it.
+    pub(crate) fn resume(&mut self, session: SessionId, told: StoreRevision, news: News) {
+        self.follow(session, told, news, false);
+    }
+
+    /// Notes that the host was sent everything up to a revision.
+    pub(crate) fn start_anew(&mut self, session: SessionId, told: StoreRevision) {
+        self.follow(session, told, News::default(), true);
+    }
+
+    fn follow(&mut self, id: SessionId, told: StoreRevision, news: News, has_whole_map: bool) {
+        self.with_news.remove(&id);
+        if let Some(session) = self.open.get_mut(&id) {
             session.progress = Progress::Follows {
                 told,
+                news,
                 has_whole_map,
             };
         }
@@ -179,6 +218,7 @@ impl Sessions {
 
     fn remove(&mut self, id: SessionId) -> Option<Session> {
         let session = self.open.remove(&id)?;
+        self.with_news.remove(&id);
         if self.by_host.get(&session.host) == Some(&id) {
             self.by_host.remove(&session.host);
         }
@@ -200,6 +240,12 @@ impl Sessions {
             .iter()
             .filter_map(|(id, it)| reason(it).map(|why| (*id, why)))
             .collect()
+    }
+}
+
+impl Session {
+    fn follows(&self) -> bool {
+        matches!(self.progress, Progress::Follows { .. })
     }
 }
 

@@ -16,8 +16,11 @@ use trust::TrustAnchors;
 
 use crate::audit::Stamp;
 use crate::config::LoadError;
+use crate::interest::{Interest, Seat, Traits};
 use crate::keys::Place;
-use crate::stored::{StoredAddress, StoredAdmin, StoredName, StoredPolicy, StoredToken, StoredUse};
+use crate::stored::{
+    StoredAddress, StoredAdmin, StoredFormer, StoredName, StoredPolicy, StoredToken, StoredUse,
+};
 
 /// Everything durable.
 #[derive(Debug)]
@@ -31,8 +34,8 @@ pub(crate) struct State {
     pub(crate) statement: TrustStatement,
 
     pub(crate) hosts: BTreeMap<HostId, Host>,
-    /// By the revision of the last change, so that a delta costs what has changed.
-    pub(crate) hosts_by_revision: BTreeSet<(StoreRevision, HostId)>,
+    /// Those whose record is not their first, by the revision of the last change.
+    pub(crate) rewritten_hosts: BTreeSet<(StoreRevision, HostId)>,
     pub(crate) names: BTreeMap<Name, StoredName>,
     pub(crate) wireguard_keys: BTreeMap<WireguardKey, HostId>,
     pub(crate) tls_keys: BTreeMap<Digest, HostId>,
@@ -50,6 +53,8 @@ pub(crate) struct State {
     pub(crate) uses: BTreeMap<TokenId, BTreeMap<u32, StoredUse>>,
     pub(crate) policies: BTreeMap<PolicyVersion, StoredPolicy>,
     pub(crate) policy: CurrentPolicy,
+    /// The members in the sets of that policy.
+    pub(crate) interest: Interest,
     pub(crate) admins: BTreeMap<Name, StoredAdmin>,
 }
 
@@ -58,6 +63,9 @@ pub(crate) struct State {
 pub(crate) struct Host {
     pub(crate) record: HostRecord,
     pub(crate) signed: Signed,
+    /// Of its first record.
+    pub(crate) created: StoreRevision,
+    /// Of its record.
     pub(crate) revision: StoreRevision,
     pub(crate) address_index: u32,
     pub(crate) token: TokenId,
@@ -72,6 +80,8 @@ pub(crate) struct Gone {
     pub(crate) signed: Signed,
     pub(crate) tls_key_hash: Digest,
     pub(crate) revision: StoreRevision,
+    /// As it was; `None`: an earlier version removed it.
+    pub(crate) former: Option<StoredFormer>,
 }
 
 /// The policy in force. Version 0 is before the first one was read, and denies everything.
@@ -129,7 +139,7 @@ impl State {
             trust,
             statement,
             hosts: BTreeMap::new(),
-            hosts_by_revision: BTreeSet::new(),
+            rewritten_hosts: BTreeSet::new(),
             names: BTreeMap::new(),
             wireguard_keys: BTreeMap::new(),
             tls_keys: BTreeMap::new(),
@@ -143,6 +153,7 @@ impl State {
             uses: BTreeMap::new(),
             policies: BTreeMap::new(),
             policy: CurrentPolicy::default(),
+            interest: Interest::default(),
             admins: BTreeMap::new(),
         }
     }
@@ -198,6 +209,17 @@ impl State {
                 format!("there is no host {name}{hint}"),
             )
         })
+    }
+
+    /// Returns where a host that is no more would sit if it had stayed as it was last.
+    pub(crate) fn last_seat(&self, gone: HostId) -> Option<Seat> {
+        let tombstone = self.tombstones.get(&gone)?;
+        let former = tombstone.former.as_ref()?;
+        Some(self.interest.seat_for(&Traits {
+            host: gone,
+            name: &tombstone.name,
+            labels: &former.labels,
+        }))
     }
 
     /// Returns the records of all members, in the order of their ids.

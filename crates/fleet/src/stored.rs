@@ -119,6 +119,19 @@ pub(crate) struct StoredTombstone {
     /// By which the host is told that it was removed when it comes back.
     pub(crate) tls_key_hash: Digest,
     pub(crate) removed: Stamp,
+    /// By which it is known who has to learn of the tombstone; absent before it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) former: Option<StoredFormer>,
+}
+
+/// What a host was before it was removed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct StoredFormer {
+    pub(crate) labels: Labels,
+    /// The store's revision of its first record.
+    pub(crate) created: u64,
+    /// The store's revision of its last record.
+    pub(crate) changed: u64,
 }
 
 /// `tokens/TOKEN`

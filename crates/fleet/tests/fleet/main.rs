@@ -3,9 +3,12 @@
 #![allow(clippy::unwrap_used)] // the helpers of tests are tests
 
 mod commits;
+mod concern;
 mod enrolment;
+mod interest;
 mod interleavings;
 mod maps;
+mod model_host;
 mod policies;
 mod sessions;
 mod tokens;

@@ -7,76 +7,13 @@ use std::time::Duration;
 use fleet::{FleetLimits, SessionId};
 use model::control::{EndpointReport, FromHost, ToHost};
 use model::ids::{Digest, HostId, Revision};
-use model::map::{Endpoint, EndpointKind, MapDelta, PeerEntry, PolicySlice};
-use model::record::{HostRecord, Signed, Tombstone};
+use model::map::{Endpoint, EndpointKind, MapDelta};
+use model::record::Tombstone;
 use model::store::{Key, Operation, Transaction};
 use proptest::prelude::*;
 
+use crate::model_host::ModelHost;
 use crate::world::{Machine, World, authority, name};
-
-/// A host that believes nothing unverified.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct ModelHost {
-    revision: Option<Revision>,
-    record: Option<Signed>,
-    peers: BTreeMap<HostId, PeerEntry>,
-    policy: Option<PolicySlice>,
-}
-
-impl ModelHost {
-    fn apply(&mut self, world: &World, delta: &MapDelta) {
-        let (anchors, _) = world.anchors();
-        match delta.base {
-            None => *self = Self::default(),
-            Some(base) => assert_eq!(Some(base), self.revision, "a delta on what the host has"),
-        }
-        assert!(
-            self.revision <= Some(delta.revision),
-            "revisions never go back"
-        );
-        self.revision = Some(delta.revision);
-        for signed in &delta.tombstones {
-            self.peers
-                .remove(&anchors.verify_tombstone(signed).unwrap().host);
-        }
-        if let Some(signed) = &delta.record {
-            anchors.verify_record(signed).unwrap();
-            self.record = Some(signed.clone());
-        }
-        for entry in &delta.peers {
-            let record = anchors.verify_record(&entry.record).unwrap();
-            assert!(
-                record.revision <= delta.revision,
-                "no record is later than its map"
-            );
-            if let Some(known) = self.peers.get(&record.host) {
-                let known: HostRecord = anchors.verify_record(&known.record).unwrap();
-                assert!(known.revision <= record.revision, "records never go back");
-            }
-            self.peers.insert(record.host, entry.clone());
-        }
-        if let Some(slice) = &delta.policy {
-            anchors.verify_slice(slice).unwrap();
-            self.policy = Some(slice.clone());
-        }
-    }
-
-    fn apply_all(&mut self, world: &World, messages: &[ToHost]) -> usize {
-        let deltas = messages.iter().filter_map(|message| match message {
-            ToHost::Map(delta) => Some(delta),
-            _ => None,
-        });
-        deltas.inspect(|delta| self.apply(world, delta)).count()
-    }
-
-    /// What a host knows, without the revision: it may stay behind when nothing concerns the host.
-    fn knowledge(&self) -> Self {
-        Self {
-            revision: None,
-            ..self.clone()
-        }
-    }
-}
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -337,8 +274,10 @@ fn a_changed_peer_is_told_alone() {
 #[test]
 fn a_new_policy_and_a_removal_are_told_at_once() {
     let (mut world, _, session, _) = watcher();
-    world.apply_policy("fleet: prod\n").unwrap();
-    assert!(only_map(world.taken(session)).policy.is_some());
+    let yaml = "fleet: prod\nallow:\n  - { id: x, from: any, to: any, tcp: [22] }\n";
+    world.apply_policy(yaml).unwrap();
+    let delta = only_map(world.taken(session));
+    assert!(delta.policy.is_some() && delta.peers.is_empty());
     world.remove_host("other");
     assert_eq!(only_map(world.taken(session)).tombstones.len(), 1);
 }

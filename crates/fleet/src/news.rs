@@ -1,0 +1,215 @@
+//! What each host at its stream does not know yet. A change is noted for those whom it concerns and
+//! for nobody else, so it costs what it touches; `maps` makes messages of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+use model::ids::HostId;
+use model::store::StoreRevision;
+use model::time::Now;
+
+use crate::fleet::Fleet;
+use crate::interest::{Interest, Move, Targets};
+use crate::state::Host;
+
+/// How soon after a change of hosts the others are told; changes within this time go together.
+const TELL_CHANGES_AFTER: Duration = Duration::from_millis(20);
+
+/// How soon hints where hosts may be reached are passed on; a storm of them goes together.
+const TELL_HINTS_AFTER: Duration = Duration::from_millis(200);
+
+/// What one host does not know yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct News {
+    /// Its own record changed.
+    pub(crate) record: bool,
+    /// Its leaves of the policy changed, or the policy's version.
+    pub(crate) policy: bool,
+    /// Hosts that changed, came or went, and whether it knows them as they were. A host that is not
+    /// in here it knows if, and only if, a rule connects the two; and then as it is now.
+    pub(crate) peers: BTreeMap<HostId, bool>,
+    /// Peers that may be reached elsewhere.
+    pub(crate) hints: BTreeSet<HostId>,
+}
+
+impl News {
+    pub(crate) fn note(&mut self, peer: HostId, knows: bool) {
+        // What it knew before the first of several changes is what it knows.
+        self.peers.entry(peer).or_insert(knows);
+    }
+}
+
+/// Whom a host comes to know, and whom it no longer has to, itself perhaps among them.
+struct Shift {
+    gained: Vec<HostId>,
+    lost: Vec<HostId>,
+}
+
+impl Fleet {
+    /// Notes for everybody concerned that a host came, changed or went.
+    pub(crate) fn note_move(&mut self, moved: &Move) {
+        let interest = &self.state.interest;
+        let before = interest.reached_from(&moved.before);
+        let changed_seat = moved.before != moved.after;
+        let after = changed_seat.then(|| interest.reached_from(&moved.after));
+        let after = after.as_ref().unwrap_or(&before);
+        let host = moved.host;
+        for &peer in before.union(after).filter(|peer| **peer != host) {
+            if let Some(news) = self.sessions.news_for(peer) {
+                news.note(host, before.contains(&peer));
+            }
+        }
+        let Some(news) = self.sessions.news_for(host) else {
+            return;
+        };
+        news.record = true;
+        if changed_seat {
+            news.policy |= interest.leaves_for(&moved.before) != interest.leaves_for(&moved.after);
+            for &peer in before.symmetric_difference(after) {
+                if peer != host {
+                    news.note(peer, before.contains(&peer));
+                }
+            }
+        }
+    }
+
+    /// Notes for everybody at a stream what another policy, or a new reading of the store, means:
+    /// `before` is who was concerned by what, `changed` who has a new record since.
+    pub(crate) fn note_rearranged(
+        &mut self,
+        before: &Interest,
+        changed: &[HostId],
+        is_other_policy: bool,
+    ) {
+        let mut shifts: BTreeMap<(Targets, Targets), Rc<Shift>> = BTreeMap::new();
+        let interest = &self.state.interest;
+        for host in self.sessions.followers() {
+            let (Some(old), Some(new)) = (before.seat(host), interest.seat(host)) else {
+                continue;
+            };
+            // Hosts that sit alike are connected alike: the difference is made once for all.
+            let key = (before.targets_of(old), interest.targets_of(new));
+            let shift = shifts.entry(key).or_insert_with_key(|(old, new)| {
+                let (old, new) = (before.members_of(old), interest.members_of(new));
+                Rc::new(Shift {
+                    gained: new.difference(&old).copied().collect(),
+                    lost: old.difference(&new).copied().collect(),
+                })
+            });
+            let shift = shift.clone();
+            let Some(news) = self.sessions.news_for(host) else {
+                continue;
+            };
+            news.policy |= is_other_policy;
+            for (peers, knows) in [(&shift.gained, false), (&shift.lost, true)] {
+                for &peer in peers.iter().filter(|peer| **peer != host) {
+                    news.note(peer, knows);
+                }
+            }
+        }
+        for &host in changed {
+            for peer in interest.peers_of(host) {
+                if let Some(news) = self.sessions.news_for(peer) {
+                    news.note(host, true);
+                }
+            }
+            if let Some(news) = self.sessions.news_for(host) {
+                (news.record, news.policy) = (true, true);
+            }
+        }
+    }
+
+    /// Notes for a host's peers that it may be reached elsewhere, and tells them soon.
+    pub(crate) fn note_hint(&mut self, host: HostId, now: Now) {
+        let mut concerns_any = false;
+        for peer in self.state.interest.peers_of(host) {
+            if let Some(news) = self.sessions.news_for(peer) {
+                concerns_any |= news.hints.insert(host);
+            }
+        }
+        if concerns_any {
+            self.publish_within(TELL_HINTS_AFTER, now);
+        }
+    }
+
+    /// Tells everybody soon that hosts changed.
+    pub(crate) fn publish_changes_soon(&mut self, now: Now) {
+        if self.sessions.have_news() {
+            self.publish_within(TELL_CHANGES_AFTER, now);
+        }
+    }
+
+    fn publish_within(&mut self, pause: Duration, now: Now) {
+        let due = now.monotonic + pause;
+        self.publish_at = Some(self.publish_at.map_or(due, |earlier| earlier.min(due)));
+    }
+
+    /// Returns what is new to a host that knows everything up to a revision; `None`: that cannot be
+    /// told from what is kept here, and it needs a whole map. Where its peers may be reached it is
+    /// told anew: that has no revision.
+    pub(crate) fn news_since(&self, have: StoreRevision, me: &Host) -> Option<News> {
+        let (state, id) = (&self.state, me.record.host);
+        if self.had_other_peers(have, me) {
+            return None;
+        }
+        let mut news = News::default();
+        for peer in state.interest.peers_of(id) {
+            if state.hosts.get(&peer).is_some_and(|it| it.revision > have) {
+                news.note(peer, true);
+            }
+            if self
+                .presences
+                .of(peer)
+                .is_some_and(|it| !it.endpoints().is_empty())
+            {
+                news.hints.insert(peer);
+            }
+        }
+        for (_, peer) in state.rewritten_hosts.range(later_than(have)..) {
+            let is_older = state.hosts.get(peer).is_some_and(|it| it.created <= have);
+            if is_older && *peer != id && !state.interest.connects(id, *peer) {
+                return None; // it may have known this one under its former labels
+            }
+        }
+        for (_, gone) in state.tombstones_by_revision.range(later_than(have)..) {
+            if self.misses_tombstone(id, *gone, have)? {
+                news.note(*gone, true);
+            }
+        }
+        Some(news)
+    }
+
+    /// Returns whether a host had other rules or labels at a revision, and so perhaps other peers.
+    pub(crate) fn had_other_peers(&self, have: StoreRevision, me: &Host) -> bool {
+        self.state.policy.revision > have || me.revision > have
+    }
+
+    /// Returns whether a host that knows everything up to a revision has to be told that one is gone
+    /// that was removed since: it knew it, or would have, had it listened. `None`: it may have known
+    /// it under former labels.
+    fn misses_tombstone(&self, me: HostId, gone: HostId, have: StoreRevision) -> Option<bool> {
+        let former = self.state.tombstones.get(&gone)?.former.as_ref()?;
+        if former.created > have.0 {
+            return Some(false);
+        }
+        if self.connected_to_the_last(me, gone) {
+            return Some(true);
+        }
+        (former.changed <= have.0).then_some(false)
+    }
+
+    /// Returns whether a rule would connect a host with one that is gone, had it stayed.
+    pub(crate) fn connected_to_the_last(&self, me: HostId, gone: HostId) -> bool {
+        let interest = &self.state.interest;
+        match (interest.seat(me), self.state.last_seat(gone)) {
+            (Some(mine), Some(last)) => interest.connects_seats(mine, &last),
+            _ => false,
+        }
+    }
+}
+
+/// The lower bound of what was changed after a revision.
+pub(crate) fn later_than(revision: StoreRevision) -> (StoreRevision, HostId) {
+    (revision.next(), HostId::from_bytes([0; 16]))
+}
