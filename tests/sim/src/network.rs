@@ -2,11 +2,15 @@
 //! cannot hear each other, and how bad the lines are.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::dice::Dice;
 use crate::event::HostIndex;
+
+/// Where the stranger sends from. Nobody answers there.
+pub(crate) const STRANGER: SocketAddr =
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 19, 255, 1)), 4500);
 
 /// One machine on the underlay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,6 +36,8 @@ pub(crate) struct Weather {
     pub(crate) late: u32,
     /// Have a bit flipped.
     pub(crate) damaged: u32,
+    /// Are sent again by a stranger who overheard one.
+    pub(crate) overheard: u32,
     /// The longest random delay, which reorders.
     pub(crate) jitter: Duration,
 }
@@ -42,6 +48,7 @@ impl Weather {
         doubled: 0,
         late: 0,
         damaged: 0,
+        overheard: 0,
         jitter: Duration::from_micros(200),
     };
 
@@ -50,6 +57,7 @@ impl Weather {
         doubled: 2,
         late: 1,
         damaged: 1,
+        overheard: 2,
         jitter: Duration::from_millis(2),
     };
 
@@ -61,6 +69,7 @@ impl Weather {
             doubled: up_to(100),
             late: up_to(50),
             damaged: up_to(100),
+            overheard: up_to(100),
             jitter: Duration::from_millis(1 + u64::from(up_to(150))),
         }
     }
@@ -81,7 +90,11 @@ pub(crate) struct Network {
     next_home: u32,
     partitions: BTreeMap<PartitionId, Vec<Place>>,
     next_partition: u64,
+    overheard: Vec<(SocketAddr, Vec<u8>)>,
 }
+
+/// Datagrams that a stranger keeps.
+const OVERHEARD_KEPT: usize = 64;
 
 impl Network {
     pub(crate) fn new() -> Self {
@@ -91,6 +104,7 @@ impl Network {
             next_home: 0,
             partitions: BTreeMap::new(),
             next_partition: 0,
+            overheard: Vec::new(),
         }
     }
 
@@ -141,6 +155,30 @@ impl Network {
             (a, b) if a == b => Duration::from_micros(300),
             (a, b) => Duration::from_millis(10 + 15 * a.abs_diff(b)),
         }
+    }
+
+    /// A stranger on the way hears a datagram, and may send one that it heard earlier: from its own
+    /// address, to where it was meant for, or to whom this one is.
+    pub(crate) fn overhear(
+        &mut self,
+        to: SocketAddr,
+        bytes: &[u8],
+        dice: &mut Dice,
+    ) -> Option<(SocketAddr, Vec<u8>)> {
+        if self.weather.overheard == 0 {
+            return None;
+        }
+        if self.overheard.len() < OVERHEARD_KEPT {
+            self.overheard.push((to, bytes.to_vec()));
+        } else if dice.chance(100) {
+            let place = dice.below(OVERHEARD_KEPT);
+            self.overheard[place] = (to, bytes.to_vec());
+        }
+        if !dice.chance(self.weather.overheard) {
+            return None;
+        }
+        let (meant_for, bytes) = dice.pick(&self.overheard).clone();
+        Some((if dice.chance(700) { meant_for } else { to }, bytes))
     }
 
     /// Returns when a datagram arrives, as often as it does.

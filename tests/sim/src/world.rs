@@ -28,6 +28,7 @@ mod hosts;
 mod phases;
 mod probing;
 mod settling;
+mod shards;
 
 pub(crate) use phases::Phase;
 

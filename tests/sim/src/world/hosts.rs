@@ -1,25 +1,21 @@
 //! Hosts at work: inputs for agents and shards, and carrying out what they want done.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use agent::{Agent, AgentConfig, NoticeLevel, Output, PersistId, Reply, RequestId, StateFile};
-use dataplane::{
-    Command, Counters, DatagramMeta, HandshakeJob, OverlayMeta, Path, Shard, ShardConfig,
-};
+use dataplane::{Command, Counters, Shard, ShardConfig};
 use model::control::{FromHost, Refusal, RefusalCode};
 use model::ids::PolicyVersion;
 use model::local::JoinRequest;
-use model::time::{Instant, Now};
+use model::name::Name;
+use model::time::Instant;
 
-use super::{OUTPUTS_MAX, SPINS_MAX, World};
+use super::{OUTPUTS_MAX, Phase, SPINS_MAX, World};
 use crate::event::{Event, HostIndex, Note, Run, Who};
-use crate::host::{Courier, LISTEN_PORT, LocalRequest, Running};
-use crate::network::Place;
+use crate::host::{LISTEN_PORT, LocalRequest, Running};
 use crate::operator::Errand;
 use crate::reference::KnownMap;
-use crate::trace::digest;
 
 /// Inputs.
 impl World {
@@ -119,48 +115,6 @@ impl World {
         self.drive_host(index);
     }
 
-    pub(crate) fn datagram_arrives(
-        &mut self,
-        from: SocketAddr,
-        to: SocketAddr,
-        ecn: u8,
-        mut bytes: Vec<u8>,
-    ) {
-        let note = Note::Datagram {
-            from,
-            to,
-            length: bytes.len(),
-            digest: digest(&bytes),
-        };
-        self.note(note);
-        let Some(index) = self.network.host_at(to.ip()) else {
-            return;
-        };
-        if to.port() != LISTEN_PORT || self.host(index).running.is_none() {
-            return;
-        }
-        let path = Path {
-            remote: from,
-            source: Some(to.ip()),
-        };
-        self.with_shard(index, |shard, now, out| {
-            shard.handle_datagram(path, ecn, &mut bytes, now, out);
-        });
-        self.drive_host(index);
-    }
-
-    pub(crate) fn handshake_ends(&mut self, index: HostIndex, run: Run, job: HandshakeJob) {
-        if !self.is_running(index, run) {
-            return;
-        }
-        self.note(Note::Handshake(index));
-        let done = job.run();
-        self.with_shard(index, |shard, now, out| {
-            shard.handle_handshake(done, now, out)
-        });
-        self.drive_host(index);
-    }
-
     pub(crate) fn write_ends(&mut self, index: HostIndex, run: Run, id: PersistId) {
         if !self.is_running(index, run) {
             return;
@@ -176,24 +130,11 @@ impl World {
         self.drive_host(index);
     }
 
-    /// An application of the host, or the host itself, sends a packet into the overlay.
-    pub(crate) fn application_sends(&mut self, index: HostIndex, run: Run, mut packet: Vec<u8>) {
-        if !self.is_running(index, run) {
-            return;
-        }
-        self.note(Note::Packet(index, digest(&packet)));
-        self.with_shard(index, |shard, now, out| {
-            shard.handle_overlay_packet(OverlayMeta::default(), &mut packet, now, out);
-        });
-        self.drive_host(index);
-    }
-
     /// Somebody at the machine types `meshctl join`.
     pub(crate) fn join_with(&mut self, index: HostIndex, token: String) {
         let now = self.host(index).now(self.now);
-        let host = self.host_mut(index);
-        let name = Some(host.name.to_string());
-        let Some(running) = &mut host.running else {
+        let name = Some(self.name_to_ask_for(index).to_string());
+        let Some(running) = &mut self.host_mut(index).running else {
             return;
         };
         if !running.requests.is_empty() {
@@ -204,6 +145,15 @@ impl World {
             .agent
             .handle_join(id, JoinRequest { token, name }, now);
         self.drive_host(index);
+    }
+
+    /// Now and then somebody asks for the name of another machine.
+    fn name_to_ask_for(&mut self, index: HostIndex) -> Name {
+        let is_slip = self.phase == Phase::Faults && self.operator.dice.chance(40);
+        match is_slip {
+            true => self.operator.dice.pick(&self.hosts).name.clone(),
+            false => self.host(index).name.clone(),
+        }
     }
 
     /// Somebody at the machine types `meshctl leave`.
@@ -425,83 +375,6 @@ impl World {
         if refusal.code == RefusalCode::Conflict && self.host(index).is_wanted {
             let name = self.host(index).name.clone();
             self.push_errand(Errand::Remove(name), 10);
-        }
-    }
-}
-
-/// Shards.
-impl World {
-    /// Does something to a host's shard and carries out what follows.
-    pub(crate) fn with_shard(
-        &mut self,
-        index: HostIndex,
-        act: impl FnOnce(&mut Shard, Now, &mut Courier),
-    ) {
-        let now = self.host(index).now(self.now);
-        let Some(running) = &mut self.hosts[index.position()].running else {
-            return;
-        };
-        let mut courier = Courier::default();
-        act(&mut running.shard, now, &mut courier);
-        let run = running.run;
-        let mut jobs = Vec::new();
-        while let Some(event) = running.shard.poll_event() {
-            match event {
-                dataplane::Event::Handshake(job) => jobs.push(job),
-                event => running.agent.handle_shard(event, now),
-            }
-        }
-        let balance = running.counters.balance();
-        if !balance.holds() {
-            self.violate(
-                "every packet is delivered or counted",
-                format!("{index}: {balance:?}"),
-            );
-        }
-        for job in jobs {
-            let (low, high) = (Duration::from_micros(100), Duration::from_millis(2));
-            let after = self.dice.between(low, high);
-            self.push_in(
-                after,
-                Event::Handshake {
-                    host: index,
-                    run,
-                    job,
-                },
-            );
-        }
-        for (via, meta, bytes) in courier.datagrams {
-            self.send_datagram(index, via, meta, bytes);
-        }
-        for packet in courier.packets {
-            self.packet_delivered(index, &packet);
-        }
-    }
-
-    /// Sends from the machine's address, also when the shard remembers an older one: so does
-    /// `meshd` when the kernel refuses that.
-    fn send_datagram(&mut self, index: HostIndex, via: Path, meta: DatagramMeta, bytes: Vec<u8>) {
-        let home: IpAddr = self.host(index).home;
-        let Some(there) = self.network.host_at(via.remote.ip()) else {
-            return;
-        };
-        let (from, to) = (Place::Host(index), Place::Host(there));
-        if !self.network.is_open(from, to) {
-            return;
-        }
-        let sender = SocketAddr::new(home, LISTEN_PORT);
-        for arrival in self.network.arrivals(from, to, bytes.len(), &mut self.dice) {
-            let mut bytes = bytes.clone();
-            if let Some(bit) = arrival.damaged_bit {
-                bytes[bit / 8] ^= 1 << (bit % 8);
-            }
-            let event = Event::Datagram {
-                from: sender,
-                to: via.remote,
-                ecn: meta.ecn,
-                bytes,
-            };
-            self.push_in(arrival.after, event);
         }
     }
 

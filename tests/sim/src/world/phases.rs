@@ -125,10 +125,21 @@ impl World {
                     self.push_errand(Errand::Join(index), 4);
                 }
                 Some(HostState::Unenrolled) | None => {}
-                Some(_) if !is_wanted => self.leave(index),
+                Some(_) if !is_wanted || self.has_wrong_name(index) => self.leave(index),
                 Some(_) => {}
             }
         }
+    }
+
+    /// Returns whether the machine joined under the name of another.
+    fn has_wrong_name(&self, index: HostIndex) -> bool {
+        let host = self.host(index);
+        let status = host
+            .running
+            .as_ref()
+            .map(|it| it.agent.status(host.now(self.now)));
+        let detail = status.and_then(|status| status.detail);
+        detail.is_some_and(|detail| detail.name != host.name)
     }
 
     fn let_things_go_wrong(&mut self) {

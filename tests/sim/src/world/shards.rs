@@ -1,0 +1,159 @@
+//! Shards at work: datagrams and packets in, and what they send, deliver and tell.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use dataplane::{DatagramMeta, HandshakeJob, OverlayMeta, Path, Shard};
+use model::time::Now;
+
+use super::World;
+use crate::event::{Event, HostIndex, Note, Run};
+use crate::host::{Courier, LISTEN_PORT};
+use crate::network::{Place, STRANGER};
+use crate::trace::digest;
+
+/// Inputs.
+impl World {
+    pub(crate) fn datagram_arrives(
+        &mut self,
+        from: SocketAddr,
+        to: SocketAddr,
+        ecn: u8,
+        mut bytes: Vec<u8>,
+    ) {
+        let note = Note::Datagram {
+            from,
+            to,
+            length: bytes.len(),
+            digest: digest(&bytes),
+        };
+        self.note(note);
+        let Some(index) = self.network.host_at(to.ip()) else {
+            return;
+        };
+        if to.port() != LISTEN_PORT || self.host(index).running.is_none() {
+            return;
+        }
+        let path = Path {
+            remote: from,
+            source: Some(to.ip()),
+        };
+        self.with_shard(index, |shard, now, out| {
+            shard.handle_datagram(path, ecn, &mut bytes, now, out);
+        });
+        self.drive_host(index);
+    }
+
+    pub(crate) fn handshake_ends(&mut self, index: HostIndex, run: Run, job: HandshakeJob) {
+        if !self.is_running(index, run) {
+            return;
+        }
+        self.note(Note::Handshake(index));
+        let done = job.run();
+        self.with_shard(index, |shard, now, out| {
+            shard.handle_handshake(done, now, out)
+        });
+        self.drive_host(index);
+    }
+
+    /// An application of the host, or the host itself, sends a packet into the overlay.
+    pub(crate) fn application_sends(&mut self, index: HostIndex, run: Run, mut packet: Vec<u8>) {
+        if !self.is_running(index, run) {
+            return;
+        }
+        self.note(Note::Packet(index, digest(&packet)));
+        self.with_shard(index, |shard, now, out| {
+            shard.handle_overlay_packet(OverlayMeta::default(), &mut packet, now, out);
+        });
+        self.drive_host(index);
+    }
+}
+
+/// Outputs.
+impl World {
+    /// Does something to a host's shard and carries out what follows.
+    pub(crate) fn with_shard(
+        &mut self,
+        index: HostIndex,
+        act: impl FnOnce(&mut Shard, Now, &mut Courier),
+    ) {
+        let now = self.host(index).now(self.now);
+        let Some(running) = &mut self.hosts[index.position()].running else {
+            return;
+        };
+        let mut courier = Courier::default();
+        act(&mut running.shard, now, &mut courier);
+        let run = running.run;
+        let mut jobs = Vec::new();
+        while let Some(event) = running.shard.poll_event() {
+            match event {
+                dataplane::Event::Handshake(job) => jobs.push(job),
+                event => running.agent.handle_shard(event, now),
+            }
+        }
+        let balance = running.counters.balance();
+        if !balance.holds() {
+            self.violate(
+                "every packet is delivered or counted",
+                format!("{index}: {balance:?}"),
+            );
+        }
+        for job in jobs {
+            let (low, high) = (Duration::from_micros(100), Duration::from_millis(2));
+            let after = self.dice.between(low, high);
+            self.push_in(
+                after,
+                Event::Handshake {
+                    host: index,
+                    run,
+                    job,
+                },
+            );
+        }
+        for (via, meta, bytes) in courier.datagrams {
+            self.send_datagram(index, via, meta, bytes);
+        }
+        for packet in courier.packets {
+            self.packet_delivered(index, &packet);
+        }
+    }
+
+    /// Sends from the machine's address, also when the shard remembers an older one: so does
+    /// `meshd` when the kernel refuses that.
+    fn send_datagram(&mut self, index: HostIndex, via: Path, meta: DatagramMeta, bytes: Vec<u8>) {
+        let home: IpAddr = self.host(index).home;
+        let Some(there) = self.network.host_at(via.remote.ip()) else {
+            return;
+        };
+        let (from, to) = (Place::Host(index), Place::Host(there));
+        if !self.network.is_open(from, to) {
+            return;
+        }
+        if let Some((to, bytes)) = self.network.overhear(via.remote, &bytes, &mut self.dice) {
+            let event = Event::Datagram {
+                from: STRANGER,
+                to,
+                ecn: 0,
+                bytes,
+            };
+            let after = self
+                .dice
+                .between(Duration::from_millis(1), Duration::from_secs(5));
+            self.push_in(after, event);
+        }
+        let sender = SocketAddr::new(home, LISTEN_PORT);
+        for arrival in self.network.arrivals(from, to, bytes.len(), &mut self.dice) {
+            let mut bytes = bytes.clone();
+            if let Some(bit) = arrival.damaged_bit {
+                bytes[bit / 8] ^= 1 << (bit % 8);
+            }
+            let event = Event::Datagram {
+                from: sender,
+                to: via.remote,
+                ecn: meta.ecn,
+                bytes,
+            };
+            self.push_in(arrival.after, event);
+        }
+    }
+}
