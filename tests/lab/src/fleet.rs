@@ -6,6 +6,8 @@ mod clock;
 mod coordinator;
 mod host;
 
+use std::env;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -109,6 +111,18 @@ impl Pair {
         let alpha = fleet.member("alpha", &["role=web"])?;
         let beta = fleet.member("beta", &["role=db"])?;
         Ok(Self { fleet, alpha, beta })
+    }
+}
+
+/// Lets a shell find the programs as people type them.
+fn with_programs_in_path(shell: Launch, programs: &Programs) -> Launch {
+    let own = programs.meshctl.parent().map(Path::to_path_buf);
+    let path = env::var_os("PATH").unwrap_or_default();
+    let all = own.into_iter().chain(env::split_paths(&path));
+    match env::join_paths(all) {
+        Ok(path) => shell.env("PATH", path),
+        // A directory with a colon in its name cannot be in a PATH.
+        Err(_) => shell,
     }
 }
 

@@ -1,10 +1,11 @@
 //! Running a program inside a namespace: what to run, with which settings, and what came of it.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{self, File, Permissions};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -35,6 +36,7 @@ pub struct Launch {
     program: OsString,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
+    directory: Option<PathBuf>,
     input: String,
     deadline: Duration,
 }
@@ -46,6 +48,7 @@ impl Launch {
             program: program.to_owned(),
             arguments: Vec::new(),
             environment: Vec::new(),
+            directory: None,
             input: String::new(),
             deadline: RUN_DEADLINE,
         }
@@ -95,6 +98,13 @@ impl Launch {
         self.arguments = vec!["-ec".into(), script.into(), self.program];
         self.arguments.extend(before);
         self.program = "sh".into();
+        self
+    }
+
+    /// The directory that the program works in; this process's own unless told.
+    #[must_use]
+    pub fn in_directory(mut self, directory: &Path) -> Self {
+        self.directory = Some(directory.to_owned());
         self
     }
 
@@ -162,55 +172,69 @@ impl Launch {
         Process::start(self, name)
     }
 
-    /// The command as a person would type it outside the namespace.
-    pub fn as_typed_outside(&self) -> String {
-        let namespace = self.namespace.path();
-        let program = self.program.to_string_lossy();
-        format!(
-            "nsenter --net={} {program}{}",
-            namespace.display(),
-            self.typed_arguments()
-        )
+    /// Writes a script that runs whatever it is given where and as this launch would, and this
+    /// launch itself when it is given nothing.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn write_script(&self, path: &Path) -> Result<(), LabError> {
+        let mut text = "#!/bin/sh\n".to_owned();
+        for (name, value) in &self.environment {
+            let (name, value) = (name.to_string_lossy(), quoted(value));
+            text.push_str(&format!("export {name}={value}\n"));
+        }
+        text.push_str(&format!("[ $# -gt 0 ] || set -- {}", quoted(&self.program)));
+        text.push_str(&self.typed_arguments());
+        text.push_str("\nexec");
+        for word in self.way_in() {
+            text.push(' ');
+            text.push_str(&quoted(&word));
+        }
+        text.push_str(" \"$@\"\n");
+        fs::write(path, text)
+            .and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o755)))
+            .doing(format_args!("write {}", path.display()))
     }
 
     fn typed_arguments(&self) -> String {
-        let mut typed = String::new();
-        for argument in &self.arguments {
-            let argument = argument.to_string_lossy();
-            let plain = !argument.is_empty() && argument.chars().all(is_plain);
-            typed.push(' ');
-            if plain {
-                typed.push_str(&argument);
-            } else {
-                typed.push_str(&format!("'{}'", argument.replace('\'', "'\\''")));
-            }
-        }
-        typed
+        let arguments = self.arguments.iter();
+        arguments.map(|it| format!(" {}", quoted(it))).collect()
     }
 
     pub(crate) fn namespace(&self) -> &Namespace {
         &self.namespace
     }
 
-    /// The program wrapped in what puts it into its place; each wrapper becomes the program.
-    pub(crate) fn command(&self, stdout: File, stderr: File) -> Command {
-        let mut command = self.namespace.enter();
+    /// What puts a program into its place: each word group becomes what follows it.
+    fn way_in(&self) -> Vec<OsString> {
+        let mut words = self.namespace.way_in();
         let files = self.namespace.files();
         if !files.is_empty() {
-            command
-                .args(["unshare", "--mount", "--propagation", "private", "sh", "-c"])
-                .args([WITH_FILES, &files.len().to_string()]);
+            let unshare = ["unshare", "--mount", "--propagation", "private", "sh", "-c"];
+            words.extend(unshare.map(OsString::from));
+            words.extend([WITH_FILES.into(), files.len().to_string().into()]);
             for (ours, place) in files {
-                command.arg(ours).arg(place);
+                words.extend([ours.into(), place.into()]);
             }
         }
+        words
+    }
+
+    pub(crate) fn command(&self, stdout: File, stderr: File) -> Command {
+        let mut words = self.way_in().into_iter();
+        let mut command = Command::new(words.next().expect("a namespace has a way in"));
         command
+            .args(words)
             .arg(&self.program)
             .args(&self.arguments)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .process_group(0)
             .stdout(stdout)
             .stderr(stderr);
+        if let Some(directory) = &self.directory {
+            command.current_dir(directory);
+        }
         command
     }
 
@@ -238,6 +262,15 @@ impl std::fmt::Display for Launch {
             self.typed_arguments()
         )
     }
+}
+
+/// A word as the shell has to be given it.
+fn quoted(word: &OsStr) -> String {
+    let word = word.to_string_lossy();
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.into_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
 }
 
 /// Whether the shell takes the character as it is.

@@ -1,6 +1,6 @@
 //! A network namespace: one machine of the lab, as far as the network goes.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -155,15 +155,12 @@ impl Namespace {
             .map(drop)
     }
 
-    /// The start of a command that becomes whatever program follows, in this namespace.
+    /// The words that become whatever program follows them, in this namespace.
     ///
     /// Not `ip netns exec`, which would remount `/sys` and hide the control groups.
-    pub(crate) fn enter(&self) -> Command {
-        let mut command = Command::new("nsenter");
-        command
-            .arg(format!("--net={}", self.path().display()))
-            .arg("--");
-        command
+    pub(crate) fn way_in(&self) -> Vec<OsString> {
+        let net = format!("--net={}", self.path().display());
+        ["nsenter", &net, "--"].map(OsString::from).to_vec()
     }
 }
 

@@ -19,6 +19,11 @@ pub struct Programs {
 }
 
 impl Programs {
+    /// Whether `MESH_PROGRAMS` says where they are.
+    pub fn are_named() -> bool {
+        env::var_os(DIRECTORY_VARIABLE).is_some()
+    }
+
     /// Finds them in the directory that `MESH_PROGRAMS` names, or where this program was built.
     ///
     /// # Errors

@@ -1,6 +1,11 @@
 //! What a stranger on the underlay can send to a host's WireGuard port: replays, stumps, forgeries and
 //! noise, from any source. Nothing of it may do harm.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "whatever cannot be had fails the test that wanted it"
+)]
+
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
 use std::time::Duration;

@@ -48,3 +48,13 @@ pub(crate) fn has_subcommand(name: &str) -> bool {
     let asked = cargo(name).arg("--version").output();
     asked.is_ok_and(|output| output.status.success())
 }
+
+/// Runs a command to its end, its output going where ours goes.
+pub(crate) fn passes(mut command: Command) -> Result<(), Failure> {
+    let shown = format!("{command:?}").replace('"', "");
+    let status = command.status().doing(format_args!("run `{shown}`"))?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Failure::new(format!("run it alone with `{shown}`")))
+}

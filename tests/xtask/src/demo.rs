@@ -3,7 +3,7 @@
 mod narrator;
 mod story;
 
-use lab::{Lab, kept_labs, remove_lab};
+use lab::{Lab, Programs, kept_labs, remove_lab};
 
 use crate::cargo::build_programs;
 use crate::failure::{Doing, Failure};
@@ -11,14 +11,17 @@ use narrator::Narrator;
 
 /// Tells the story; with `keep`, the fleet stays and the reader is told how to talk to it.
 pub(crate) fn run(keep: bool) -> Result<(), Failure> {
-    build_programs()?;
+    // Somebody who says where the programs are has built them.
+    if !Programs::are_named() {
+        build_programs()?;
+    }
     let lab = Lab::new().map_err(|error| Failure::new(error.to_string()))?;
-    let mut narrator = Narrator::new();
-    let stage =
-        story::tell(&lab, &mut narrator).map_err(|error| Failure::new(error.to_string()))?;
+    let narrator = Narrator::new();
+    let stage = story::tell(&lab, &narrator).map_err(|error| Failure::new(error.to_string()))?;
     if keep {
+        stage.write_entrances(&lab).doing("write the scripts")?;
         lab.keep().doing("keep the fleet")?;
-        narrator.hand_over(&stage);
+        narrator.hand_over(lab.directory());
     } else {
         drop(stage);
         drop(lab);

@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask demo | test | bench | generate`.
+//! The project's own commands: `cargo xtask demo | test | fuzz | bench | generate`.
 //!
 //! Every command is a module; what they share is where the workspace is and how a program is run.
 
@@ -12,6 +12,7 @@ mod bench;
 mod cargo;
 mod demo;
 mod failure;
+mod fuzz;
 mod generate;
 mod test;
 mod workspace;
@@ -45,6 +46,14 @@ enum Command {
         #[arg(long)]
         long: bool,
     },
+    /// Looks for inputs that break a parser, with libFuzzer. What it finds is in target/fuzz.
+    Fuzz {
+        /// For how long each target runs.
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+        /// Names of targets; all when there is none.
+        targets: Vec<String>,
+    },
     /// Measures our tunnel beside others and prints a Markdown table. Needs root.
     Bench {
         /// Passed on: `--rounds N`, `--seconds N`, `--only NAME`, `--help`.
@@ -64,6 +73,7 @@ fn main() -> ExitCode {
         Command::Demo { remove: true, .. } => demo::remove(),
         Command::Demo { keep, .. } => demo::run(keep),
         Command::Test { long } => test::run(long),
+        Command::Fuzz { seconds, targets } => fuzz::run(seconds, &targets),
         Command::Bench { arguments } => bench::run(&arguments),
         Command::Generate { check: false } => generate::write(),
         Command::Generate { check: true } => generate::check(),

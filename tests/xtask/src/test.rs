@@ -3,9 +3,12 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::cargo::{build_programs, cargo, has_subcommand};
+use crate::cargo::{build_programs, cargo, has_subcommand, passes};
 use crate::failure::{Doing, Failure};
-use crate::generate;
+use crate::{fuzz, generate};
+
+/// How long each fuzz target runs.
+const FUZZ_SECONDS: u32 = 60;
 
 /// What was checked so far, and what a reader of the last line must know.
 struct Report {
@@ -34,12 +37,16 @@ pub(crate) fn run(long: bool) -> Result<(), Failure> {
     }
     report.step("programs", build_programs)?;
     let runner = Runner::find(long);
-    report.step("tests", || passes(runner.everything_but_lab()))?;
+    report.step("tests", || passes(runner.outside_of_namespaces()))?;
     report.step("tests in documentation", || {
         passes(cargo("test --locked --workspace --doc --quiet"))
     })?;
-    report.step("lab", || passes(runner.lab()))?;
-    if !long {
+    report.step("tests in network namespaces", || {
+        passes(runner.in_namespaces())
+    })?;
+    if long {
+        report.step("fuzz", || fuzz::run(FUZZ_SECONDS, &[]))?;
+    } else {
         report
             .remarks
             .push("without the long tests (--long)".to_owned());
@@ -84,16 +91,6 @@ fn seconds(duration: Duration) -> String {
     format!("{:.1} s", duration.as_secs_f64())
 }
 
-/// Runs a command to its end, its output going where ours goes.
-fn passes(mut command: Command) -> Result<(), Failure> {
-    let shown = format!("{command:?}").replace('"', "");
-    let status = command.status().doing(format_args!("run `{shown}`"))?;
-    if status.success() {
-        return Ok(());
-    }
-    Err(Failure::new(format!("run it alone with `{shown}`")))
-}
-
 fn check_dependencies() -> Result<(), Failure> {
     if !has_subcommand("deny") {
         passes(cargo("install --locked --quiet cargo-deny"))?;
@@ -118,6 +115,9 @@ fn check_advisories() -> Result<Option<String>, Failure> {
     Ok(None)
 }
 
+/// Packages whose tests make machines and networks of their own.
+const IN_NAMESPACES: [&str; 3] = ["lab", "interop", "xtask"];
+
 /// What runs the tests: nextest where it is installed, cargo itself elsewhere.
 struct Runner {
     has_nextest: bool,
@@ -132,27 +132,32 @@ impl Runner {
         }
     }
 
-    fn everything_but_lab(&self) -> Command {
+    fn outside_of_namespaces(&self) -> Command {
         if self.has_nextest {
-            return self.nextest("not package(lab)");
+            let theirs = IN_NAMESPACES.map(|package| format!("package({package})"));
+            return self.nextest(&format!("not ({})", theirs.join(" + ")));
         }
-        let mut command =
-            cargo("test --locked --workspace --exclude lab --lib --bins --tests --no-fail-fast --");
-        command.args(self.long.then_some("--include-ignored"));
+        let mut command = cargo("test --locked --workspace --lib --bins --tests --no-fail-fast");
+        command.args(IN_NAMESPACES.map(|package| format!("--exclude={package}")));
+        command
+            .arg("--")
+            .args(self.long.then_some("--include-ignored"));
         command
     }
 
-    /// One at a time: these measure time and share the machine's cores with whole fleets.
-    fn lab(&self) -> Command {
+    /// Few at a time: whole fleets share the machine's cores.
+    fn in_namespaces(&self) -> Command {
         if self.has_nextest {
-            let mut command = self.nextest("package(lab)");
-            command.arg("--test-threads=1");
+            let theirs = IN_NAMESPACES.map(|package| format!("package({package})"));
+            let mut command = self.nextest(&theirs.join(" + "));
+            command.arg("--test-threads=2");
             return command;
         }
-        let mut command = cargo(
-            "test --locked --package lab --lib --bins --tests --no-fail-fast -- --test-threads=1",
-        );
-        command.args(self.long.then_some("--include-ignored"));
+        let mut command = cargo("test --locked --lib --bins --tests --no-fail-fast");
+        command.args(IN_NAMESPACES.map(|package| format!("--package={package}")));
+        command
+            .args(["--", "--test-threads=1"])
+            .args(self.long.then_some("--include-ignored"));
         command
     }
 

@@ -7,7 +7,7 @@ use std::process::ExitStatus;
 
 use serde_json::Value;
 
-use super::{Clock, PROGRAM_DEADLINE, answer};
+use super::{Clock, PROGRAM_DEADLINE, answer, with_programs_in_path};
 use crate::error::{Doing, LabError};
 use crate::lab::Lab;
 use crate::launch::{Launch, Ran};
@@ -126,6 +126,11 @@ impl Coordinator {
         &self.namespace
     }
 
+    /// What is its own in the lab: state, socket, policy.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Where it keeps its store and its keys.
     pub fn state_dir(&self) -> PathBuf {
         self.directory.join("state")
@@ -140,9 +145,14 @@ impl Coordinator {
     pub fn meshctl(&self, arguments: &[&str]) -> Launch {
         self.namespace
             .launch(&self.programs.meshctl)
-            .arg("--coordinator-socket")
-            .arg(self.socket())
+            .env("MESH_COORDINATOR_SOCKET", self.socket())
             .args(arguments)
+    }
+
+    /// A shell on the coordinator's machine, whose `meshctl` talks to the coordinator.
+    pub fn shell(&self) -> Launch {
+        let shell = with_programs_in_path(self.namespace.launch("bash"), &self.programs);
+        shell.env("MESH_COORDINATOR_SOCKET", self.socket())
     }
 
     /// What `meshctl --json` answers the operator.

@@ -8,7 +8,7 @@ use std::process::ExitStatus;
 use serde_json::Value;
 
 use super::coordinator::running;
-use super::{CHANGE_DEADLINE, Clock, PROGRAM_DEADLINE, answer};
+use super::{CHANGE_DEADLINE, Clock, PROGRAM_DEADLINE, answer, with_programs_in_path};
 use crate::error::{Doing, LabError};
 use crate::lab::Lab;
 use crate::launch::{Launch, Ran};
@@ -194,9 +194,14 @@ impl Host {
     pub fn meshctl(&self, arguments: &[&str]) -> Launch {
         self.namespace
             .launch(&self.programs.meshctl)
-            .arg("--socket")
-            .arg(self.socket())
+            .env("MESHD_SOCKET", self.socket())
             .args(arguments)
+    }
+
+    /// A shell on this machine: names resolve, and `meshctl` talks to its daemon.
+    pub fn shell(&self) -> Launch {
+        let shell = with_programs_in_path(self.namespace.launch("bash"), &self.programs);
+        shell.env("MESHD_SOCKET", self.socket())
     }
 
     /// What `meshctl --json` answers here.
@@ -287,7 +292,14 @@ impl Host {
     ///
     /// When `ping` cannot be run.
     pub fn reaches(&self, target: &str) -> Result<bool, LabError> {
-        let ping = self.namespace.launch("ping").args(["-c1", "-W2", target]);
+        self.pings(target, "-W2")
+    }
+
+    fn pings(&self, target: &str, patience: &str) -> Result<bool, LabError> {
+        let ping = self
+            .namespace
+            .launch("ping")
+            .args(["-c1", patience, target]);
         Ok(ping.run()?.status.success())
     }
 
@@ -299,7 +311,8 @@ impl Host {
     pub fn wait_reaches(&self, target: &str) -> Result<(), LabError> {
         let what = format!("{} reaches {target}", self.namespace.name());
         wait_until(&what, CHANGE_DEADLINE, || {
-            Ok(self.reaches(target)?.then_some(()))
+            // Not long: the first may be lost to a tunnel that is only being made.
+            Ok(self.pings(target, "-W0.5")?.then_some(()))
         })
     }
 }
