@@ -1,6 +1,11 @@
 //! A running fleet whose programs are killed at random moments while it is changed: nothing that was
 //! acknowledged is lost, and everything comes together again.
 
+#![allow(
+    clippy::print_stdout,
+    reason = "a test that fails shows what repeats it"
+)]
+
 use std::collections::BTreeMap;
 use std::env;
 use std::thread;
