@@ -180,6 +180,8 @@ pub enum Policy {
         #[arg(long)]
         check: bool,
     },
+    /// Print the JSON Schema of a bundle's files, for editors
+    Schema,
     /// Show what differs, rule by rule, between two bundles
     Diff {
         /// The old one: a version or a directory; alone, what is compared with the version in force

@@ -16,6 +16,7 @@ mod first_policy;
 mod format;
 mod plan;
 mod resolve;
+mod schema;
 mod slice;
 mod table;
 mod traffic_set;
@@ -31,6 +32,7 @@ pub use format::format;
 pub use plan::plan;
 pub use reference::Decision;
 pub use resolve::resolve;
+pub use schema::SCHEMA;
 pub use slice::leaves_concerning;
 pub use table::{RuleIndex, RuleInfo, Table, Verdict};
 

@@ -1,5 +1,7 @@
 //! `meshctl policy`: one file for each few verbs that belong together.
 
+use std::io::{self, Write};
+
 use crate::arguments::{Policy, Targets};
 use crate::failure::Failure;
 use crate::output::Output;
@@ -22,6 +24,10 @@ pub async fn run(verb: Policy, targets: &Targets, output: &Output) -> Result<(),
         Policy::Check { directory } => check::check(&directory, output),
         Policy::Test { directory } => check::test(&directory, targets, output).await,
         Policy::Fmt { directory, check } => fmt::fmt(&directory, check, output),
+        Policy::Schema => {
+            schema();
+            Ok(())
+        }
         Policy::Diff { first, second } => {
             diff::diff(&first, second.as_deref(), targets, output).await
         }
@@ -32,6 +38,12 @@ pub async fn run(verb: Policy, targets: &Targets, output: &Output) -> Result<(),
         Policy::Rollback { version } => apply::rollback(version, targets, output).await,
         Policy::Status => apply::status(targets, output).await,
     }
+}
+
+/// Shows the schema as it is: it is JSON of a known shape already.
+fn schema() {
+    // A closed pipe is the reader's way to say that it has enough.
+    let _ = io::stdout().write_all(policy::SCHEMA.as_bytes());
 }
 
 fn count(number: usize, noun: &str) -> String {
