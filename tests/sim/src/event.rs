@@ -12,7 +12,7 @@ use crate::network::PartitionId;
 use crate::operator::Errand;
 use crate::traffic::FlowId;
 
-/// Names a machine that is, was or will be a host.
+/// Names a machine that is, was or will be a host. Shown as the name that it has at first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct HostIndex(pub(crate) u32);
 

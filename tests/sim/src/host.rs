@@ -39,6 +39,9 @@ pub(crate) struct Host {
     pub(crate) last_run: Run,
     /// The machine has no power, rather than just no daemon.
     pub(crate) is_dark: bool,
+    /// How often it was refused its name.
+    pub(crate) clashes: u32,
+    names_given: u32,
     /// The operator wants it to be a member.
     pub(crate) is_wanted: bool,
     /// What it put on its disk, by revision.
@@ -84,11 +87,21 @@ impl Host {
             running: None,
             last_run: Run::default(),
             is_dark: false,
+            clashes: 0,
+            names_given: 0,
             is_wanted: false,
             maps: BTreeMap::new(),
             in_force: None,
             highest: None,
         }
+    }
+
+    /// Gets a name that no machine had before.
+    pub(crate) fn take_another_name(&mut self) {
+        self.clashes = 0;
+        self.names_given += 1;
+        let name = format!("{}-{}", self.index, self.names_given);
+        self.name = name.parse().expect("a valid name");
     }
 
     /// Returns what its daemon's clocks show.

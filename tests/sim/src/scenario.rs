@@ -151,3 +151,26 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("without words")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_names_the_seed_what_broke_and_the_command_that_repeats_it() {
+        let failure = Failure {
+            seed: 77,
+            what: "\"no brain spins\" does not hold".to_owned(),
+            last: "  t+1s vm-3: starts\n".to_owned(),
+        };
+        let told = failure.to_string();
+        for part in [
+            "seed 77",
+            "no brain spins",
+            "vm-3: starts",
+            "SIM_SEED=77 cargo test -p sim",
+        ] {
+            assert!(told.contains(part), "{told}");
+        }
+    }
+}

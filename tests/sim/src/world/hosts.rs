@@ -17,6 +17,9 @@ use crate::host::{LISTEN_PORT, LocalRequest, Running};
 use crate::operator::Errand;
 use crate::reference::KnownMap;
 
+/// How often a machine is refused its name before it gets another.
+const CLASHES_MAX: u32 = 5;
+
 /// Inputs.
 impl World {
     /// Starts a machine's daemon from what is on its disk.
@@ -369,12 +372,19 @@ impl World {
         }
     }
 
-    /// A clash means that the coordinator still has the machine as another host: an operator
-    /// follows the advice in the refusal.
+    /// A clash means that the coordinator still has the machine as another host, or that its name
+    /// rests because another machine had it: an operator follows the advice in the refusal.
     fn join_refused(&mut self, index: HostIndex, refusal: &Refusal) {
-        if refusal.code == RefusalCode::Conflict && self.host(index).is_wanted {
-            let name = self.host(index).name.clone();
+        let host = self.host_mut(index);
+        if refusal.code != RefusalCode::Conflict || !host.is_wanted {
+            return;
+        }
+        host.clashes += 1;
+        if host.clashes < CLASHES_MAX {
+            let name = host.name.clone();
             self.push_errand(Errand::Remove(name), 10);
+        } else {
+            host.take_another_name();
         }
     }
 
