@@ -10,5 +10,6 @@ pub mod local_api;
 pub mod overlay;
 pub mod packets;
 pub mod ping;
+pub mod resolver;
 pub mod settings;
 pub mod state_files;
