@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::channel::{self, Channel};
 use crate::linux::interface::underlay_addresses;
-use crate::overlay::Overlay;
+use crate::overlay::OverlayHandle;
 use crate::packets::{WorkerHandle, WorkerMessage};
 use crate::state_files::{self, StateWriter, Work};
 
@@ -97,7 +97,7 @@ pub struct Surroundings {
     /// What DNS answers from.
     pub names: Arc<ArcSwap<Names>>,
     /// The overlay on this host.
-    pub overlay: Overlay,
+    pub overlay: OverlayHandle,
     /// The overlay's interface, whose addresses are none of the underlay.
     pub interface: String,
     /// Time.
@@ -184,6 +184,7 @@ impl Brain {
         let mut interfaces = tokio::time::interval(INTERFACES_INTERVAL);
         let mut reports = tokio::time::interval(REPORT_INTERVAL);
         self.carry_out().await?;
+        self.around.overlay.begin().await;
         loop {
             let deadline = self.deadline();
             tokio::select! {
@@ -198,10 +199,7 @@ impl Brain {
                 },
                 Some(event) = self.around.events.recv() => self.agent.handle_shard(event, self.around.clock.now()),
                 (id, result) = self.disk.answer() => self.agent.handle_persisted(id, result, self.around.clock.now()),
-                () = sleep_until(deadline) => {
-                    self.agent.handle_timeout(self.around.clock.now());
-                    self.around.overlay.handle_timeout().await?;
-                }
+                () = sleep_until(deadline) => self.agent.handle_timeout(self.around.clock.now()),
                 _ = interfaces.tick() => self.look_at_interfaces(),
                 _ = reports.tick() => self.to_worker(WorkerMessage::Commands(vec![Command::Report]))?,
             }
@@ -215,10 +213,7 @@ impl Brain {
             .poll_timeout()
             .map(|(deadline, _)| self.around.clock.tokio_deadline(deadline));
         let latest = Instant::now() + SLEEP_MAX;
-        [agent, self.around.overlay.poll_timeout()]
-            .into_iter()
-            .flatten()
-            .fold(latest, Instant::min)
+        agent.map_or(latest, |deadline| deadline.min(latest))
     }
 
     fn handle(&mut self, input: Input) {
@@ -282,8 +277,11 @@ impl Brain {
                 // The task sees its queue end and closes the stream, after what was sent before.
                 Output::CloseChannel => self.channel = None,
                 Output::Shard(commands) => self.to_worker(WorkerMessage::Commands(commands))?,
-                Output::Interface(wanted) => self.around.overlay.want(wanted).await?,
-                Output::Names(names) => self.around.names.store(names),
+                Output::Interface(wanted) => self.around.overlay.want(wanted).await,
+                Output::Names(names) => {
+                    self.around.names.store(names);
+                    self.around.overlay.names_changed().await;
+                }
                 Output::Reply { id, result } => self.requests.reply(id, result),
                 Output::Notice { level, message } => log(level, &message),
             }
@@ -333,17 +331,13 @@ impl Brain {
 
     async fn take_back(&mut self) {
         self.channel = None;
-        if let Err(error) = self.around.overlay.take_down().await {
-            tracing::warn!(%error, "the interface could not be taken back in order");
-        }
+        self.around.overlay.stop().await;
     }
 
     fn status(&self) -> HostStatus {
         let mut status = self.agent.status(self.around.clock.now());
         if let Some(detail) = &mut status.detail {
-            detail
-                .alarms
-                .extend(self.around.overlay.failure().map(str::to_owned));
+            detail.alarms.extend(self.around.overlay.alarms());
             detail.drops = self.drops();
         }
         status

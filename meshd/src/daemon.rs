@@ -17,10 +17,11 @@ use runtime::state_dir::StateDir;
 use tokio::sync::mpsc;
 
 use crate::brain::{Brain, BrainHandle, Input, Surroundings};
-use crate::dns::{DnsServer, Responder};
+use crate::dns::{DnsServer, Forwarder, Responder};
 use crate::local_api;
-use crate::overlay::{Overlay, OverlayParts};
+use crate::overlay::{OverlayHandle, OverlayParts};
 use crate::packets::{PacketWorker, UdpSockets};
+use crate::resolver::HostFiles;
 use crate::settings::Settings;
 
 /// News of the shard that may wait for the brain.
@@ -41,9 +42,10 @@ pub async fn run(settings: Settings) -> Result<(), String> {
     let sockets = UdpSockets::bind(settings.listen_port).map_err(text)?;
     let listen_port = sockets.port();
     let names: Arc<ArcSwap<Names>> = Arc::default();
+    let forwarder: Arc<Forwarder> = Arc::default();
     let responder = Responder {
         names: Arc::clone(&names),
-        forwarder: Some(Arc::default()),
+        forwarder: Some(Arc::clone(&forwarder)),
     };
     let dns = DnsServer::start(settings.dns_listen, responder)
         .await
@@ -55,12 +57,17 @@ pub async fn run(settings: Settings) -> Result<(), String> {
     let (news, events) = mpsc::channel(EVENTS_MAX);
     let worker = PacketWorker::start(shard, sockets, seed()?, clock, news)
         .map_err(|error| format!("cannot start the packet thread: {error}"))?;
-    let overlay = Overlay::new(OverlayParts {
+    let overlay = OverlayHandle::start(OverlayParts {
         interface: settings.interface.clone(),
         worker: worker.handle(),
+        state: Arc::clone(&state),
         names: Arc::clone(&names),
-        dns_port: dns.address().port(),
-    });
+        dns: dns.address(),
+        forwarder,
+        files: HostFiles::default(),
+        resolver: settings.resolver,
+    })
+    .map_err(text)?;
     let around = Surroundings {
         state,
         worker: worker.handle(),

@@ -2,5 +2,6 @@
 //! here is made by name, and taken back by name.
 
 pub mod firewall;
+mod inspection;
 pub mod interface;
 pub mod routes;

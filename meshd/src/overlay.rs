@@ -1,22 +1,29 @@
-//! The overlay on this host: brings interface and DNS to what the agent wants, tries again when the
-//! host does not let it, and takes everything back.
+//! The overlay on this host: interface, DNS on its addresses, and the host's resolver. A task of its
+//! own brings them to what the agent wants, watches over them, and takes them back.
 
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+mod claims;
+mod health;
+mod keeper;
+mod probation;
+pub mod repairs;
+
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use agent::{InterfaceConfig, Names};
 use arc_swap::ArcSwap;
-use model::address::HostAddresses;
-use tokio::time::Instant;
+use runtime::state_dir::{StateDir, StateError};
+use tokio::sync::{mpsc, oneshot};
 
-use crate::dns::{DnsServer, Responder};
-use crate::linux::interface::{self, Interface, InterfaceSettings, OverlayConfig};
-use crate::packets::{WorkerHandle, WorkerMessage};
+use crate::dns::Forwarder;
+use crate::linux::interface::InterfaceSettings;
+use crate::packets::WorkerHandle;
+use crate::resolver::{HostFiles, ResolverMode};
 
-/// How long after a failure the interface is tried again.
-const INTERFACE_RETRY: Duration = Duration::from_secs(5);
+use keeper::Keeper;
+
+/// Orders that may wait.
+const ORDERS_MAX: usize = 16;
 
 /// What the overlay is made with.
 pub struct OverlayParts {
@@ -24,137 +31,96 @@ pub struct OverlayParts {
     pub interface: InterfaceSettings,
     /// The packet thread.
     pub worker: WorkerHandle,
+    /// Where it is written down what is owned.
+    pub state: Arc<StateDir>,
     /// What DNS answers from.
     pub names: Arc<ArcSwap<Names>>,
-    /// The port at which DNS answers, on the overlay address too.
-    pub dns_port: u16,
+    /// Where DNS answers on loopback; it has the same port on the overlay's addresses.
+    pub dns: SocketAddr,
+    /// Who asks the host's own servers.
+    pub forwarder: Arc<Forwarder>,
+    /// Where the host keeps its settings.
+    pub files: HostFiles,
+    /// Whether the host's resolver is set up.
+    pub resolver: ResolverMode,
 }
 
-/// The interface as it should be and as it is.
-pub struct Overlay {
-    parts: OverlayParts,
-    wanted: Option<InterfaceConfig>,
-    standing: Option<Interface>,
-    /// What a failed try was for: its guards may stand in the kernel.
-    tried: Option<OverlayConfig>,
-    dns: Vec<DnsServer>,
-    failure: Option<String>,
-    retry_at: Option<Instant>,
+/// What the task is told.
+enum Order {
+    /// The overlay as it should be; `None`: none at all.
+    Want(Option<InterfaceConfig>, oneshot::Sender<()>),
+    /// The agent has said what it wants, or wants nothing.
+    Begin,
+    /// The snapshot of names is another.
+    Names,
+    /// An operator has changed the settings.
+    Reload(ResolverMode),
+    /// The daemon stops.
+    Stop(oneshot::Sender<()>),
 }
 
-impl Overlay {
-    /// Takes the parts; nothing stands yet.
-    pub fn new(parts: OverlayParts) -> Self {
-        Self {
-            parts,
-            wanted: None,
-            standing: None,
-            tried: None,
-            dns: Vec::new(),
-            failure: None,
-            retry_at: None,
-        }
-    }
+/// Talks to the task.
+#[derive(Clone)]
+pub struct OverlayHandle {
+    orders: mpsc::Sender<Order>,
+    alarms: Arc<ArcSwap<Vec<String>>>,
+}
 
-    /// Returns when it next has something to try.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        self.retry_at
-    }
-
-    /// Returns why it does not stand, when it should.
-    pub fn failure(&self) -> Option<&str> {
-        self.failure.as_deref()
-    }
-
-    /// Brings it to what the agent wants; `None`: nothing.
+impl OverlayHandle {
+    /// Starts the task. Nothing of the overlay is touched before it is told to, but what a daemon
+    /// that died left in the host's files is taken back.
     ///
     /// # Errors
-    /// The packet thread is gone.
-    pub async fn want(&mut self, wanted: Option<InterfaceConfig>) -> io::Result<()> {
-        self.wanted = wanted;
-        self.bring_about().await
+    /// It cannot be read what an earlier daemon left.
+    pub fn start(parts: OverlayParts) -> Result<Self, StateError> {
+        let (sender, orders) = mpsc::channel(ORDERS_MAX);
+        let alarms: Arc<ArcSwap<Vec<String>>> = Arc::default();
+        let keeper = Keeper::new(parts, orders, Arc::clone(&alarms))?;
+        tokio::spawn(keeper.run());
+        Ok(Self {
+            orders: sender,
+            alarms,
+        })
     }
 
-    /// Tries again what failed, when it is time.
-    ///
-    /// # Errors
-    /// The packet thread is gone.
-    pub async fn handle_timeout(&mut self) -> io::Result<()> {
-        if self.retry_at.is_some_and(|at| at <= Instant::now()) {
-            self.bring_about().await?;
-        }
-        Ok(())
+    /// Brings the overlay to what the agent wants, and waits until it stands or cannot; `None`:
+    /// nothing.
+    pub async fn want(&self, wanted: Option<InterfaceConfig>) {
+        let (done, awaited) = oneshot::channel();
+        self.tell(Order::Want(wanted, done)).await;
+        let _ = awaited.await;
     }
 
-    async fn bring_about(&mut self) -> io::Result<()> {
-        self.retry_at = None;
-        self.failure = None;
-        let wanted = self.wanted.map(|config| OverlayConfig {
-            addresses: config.addresses,
-            prefixes: config.prefixes,
-        });
-        let standing = self.standing.as_ref().map(Interface::overlay);
-        if wanted != standing.or(self.tried) {
-            self.take_down().await?;
-        }
-        let Some(wanted) = wanted.filter(|_| wanted != standing) else {
-            return Ok(());
-        };
-        match Interface::up(self.parts.interface.clone(), wanted).await {
-            Ok(interface) => {
-                self.tried = None;
-                self.to_worker(WorkerMessage::Device(Some(interface.device())))?;
-                tracing::info!(interface = %self.parts.interface.name, v4 = %wanted.addresses.v4, v6 = %wanted.addresses.v6, "the overlay is up");
-                self.standing = Some(interface);
-                let HostAddresses { v4, v6 } = wanted.addresses;
-                self.dns.extend(self.answer_dns_on(v4.into()).await);
-                self.dns.extend(self.answer_dns_on(v6.into()).await);
-            }
-            Err(error) => {
-                tracing::error!(%error, "the overlay is not up; trying again in {} s", INTERFACE_RETRY.as_secs());
-                if error.may_leave_guards() {
-                    self.tried = Some(wanted);
-                }
-                self.failure = Some(error.to_string());
-                self.retry_at = Some(Instant::now() + INTERFACE_RETRY);
-            }
-        }
-        Ok(())
+    /// Tells that the agent has been asked: what a daemon that died left, and is not wanted any
+    /// more, is taken back.
+    pub async fn begin(&self) {
+        self.tell(Order::Begin).await;
     }
 
-    async fn answer_dns_on(&self, address: IpAddr) -> Option<DnsServer> {
-        let address = SocketAddr::new(address, self.parts.dns_port);
-        let responder = Responder {
-            names: Arc::clone(&self.parts.names),
-            // Peers learn names of the mesh, and use no resolver of this host.
-            forwarder: None,
-        };
-        DnsServer::start(address, responder)
-            .await
-            .inspect_err(|error| tracing::warn!(%error, "mesh DNS does not answer there"))
-            .ok()
+    /// Tells that the snapshot of names is another.
+    pub async fn names_changed(&self) {
+        self.tell(Order::Names).await;
     }
 
-    /// Takes everything back.
-    ///
-    /// # Errors
-    /// The packet thread is gone.
-    pub async fn take_down(&mut self) -> io::Result<()> {
-        self.dns.clear();
-        if let Some(interface) = self.standing.take() {
-            self.to_worker(WorkerMessage::Device(None))?;
-            interface.down().await;
-            tracing::info!(interface = %self.parts.interface.name, "the overlay is down");
-        }
-        if let Some(tried) = self.tried.take()
-            && let Err(error) = interface::withdraw(&self.parts.interface, tried.prefixes).await
-        {
-            tracing::warn!(%error, "what guards the overlay stays");
-        }
-        Ok(())
+    /// Takes another setting, and begins anew with all that was left alone.
+    pub async fn reload(&self, resolver: ResolverMode) {
+        self.tell(Order::Reload(resolver)).await;
     }
 
-    fn to_worker(&self, message: WorkerMessage) -> io::Result<()> {
-        self.parts.worker.send(message).map_err(io::Error::other)
+    /// Takes everything back and ends the task.
+    pub async fn stop(&self) {
+        let (done, awaited) = oneshot::channel();
+        self.tell(Order::Stop(done)).await;
+        let _ = awaited.await;
+    }
+
+    /// Returns what an operator should look at.
+    pub fn alarms(&self) -> Vec<String> {
+        self.alarms.load().to_vec()
+    }
+
+    async fn tell(&self, order: Order) {
+        // The task's end is the daemon's end: nobody is left to tell.
+        let _ = self.orders.send(order).await;
     }
 }

@@ -9,6 +9,7 @@ use runtime::logs::LogFormat;
 use serde::Deserialize;
 
 use crate::linux::interface::InterfaceSettings;
+use crate::resolver::ResolverMode;
 
 /// The mesh daemon of one host.
 #[derive(Debug, Parser)]
@@ -47,6 +48,9 @@ pub struct FileSettings {
     /// Where mesh DNS answers on loopback [default: 127.0.0.150:53]
     #[arg(long, value_name = "IP:PORT")]
     pub dns_listen: Option<SocketAddr>,
+    /// Whether this host's resolver is told to ask mesh DNS: auto or off [default: auto]
+    #[arg(long, value_name = "WHETHER")]
+    pub resolver: Option<ResolverMode>,
     /// Bytes of the largest overlay packet, 1280 to 9000 [default: 1420]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(1280..=9000))]
     pub mtu: Option<u16>,
@@ -73,6 +77,8 @@ pub struct Settings {
     pub endpoints: Vec<SocketAddr>,
     /// Where mesh DNS answers on loopback.
     pub dns_listen: SocketAddr,
+    /// Whether this host's resolver is told to ask mesh DNS.
+    pub resolver: ResolverMode,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Which are written.
@@ -122,6 +128,7 @@ impl Settings {
                 Some(address) => address,
                 None => SocketAddr::from(([127, 0, 0, 150], 53)),
             },
+            resolver: flags.resolver.or(file.resolver).unwrap_or_default(),
             log_format: flags.log_format.or(file.log_format).unwrap_or_default(),
             log_level: flags
                 .log_level

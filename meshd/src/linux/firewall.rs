@@ -32,7 +32,26 @@ pub fn install(
     interface: &str,
     overlay: OverlayPrefixes,
 ) -> Result<(), FirewallError> {
-    run(table, &ruleset(table, interface, overlay))
+    let rules = removal(table) + &ruleset(table, interface, overlay);
+    run(table, &rules)
+}
+
+/// Returns the table as `nft` lists it, without counters.
+///
+/// # Errors
+/// `nft` is missing, or the table is not there.
+pub fn listing(table: &str) -> Result<String, FirewallError> {
+    let output = Command::new("nft")
+        .args(["--stateless", "list", "table", "inet", table])
+        .output()
+        .map_err(FirewallError::Missing)?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(FirewallError::Refused {
+        table: table.to_owned(),
+        message: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+    })
 }
 
 /// Removes the table; one that is not there is no error.
@@ -48,8 +67,9 @@ fn removal(table: &str) -> String {
     format!("table inet {table} {{}}\ndelete table inet {table}\n")
 }
 
-fn ruleset(table: &str, interface: &str, overlay: OverlayPrefixes) -> String {
-    let mut rules = removal(table);
+/// Returns the table in the language of nft(8).
+pub fn ruleset(table: &str, interface: &str, overlay: OverlayPrefixes) -> String {
+    let mut rules = String::new();
     let own = format!("{{ \"{interface}\", \"lo\" }}");
     let _ = write!(
         rules,
@@ -114,7 +134,7 @@ mod tests {
     fn every_chain_spares_the_overlay_and_loopback_first() {
         let overlay = OverlayPrefixes::derived_from(FleetId::from_bytes([0; 16]));
         let rules = ruleset("mesh", "mesh0", overlay);
-        assert!(rules.starts_with("table inet mesh {}\ndelete table inet mesh\n"));
+        assert!(rules.starts_with("table inet mesh {\n"));
         assert_eq!(rules.matches(r#"{ "mesh0", "lo" } accept"#).count(), 2);
         assert_eq!(rules.matches("100.64.0.0/16").count(), 4);
     }

@@ -74,18 +74,7 @@ pub enum InterfaceError {
     Firewall(#[from] FirewallError),
 }
 
-impl InterfaceError {
-    /// Returns whether routes or the firewall may stand after this failure. Else nothing was
-    /// touched, and what is there of those names belongs to somebody else, such as another daemon.
-    pub fn may_leave_guards(&self) -> bool {
-        !matches!(
-            self,
-            Self::Taken(_) | Self::Socket(_) | Self::Route(RouteError::Overlap { .. })
-        )
-    }
-}
-
-fn netlink(what: &'static str) -> impl FnOnce(rtnetlink::Error) -> InterfaceError {
+pub(super) fn netlink(what: &'static str) -> impl FnOnce(rtnetlink::Error) -> InterfaceError {
     move |source| InterfaceError::Netlink {
         what,
         source: Box::new(source),
@@ -94,10 +83,14 @@ fn netlink(what: &'static str) -> impl FnOnce(rtnetlink::Error) -> InterfaceErro
 
 /// The interface while it stands.
 pub struct Interface {
-    settings: InterfaceSettings,
-    overlay: OverlayConfig,
+    pub(super) settings: InterfaceSettings,
+    pub(super) overlay: OverlayConfig,
     device: Arc<SyncDevice>,
-    handle: Handle,
+    pub(super) handle: Handle,
+    pub(super) index: u32,
+    pub(super) ipv6: bool,
+    /// The firewall's table as `nft` listed it when it was new.
+    pub(super) ruleset: String,
 }
 
 impl Interface {
@@ -114,12 +107,9 @@ impl Interface {
             rtnetlink::new_connection().map_err(InterfaceError::Socket)?;
         tokio::spawn(connection);
         let ipv6 = ipv6_is_available();
-        if link_index(&handle, &settings.name).await?.is_some() {
-            return Err(InterfaceError::Taken(settings.name));
-        }
-        routes::refuse_overlap(&handle, overlay.prefixes, None).await?;
+        refuse(&handle, &settings, overlay.prefixes).await?;
         // The routes first: they need no other program.
-        routes::install_unreachable(&handle, overlay.prefixes, ipv6).await?;
+        routes::install(&handle, &routes::guards(overlay.prefixes, ipv6)).await?;
         firewall::install(&settings.table, &settings.name, overlay.prefixes)?;
         let device = open(&settings)?;
         let index = device
@@ -136,13 +126,23 @@ impl Interface {
             .execute()
             .await
             .map_err(netlink("bring the interface up"))?;
-        routes::install_overlay(&handle, overlay.prefixes, overlay.addresses, index, ipv6).await?;
+        let ways = routes::ways(overlay.prefixes, overlay.addresses, index, ipv6);
+        routes::install(&handle, &ways).await?;
+        let ruleset = firewall::listing(&settings.table)?;
         Ok(Self {
             settings,
             overlay,
             device: Arc::new(device),
             handle,
+            index,
+            ipv6,
+            ruleset,
         })
+    }
+
+    /// Returns the number that the kernel knows it by.
+    pub fn index(&self) -> u32 {
+        self.index
     }
 
     /// Returns the device that packets are read from and written to.
@@ -158,39 +158,74 @@ impl Interface {
     /// Takes everything back. The device itself goes when its last user drops it; it is taken down
     /// here so that no route leads into it.
     pub async fn down(self) {
-        if let Ok(index) = self.device.if_index() {
-            let down = LinkUnspec::new_with_index(index).down().build();
-            if let Err(error) = self.handle.link().set(down).execute().await {
-                tracing::warn!(%error, interface = %self.settings.name, "cannot take the interface down");
-            }
+        let down = LinkUnspec::new_with_index(self.index).down().build();
+        if let Err(error) = self.handle.link().set(down).execute().await {
+            tracing::warn!(%error, interface = %self.settings.name, "cannot take the interface down");
         }
-        take_guards_back(&self.handle, &self.settings, self.overlay.prefixes).await;
+        let (table, prefixes) = (&self.settings.table, self.overlay.prefixes);
+        if let Err(error) = take_guards_back(&self.handle, table, prefixes).await {
+            tracing::warn!(%error, "what guards the overlay stays");
+        }
     }
 }
 
-/// Takes back what a failed `Interface::up` left standing.
+/// Refuses what `Interface::up` would refuse before it touches anything.
 ///
 /// # Errors
-/// Netlink cannot be used.
-pub async fn withdraw(
+/// The interface's name is taken, or the host has routes of its own into the overlay.
+pub async fn refuse_clash(
     settings: &InterfaceSettings,
     prefixes: OverlayPrefixes,
 ) -> Result<(), InterfaceError> {
     let (connection, handle, _) = rtnetlink::new_connection().map_err(InterfaceError::Socket)?;
-    tokio::spawn(connection);
-    take_guards_back(&handle, settings, prefixes).await;
-    Ok(())
+    let driver = tokio::spawn(connection);
+    let refused = refuse(&handle, settings, prefixes).await;
+    driver.abort();
+    refused
+}
+
+async fn refuse(
+    handle: &Handle,
+    settings: &InterfaceSettings,
+    prefixes: OverlayPrefixes,
+) -> Result<(), InterfaceError> {
+    if link_index(handle, &settings.name).await?.is_some() {
+        return Err(InterfaceError::Taken(settings.name.clone()));
+    }
+    Ok(routes::refuse_overlap(handle, prefixes, None).await?)
+}
+
+/// Returns whether an interface of this name exists.
+///
+/// # Errors
+/// Netlink cannot be used.
+pub async fn exists(name: &str) -> Result<bool, InterfaceError> {
+    let (connection, handle, _) = rtnetlink::new_connection().map_err(InterfaceError::Socket)?;
+    let driver = tokio::spawn(connection);
+    let index = link_index(&handle, name).await;
+    driver.abort();
+    Ok(index?.is_some())
+}
+
+/// Takes back what a failed `Interface::up`, or a daemon that died, left standing.
+///
+/// # Errors
+/// Netlink or `nft` cannot be used.
+pub async fn withdraw(table: &str, prefixes: OverlayPrefixes) -> Result<(), InterfaceError> {
+    let (connection, handle, _) = rtnetlink::new_connection().map_err(InterfaceError::Socket)?;
+    let driver = tokio::spawn(connection);
+    let withdrawn = take_guards_back(&handle, table, prefixes).await;
+    driver.abort();
+    withdrawn
 }
 
 async fn take_guards_back(
     handle: &Handle,
-    settings: &InterfaceSettings,
+    table: &str,
     prefixes: OverlayPrefixes,
-) {
-    routes::remove_unreachable(handle, prefixes).await;
-    if let Err(error) = firewall::remove(&settings.table) {
-        tracing::warn!(%error, "the firewall table stays");
-    }
+) -> Result<(), InterfaceError> {
+    routes::remove(handle, &routes::guards(prefixes, true)).await;
+    Ok(firewall::remove(table)?)
 }
 
 fn open(settings: &InterfaceSettings) -> Result<SyncDevice, InterfaceError> {
@@ -215,7 +250,7 @@ fn tun_error(settings: &InterfaceSettings, source: io::Error) -> InterfaceError 
 }
 
 /// A kernel without IPv6 still carries IPv4.
-fn ipv6_is_available() -> bool {
+pub(crate) fn ipv6_is_available() -> bool {
     Path::new("/proc/net/if_inet6").exists()
         && std::fs::read_to_string("/proc/sys/net/ipv6/conf/default/disable_ipv6")
             .is_ok_and(|text| text.trim() == "0")
@@ -239,7 +274,7 @@ async fn link_index(handle: &Handle, name: &str) -> Result<Option<u32>, Interfac
     Ok(None)
 }
 
-async fn add_addresses(
+pub(super) async fn add_addresses(
     handle: &Handle,
     index: u32,
     own: HostAddresses,
@@ -249,6 +284,7 @@ async fn add_addresses(
     handle
         .address()
         .add(index, own.v4.into(), 32)
+        .replace()
         .execute()
         .await
         .map_err(what)?;
@@ -257,6 +293,7 @@ async fn add_addresses(
         handle
             .address()
             .add(index, own.v6.into(), 128)
+            .replace()
             .execute()
             .await
             .map_err(what)?;
@@ -306,14 +343,14 @@ pub async fn underlay_addresses(overlay_interface: &str) -> Result<Vec<IpAddr>, 
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::process::Command;
 
     use super::*;
     use model::ids::FleetId;
 
     /// Runs a test of this name again, in a network namespace of its own. Needs root.
-    fn is_in_namespace(test: &str) -> bool {
+    pub(in crate::linux) fn is_in_namespace(test: &str) -> bool {
         if std::env::var_os("MESHD_TEST_NAMESPACE").is_some() {
             return true;
         }
@@ -334,7 +371,7 @@ mod tests {
         false
     }
 
-    fn said_by(program: &str, arguments: &[&str]) -> String {
+    pub(in crate::linux) fn said_by(program: &str, arguments: &[&str]) -> String {
         let output = Command::new(program).args(arguments).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
     }
@@ -359,7 +396,7 @@ mod tests {
         assert!(Interface::up(settings.clone(), overlay).await.is_err());
         let route = format!("unreachable {}", prefixes.v4);
         assert!(said_by("ip", &["route"]).contains(&route));
-        withdraw(&settings, prefixes).await.unwrap();
+        withdraw(&settings.table, prefixes).await.unwrap();
         assert!(!said_by("ip", &["route"]).contains(&route));
         assert_eq!(said_by("nft", &["list", "tables"]), "");
     }

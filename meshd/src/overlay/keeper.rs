@@ -1,0 +1,416 @@
+//! The task that keeps the overlay standing: it does one thing at a time, looks after what it made
+//! every few seconds, and tells in alarms what it cannot mend.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use model::address::{HostAddresses, OverlayPrefixes};
+use runtime::state_dir::StateError;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use super::claims::Claims;
+use super::health;
+use super::probation::{Loss, Probation, Step};
+use super::repairs::{Difference, Part, Remedy, Repairs};
+use super::{Order, OverlayParts};
+use crate::dns::{DnsServer, Responder, reverse};
+use crate::linux::interface::{self, Interface, InterfaceError, OverlayConfig};
+use crate::packets::WorkerMessage;
+use crate::resolver::ResolverKeeper;
+
+/// How often it is looked whether everything is as it was left.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Why the overlay does not stand.
+#[derive(Debug, thiserror::Error)]
+enum StandError {
+    #[error(
+        "the overlay's prefix {prefix} covers {server}, which this host asks for names; nothing was changed. Found the fleet with another prefix, or give the host another resolver"
+    )]
+    CoversResolver { prefix: String, server: IpAddr },
+    #[error(transparent)]
+    Interface(#[from] InterfaceError),
+}
+
+/// What a broken host had taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Away {
+    Nothing,
+    Resolver,
+    Everything,
+}
+
+/// The task's state.
+pub(super) struct Keeper {
+    parts: OverlayParts,
+    orders: mpsc::Receiver<Order>,
+    alarms: Arc<ArcSwap<Vec<String>>>,
+    wanted: Option<OverlayConfig>,
+    standing: Option<Interface>,
+    /// What may stand in the kernel, whether the interface does or not.
+    claimed: Option<Claims>,
+    dns: Vec<DnsServer>,
+    resolver: ResolverKeeper,
+    repairs: Repairs,
+    probation: Probation,
+    away: Away,
+    failure: Option<String>,
+    look_at: Instant,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        parts: OverlayParts,
+        orders: mpsc::Receiver<Order>,
+        alarms: Arc<ArcSwap<Vec<String>>>,
+    ) -> Result<Self, StateError> {
+        let claimed = Claims::load(&parts.state)?;
+        let name = parts.interface.name.clone();
+        let resolver = ResolverKeeper::new(parts.files.clone(), name, parts.dns, parts.resolver);
+        Ok(Self {
+            claimed,
+            resolver,
+            parts,
+            orders,
+            alarms,
+            wanted: None,
+            standing: None,
+            dns: Vec::new(),
+            repairs: Repairs::default(),
+            probation: Probation::default(),
+            away: Away::Nothing,
+            failure: None,
+            look_at: Instant::now() + LOOK_INTERVAL,
+        })
+    }
+
+    /// Runs until it is told to stop.
+    pub(super) async fn run(mut self) {
+        self.ask_others();
+        loop {
+            tokio::select! {
+                order = self.orders.recv() => match order {
+                    Some(Order::Stop(done)) => {
+                        self.take_down().await;
+                        let _ = done.send(());
+                        return;
+                    }
+                    Some(order) => self.handle(order).await,
+                    None => return,
+                },
+                () = sleep_until(self.look_at) => self.look_after().await,
+            }
+            self.tell_alarms();
+        }
+    }
+
+    async fn handle(&mut self, order: Order) {
+        match order {
+            Order::Want(wanted, done) => {
+                let wanted = wanted.map(|config| OverlayConfig {
+                    addresses: config.addresses,
+                    prefixes: config.prefixes,
+                });
+                if self.wanted != wanted {
+                    self.wanted = wanted;
+                    self.begin_anew();
+                }
+                self.bring_about().await;
+                let _ = done.send(());
+                self.bring_resolver_about().await;
+            }
+            Order::Begin if self.wanted.is_none() => self.take_down().await,
+            Order::Begin => {}
+            Order::Names => self.bring_resolver_about().await,
+            Order::Reload(mode) => {
+                self.resolver.set_mode(mode);
+                self.begin_anew();
+                self.bring_about().await;
+                self.bring_resolver_about().await;
+            }
+            Order::Stop(_) => unreachable!("taken by run"),
+        }
+    }
+
+    /// An operator has changed something: what was left alone is tried once more.
+    fn begin_anew(&mut self) {
+        self.probation.end();
+        self.repairs.forget();
+        self.away = Away::Nothing;
+    }
+
+    /// Brings interface and DNS to what is wanted.
+    async fn bring_about(&mut self) {
+        let wanted = self.wanted.filter(|_| self.away != Away::Everything);
+        let standing = self.standing.as_ref().map(Interface::overlay);
+        if standing == wanted && wanted.is_some() {
+            return;
+        }
+        let claims = wanted.map(|it| Claims::of(&self.parts.interface, it.prefixes));
+        if standing.is_some() || self.claimed != claims {
+            self.take_down().await;
+        }
+        let Some((wanted, claims)) = wanted.zip(claims) else {
+            self.failure = None;
+            return;
+        };
+        let failure = self.stand_up(wanted, claims).await.err();
+        let failure = failure.map(|error| error.to_string());
+        if let Some(failure) = failure.as_ref().filter(|_| failure != self.failure) {
+            tracing::error!("the overlay is not up: {failure}; it is tried again and again");
+        }
+        self.failure = failure;
+    }
+
+    async fn stand_up(&mut self, wanted: OverlayConfig, claims: Claims) -> Result<(), StandError> {
+        self.refuse_covered_resolver(wanted.prefixes)?;
+        interface::refuse_clash(&self.parts.interface, wanted.prefixes).await?;
+        self.claim(claims);
+        let health = health::look(self.resolver.files()).await;
+        let interface = Interface::up(self.parts.interface.clone(), wanted).await?;
+        self.probation.begin(health, Instant::now());
+        self.to_worker(WorkerMessage::Device(Some(interface.device())));
+        let HostAddresses { v4, v6 } = wanted.addresses;
+        tracing::info!(interface = %self.parts.interface.name, %v4, %v6, "the overlay is up");
+        self.standing = Some(interface);
+        self.dns.extend(self.answer_dns_on(v4.into()).await);
+        if interface::ipv6_is_available() {
+            self.dns.extend(self.answer_dns_on(v6.into()).await);
+        }
+        Ok(())
+    }
+
+    /// Servers that the host asks must stay where they are, which no route of the host would tell.
+    fn refuse_covered_resolver(&self, prefixes: OverlayPrefixes) -> Result<(), StandError> {
+        let servers = self.resolver.asked_in_the_end();
+        match servers.into_iter().find(|it| prefixes.contains(*it)) {
+            Some(server) => Err(StandError::CoversResolver {
+                prefix: match server {
+                    IpAddr::V4(_) => prefixes.v4.to_string(),
+                    IpAddr::V6(_) => prefixes.v6.to_string(),
+                },
+                server,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// A full disk keeps nobody out of the mesh: only the next daemon after a crash knows less.
+    fn claim(&mut self, claims: Claims) {
+        if self.claimed.as_ref() == Some(&claims) {
+            return;
+        }
+        if let Err(error) = claims.store(&self.parts.state) {
+            tracing::warn!(%error, "what is owned could not be written down");
+        }
+        self.claimed = Some(claims);
+    }
+
+    async fn answer_dns_on(&self, address: IpAddr) -> Option<DnsServer> {
+        let address = SocketAddr::new(address, self.parts.dns.port());
+        let responder = Responder {
+            names: Arc::clone(&self.parts.names),
+            // Peers learn names of the mesh, and use no resolver of this host.
+            forwarder: None,
+        };
+        DnsServer::start(address, responder)
+            .await
+            .inspect_err(|error| tracing::warn!(%error, "mesh DNS does not answer there"))
+            .ok()
+    }
+
+    /// Brings the host's resolver to what stands.
+    async fn bring_resolver_about(&mut self) {
+        let names = self.parts.names.load_full();
+        let is_away = self.away != Away::Nothing || names.suffix().is_empty();
+        let wanted = self.standing.as_ref().filter(|_| !is_away).map(|standing| {
+            let zones = reverse::zones(standing.overlay().prefixes);
+            let zones = zones.iter().map(|zone| zone.to_ascii());
+            let domains = zones.map(|zone| zone.trim_end_matches('.').to_owned());
+            let own = std::iter::once(names.suffix().to_owned());
+            (standing.index(), own.chain(domains).collect())
+        });
+        if !self.resolver.would_change(wanted.as_ref()) {
+            return;
+        }
+        let health = health::look(self.resolver.files()).await;
+        self.resolver.bring_about(wanted).await;
+        if self.resolver.stands() {
+            self.probation.begin(health, Instant::now());
+        }
+        self.ask_others();
+    }
+
+    /// Names that are not the mesh's are asked of whom the host asks now.
+    fn ask_others(&self) {
+        let servers = self.resolver.nameservers();
+        self.parts.forwarder.set_upstreams(&servers);
+    }
+
+    /// Takes everything back.
+    async fn take_down(&mut self) {
+        self.resolver.revert().await;
+        self.dns.clear();
+        let claims = self.claimed.take();
+        if let Some(interface) = self.standing.take() {
+            self.to_worker(WorkerMessage::Device(None));
+            interface.down().await;
+            tracing::info!(interface = %self.parts.interface.name, "the overlay is down");
+        } else if let Some(claims) = &claims
+            && let Err(error) = withdraw(claims).await
+        {
+            tracing::warn!(%error, "what guards the overlay stays");
+            return;
+        }
+        if claims.is_some()
+            && let Err(error) = Claims::erase(&self.parts.state)
+        {
+            tracing::warn!(%error, "what was owned is still written down");
+        }
+    }
+
+    /// Looks whether everything is as it was left, and mends what is not.
+    async fn look_after(&mut self) {
+        self.look_at = Instant::now() + LOOK_INTERVAL;
+        self.ask_others();
+        self.look_at_health().await;
+        if self.wanted.is_some() && self.standing.is_none() {
+            self.bring_about().await;
+        } else if let Err(error) = self.look_at_interface().await {
+            tracing::debug!(%error, "the overlay cannot be looked at");
+        }
+        self.look_at_resolver().await;
+        self.bring_resolver_about().await;
+    }
+
+    async fn look_at_health(&mut self) {
+        let now = Instant::now();
+        let mut step = self.probation.handle_timeout(now);
+        if step == Step::Wait && self.probation.is_curious() {
+            let health = health::look(self.resolver.files()).await;
+            step = self.probation.handle_health(health, now);
+        }
+        match step {
+            Step::Wait => {}
+            Step::Revert(loss) => self.take_away(loss).await,
+            Step::Restore => {
+                tracing::info!("the change of before is made again");
+                self.away = Away::Nothing;
+                self.bring_about().await;
+            }
+        }
+    }
+
+    async fn take_away(&mut self, loss: Loss) {
+        if let Some(alarm) = self.probation.alarm() {
+            tracing::error!("{alarm}");
+        }
+        if loss == Loss::Resolution && self.resolver.stands() {
+            self.away = Away::Resolver;
+            self.resolver.revert().await;
+        } else {
+            self.away = Away::Everything;
+            self.take_down().await;
+        }
+    }
+
+    async fn look_at_interface(&mut self) -> Result<(), InterfaceError> {
+        let Some(standing) = &self.standing else {
+            return Ok(());
+        };
+        if !standing.is_there().await? {
+            self.handle_lost_device().await;
+            return Ok(());
+        }
+        let differences = standing.differences().await?;
+        for part in Part::ALL.into_iter().filter(|it| *it != Part::Resolver) {
+            let Some(difference) = differences.iter().find(|it| it.part == part) else {
+                self.repairs.handle_calm(part, Instant::now());
+                continue;
+            };
+            let remedy = self.decide(difference);
+            if let (Remedy::Repair, Some(standing)) = (remedy, &self.standing)
+                && let Err(error) = standing.repair(part).await
+            {
+                tracing::error!(%error, "it could not be made again");
+            }
+        }
+        Ok(())
+    }
+
+    /// The device is made anew, with all that hangs on it; what guards the overlay stands meanwhile.
+    async fn handle_lost_device(&mut self) {
+        let lost = Difference {
+            part: Part::Device,
+            what: format!(
+                "another program removed the interface {}",
+                self.parts.interface.name
+            ),
+            may_repair: true,
+        };
+        if self.decide(&lost) == Remedy::Repair {
+            self.dns.clear();
+            self.to_worker(WorkerMessage::Device(None));
+            self.standing = None;
+            self.bring_about().await;
+        }
+    }
+
+    async fn look_at_resolver(&mut self) {
+        if !self.resolver.stands() {
+            return;
+        }
+        match self.resolver.difference().await {
+            None => self.repairs.handle_calm(Part::Resolver, Instant::now()),
+            Some((what, may_repair)) => {
+                let difference = Difference {
+                    part: Part::Resolver,
+                    what,
+                    may_repair,
+                };
+                if self.decide(&difference) == Remedy::Repair {
+                    self.resolver.repair().await;
+                }
+            }
+        }
+    }
+
+    fn decide(&mut self, difference: &Difference) -> Remedy {
+        let (remedy, is_news) = self.repairs.handle_difference(difference, Instant::now());
+        if is_news {
+            let again = match remedy {
+                Remedy::Repair => "it is made again",
+                Remedy::LeaveAlone => "it is left alone",
+            };
+            tracing::warn!("{}; {again}", difference.what);
+        }
+        remedy
+    }
+
+    fn tell_alarms(&self) {
+        let mut alarms: Vec<String> = self.failure.iter().cloned().collect();
+        alarms.extend(self.probation.alarm());
+        alarms.extend(self.repairs.alarms().cloned());
+        alarms.extend(self.resolver.alarm());
+        if **self.alarms.load() != alarms {
+            self.alarms.store(Arc::new(alarms));
+        }
+    }
+
+    fn to_worker(&self, message: WorkerMessage) {
+        // Without its packet thread the daemon ends: the brain sees to that.
+        let _ = self.parts.worker.send(message);
+    }
+}
+
+/// Takes back what stands without an interface. Where there is one, it is another daemon's, and so
+/// is what guards it.
+async fn withdraw(claims: &Claims) -> Result<(), InterfaceError> {
+    if interface::exists(&claims.interface).await? {
+        return Ok(());
+    }
+    interface::withdraw(&claims.nft_table, claims.prefixes).await
+}

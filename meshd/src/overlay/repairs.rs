@@ -1,0 +1,174 @@
+//! How often the daemon makes again what somebody else changed, before it leaves it alone: two
+//! programs that undo each other's work for ever help nobody.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Repairs of one thing within `PERIOD`.
+const REPAIRS_MAX: usize = 3;
+/// How long a repair counts.
+const PERIOD: Duration = Duration::from_secs(60 * 60);
+
+/// A thing that the daemon owns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// The TUN device itself, its state and size.
+    Device,
+    /// The host's overlay addresses.
+    Addresses,
+    /// The routes of the overlay.
+    Routes,
+    /// The nftables table.
+    Firewall,
+    /// The host's resolver.
+    Resolver,
+}
+
+impl Part {
+    /// Every part.
+    pub const ALL: [Self; 5] = [
+        Self::Device,
+        Self::Addresses,
+        Self::Routes,
+        Self::Firewall,
+        Self::Resolver,
+    ];
+}
+
+/// Something that is not as the daemon left it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Where.
+    pub part: Part,
+    /// What, for people.
+    pub what: String,
+    /// Whether the daemon may make it again.
+    pub may_repair: bool,
+}
+
+/// What is done about a difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// It is made again.
+    Repair,
+    /// It was made again too often, or may not be.
+    LeaveAlone,
+}
+
+/// The repairs so far, and what is told about them.
+#[derive(Debug, Default)]
+pub struct Repairs {
+    done: BTreeMap<Part, Vec<Instant>>,
+    told: BTreeMap<Part, String>,
+}
+
+impl Repairs {
+    /// Takes a difference and decides. The second is whether anybody was told before.
+    pub fn handle_difference(&mut self, difference: &Difference, now: Instant) -> (Remedy, bool) {
+        let done = self.done.entry(difference.part).or_default();
+        done.retain(|at| now.duration_since(*at) < PERIOD);
+        let remedy = if difference.may_repair && done.len() < REPAIRS_MAX {
+            done.push(now);
+            Remedy::Repair
+        } else {
+            Remedy::LeaveAlone
+        };
+        let alarm = match remedy {
+            Remedy::Repair => format!(
+                "{}; meshd made it again, as it will up to {REPAIRS_MAX} times an hour",
+                difference.what
+            ),
+            Remedy::LeaveAlone if difference.may_repair => format!(
+                "{}; it was made again {REPAIRS_MAX} times and is left alone now: find the other program, then restart meshd",
+                difference.what
+            ),
+            Remedy::LeaveAlone => format!(
+                "{}; meshd does not fight about it: find the other program, then restart meshd",
+                difference.what
+            ),
+        };
+        let is_news = self.told.get(&difference.part) != Some(&alarm) || remedy == Remedy::Repair;
+        self.told.insert(difference.part, alarm);
+        (remedy, is_news)
+    }
+
+    /// Takes that a part is as the daemon left it. What was repaired stays an alarm for as long as
+    /// it counts.
+    pub fn handle_calm(&mut self, part: Part, now: Instant) {
+        let counts = |at: &Instant| now.duration_since(*at) < PERIOD;
+        if !self
+            .done
+            .get(&part)
+            .is_some_and(|done| done.iter().any(counts))
+        {
+            self.told.remove(&part);
+        }
+    }
+
+    /// Forgets everything, as when everything is made anew on an operator's word.
+    pub fn forget(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Returns what an operator should look at.
+    pub fn alarms(&self) -> impl Iterator<Item = &String> {
+        self.told.values()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flushed(may_repair: bool) -> Difference {
+        Difference {
+            part: Part::Firewall,
+            what: "the table is gone".into(),
+            may_repair,
+        }
+    }
+
+    fn alarms(repairs: &Repairs) -> String {
+        repairs.alarms().cloned().collect::<Vec<_>>().join("\n")
+    }
+
+    #[tokio::test]
+    async fn a_thing_is_made_again_a_few_times_and_then_left() {
+        let (mut repairs, now) = (Repairs::default(), Instant::now());
+        for _ in 0..REPAIRS_MAX {
+            let done = repairs.handle_difference(&flushed(true), now);
+            assert_eq!(done, (Remedy::Repair, true));
+        }
+        let left = repairs.handle_difference(&flushed(true), now);
+        assert_eq!(left, (Remedy::LeaveAlone, true));
+        assert!(alarms(&repairs).contains("left alone now"));
+        let again = repairs.handle_difference(&flushed(true), now);
+        assert_eq!(again, (Remedy::LeaveAlone, false), "it is told once");
+        // Somebody who flushes now and then is repaired each time.
+        let later = now + PERIOD;
+        let done = repairs.handle_difference(&flushed(true), later);
+        assert_eq!(done, (Remedy::Repair, true));
+    }
+
+    #[tokio::test]
+    async fn a_repair_is_an_alarm_until_it_is_long_ago() {
+        let (mut repairs, now) = (Repairs::default(), Instant::now());
+        repairs.handle_difference(&flushed(true), now);
+        repairs.handle_calm(Part::Firewall, now);
+        assert!(alarms(&repairs).contains("made it again"));
+        repairs.handle_calm(Part::Firewall, now + PERIOD);
+        assert_eq!(alarms(&repairs), "");
+    }
+
+    #[tokio::test]
+    async fn what_may_not_be_repaired_is_told_for_as_long_as_it_differs() {
+        let (mut repairs, now) = (Repairs::default(), Instant::now());
+        let left = repairs.handle_difference(&flushed(false), now);
+        assert_eq!(left, (Remedy::LeaveAlone, true));
+        assert!(alarms(&repairs).contains("does not fight"));
+        repairs.handle_calm(Part::Firewall, now);
+        assert_eq!(alarms(&repairs), "");
+    }
+}
