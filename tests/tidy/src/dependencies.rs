@@ -187,11 +187,14 @@ fn ways_to_io(tree: &str) -> Vec<Vec<&str>> {
     found
 }
 
-/// Manifests that state a version or path instead of naming the workspace's table.
+/// Manifests that state a version or path instead of naming the workspace's table. The root of
+/// another workspace has no table but its own.
 pub fn unnamed_versions(files: &[Tracked]) -> Vec<String> {
+    let is_root = |manifest: &&Tracked| manifest.text.lines().any(|line| line == "[workspace]");
     let manifests = files
         .iter()
-        .filter(|file| file.path.ends_with("/Cargo.toml"));
+        .filter(|file| file.path.ends_with("/Cargo.toml"))
+        .filter(|manifest| !is_root(manifest));
     manifests.flat_map(versions_in).collect()
 }
 
@@ -254,5 +257,7 @@ mod tests {
         let complaints = unnamed_versions(&[manifest]);
         assert_eq!(complaints.len(), 1);
         assert!(complaints[0].starts_with("crates/x/Cargo.toml:3:"));
+        let elsewhere = Tracked::new("x/Cargo.toml", "[workspace]\n[dependencies]\na = \"1\"\n");
+        assert!(unnamed_versions(&[elsewhere]).is_empty());
     }
 }

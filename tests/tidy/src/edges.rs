@@ -84,6 +84,20 @@ const HOUSE: &[Room] = &[
         &[],
     ),
     room("bench", &["interop", "lab"], &[]),
+    // Every crate that reads bytes from elsewhere.
+    room(
+        "fuzz",
+        &[
+            "model",
+            "policy",
+            "trust",
+            "wireguard",
+            "dataplane",
+            "agent",
+            "meshd",
+        ],
+        &[],
+    ),
     room("tidy", &[], &[]),
     room("xtask", &["lab"], &[]),
 ];

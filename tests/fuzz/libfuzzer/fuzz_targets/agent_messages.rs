@@ -1,0 +1,5 @@
+//! `fuzz::targets::agent_messages` under libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::targets::agent_messages::target(bytes));

@@ -1,0 +1,14 @@
+//! The targets, one file each: `target` takes any bytes, `seeds` makes good ones.
+
+pub mod admin_json;
+pub mod agent_messages;
+pub mod certificates;
+pub mod control_messages;
+pub mod conversations;
+pub mod datagrams;
+pub mod dns_queries;
+pub mod join_tokens;
+pub mod overlay_packets;
+pub mod packet_headers;
+pub mod policy_documents;
+pub mod wireguard_messages;
