@@ -240,7 +240,7 @@ fn outcome(test: &Test, verdict: TestVerdict, message: String) -> TestOutcome {
 }
 
 /// Only its name and labels are ever looked at: the bundle of a test has no host ids.
-fn hypothetical(name: Name, labels: Labels) -> HostRecord {
+pub(crate) fn hypothetical(name: Name, labels: Labels) -> HostRecord {
     HostRecord {
         fleet: FleetId::from_bytes([0; 16]),
         host: HostId::from_bytes([0; 16]),

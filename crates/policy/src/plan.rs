@@ -21,8 +21,11 @@ use search::search;
 /// Compares what two bundles allow between the hosts. Hosts that a bundle names without an id are
 /// found by name.
 pub fn plan(old: &Bundle, new: &Bundle, hosts: &[HostRecord]) -> PolicyPlan {
+    plan_within(Steps { left: STEPS_MAX }, old, new, hosts)
+}
+
+fn plan_within(mut steps: Steps, old: &Bundle, new: &Bundle, hosts: &[HostRecord]) -> PolicyPlan {
     let parts = Parts::of(old, new, hosts);
-    let mut steps = Steps { left: STEPS_MAX };
     let groups = search(&parts, hosts.len(), &mut steps);
     let (warnings, warnings_left_out) = warnings::find(&parts, &groups, hosts, &mut steps);
     let complete = steps.left > 0;
@@ -33,7 +36,7 @@ pub fn plan(old: &Bundle, new: &Bundle, hosts: &[HostRecord]) -> PolicyPlan {
     plan
 }
 
-/// How much is looked at: a few seconds' worth in a debug build.
+/// How much is looked at: about ten seconds' worth in a debug build.
 const STEPS_MAX: usize = 20_000_000;
 
 /// Counts what is looked at, so that no fleet and no bundle makes a plan take for ever.
@@ -46,5 +49,27 @@ impl Steps {
     fn take(&mut self, steps: usize) -> bool {
         self.left = self.left.saturating_sub(steps);
         self.left > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::ids::HostId;
+    use model::name::Labels;
+
+    use super::*;
+    use crate::bundle_tests::hypothetical;
+    use crate::first_policy;
+
+    #[test]
+    fn a_plan_that_is_too_much_says_that_it_is_not_whole() {
+        let hosts = [1, 2, 3].map(|number| HostRecord {
+            host: HostId::from_bytes([number; 16]),
+            ..hypothetical(format!("vm-{number}").parse().unwrap(), Labels::new())
+        });
+        let plan = |left| plan_within(Steps { left }, &Bundle::default(), &first_policy(), &hosts);
+        let (whole, part) = (plan(STEPS_MAX), plan(1));
+        assert_eq!((whole.complete, whole.pairs_gaining), (true, 6));
+        assert_eq!((part.complete, part.pairs_gaining), (false, 0));
     }
 }
