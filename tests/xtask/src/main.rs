@@ -56,7 +56,7 @@ enum Command {
     },
     /// Measures our tunnel beside others and prints a Markdown table. Needs root.
     Bench {
-        /// Passed on: `--rounds N`, `--seconds N`, `--only NAME`, `--help`.
+        /// Passed on: `--rounds N`, `--seconds N`, `--only NAME`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
