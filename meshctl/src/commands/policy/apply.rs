@@ -30,7 +30,7 @@ pub(super) async fn put_in_force(
         show_check(&checked, &policy::run_tests(&checked, None), output);
     })?;
     let client = connect::coordinator(targets)?;
-    plan::warn(&client, &checked, output).await?;
+    plan::warn(&client, &checked, output).await;
     let request = ApplyPolicy {
         files: files.clone(),
         base: apply.base.map(PolicyVersion),

@@ -53,18 +53,24 @@ pub(super) async fn plan(what: &str, targets: &Targets, output: &Output) -> Resu
     Ok(())
 }
 
-/// Tells on standard error what may do harm about a bundle that is about to be applied.
-pub(super) async fn warn(
-    client: &ApiClient,
-    new: &Checked,
-    output: &Output,
-) -> Result<(), Failure> {
-    let report = make(client, new).await?;
-    for warning in dangers(&report.plan) {
+/// Tells on standard error what may do harm about a bundle that is about to be applied. That no
+/// plan can be made stops nothing: the coordinator checks what it is given by itself.
+pub(super) async fn warn(client: &ApiClient, new: &Checked, output: &Output) {
+    let lines: Vec<String> = match make(client, new).await {
+        Ok(report) => dangers(&report.plan)
+            .map(|warning| warning_text(warning, output))
+            .collect(),
+        // The coordinator is about to say the same.
+        Err(Failure::Wanting(_) | Failure::Unreachable(_) | Failure::Denied(_)) => Vec::new(),
+        Err(failure) => vec![output.paint(
+            Tone::Doubtful,
+            &format!("warning: what this changes between hosts is not known: {failure}"),
+        )],
+    };
+    for line in lines {
         // Nobody reads standard error: then nobody is to be warned.
-        let _ = writeln!(io::stderr(), "{}", warning_text(warning, output));
+        let _ = writeln!(io::stderr(), "{line}");
     }
-    Ok(())
 }
 
 async fn make(client: &ApiClient, new: &Checked) -> Result<PlanReport, Failure> {
