@@ -124,6 +124,7 @@ impl State {
             return Err(format!("it holds the record of host {}", record.host));
         }
         self.forget_host(id);
+        self.hosts_by_revision.insert((revision, id));
         if created < revision {
             self.rewritten_hosts.insert((revision, id));
         }
@@ -147,6 +148,7 @@ impl State {
         let Some(host) = self.hosts.remove(&id) else {
             return;
         };
+        self.hosts_by_revision.remove(&(host.revision, id));
         self.rewritten_hosts.remove(&(host.revision, id));
         self.tls_keys.remove(&host.record.tls_key_hash);
     }

@@ -86,7 +86,8 @@ impl Fleet {
         let news = known.and_then(|known| Some((known, self.news_since(known, me)?)));
         if let Some((known, news)) = news {
             self.sessions.resume(session, known, news);
-            return self.tell(session, now);
+            self.tell(session, now);
+            return;
         }
         let knew = have.map(|_| known.unwrap_or(StoreRevision::ZERO));
         self.tell_whole_map(session, host, knew, now);

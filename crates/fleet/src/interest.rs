@@ -124,6 +124,13 @@ impl Interest {
         peers
     }
 
+    /// Returns a bound of how many members a member has to know.
+    pub(crate) fn peers_at_most(&self, host: HostId) -> usize {
+        let targets = self.seats.get(&host).map(|seat| self.edges.targets(seat));
+        let sets = targets.iter().flat_map(Targets::sets);
+        sets.map(|set| self.members[set.index()].len()).sum()
+    }
+
     /// Returns the members that whoever sits there has to know; it may be among them itself.
     pub(crate) fn reached_from(&self, seat: &Seat) -> BTreeSet<HostId> {
         self.members_of(&self.targets_of(seat))

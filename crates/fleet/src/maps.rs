@@ -1,6 +1,8 @@
 //! What each host needs to know, as messages: its whole map, and what it does not know yet. Sent
 //! maps are not remembered: a host is told on what it says that it has, or on what it was told last.
 
+use std::time::Duration;
+
 use model::ids::{HostId, Revision};
 use model::map::{MapDelta, PeerEntry, PolicySlice};
 use model::record::Signed;
@@ -12,25 +14,39 @@ use crate::news::{News, later_than};
 use crate::output::SessionId;
 use crate::state::Host;
 
+/// How many changes of peers are told before what they became is carried away: so many records are
+/// some 30 MB. A policy that makes strangers of all hosts, or acquaintances, is told in parts.
+const CHANGES_AT_ONCE: usize = 100_000;
+
+/// The pause between two parts, for whatever else there is to do.
+const NEXT_PART_AFTER: Duration = Duration::from_millis(5);
+
 impl Fleet {
     /// Tells every host that something concerns what it does not know yet.
     pub(crate) fn publish(&mut self, now: Now) {
         self.publish_at = None;
-        for session in self.sessions.with_news() {
-            self.tell(session, now);
+        let mut changes = 0;
+        while let Some(session) = self.sessions.first_with_news() {
+            if changes > CHANGES_AT_ONCE {
+                return self.publish_within(NEXT_PART_AFTER, now);
+            }
+            changes += self.tell(session, now);
         }
     }
 
-    /// Tells one host what it does not know yet.
-    pub(crate) fn tell(&mut self, session: SessionId, now: Now) {
+    /// Tells one host what it does not know yet; returns how many changes of peers that is.
+    pub(crate) fn tell(&mut self, session: SessionId, now: Now) -> usize {
         let Some((host, told, news)) = self.sessions.take_news(session) else {
-            return;
+            return 0;
         };
-        if let Some(delta) = self.delta(host, told, &news) {
-            self.sessions
-                .set_told(session, StoreRevision(delta.revision.counter));
-            self.send_map(session, delta, now);
-        }
+        let Some(delta) = self.delta(host, told, &news) else {
+            return 0;
+        };
+        let changes = delta.peers.len() + delta.forgotten.len() + delta.tombstones.len();
+        self.sessions
+            .set_told(session, StoreRevision(delta.revision.counter));
+        self.send_map(session, delta, now);
+        changes
     }
 
     /// Returns everything that a host needs to know. `knew`: it knows something already, at most
@@ -79,8 +95,8 @@ impl Fleet {
             policy: news.policy.then(|| self.slice_for(id)),
             ..MapDelta::default()
         };
-        let mut changed = Vec::new();
-        for (&peer, &knows) in &news.peers {
+        let (peers, mut changed) = (news.peers(id), Vec::new());
+        for (&peer, &knows) in &peers {
             if self.state.interest.connects(id, peer) {
                 changed.push(peer);
             } else if knows {
@@ -95,9 +111,8 @@ impl Fleet {
         if is_durable {
             delta.revision = self.state.map_revision(self.state.revision);
         }
-        let is_hinted = |peer: &&HostId| {
-            !news.peers.contains_key(*peer) && self.state.interest.connects(id, **peer)
-        };
+        let is_hinted =
+            |peer: &&HostId| !peers.contains_key(*peer) && self.state.interest.connects(id, **peer);
         let told_of = changed.iter().chain(news.hints.iter().filter(is_hinted));
         delta.peers = told_of.filter_map(|peer| self.peer_entry(*peer)).collect();
         (is_durable || !delta.peers.is_empty()).then_some(delta)

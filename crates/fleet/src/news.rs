@@ -2,7 +2,7 @@
 //! for nobody else, so it costs what it touches; `maps` makes messages of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::ids::HostId;
@@ -26,24 +26,63 @@ pub(crate) struct News {
     pub(crate) record: bool,
     /// Its leaves of the policy changed, or the policy's version.
     pub(crate) policy: bool,
-    /// Hosts that changed, came or went, and whether it knows them as they were. A host that is not
-    /// in here it knows if, and only if, a rule connects the two; and then as it is now.
-    pub(crate) peers: BTreeMap<HostId, bool>,
     /// Peers that may be reached elsewhere.
     pub(crate) hints: BTreeSet<HostId>,
+    /// Hosts that changed, came or went after the last of `stages`, and whether it knew them before.
+    peers: BTreeMap<HostId, bool>,
+    stages: Vec<Stage>,
 }
 
-impl News {
-    pub(crate) fn note(&mut self, peer: HostId, knows: bool) {
-        // What it knew before the first of several changes is what it knows.
-        self.peers.entry(peer).or_insert(knows);
-    }
+/// What happened before all peers were arranged anew, and that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stage {
+    peers: BTreeMap<HostId, bool>,
+    shift: Arc<Shift>,
 }
 
-/// Whom a host comes to know, and whom it no longer has to, itself perhaps among them.
+/// Whom a host comes to know, and whom it no longer has to, itself perhaps among them. Shared by
+/// all hosts that sit alike: when a policy parts ten thousand hosts, what each has to forget is
+/// written down for each only when it is told.
+#[derive(Debug, PartialEq, Eq)]
 struct Shift {
     gained: Vec<HostId>,
     lost: Vec<HostId>,
+}
+
+impl News {
+    fn note(&mut self, peer: HostId, knows: bool) {
+        self.peers.entry(peer).or_insert(knows);
+    }
+
+    fn arrange(&mut self, shift: &Arc<Shift>) {
+        if shift.gained.is_empty() && shift.lost.is_empty() {
+            return;
+        }
+        self.stages.push(Stage {
+            peers: std::mem::take(&mut self.peers),
+            shift: shift.clone(),
+        });
+    }
+
+    /// Returns the hosts that changed, came or went, and whether `me` knows them as they were. One
+    /// that is not in here it knows if, and only if, a rule connects the two; and then as it is.
+    pub(crate) fn peers(&self, me: HostId) -> BTreeMap<HostId, bool> {
+        let mut all = BTreeMap::new();
+        // What it knew before the first of several changes is what it knows.
+        let mut note = |peer: HostId, knows: bool| {
+            all.entry(peer).or_insert(knows);
+        };
+        for Stage { peers, shift } in &self.stages {
+            peers.iter().for_each(|(peer, knows)| note(*peer, *knows));
+            shift.gained.iter().for_each(|peer| note(*peer, false));
+            shift.lost.iter().for_each(|peer| note(*peer, true));
+        }
+        self.peers
+            .iter()
+            .for_each(|(peer, knows)| note(*peer, *knows));
+        all.remove(&me);
+        all
+    }
 }
 
 impl Fleet {
@@ -82,7 +121,7 @@ impl Fleet {
         changed: &[HostId],
         is_other_policy: bool,
     ) {
-        let mut shifts: BTreeMap<(Targets, Targets), Rc<Shift>> = BTreeMap::new();
+        let mut shifts: BTreeMap<(Targets, Targets), Arc<Shift>> = BTreeMap::new();
         let interest = &self.state.interest;
         for host in self.sessions.followers() {
             let (Some(old), Some(new)) = (before.seat(host), interest.seat(host)) else {
@@ -92,20 +131,14 @@ impl Fleet {
             let key = (before.targets_of(old), interest.targets_of(new));
             let shift = shifts.entry(key).or_insert_with_key(|(old, new)| {
                 let (old, new) = (before.members_of(old), interest.members_of(new));
-                Rc::new(Shift {
+                Arc::new(Shift {
                     gained: new.difference(&old).copied().collect(),
                     lost: old.difference(&new).copied().collect(),
                 })
             });
-            let shift = shift.clone();
-            let Some(news) = self.sessions.news_for(host) else {
-                continue;
-            };
-            news.policy |= is_other_policy;
-            for (peers, knows) in [(&shift.gained, false), (&shift.lost, true)] {
-                for &peer in peers.iter().filter(|peer| **peer != host) {
-                    news.note(peer, knows);
-                }
+            if let Some(news) = self.sessions.news_for(host) {
+                news.policy |= is_other_policy;
+                news.arrange(shift);
             }
         }
         for &host in changed {
@@ -140,7 +173,7 @@ impl Fleet {
         }
     }
 
-    fn publish_within(&mut self, pause: Duration, now: Now) {
+    pub(crate) fn publish_within(&mut self, pause: Duration, now: Now) {
         let due = now.monotonic + pause;
         self.publish_at = Some(self.publish_at.map_or(due, |earlier| earlier.min(due)));
     }
@@ -153,18 +186,16 @@ impl Fleet {
         if self.had_other_peers(have, me) {
             return None;
         }
-        let mut news = News::default();
-        for peer in state.interest.peers_of(id) {
-            if state.hosts.get(&peer).is_some_and(|it| it.revision > have) {
-                news.note(peer, true);
-            }
-            if self
-                .presences
-                .of(peer)
-                .is_some_and(|it| !it.endpoints().is_empty())
-            {
-                news.hints.insert(peer);
-            }
+        let reachable = self.presences.reachable();
+        let is_reachable = |peer: &HostId| reachable.contains(peer);
+        let mut news = News {
+            hints: self.peers_among(id, reachable.iter().copied(), is_reachable),
+            ..News::default()
+        };
+        let changed = state.hosts_by_revision.range(later_than(have)..);
+        let is_changed = |peer: &HostId| state.hosts.get(peer).is_some_and(|it| it.revision > have);
+        for peer in self.peers_among(id, changed.map(|(_, host)| *host), is_changed) {
+            news.note(peer, true);
         }
         for (_, peer) in state.rewritten_hosts.range(later_than(have)..) {
             let is_older = state.hosts.get(peer).is_some_and(|it| it.created <= have);
@@ -178,6 +209,24 @@ impl Fleet {
             }
         }
         Some(news)
+    }
+
+    /// Returns those of some hosts that a rule connects a host with, looking at each of these or at
+    /// each of its peers, whichever are fewer.
+    fn peers_among(
+        &self,
+        me: HostId,
+        hosts: impl Iterator<Item = HostId> + Clone,
+        is_among: impl Fn(&HostId) -> bool,
+    ) -> BTreeSet<HostId> {
+        let interest = &self.state.interest;
+        let are_fewer = hosts.clone().nth(interest.peers_at_most(me)).is_none();
+        if are_fewer {
+            return hosts.filter(|host| interest.connects(me, *host)).collect();
+        }
+        let mut peers = interest.peers_of(me);
+        peers.retain(is_among);
+        peers
     }
 
     /// Returns whether a host had other rules or labels at a revision, and so perhaps other peers.
@@ -212,4 +261,43 @@ impl Fleet {
 /// The lower bound of what was changed after a revision.
 pub(crate) fn later_than(revision: StoreRevision) -> (StoreRevision, HostId) {
     (revision.next(), HostId::from_bytes([0; 16]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn host(number: u8) -> HostId {
+        HostId::from_bytes([number; 16])
+    }
+
+    fn shift(gained: &[u8], lost: &[u8]) -> Arc<Shift> {
+        let hosts = |numbers: &[u8]| numbers.iter().map(|number| host(*number)).collect();
+        Arc::new(Shift {
+            gained: hosts(gained),
+            lost: hosts(lost),
+        })
+    }
+
+    #[test]
+    fn what_a_host_knew_before_the_first_change_is_what_it_knows() {
+        let mut news = News::default();
+        news.note(host(1), true); // changes, is lost, changes as a stranger
+        news.note(host(2), false); // comes, is lost
+        news.arrange(&shift(&[3], &[1, 2, 4, 9]));
+        news.note(host(1), false);
+        news.note(host(3), true); // gained, changes as a peer
+        news.arrange(&shift(&[4], &[3]));
+        news.note(host(5), true);
+        let expected = [(1, true), (2, false), (3, false), (4, true), (5, true)];
+        let expected = expected.map(|(number, knows)| (host(number), knows));
+        assert_eq!(news.peers(host(9)), BTreeMap::from(expected));
+    }
+
+    #[test]
+    fn an_arrangement_that_changes_nothing_leaves_nothing_behind() {
+        let mut news = News::default();
+        news.arrange(&shift(&[], &[]));
+        assert_eq!(news, News::default());
+    }
 }

@@ -1,7 +1,7 @@
 //! What hosts and their peers report, which is nowhere stored: where a host may be reached, what is
 //! in force there, when it was seen. After a restart of the coordinator the hosts say it again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
 use model::address::OverlayPrefixes;
@@ -17,6 +17,8 @@ use crate::config::FleetLimits;
 #[derive(Debug, Default)]
 pub(crate) struct Presences {
     by_host: BTreeMap<HostId, Presence>,
+    /// Those with endpoints.
+    reachable: BTreeSet<HostId>,
 }
 
 /// What is reported of one host.
@@ -86,6 +88,12 @@ impl Presences {
 
     pub(crate) fn forget(&mut self, host: HostId) {
         self.by_host.remove(&host);
+        self.reachable.remove(&host);
+    }
+
+    /// Returns the hosts that may be reached somewhere.
+    pub(crate) fn reachable(&self) -> &BTreeSet<HostId> {
+        &self.reachable
     }
 
     fn refresh(&mut self, host: HostId, overlay: &OverlayPrefixes) -> bool {
@@ -94,6 +102,10 @@ impl Presences {
         if endpoints == presence.endpoints {
             return false;
         }
+        match endpoints.is_empty() {
+            true => self.reachable.remove(&host),
+            false => self.reachable.insert(host),
+        };
         presence.endpoints = endpoints;
         true
     }

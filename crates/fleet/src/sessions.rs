@@ -104,9 +104,9 @@ impl Sessions {
         followers.map(|it| it.host).collect()
     }
 
-    /// Returns the streams with something to tell.
-    pub(crate) fn with_news(&self) -> Vec<SessionId> {
-        self.with_news.iter().copied().collect()
+    /// Returns a stream with something to tell.
+    pub(crate) fn first_with_news(&self) -> Option<SessionId> {
+        self.with_news.first().copied()
     }
 
     pub(crate) fn have_news(&self) -> bool {

@@ -34,7 +34,9 @@ pub(crate) struct State {
     pub(crate) statement: TrustStatement,
 
     pub(crate) hosts: BTreeMap<HostId, Host>,
-    /// Those whose record is not their first, by the revision of the last change.
+    /// By the revision of the last change.
+    pub(crate) hosts_by_revision: BTreeSet<(StoreRevision, HostId)>,
+    /// Those of them whose record is not their first.
     pub(crate) rewritten_hosts: BTreeSet<(StoreRevision, HostId)>,
     pub(crate) names: BTreeMap<Name, StoredName>,
     pub(crate) wireguard_keys: BTreeMap<WireguardKey, HostId>,
@@ -139,6 +141,7 @@ impl State {
             trust,
             statement,
             hosts: BTreeMap::new(),
+            hosts_by_revision: BTreeSet::new(),
             rewritten_hosts: BTreeSet::new(),
             names: BTreeMap::new(),
             wireguard_keys: BTreeMap::new(),
