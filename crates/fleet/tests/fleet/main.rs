@@ -10,6 +10,7 @@ mod interleavings;
 mod maps;
 mod model_host;
 mod policies;
+mod scale;
 mod sessions;
 mod tokens;
 mod why;
