@@ -1,6 +1,7 @@
 //! First starts that were cut off after each of their steps.
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 
 use model::admin::CoordinatorStatus;
 use tempfile::tempdir;
@@ -26,7 +27,10 @@ async fn first_admin_is_let_in(place: &Place) -> CoordinatorStatus {
 #[tokio::test]
 async fn cut_off_before_the_authority_it_begins_again() {
     let place = Place::new();
-    fs::create_dir(place.file("")).unwrap();
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(place.file(""))
+        .unwrap();
     fs::write(place.file(NOTE), "").unwrap();
     let _running = place.start().await;
     first_admin_is_let_in(&place).await;
