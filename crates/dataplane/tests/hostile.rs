@@ -5,7 +5,7 @@ mod pair;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use dataplane::{DropReason, Limits, OverlayMeta, Path, ShardConfig, VirtioHeader};
+use dataplane::{DropReason, Event, Limits, OverlayMeta, Path, ShardConfig, VirtioHeader};
 use model::rule::Traffic;
 use pair::packets;
 use pair::rogue::Rogue;
@@ -67,6 +67,29 @@ fn a_damaged_or_truncated_datagram_is_dropped_and_moves_nothing() {
     assert!(pair.events(B).is_empty(), "the path did not move");
     deliver(&mut pair, &datagram);
     assert_eq!(pair.delivered(B).len(), 1, "the real one still counts");
+}
+
+#[test]
+fn a_handshake_of_before_a_restart_moves_nobody_when_replayed() {
+    let mut pair = Pair::new();
+    let (there, back) = (pair.udp(A, 1, 2), pair.udp(B, 2, 1));
+    pair.send(A, &there);
+    let initiation = pair.seen[0].clone();
+    let all = bundle(vec![rule("all", Traffic::All)], Vec::new());
+    pair.restart(B, &all, Default::default());
+    pair.events(B);
+    // B has forgotten which handshakes it has seen, and answers; whoever replayed it can do
+    // nothing with the answer.
+    pair.receive(B, "203.0.113.9:9".parse().unwrap(), 0, &initiation.bytes);
+    pair.run();
+    let events = pair.events(B);
+    let has_moved = |event: &Event| matches!(event, Event::PeerMoved { .. });
+    assert!(!events.iter().any(has_moved), "{events:?}");
+    // One initiation later, by the path that B has kept, and not after A has noticed the silence.
+    pair.delivered(A);
+    pair.send(B, &back);
+    pair.pass(Duration::from_secs(6)); // WireGuard whitepaper 6.1: REKEY_TIMEOUT, and its jitter
+    assert_eq!(pair.delivered(A), [back]);
 }
 
 #[test]

@@ -310,9 +310,9 @@ impl Shard {
             self.indices.release(local_index);
             refusal_reason(refused)
         })?;
-        if let Some(from) = ticket.from {
-            self.heard(index, from, Initiation::LEN);
-        }
+        // It moves nobody: one that was seen before a restart of ours could be replayed from
+        // anywhere. The peer's first packet in the new session tells where it is.
+        peer.received_bytes += Initiation::LEN as u64;
         let ticket = self.ticket(Some((index, incarnation)), Some(local_index), ticket.from);
         self.send_job(ticket, Work::Respond { job });
         self.settle(index, now, out);
