@@ -21,6 +21,7 @@ use crate::lab::Lab;
 use crate::launch::{Launch, Ran};
 use crate::network::Network;
 use crate::programs::Programs;
+use crate::wait::wait_until;
 
 /// How long a program may take until it says that it is ready, or until it has stopped.
 pub const PROGRAM_DEADLINE: Duration = Duration::from_secs(30);
@@ -101,7 +102,7 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Starts a coordinator and two hosts, which have joined when this returns.
+    /// Starts a coordinator and two hosts, which have joined and know each other when this returns.
     ///
     /// # Errors
     ///
@@ -110,6 +111,10 @@ impl Pair {
         let fleet = Fleet::start(lab, "test")?;
         let alpha = fleet.member("alpha", &["role=web"])?;
         let beta = fleet.member("beta", &["role=db"])?;
+        wait_until("alpha knows beta", CHANGE_DEADLINE, || {
+            let peers = alpha.ask(&["peers"])?;
+            Ok((peers[0]["name"] == "beta").then_some(()))
+        })?;
         Ok(Self { fleet, alpha, beta })
     }
 }

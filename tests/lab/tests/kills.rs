@@ -229,11 +229,12 @@ fn a_join_that_is_killed_in_the_middle_ends_as_one_member() -> Result<(), LabErr
             true => pair.fleet.coordinator.restart()?,
             false => gamma.start()?,
         }
-        // A join under way goes on by itself; one that was given up is asked for again.
+        // A join under way goes on by itself, sooner when it is asked for again; one that was
+        // given up is made anew.
         wait_until("gamma is online", CHANGE_DEADLINE, || {
             match gamma.state()?.as_str() {
                 "online" => return Ok(Some(())),
-                "unenrolled" => drop(gamma.try_join(&token, "gamma")?),
+                "unenrolled" | "joining" => drop(gamma.try_join(&token, "gamma")?),
                 _ => {}
             }
             Ok(None)
