@@ -125,14 +125,24 @@ const SIGNATURE_PREFIX: [u8; 10] = [0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x
 /// Returns the signature that follows what is signed. There is one way to write it; the parser
 /// lets others pass.
 fn signature_of<'a>(der: &'a [u8], signed: &[u8]) -> Option<&'a [u8; 64]> {
-    let header = der
-        .len()
-        .checked_sub(signed.len() + SIGNATURE_PREFIX.len() + 64)?;
-    der[header..]
+    let content = signed.len() + SIGNATURE_PREFIX.len() + 64;
+    der.strip_prefix(sequence_header(content).as_slice())?
         .strip_prefix(signed)?
         .strip_prefix(&SIGNATURE_PREFIX)?
         .try_into()
         .ok()
+}
+
+/// DER before the content of a SEQUENCE: its tag, and the length in as few bytes as it needs (X.690
+/// 10.1). A request is shorter than 64 KiB.
+fn sequence_header(length: usize) -> Vec<u8> {
+    const SEQUENCE: u8 = 0x30;
+    let [.., high, low] = length.to_be_bytes();
+    match length {
+        0..0x80 => vec![SEQUENCE, low],
+        0x80..0x100 => vec![SEQUENCE, 0x81, low],
+        _ => vec![SEQUENCE, 0x82, high, low],
+    }
 }
 
 /// Everything that an enrolment binds together.

@@ -46,12 +46,14 @@ fn a_request_is_the_same_each_time() {
 fn a_changed_request_is_refused() {
     let request = TlsKey::from_seed(secret(5)).certificate_request(&name("web-1"));
     for position in 0..request.len() {
-        let mut tampered = request.clone();
-        tampered[position] ^= 1;
-        assert!(
-            check_certificate_request(&tampered).is_err(),
-            "byte {position}"
-        );
+        for bit in 0..8 {
+            let mut tampered = request.clone();
+            tampered[position] ^= 1 << bit;
+            assert!(
+                check_certificate_request(&tampered).is_err(),
+                "byte {position}, bit {bit}"
+            );
+        }
         assert!(
             check_certificate_request(&request[..position]).is_err(),
             "cut at {position}"
@@ -62,6 +64,29 @@ fn a_changed_request_is_refused() {
         check_certificate_request(&trailing),
         Err(InvalidRequest::Malformed)
     );
+}
+
+/// BER allows a length in more bytes than it needs, DER does not (X.690 10.1).
+#[test]
+fn a_request_is_written_in_one_way() {
+    let request = TlsKey::from_seed(secret(5)).certificate_request(&name("web-1"));
+    let [0x30, 0x81, length, content @ ..] = request.as_slice() else {
+        panic!("a request has 128 to 255 bytes");
+    };
+    let longer = [&[0x30, 0x82, 0, *length], content].concat();
+    assert_eq!(
+        check_certificate_request(&longer),
+        Err(InvalidRequest::Malformed)
+    );
+}
+
+#[test]
+fn requests_for_names_of_every_length_are_good() {
+    let key = TlsKey::from_seed(secret(5));
+    for length in [1, 20, 63] {
+        let request = key.certificate_request(&name(&"a".repeat(length)));
+        assert!(check_certificate_request(&request).is_ok(), "{length}");
+    }
 }
 
 proptest! {
