@@ -169,6 +169,12 @@ impl Agent {
         self.tend(now);
     }
 
+    /// Takes where the operator says that this host can be reached, when that has changed.
+    pub fn handle_configured_endpoints(&mut self, endpoints: Vec<SocketAddr>, now: Now) {
+        self.endpoints.handle_configured(endpoints, now.monotonic);
+        self.tend(now);
+    }
+
     /// Takes what happened on the control channel.
     pub fn handle_channel(&mut self, event: ChannelEvent, now: Now) {
         match event {

@@ -46,6 +46,13 @@ impl OwnEndpoints {
         }
     }
 
+    pub(crate) fn handle_configured(&mut self, configured: Vec<SocketAddr>, now: Instant) {
+        if self.configured != configured {
+            self.configured = configured;
+            self.tell_at.get_or_insert(now + TELL_AFTER);
+        }
+    }
+
     /// Tells the whole list to a coordinator that has just said welcome.
     pub(crate) fn handle_welcome(&mut self, overlay: &OverlayPrefixes, out: &mut Outputs) {
         self.told = None;
@@ -186,6 +193,20 @@ mod tests {
             "192.0.2.3:1".parse().unwrap()
         );
         own.handle_interfaces(vec![IpAddr::from([192, 0, 2, 3])], at);
+        assert_eq!(own.poll_timeout(), None);
+    }
+
+    #[test]
+    fn what_the_operator_changes_is_told() {
+        let (mut own, mut out) = (OwnEndpoints::new(vec![], 1), Outputs::default());
+        own.handle_welcome(&overlay(), &mut out);
+        told(&mut out);
+        let endpoint: SocketAddr = "203.0.113.7:51820".parse().unwrap();
+        own.handle_configured(vec![endpoint], Instant::START);
+        let (at, _) = own.poll_timeout().unwrap();
+        own.handle_timeout(at, Some(&overlay()), &mut out);
+        assert_eq!(told(&mut out)[0].endpoints[0].address, endpoint);
+        own.handle_configured(vec![endpoint], at);
         assert_eq!(own.poll_timeout(), None);
     }
 }
