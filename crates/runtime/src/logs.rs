@@ -1,9 +1,10 @@
 //! Logs on standard error: text for people, JSON for machines. systemd keeps them.
 
 use std::io::{self, IsTerminal};
+use std::sync::OnceLock;
 
 use serde::Deserialize;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, reload};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
@@ -31,11 +32,48 @@ pub fn start(format: LogFormat, level: &str) -> Result<(), String> {
         .with_target(false)
         .with_ansi(io::stderr().is_terminal());
     match format {
-        LogFormat::Text if under_journal() => builder.without_time().init(),
-        LogFormat::Text => builder.init(),
-        LogFormat::Json => builder.json().init(),
+        LogFormat::Text if under_journal() => {
+            let builder = builder.without_time().with_filter_reloading();
+            keep(builder.reload_handle());
+            builder.init();
+        }
+        LogFormat::Text => {
+            let builder = builder.with_filter_reloading();
+            keep(builder.reload_handle());
+            builder.init();
+        }
+        LogFormat::Json => {
+            let builder = builder.json().with_filter_reloading();
+            keep(builder.reload_handle());
+            builder.init();
+        }
     }
     Ok(())
+}
+
+/// Changes which lines are written by a process that logs already. `level` is as for `start`.
+///
+/// # Errors
+/// The filter cannot be understood, or `start` has not been called; nothing is changed.
+pub fn set_level(level: &str) -> Result<(), String> {
+    let filter = filter(level)?;
+    match FILTER.get() {
+        Some(replace) => replace(filter),
+        None => Err("this process does not log yet".into()),
+    }
+}
+
+type Replace = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
+
+/// Replaces the filter of this process's one subscriber.
+static FILTER: OnceLock<Replace> = OnceLock::new();
+
+fn keep<S: 'static>(handle: reload::Handle<EnvFilter, S>) {
+    // A second subscriber would end the process in `init`.
+    let _ = FILTER.set(Box::new(move |filter| {
+        let replaced = handle.reload(filter);
+        replaced.map_err(|error| format!("the log level stays as it was: {error}"))
+    }));
 }
 
 fn filter(level: &str) -> Result<EnvFilter, String> {
