@@ -1,6 +1,7 @@
 //! The overlay on this host: interface, DNS on its addresses, and the host's resolver. A task of its
 //! own brings them to what the agent wants, watches over them, and takes them back.
 
+mod answering;
 mod claims;
 mod health;
 mod keeper;

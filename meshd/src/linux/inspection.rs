@@ -127,12 +127,9 @@ impl Interface {
                 _ => None,
             }));
         }
-        let own = self.overlay.addresses;
-        let wanted = [Some(own.v4.into()), self.ipv6.then_some(own.v6.into())];
-        let missing: Vec<String> = wanted
-            .into_iter()
-            .flatten()
-            .filter(|ip: &IpAddr| !there.contains(ip))
+        let missing: Vec<String> = self
+            .addresses()
+            .filter(|ip| !there.contains(ip))
             .map(|ip| ip.to_string())
             .collect();
         Ok((!missing.is_empty()).then(|| {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use futures_util::TryStreamExt;
 use model::address::{HostAddresses, OverlayPrefixes};
-use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags};
 use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::{Handle, LinkUnspec};
 use tun_rs::{DeviceBuilder, Layer, SyncDevice};
@@ -155,6 +155,13 @@ impl Interface {
         self.overlay
     }
 
+    /// Returns the host's own addresses on it.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let HostAddresses { v4, v6 } = self.overlay.addresses;
+        let v6 = self.ipv6.then_some(v6.into());
+        [Some(v4.into()), v6].into_iter().flatten()
+    }
+
     /// Takes everything back. The device itself goes when its last user drops it; it is taken down
     /// here so that no route leads into it.
     pub async fn down(self) {
@@ -280,23 +287,17 @@ pub(super) async fn add_addresses(
     own: HostAddresses,
     ipv6: bool,
 ) -> Result<(), InterfaceError> {
-    let what = netlink("set the overlay address");
-    handle
-        .address()
-        .add(index, own.v4.into(), 32)
-        .replace()
-        .execute()
+    let v4 = handle.address().add(index, own.v4.into(), 32).replace();
+    v4.execute()
         .await
-        .map_err(what)?;
+        .map_err(netlink("set the overlay address"))?;
     if ipv6 {
-        let what = netlink("set the IPv6 overlay address");
-        handle
-            .address()
-            .add(index, own.v6.into(), 128)
-            .replace()
-            .execute()
+        let mut v6 = handle.address().add(index, own.v6.into(), 128).replace();
+        // Nobody else has it, and a tentative address cannot be bound to.
+        v6.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        v6.execute()
             .await
-            .map_err(what)?;
+            .map_err(netlink("set the IPv6 overlay address"))?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The task that keeps the overlay standing: it does one thing at a time, looks after what it made
 //! every few seconds, and tells in alarms what it cannot mend.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,12 +11,13 @@ use runtime::state_dir::StateError;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
+use super::answering::OverlayDns;
 use super::claims::Claims;
 use super::health;
 use super::probation::{Loss, Probation, Step};
 use super::repairs::{Difference, Part, Remedy, Repairs};
 use super::{Order, OverlayParts};
-use crate::dns::{DnsServer, Responder, reverse};
+use crate::dns::reverse;
 use crate::linux::interface::{self, Interface, InterfaceError, OverlayConfig};
 use crate::packets::WorkerMessage;
 use crate::resolver::ResolverKeeper;
@@ -52,7 +53,7 @@ pub(super) struct Keeper {
     standing: Option<Interface>,
     /// What may stand in the kernel, whether the interface does or not.
     claimed: Option<Claims>,
-    dns: Vec<DnsServer>,
+    dns: OverlayDns,
     resolver: ResolverKeeper,
     repairs: Repairs,
     probation: Probation,
@@ -70,15 +71,16 @@ impl Keeper {
         let claimed = Claims::load(&parts.state)?;
         let name = parts.interface.name.clone();
         let resolver = ResolverKeeper::new(parts.files.clone(), name, parts.dns, parts.resolver);
+        let dns = OverlayDns::new(Arc::clone(&parts.names), parts.dns.port());
         Ok(Self {
             claimed,
+            dns,
             resolver,
             parts,
             orders,
             alarms,
             wanted: None,
             standing: None,
-            dns: Vec::new(),
             repairs: Repairs::default(),
             probation: Probation::default(),
             away: Away::Nothing,
@@ -129,6 +131,9 @@ impl Keeper {
                 self.resolver.set_mode(mode);
                 self.begin_anew();
                 self.bring_about().await;
+                if self.resolver.difference().await.is_some() {
+                    self.resolver.repair().await;
+                }
                 self.bring_resolver_about().await;
             }
             Order::Stop(_) => unreachable!("taken by run"),
@@ -176,10 +181,7 @@ impl Keeper {
         let HostAddresses { v4, v6 } = wanted.addresses;
         tracing::info!(interface = %self.parts.interface.name, %v4, %v6, "the overlay is up");
         self.standing = Some(interface);
-        self.dns.extend(self.answer_dns_on(v4.into()).await);
-        if interface::ipv6_is_available() {
-            self.dns.extend(self.answer_dns_on(v6.into()).await);
-        }
+        self.answer_dns().await;
         Ok(())
     }
 
@@ -209,17 +211,10 @@ impl Keeper {
         self.claimed = Some(claims);
     }
 
-    async fn answer_dns_on(&self, address: IpAddr) -> Option<DnsServer> {
-        let address = SocketAddr::new(address, self.parts.dns.port());
-        let responder = Responder {
-            names: Arc::clone(&self.parts.names),
-            // Peers learn names of the mesh, and use no resolver of this host.
-            forwarder: None,
-        };
-        DnsServer::start(address, responder)
-            .await
-            .inspect_err(|error| tracing::warn!(%error, "mesh DNS does not answer there"))
-            .ok()
+    async fn answer_dns(&mut self) {
+        if let Some(standing) = &self.standing {
+            self.dns.bring_about(standing.addresses()).await;
+        }
     }
 
     /// Brings the host's resolver to what stands.
@@ -253,7 +248,7 @@ impl Keeper {
     /// Takes everything back.
     async fn take_down(&mut self) {
         self.resolver.revert().await;
-        self.dns.clear();
+        self.dns.stop();
         let claims = self.claimed.take();
         if let Some(interface) = self.standing.take() {
             self.to_worker(WorkerMessage::Device(None));
@@ -282,6 +277,7 @@ impl Keeper {
         } else if let Err(error) = self.look_at_interface().await {
             tracing::debug!(%error, "the overlay cannot be looked at");
         }
+        self.answer_dns().await;
         self.look_at_resolver().await;
         self.bring_resolver_about().await;
     }
@@ -352,7 +348,7 @@ impl Keeper {
             may_repair: true,
         };
         if self.decide(&lost) == Remedy::Repair {
-            self.dns.clear();
+            self.dns.stop();
             self.to_worker(WorkerMessage::Device(None));
             self.standing = None;
             self.bring_about().await;

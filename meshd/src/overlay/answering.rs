@@ -1,0 +1,61 @@
+//! Mesh DNS on the overlay's own addresses, for this host and for peers whom the policy lets ask.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use agent::Names;
+use arc_swap::ArcSwap;
+
+use crate::dns::{DnsServer, Responder};
+
+/// The servers, one for each address.
+pub(super) struct OverlayDns {
+    names: Arc<ArcSwap<Names>>,
+    port: u16,
+    servers: Vec<DnsServer>,
+    said: Option<String>,
+}
+
+impl OverlayDns {
+    /// Takes what is answered from, and the port.
+    pub(super) fn new(names: Arc<ArcSwap<Names>>, port: u16) -> Self {
+        Self {
+            names,
+            port,
+            servers: Vec::new(),
+            said: None,
+        }
+    }
+
+    /// Answers on those of the addresses where it does not yet. A failure is said once, and tried
+    /// again with the next call.
+    pub(super) async fn bring_about(&mut self, addresses: impl Iterator<Item = IpAddr>) {
+        for ip in addresses {
+            let address = SocketAddr::new(ip, self.port);
+            if self.servers.iter().any(|it| it.address() == address) {
+                continue;
+            }
+            let responder = Responder {
+                names: Arc::clone(&self.names),
+                // Peers learn names of the mesh, and use no resolver of this host.
+                forwarder: None,
+            };
+            match DnsServer::start(address, responder).await {
+                Ok(server) => self.servers.push(server),
+                Err(error) => self.say(error.to_string()),
+            }
+        }
+    }
+
+    fn say(&mut self, message: String) {
+        if self.said.as_ref() != Some(&message) {
+            tracing::warn!("{message}; it is tried again");
+            self.said = Some(message);
+        }
+    }
+
+    /// Answers nowhere any more.
+    pub(super) fn stop(&mut self) {
+        self.servers.clear();
+    }
+}
