@@ -25,6 +25,7 @@ use crate::channel::{self, Channel};
 use crate::linux::interface::underlay_addresses;
 use crate::overlay::OverlayHandle;
 use crate::packets::{WorkerHandle, WorkerMessage};
+use crate::reload::Reload;
 use crate::state_files::{self, StateWriter, Work};
 
 /// Inputs that may wait for the brain.
@@ -56,6 +57,8 @@ pub enum Input {
     Channel(u64, ChannelEvent),
     /// The host's addresses now.
     Interfaces(Vec<IpAddr>),
+    /// An operator has changed the settings.
+    Reload(Reload),
     /// The daemon stops; answered when everything is taken back.
     Stop(Answer<()>),
 }
@@ -78,6 +81,11 @@ impl BrainHandle {
         let (answer, answered) = oneshot::channel();
         self.0.send(input(answer)).await.map_err(|_| BrainGone)?;
         answered.await.map_err(|_| BrainGone)
+    }
+
+    /// Puts settings in force.
+    pub async fn reload(&self, settings: Reload) {
+        self.tell(Input::Reload(settings)).await;
     }
 
     async fn tell(&self, input: Input) {
@@ -194,6 +202,7 @@ impl Brain {
                         let _ = done.send(());
                         return Ok(());
                     }
+                    Some(Input::Reload(settings)) => self.reload(settings).await,
                     Some(input) => self.handle(input),
                     None => return Ok(()),
                 },
@@ -241,8 +250,15 @@ impl Brain {
             }
             Input::Channel(..) => {}
             Input::Interfaces(addresses) => self.agent.handle_interfaces(addresses, now),
-            Input::Stop(_) => unreachable!("taken by run"),
+            Input::Reload(_) | Input::Stop(_) => unreachable!("taken by run"),
         }
+    }
+
+    async fn reload(&mut self, settings: Reload) {
+        let now = self.around.clock.now();
+        self.agent
+            .handle_configured_endpoints(settings.endpoints, now);
+        self.around.overlay.reload(settings.resolver).await;
     }
 
     async fn carry_out(&mut self) -> io::Result<()> {

@@ -4,6 +4,7 @@
 //! socket opens last, when the daemon can answer. On the way out everything is taken back that was
 //! made, last things first.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use agent::{AgentConfig, Names};
@@ -14,6 +15,7 @@ use runtime::clock::{Clock, random_seed};
 use runtime::local_socket::LocalSocket;
 use runtime::process::{self, Termination};
 use runtime::state_dir::StateDir;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::brain::{Brain, BrainHandle, Input, Surroundings};
@@ -21,8 +23,9 @@ use crate::dns::{DnsServer, Forwarder, Responder};
 use crate::local_api;
 use crate::overlay::{OverlayHandle, OverlayParts};
 use crate::packets::{PacketWorker, UdpSockets};
+use crate::reload::Reloader;
 use crate::resolver::HostFiles;
-use crate::settings::Settings;
+use crate::settings::{Flags, Settings};
 
 /// News of the shard that may wait for the brain.
 const EVENTS_MAX: usize = 4096;
@@ -31,13 +34,15 @@ const EVENTS_MAX: usize = 4096;
 ///
 /// # Errors
 /// A sentence that says what failed, why, and what to try.
-pub async fn run(settings: Settings) -> Result<(), String> {
+pub async fn run(settings: Settings, flags: Flags) -> Result<(), String> {
     let clock = Clock::start();
     // Whoever may ask DNS by TCP holds a descriptor of ours meanwhile.
     process::raise_file_limit();
     // From the first moment, so that no signal ends the daemon without taking back what it made.
     let stop =
         Termination::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let hangups = signal(SignalKind::hangup())
+        .map_err(|error| format!("cannot listen for signals: {error}"))?;
     let state = Arc::new(StateDir::open(&settings.state_dir, "meshd").map_err(text)?);
     let sockets = UdpSockets::bind(settings.listen_port).map_err(text)?;
     let listen_port = sockets.port();
@@ -88,7 +93,8 @@ pub async fn run(settings: Settings) -> Result<(), String> {
         "meshd is ready"
     );
     process::notify_ready("ready");
-    let outcome = serve(brain, &handle, &socket, stop).await;
+    let reloader = Reloader::new(flags, settings);
+    let outcome = serve(brain, &handle, &socket, stop, (hangups, reloader)).await;
     worker.stop();
     outcome
 }
@@ -98,27 +104,33 @@ async fn serve(
     handle: &BrainHandle,
     socket: &LocalSocket,
     mut stop: Termination,
+    (mut hangups, mut reloader): (Signal, Reloader),
 ) -> Result<(), String> {
     let mut thinking = tokio::spawn(brain.run());
-    tokio::select! {
-        ended = &mut thinking => {
-            return Err(match ended {
-                Ok(Err(error)) => format!("the daemon's brain ended: {error}"),
-                Ok(Ok(())) => "the daemon's brain ended".into(),
-                Err(panic) => format!("the daemon's brain panicked: {panic}"),
-            });
-        }
-        () = socket.serve(local_api::router(handle.clone())) => {}
-        signal = stop.heard() => {
-            tracing::info!(signal, "stopping");
-            process::notify_stopping();
+    let mut serving = pin!(socket.serve(local_api::router(handle.clone())));
+    loop {
+        tokio::select! {
+            ended = &mut thinking => {
+                return Err(match ended {
+                    Ok(Err(error)) => format!("the daemon's brain ended: {error}"),
+                    Ok(Ok(())) => "the daemon's brain ended".into(),
+                    Err(panic) => format!("the daemon's brain panicked: {panic}"),
+                });
+            }
+            () = &mut serving => break,
+            Some(()) = hangups.recv() => reloader.reload(handle).await,
+            signal = stop.heard() => {
+                tracing::info!(signal, "stopping");
+                process::notify_stopping();
+                break;
+            }
         }
     }
     handle.ask(Input::Stop).await.map_err(text)?;
     thinking.await.map_err(text)?.map_err(text)
 }
 
-fn agent_config(settings: &Settings, listen_port: u16) -> AgentConfig {
+pub(crate) fn agent_config(settings: &Settings, listen_port: u16) -> AgentConfig {
     AgentConfig {
         software_version: env!("CARGO_PKG_VERSION").into(),
         machine_id: machine_id(),

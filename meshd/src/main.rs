@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use meshd::daemon;
 use meshd::settings::{Flags, Settings};
+use meshd::daemon;
 use runtime::process::finish;
 
 fn main() -> ExitCode {
@@ -12,7 +12,7 @@ fn main() -> ExitCode {
 }
 
 fn start(flags: Flags) -> Result<(), String> {
-    let settings = Settings::load(flags)?;
+    let settings = Settings::load(flags.clone())?;
     runtime::logs::start(settings.log_format, &settings.log_level)?;
     // The slow side only: packets have a thread of their own.
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -20,5 +20,5 @@ fn start(flags: Flags) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;
-    runtime.block_on(daemon::run(settings))
+    runtime.block_on(daemon::run(settings, flags))
 }

@@ -12,7 +12,7 @@ use crate::linux::interface::InterfaceSettings;
 use crate::resolver::ResolverMode;
 
 /// The mesh daemon of one host.
-#[derive(Debug, Parser)]
+#[derive(Clone, Debug, Parser)]
 #[command(name = "meshd", version, about, long_about = None)]
 pub struct Flags {
     /// Settings file; the *.toml in meshd.conf.d beside it are read too.

@@ -1,0 +1,99 @@
+//! SIGHUP: the settings are read again, what can change at run time is put in force, and the rest is
+//! said in the log.
+
+use std::net::SocketAddr;
+
+use crate::brain::BrainHandle;
+use crate::resolver::ResolverMode;
+use crate::settings::{Flags, Settings};
+
+/// The settings that the brain takes while it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reload {
+    /// Addresses where peers reach this host.
+    pub endpoints: Vec<SocketAddr>,
+    /// Whether this host's resolver is told to ask mesh DNS.
+    pub resolver: ResolverMode,
+}
+
+/// Reads settings again, as often as it is asked to.
+pub struct Reloader {
+    flags: Flags,
+    in_force: Settings,
+}
+
+impl Reloader {
+    /// Takes the flags that the daemon was started with, and what came of them and the files.
+    pub fn new(flags: Flags, in_force: Settings) -> Self {
+        Self { flags, in_force }
+    }
+
+    /// Reads the files again. Settings that make no sense change nothing.
+    pub async fn reload(&mut self, brain: &BrainHandle) {
+        let next = match Settings::load(self.flags.clone()) {
+            Ok(next) => next,
+            Err(error) => {
+                tracing::error!(%error, "the settings were read again and are not used");
+                return;
+            }
+        };
+        for key in needs_restart(&self.in_force, &next) {
+            tracing::warn!("{key} has changed, and takes a restart of meshd to be in force");
+        }
+        if next.log_level != self.in_force.log_level {
+            match runtime::logs::set_level(&next.log_level) {
+                Ok(()) => self.in_force.log_level.clone_from(&next.log_level),
+                Err(error) => tracing::error!(%error, "log_level stays as it was"),
+            }
+        }
+        self.in_force.endpoints.clone_from(&next.endpoints);
+        self.in_force.resolver = next.resolver;
+        brain
+            .reload(Reload {
+                endpoints: next.endpoints,
+                resolver: next.resolver,
+            })
+            .await;
+        tracing::info!(
+            "the settings were read again: log_level, endpoints and resolver are in force"
+        );
+    }
+}
+
+/// Returns the keys of the file that differ and that a running daemon cannot take.
+fn needs_restart(now: &Settings, next: &Settings) -> Vec<&'static str> {
+    let (ours, theirs) = (&now.interface, &next.interface);
+    let all = [
+        ("state_dir", now.state_dir != next.state_dir),
+        ("socket", now.socket != next.socket),
+        ("interface", ours.name != theirs.name),
+        ("nft_table", ours.table != theirs.table),
+        ("mtu", ours.mtu != theirs.mtu),
+        ("listen_port", now.listen_port != next.listen_port),
+        ("dns_listen", now.dns_listen != next.dns_listen),
+        ("log_format", now.log_format != next.log_format),
+    ];
+    let changed = all.into_iter().filter(|(_, differs)| *differs);
+    changed.map(|(key, _)| key).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    fn settings(arguments: &[&str]) -> Settings {
+        let none = ["meshd", "--config", "/dev/null"];
+        let flags = Flags::parse_from(none.iter().chain(arguments));
+        Settings::load(flags).unwrap()
+    }
+
+    #[test]
+    fn what_needs_a_restart_is_named_by_its_key() {
+        let now = settings(&[]);
+        let next = settings(&["--mtu", "1300", "--dns-listen", "127.0.0.1:53"]);
+        assert_eq!(needs_restart(&now, &next), ["mtu", "dns_listen"]);
+        let next = settings(&["--log-level", "debug", "--resolver", "off"]);
+        assert!(needs_restart(&now, &next).is_empty());
+    }
+}
