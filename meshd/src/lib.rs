@@ -10,6 +10,7 @@ pub mod local_api;
 pub mod overlay;
 pub mod packets;
 pub mod ping;
+pub mod plan;
 pub mod reload;
 pub mod resolver;
 pub mod settings;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use meshd::settings::{Flags, Settings};
-use meshd::daemon;
+use meshd::{daemon, plan};
 use runtime::process::finish;
 
 fn main() -> ExitCode {
@@ -20,5 +20,8 @@ fn start(flags: Flags) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;
+    if flags.plan {
+        return runtime.block_on(plan::print(&settings));
+    }
     runtime.block_on(daemon::run(settings, flags))
 }

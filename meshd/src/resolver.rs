@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 pub use keeper::{ResolverKeeper, Wanted};
-pub use resolv_conf::nameservers;
+pub use resolv_conf::{asked_in_the_end, nameservers};
 
 use block::BlockInFile;
 use resolvconf::Resolvconf;
@@ -130,6 +130,8 @@ impl HostFiles {
 /// Finds the way that suits the host, for mesh DNS at `server`.
 pub async fn choose(files: &HostFiles, interface: &str, server: SocketAddr) -> Choice {
     let text = std::fs::read(files.resolv_conf()).unwrap_or_default();
+    // Our own block is no reason to do otherwise than before there was one.
+    let text = block::without_block(&text, interface).unwrap_or(text);
     let configured = resolv_conf::configured(&text);
     if configured.first() == Some(&server.ip()) {
         return Choice::AsksUs;

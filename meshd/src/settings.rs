@@ -18,6 +18,9 @@ pub struct Flags {
     /// Settings file; the *.toml in meshd.conf.d beside it are read too.
     #[arg(long, value_name = "FILE", env = "MESHD_CONFIG")]
     pub config: Option<PathBuf>,
+    /// Print what the daemon would own and change on this host, and change nothing
+    #[arg(long)]
+    pub plan: bool,
     /// One flag for each key of the file.
     #[command(flatten)]
     pub overrides: FileSettings,

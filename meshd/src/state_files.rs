@@ -1,5 +1,7 @@
 //! The agent's files in the state directory, and who writes them.
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use agent::{PersistId, StateFile, StoredFiles};
@@ -16,6 +18,22 @@ pub fn load(state: &StateDir) -> Result<StoredFiles, StateError> {
         identity: state.read(StateFile::Identity.name())?,
         map: state.read(StateFile::Map.name())?,
         high_water: state.read(StateFile::HighWater.name())?,
+    })
+}
+
+/// Reads what a daemon keeps, which may run meanwhile.
+///
+/// # Errors
+/// A file is there and cannot be read.
+pub fn peek(state_dir: &Path) -> io::Result<StoredFiles> {
+    let read = |file: StateFile| match std::fs::read(state_dir.join(file.name())) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some),
+    };
+    Ok(StoredFiles {
+        identity: read(StateFile::Identity)?,
+        map: read(StateFile::Map)?,
+        high_water: read(StateFile::HighWater)?,
     })
 }
 

@@ -145,7 +145,7 @@ fn last_mark(interface: &str) -> String {
 
 /// Returns what is left without the block; `None`: there is none. Lines between the marks that
 /// are not ours stay, and so does everything when a mark is missing but the other mark.
-fn without_block(text: &[u8], interface: &str) -> Option<Vec<u8>> {
+pub(super) fn without_block(text: &[u8], interface: &str) -> Option<Vec<u8>> {
     let (first, last) = (first_mark(interface), last_mark(interface));
     let mut rest = Vec::with_capacity(text.len());
     let (mut found, mut inside) = (false, false);

@@ -21,7 +21,7 @@ pub fn nameservers(files: &HostFiles, ours: SocketAddr) -> Vec<IpAddr> {
 }
 
 /// Returns the servers that the host asks in the end, whatever stands in between.
-pub(super) fn asked_in_the_end(files: &HostFiles, ours: SocketAddr) -> Vec<IpAddr> {
+pub fn asked_in_the_end(files: &HostFiles, ours: SocketAddr) -> Vec<IpAddr> {
     let mut servers = nameservers(files, ours);
     let uplinks = std::fs::read(files.resolved_uplinks()).unwrap_or_default();
     servers.extend(configured(&uplinks));
