@@ -34,6 +34,7 @@ mod sessions;
 mod state;
 mod stored;
 mod tokens;
+mod twins;
 mod work;
 
 pub use authority::{Bootstrap, bootstrap};

@@ -12,6 +12,7 @@ use model::map::{Endpoint, EndpointKind};
 use model::time::UnixTime;
 
 use crate::config::FleetLimits;
+use crate::twins::Struggle;
 
 /// All presences.
 #[derive(Debug, Default)]
@@ -27,6 +28,8 @@ pub(crate) struct Presence {
     pub(crate) applied: Option<Applied>,
     pub(crate) last_seen: Option<UnixTime>,
     pub(crate) software_version: Option<String>,
+    /// The last time that two streams of the host fought for its place.
+    pub(crate) struggle: Option<Struggle>,
     reported: Vec<Endpoint>,
     listen_port: u16,
     observed: Option<IpAddr>,

@@ -15,6 +15,7 @@ use crate::config::FleetLimits;
 use crate::fleet::Fleet;
 use crate::news::News;
 use crate::output::{Output, SessionId};
+use crate::twins::Struggle;
 
 /// How long a host may be silent; hosts send a ping every 20 seconds.
 const SILENCE_MAX: Duration = Duration::from_secs(70);
@@ -265,11 +266,7 @@ impl Fleet {
             }
         };
         if let Some(&older) = self.sessions.by_host.get(&host) {
-            self.dismiss(
-                older,
-                "a newer stream of this host was opened".to_owned(),
-                now,
-            );
+            self.supersede(older, host, observed, now);
         }
         let monotonic = now.monotonic;
         let opened = Session {
@@ -281,6 +278,28 @@ impl Fleet {
             budget: Budget::full(monotonic),
         };
         self.sessions.insert(session, opened);
+    }
+
+    /// Ends the stream of a host that has opened a newer one, or whose twin has.
+    fn supersede(&mut self, older: SessionId, host: HostId, newer: Option<IpAddr>, now: Now) {
+        let loser = self.sessions.open.get(&older).and_then(|it| it.observed);
+        let before = self.presences.entry(host).struggle;
+        let struggle = Struggle::next(before, loser, newer, now.monotonic);
+        self.presences.entry(host).struggle = struggle;
+        let Some(struggle) = struggle.filter(Struggle::is_of_twins) else {
+            let reason = "a newer stream of this host was opened";
+            return self.dismiss(older, reason.to_owned(), now);
+        };
+        let known = self.state.hosts.get(&host).filter(|_| struggle.is_news());
+        if let Some(notice) = known.map(|it| struggle.notice(it.record.name.as_str())) {
+            self.notice(notice);
+        }
+        let goodbye = Goodbye {
+            reason: struggle.reason(),
+            retry_after: RETRY_AFTER_FAULT,
+            removed: false,
+        };
+        self.end_session(older, goodbye, now);
     }
 
     /// Returns the member that a certificate is of. A certificate alone admits nobody: the record

@@ -93,6 +93,38 @@ fn a_newer_stream_closes_the_older() {
 }
 
 #[test]
+fn two_machines_with_one_host_s_keys_are_told_of_each_other() {
+    let mut world = World::new();
+    let (machine, _) = world.join("a", 1);
+    let places = ["192.0.2.1", "192.0.2.2"].map(|it| Some(it.parse().unwrap()));
+    let mut sessions = Vec::new();
+    for turn in 0..5 {
+        let session = world.open_from(&machine, "a", places[turn % 2]);
+        world.hello(session, None);
+        sessions.push(session);
+        world.advance(Duration::from_secs(6));
+    }
+    let reasons: Vec<String> = sessions[..4]
+        .iter()
+        .map(|&session| goodbye(&world.taken(session)).reason.clone())
+        .collect();
+    assert!(reasons[1].contains("newer stream"), "{reasons:?}");
+    assert!(
+        reasons[2].contains("another machine, at 192.0.2.2, uses this host's keys"),
+        "{reasons:?}"
+    );
+    assert!(
+        reasons[3].contains("another machine, at 192.0.2.1"),
+        "{reasons:?}"
+    );
+    let told = world
+        .notices
+        .iter()
+        .filter(|it| it.contains("two machines use the keys of a"));
+    assert_eq!(told.count(), 1, "{:?}", world.notices);
+}
+
+#[test]
 fn a_silent_host_is_given_up_and_one_that_pings_is_not() {
     let mut world = World::new();
     let (silent, _) = world.join("a", 1);
