@@ -5,8 +5,16 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+/// How long the lock is waited for. A process that is killed while it starts another one, such as
+/// `nft`, leaves it to that one, until it runs and closes what is not its own.
+const LOCK_PATIENCE: Duration = Duration::from_millis(1000);
+const LOCK_LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// A state directory that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -70,15 +78,11 @@ impl StateDir {
             .mode(0o600)
             .open(&lock_path)
             .map_err(io_error("open", &lock_path))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(StateError::Held {
-                    program,
-                    path: path.to_owned(),
-                });
-            }
-            Err(error) => return Err(io_error("lock", &lock_path)(error.into())),
+        if !hold(&lock).map_err(io_error("lock", &lock_path))? {
+            return Err(StateError::Held {
+                program,
+                path: path.to_owned(),
+            });
         }
         let directory = File::open(path).map_err(io_error("open", path))?;
         Ok(Self {
@@ -167,6 +171,19 @@ fn make_private(path: &Path) -> Result<(), StateError> {
         .map_err(io_error("protect the state directory", path))
 }
 
+/// Takes the lock; returns whether it could be had.
+fn hold(lock: &File) -> io::Result<bool> {
+    let end = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match flock(lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(true),
+            Err(Errno::WOULDBLOCK) if Instant::now() >= end => return Ok(false),
+            Err(Errno::WOULDBLOCK) => thread::sleep(LOCK_LOOK_EVERY),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 fn remove_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -217,6 +234,18 @@ mod tests {
         assert!(error.contains("chmod 700"), "{error}");
         fs::remove_file(path.join("file")).unwrap();
         StateDir::open(&path, "test").unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_is_about_to_go_is_waited_for() {
+        let root = tempfile::tempdir().unwrap();
+        let first = StateDir::open(root.path(), "test").unwrap();
+        let second = thread::scope(|scope| {
+            let second = scope.spawn(|| StateDir::open(root.path(), "test"));
+            drop(first);
+            second.join().unwrap()
+        });
+        second.unwrap();
     }
 
     #[test]

@@ -204,7 +204,7 @@ fn kill(pid: u32) {
 
 #[test]
 fn a_join_that_is_killed_in_the_middle_ends_as_one_member() -> Result<(), LabError> {
-    const ROUNDS: usize = 12;
+    const ROUNDS: usize = 8;
     let lab = Lab::new()?;
     let mut pair = Pair::start(&lab)?;
     let mut dice = Dice::new();
