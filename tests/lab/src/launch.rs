@@ -89,15 +89,17 @@ impl Launch {
         self
     }
 
-    /// Runs a shell script first, in the same process and namespaces, which the program then takes
-    /// over. What it mounts is seen by the program alone, when its machine has files of its own.
+    /// Runs a shell script first, in the same process, which the program then takes over. What the
+    /// script mounts and exports is seen by the program alone.
     #[must_use]
     pub fn prepared_by(mut self, script: &str) -> Self {
         let script = format!("{script}\nexec \"$0\" \"$@\"");
         let before = std::mem::take(&mut self.arguments);
-        self.arguments = vec!["-ec".into(), script.into(), self.program];
+        let own_mounts = ["--mount", "--propagation", "private", "sh", "-ec"];
+        self.arguments = own_mounts.map(OsString::from).to_vec();
+        self.arguments.extend([script.into(), self.program]);
         self.arguments.extend(before);
-        self.program = "sh".into();
+        self.program = "unshare".into();
         self
     }
 

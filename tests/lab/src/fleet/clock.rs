@@ -22,11 +22,12 @@ impl Clock {
         if self.days == 0 {
             return launch;
         }
-        launch
-            .env("LD_PRELOAD", LIBRARY)
-            .env("FAKETIME", format!("{:+}d", self.days))
-            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-            // It would leave files in /dev/shm when its program is killed.
-            .env("FAKETIME_DISABLE_SHM", "1")
+        // The library keeps files in /dev/shm, and leaves them there when its program is killed.
+        launch.prepared_by(&format!(
+            "mount -t tmpfs tmpfs /dev/shm
+             export FAKETIME={:+}d FAKETIME_DONT_FAKE_MONOTONIC=1
+             export LD_PRELOAD='{LIBRARY}'",
+            self.days
+        ))
     }
 }
