@@ -362,14 +362,15 @@ impl Brain {
     fn drops(&self) -> Vec<DropCount> {
         let counters = self.around.worker.counters();
         let failures = self.around.worker.failures();
-        let in_kernel = [
+        let outside = [
+            ("denied_by_peer", counters.denied_by_peer()),
             ("underlay_send_failed", failures.datagrams()),
             ("overlay_write_failed", failures.overlay_packets()),
         ];
         DropReason::ALL
             .iter()
             .map(|reason| (reason.name(), counters.dropped(*reason)))
-            .chain(in_kernel)
+            .chain(outside)
             .filter(|(_, packets)| *packets > 0)
             .map(|(reason, packets)| DropCount {
                 reason: reason.to_owned(),

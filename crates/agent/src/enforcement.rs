@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use dataplane::Command;
+use dataplane::{Command, PeerKind};
 use model::ids::HostId;
 use model::map::PeerIndex;
 use model::record::HostRecord;
@@ -107,6 +107,8 @@ impl Enforcement {
         if before.is_none_or(|before| tunnel_of(before) != tunnel_of(record)) {
             commands.push(Command::SetPeer {
                 index,
+                // Nobody else enrols.
+                kind: PeerKind::Mesh,
                 key: record.wireguard_key,
                 addresses: record.addresses,
                 preshared: None,

@@ -10,6 +10,16 @@ use model::time::UnixTime;
 
 use crate::outbox::Path;
 
+/// What a peer's program is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PeerKind {
+    /// Any WireGuard implementation: it gets IP packets and nothing else.
+    #[default]
+    Standard,
+    /// Another mesh daemon, which is also told what was denied.
+    Mesh,
+}
+
 /// One change. The commands of one call are applied between two packets, all of them.
 #[derive(Clone, Debug)]
 pub enum Command {
@@ -27,6 +37,8 @@ pub enum Command {
     SetPeer {
         /// Chosen by the agent, dense from 0.
         index: PeerIndex,
+        /// What its program is.
+        kind: PeerKind,
         /// Its X25519 public key.
         key: WireguardKey,
         /// Its overlay addresses; what it sends must come from one of them.

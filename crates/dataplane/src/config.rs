@@ -48,6 +48,10 @@ pub struct Limits {
     pub denials_per_sec: u32,
     /// ICMP errors and TCP resets to the local host a second (RFC 1812 4.3.2.8, RFC 4443 2.4 f).
     pub refusals_per_sec: u32,
+    /// Peers told a second that their packet was denied, in all.
+    pub rejections_per_sec: u32,
+    /// The same for each peer, so that no peer's flood keeps others from being told.
+    pub rejections_per_peer_per_sec: u32,
 }
 
 impl Default for Limits {
@@ -66,6 +70,8 @@ impl Default for Limits {
             events: 1 << 14,
             denials_per_sec: 20,
             refusals_per_sec: 1000,
+            rejections_per_sec: 1000,
+            rejections_per_peer_per_sec: 20,
         }
     }
 }

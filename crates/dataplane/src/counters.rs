@@ -42,6 +42,8 @@ pub struct Counters {
     handshakes_started: Count,
     handshakes_completed: Count,
     refusals: Count,
+    rejections: Count,
+    denied_by_peer: Count,
     lost_events: Count,
     flows: Count,
 }
@@ -63,6 +65,8 @@ impl Default for Counters {
             handshakes_started: Count::default(),
             handshakes_completed: Count::default(),
             refusals: Count::default(),
+            rejections: Count::default(),
+            denied_by_peer: Count::default(),
             lost_events: Count::default(),
             flows: Count::default(),
         }
@@ -148,6 +152,16 @@ impl Counters {
         self.refusals.get()
     }
 
+    /// Returns the answers that told a peer of a denial here.
+    pub fn rejections(&self) -> u64 {
+        self.rejections.get()
+    }
+
+    /// Returns the flows of this host that a peer's rules denied, as it said.
+    pub fn denied_by_peer(&self) -> u64 {
+        self.denied_by_peer.get()
+    }
+
     /// Returns the events that nobody polled in time.
     pub fn lost_events(&self) -> u64 {
         self.lost_events.get()
@@ -204,6 +218,14 @@ impl Counters {
 
     pub(crate) fn add_refusal(&self) {
         self.refusals.add(1);
+    }
+
+    pub(crate) fn add_rejection(&self) {
+        self.rejections.add(1);
+    }
+
+    pub(crate) fn add_denied_by_peer(&self) {
+        self.denied_by_peer.add(1);
     }
 
     pub(crate) fn add_lost_event(&self) {

@@ -116,6 +116,10 @@ drop_reasons! {
     SpoofedSource = "spoofed_source",
     /// The inner destination is not this host's own address.
     NotOurAddress = "not_our_address",
+    /// A control message of a peer's daemon that this version does not understand.
+    BadControl = "bad_control",
+    /// A peer says that it denied a flow that this host has not opened with it.
+    UnrelatedRejection = "unrelated_rejection",
     /// Congestion was marked on a packet that cannot carry the mark (RFC 6040 4.2).
     CongestionUnmarkable = "congestion_unmarkable",
 

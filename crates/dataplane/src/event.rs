@@ -41,6 +41,9 @@ pub enum Event {
     },
     /// The policy denied a flow. Told sparsely; the counters know all.
     Denied(Denial),
+    /// A peer says that its rules deny a flow that this host opened. Told sparsely, as denials are;
+    /// the local application was answered.
+    Rejected(Denial),
     /// Our handshakes may be dated up to this time: store it, and give it back as
     /// `timestamp_floor` after a restart. Told about every half hour.
     TimestampUsed(UnixTime),
@@ -63,7 +66,7 @@ pub struct Denial {
     pub destination: SocketAddr,
     /// The deny that matched; `None`: no rule allows it.
     pub rule: Option<RuleId>,
-    /// The policy that said so.
+    /// The policy that said so; 0 in a peer's rejection that names no rule.
     pub version: PolicyVersion,
 }
 

@@ -25,12 +25,13 @@ mod peers;
 mod pending;
 mod rate;
 mod refusal;
+mod rejection;
 mod routes;
 mod shard;
 mod stamps;
 mod timers;
 
-pub use command::Command;
+pub use command::{Command, PeerKind};
 pub use config::{Limits, ShardConfig};
 pub use counters::{Balance, Counters};
 pub use drops::DropReason;

@@ -7,13 +7,16 @@ use model::key::{Secret, WireguardKey};
 use model::map::PeerIndex;
 use wireguard::{DataCipher, Initiation, PresharedKey, PublicKey, Tunnel, TunnelConfig};
 
+use crate::command::PeerKind;
 use crate::outbox::Path;
 use crate::pending::Pending;
+use crate::rate::Rate;
 
 /// One peer.
 pub(crate) struct Peer {
     /// Tells this peer from others that had its index before.
     pub(crate) incarnation: u64,
+    pub(crate) kind: PeerKind,
     pub(crate) key: WireguardKey,
     pub(crate) addresses: HostAddresses,
     pub(crate) preshared: Option<Secret>,
@@ -27,6 +30,8 @@ pub(crate) struct Peer {
     /// The initiation that waits for its answer, to be sent again over another path.
     pub(crate) initiation: Option<[u8; Initiation::LEN]>,
     pub(crate) pending: Pending,
+    /// Answers that tell it of denials.
+    pub(crate) rejections: Rate,
     /// The earliest entry in the heap of timers.
     pub(crate) scheduled: Option<Duration>,
     pub(crate) received_bytes: u64,
@@ -36,10 +41,12 @@ pub(crate) struct Peer {
 /// What a peer is made of.
 pub(crate) struct PeerParts {
     pub(crate) incarnation: u64,
+    pub(crate) kind: PeerKind,
     pub(crate) key: WireguardKey,
     pub(crate) addresses: HostAddresses,
     pub(crate) preshared: Option<Secret>,
     pub(crate) keepalive: Option<Duration>,
+    pub(crate) rejections_per_sec: u32,
     pub(crate) jitter_seed: u64,
 }
 
@@ -54,6 +61,7 @@ impl Peer {
         );
         Self {
             incarnation: parts.incarnation,
+            kind: parts.kind,
             key: parts.key,
             addresses: parts.addresses,
             preshared: parts.preshared,
@@ -64,6 +72,7 @@ impl Peer {
             is_unanswered: false,
             initiation: None,
             pending: Pending::default(),
+            rejections: Rate::per_sec(parts.rejections_per_sec),
             scheduled: None,
             received_bytes: 0,
             sent_bytes: 0,

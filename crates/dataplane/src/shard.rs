@@ -36,6 +36,7 @@ mod handshakes;
 mod inbound;
 mod load;
 mod outbound;
+mod rejections;
 mod sessions;
 mod timeouts;
 mod verdicts;
@@ -65,6 +66,7 @@ pub struct Shard {
     fragments: Fragments,
     denials: Denials,
     refusals: Rate,
+    rejections: Rate,
     reaches_back: Rate,
     stamps: Stamps,
     load: Load,
@@ -104,6 +106,7 @@ impl Shard {
             fragments: Fragments::new(limits.fragments, dice.next_u64()),
             denials: Denials::new(limits.denials_per_sec, dice.next_u64()),
             refusals: Rate::per_sec(limits.refusals_per_sec),
+            rejections: Rate::per_sec(limits.rejections_per_sec),
             reaches_back: Rate::per_sec(REACHES_BACK_PER_SEC),
             stamps: Stamps::new(UnixTime::default()),
             load: Load::new(&limits, dice.next_u64()),

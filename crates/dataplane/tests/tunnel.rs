@@ -287,6 +287,7 @@ fn a_preshared_key_must_agree() {
     let with = |command: Command, byte| match command {
         Command::SetPeer {
             index,
+            kind,
             key,
             addresses,
             keepalive,
@@ -295,6 +296,7 @@ fn a_preshared_key_must_agree() {
             let preshared = Some(Secret::from_bytes([byte; 32]));
             Command::SetPeer {
                 index,
+                kind,
                 key,
                 addresses,
                 preshared,
@@ -322,6 +324,7 @@ fn keepalives_begin_a_session_and_keep_it() {
     let command = match pair.peer(A) {
         Command::SetPeer {
             index,
+            kind,
             key,
             addresses,
             preshared,
@@ -330,6 +333,7 @@ fn keepalives_begin_a_session_and_keep_it() {
             let keepalive = Some(Duration::from_secs(25));
             Command::SetPeer {
                 index,
+                kind,
                 key,
                 addresses,
                 preshared,
@@ -435,5 +439,8 @@ fn a_new_identity_ends_every_session() {
     pair.delivered(A);
     pair.send(B, &back);
     pair.pass(Duration::from_secs(6));
+    for r in DropReason::ALL {
+        eprintln!("{r:?} {} {}", pair.dropped(A, *r), pair.dropped(B, *r));
+    }
     assert_eq!(pair.delivered(A), [back]);
 }

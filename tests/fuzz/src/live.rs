@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use dataplane::packet::{Headers, Upper};
 use dataplane::{
-    Command, Counters, DatagramMeta, Event, Outbox, OverlayMeta, Path, Shard, ShardConfig,
+    Command, Counters, DatagramMeta, Event, Outbox, OverlayMeta, Path, PeerKind, Shard,
+    ShardConfig,
 };
 use model::address::HostAddresses;
 use model::ids::{Digest, FleetId, HostId, PolicyVersion, Revision};
@@ -171,6 +172,7 @@ impl Live {
             },
             Command::SetPeer {
                 index: PEER,
+                kind: PeerKind::Mesh,
                 key: WireguardKey::from_bytes(public(PEER_KEY)),
                 addresses: PEER_ADDRESSES,
                 preshared: None,

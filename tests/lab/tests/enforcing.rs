@@ -33,6 +33,14 @@ allow:
   - { id: ping, from: any, to: any, icmp: true }
 ";
 
+const WITHOUT_DATABASE: &str = "\
+fleet: test
+allow:
+  - { id: ping, from: any, to: any, icmp: true }
+deny:
+  - { id: no-5432, from: any, to: any, tcp: [5432] }
+";
+
 fn overlay(host: &Host) -> Result<Ipv4Addr, LabError> {
     host.overlay_addresses().map(|(v4, _)| v4)
 }
@@ -182,29 +190,39 @@ fn a_receiver_enforces_its_own_policy_whatever_the_sender_believes() -> Result<(
     let lab = Lab::new()?;
     let mut pair = Pair::start(&lab)?;
     pair.fleet.coordinator.apply_policy_text(OPEN)?;
-    let target = (overlay(&pair.beta)?, 5432);
-    let _open = listen(&pair.beta, 5432)?;
+    let beta = overlay(&pair.beta)?;
+    let _open = [5432, 9000].map(|port| listen(&pair.beta, port).unwrap());
     assert!(matches!(
-        pair.alpha.namespace().dial(target)?,
+        pair.alpha.namespace().dial((beta, 5432))?,
         Dialled::Connected(_)
     ));
     // Alpha does not hear of the next version: what the coordinator says is lost.
     let deaf = "table inet deaf { chain input { \
                 type filter hook input priority 0; tcp sport 7443 drop; }; }\n";
     pair.alpha.namespace().load_ruleset(deaf)?;
-    let closed = pair.fleet.coordinator.write_policy(CLOSED)?;
+    let closed = pair.fleet.coordinator.write_policy(WITHOUT_DATABASE)?;
     let closed = closed.to_string_lossy();
     pair.fleet
         .coordinator
         .ask(&["policy", "apply", &closed, "--wait", "0"])?;
     pair.beta.wait_log("policy version 3 is in force")?;
-    let dialled = pair.alpha.namespace().dial(target)?;
-    assert!(matches!(dialled, Dialled::Unanswered), "{dialled:?}");
-    let line = pair.beta.wait_log("denied, no rule allows it")?;
-    assert!(
-        line.contains("alpha") && line.contains("beta:5432"),
-        "{line}"
-    );
+    // Beta denies by a rule here and by none there, and alpha hears of it at once.
+    let dial = |port: u16| pair.alpha.namespace().dial((beta, port));
+    for port in [5432, 9000] {
+        assert!(matches!(dial(port)?, Dialled::Refused), "{port}");
+    }
+    for line in [
+        pair.beta.wait_log("denied by rule `no-5432`")?,
+        pair.alpha
+            .wait_log("beta says: denied by rule `no-5432`: tcp alpha")?,
+        pair.beta.wait_log("denied, no rule allows it")?,
+        pair.alpha.wait_log("beta says: not allowed: tcp alpha")?,
+    ] {
+        assert!(line.contains("-> beta:"), "{line}");
+    }
+    let status = pair.alpha.ask(&["status"])?;
+    let drops = status["daemon"]["detail"]["drops"].to_string();
+    assert!(drops.contains("denied_by_peer"), "{drops}");
     Ok(())
 }
 

@@ -113,7 +113,10 @@ impl Agent {
                 self.paths.handle_seen(peer, path, now.monotonic);
                 self.paths.handle_session(peer, now.monotonic);
             }
-            Event::Denied(denial) => self.handle_denied(&denial, now),
+            Event::Denied(denial) => self.handle_denied(&denial, self.denial_line(&denial), now),
+            Event::Rejected(denial) => {
+                self.handle_denied(&denial, self.rejection_line(&denial), now);
+            }
             Event::TimestampUsed(time) => {
                 if time > self.high_water.handshake {
                     self.high_water.handshake = time;
@@ -130,7 +133,7 @@ impl Agent {
         }
     }
 
-    fn handle_denied(&mut self, denial: &Denial, now: Now) {
+    fn handle_denied(&mut self, denial: &Denial, line: String, now: Now) {
         let Some(peer) = self.enforcement.host(denial.peer) else {
             return;
         };
@@ -142,7 +145,6 @@ impl Agent {
             rule: denial.rule.clone(),
             version: denial.version,
         };
-        let line = self.denial_line(denial);
         self.denials
             .handle_denied(flow, line, now.monotonic, &mut self.out);
     }
@@ -159,6 +161,35 @@ impl Agent {
             self.shown_destination(denial.destination),
             denial.version
         )
+    }
+
+    /// A peer's word, and said to be that. Without a rule it tells nothing, not even its version.
+    fn rejection_line(&self, denial: &Denial) -> String {
+        let Denial {
+            ip_protocol,
+            source,
+            destination,
+            version,
+            ..
+        } = denial;
+        let by = match self.names.reverse(destination.ip()) {
+            Some(name) => name.to_string(),
+            None => destination.ip().to_string(),
+        };
+        let flow = format!(
+            "{} {} -> {}",
+            protocol_name(*ip_protocol),
+            self.shown_source(*source),
+            self.shown_destination(*destination),
+        );
+        match &denial.rule {
+            Some(rule) => {
+                format!(
+                    "{by} says: denied by rule `{rule}`: {flow} (policy version {version} there)"
+                )
+            }
+            None => format!("{by} says: not allowed: {flow}"),
+        }
     }
 
     fn shown_source(&self, source: SocketAddr) -> String {

@@ -13,7 +13,7 @@ use wireguard::{CookieChecker, KeyPair, PrivateKey};
 use zeroize::Zeroizing;
 
 use super::{Identity, Shard, tunnel_time};
-use crate::command::Command;
+use crate::command::{Command, PeerKind};
 use crate::drops::DropReason;
 use crate::event::{Event, PeerReport, Report};
 use crate::outbox::{Outbox, Path};
@@ -21,6 +21,7 @@ use crate::peers::{Peer, PeerParts, preshared_key};
 
 /// What a [`Command::SetPeer`] carries.
 struct Configured {
+    kind: PeerKind,
     key: WireguardKey,
     addresses: HostAddresses,
     preshared: Option<Secret>,
@@ -44,12 +45,14 @@ impl Shard {
                 }
                 Command::SetPeer {
                     index,
+                    kind,
                     key,
                     addresses,
                     preshared,
                     keepalive,
                 } => {
                     let configured = Configured {
+                        kind,
                         key,
                         addresses,
                         preshared,
@@ -150,6 +153,7 @@ impl Shard {
 
     fn add_peer(&mut self, index: PeerIndex, configured: Configured, now: Now) {
         let Configured {
+            kind,
             key,
             addresses,
             preshared,
@@ -157,10 +161,12 @@ impl Shard {
         } = configured;
         let parts = PeerParts {
             incarnation: self.next_incarnation(),
+            kind,
             key,
             addresses,
             preshared,
             keepalive,
+            rejections_per_sec: self.config.limits.rejections_per_peer_per_sec,
             jitter_seed: self.dice.next_u64(),
         };
         self.keys.insert(key, index);
@@ -171,6 +177,7 @@ impl Shard {
     /// The key is the same, so the session lives on.
     fn change_peer(&mut self, index: PeerIndex, configured: Configured, now: Now) {
         let Configured {
+            kind,
             addresses,
             preshared,
             keepalive,
@@ -180,6 +187,7 @@ impl Shard {
             .peers
             .get_mut(index)
             .expect("the caller found the peer");
+        peer.kind = kind;
         if peer.preshared != preshared {
             peer.tunnel
                 .set_preshared_key(preshared_key(preshared.as_ref()));

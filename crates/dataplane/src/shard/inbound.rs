@@ -6,12 +6,15 @@ use model::rule::Direction;
 use model::time::Now;
 use wireguard::{CookieReply, Kind, OpenError, classify, receiver_index};
 
+use super::verdicts::Barred;
 use super::{Shard, tunnel_time};
+use crate::command::PeerKind;
 use crate::drops::DropReason;
 use crate::ecn;
 use crate::event::Event;
 use crate::outbox::{Outbox, OverlayMeta, Path};
 use crate::packet::Headers;
+use crate::rejection::is_control;
 
 /// What became of a datagram that was not dropped.
 pub(super) enum Fate {
@@ -73,11 +76,15 @@ impl Shard {
             .tunnel
             .open_in_place(datagram, tunnel_time(now))
             .map_err(open_reason)?;
+        let is_mesh = peer.kind == PeerKind::Mesh;
         self.heard(index, from, datagram.len());
+        let plaintext = &mut datagram[plaintext];
         let fate = if plaintext.is_empty() {
             Ok(Fate::Consumed)
+        } else if is_mesh && is_control(plaintext) {
+            self.handle_control(index, plaintext, now, out)
         } else {
-            self.accept(index, ecn, &mut datagram[plaintext], now, out)
+            self.accept(index, ecn, plaintext, now, out)
         };
         // Also when the packet was bad: the tunnel has heard from its peer and may want to act.
         self.settle(index, now, out);
@@ -104,7 +111,13 @@ impl Shard {
             return Err(DropReason::NotOurAddress);
         }
         let ecn = ecn::combine(headers.ecn, outer_ecn & 0b11)?;
-        self.admit(&headers, packet, Direction::Inbound, index, now.monotonic)?;
+        if let Err(barred) = self.admit(&headers, packet, Direction::Inbound, index, now.monotonic)
+        {
+            if let Barred::Denied(denied) = barred {
+                self.reject(index, &headers, packet, denied, now, out);
+            }
+            return Err(barred.reason());
+        }
         if ecn != headers.ecn {
             ecn::set(packet, ecn);
         }

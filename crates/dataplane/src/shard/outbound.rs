@@ -8,6 +8,7 @@ use model::rule::Direction;
 use model::time::Now;
 use wireguard::sealed_len;
 
+use super::verdicts::Barred;
 use super::{Shard, tunnel_time};
 use crate::drops::DropReason;
 use crate::outbox::{DatagramMeta, Outbox, OverlayMeta};
@@ -58,11 +59,13 @@ impl Shard {
             }
             return Err(DropReason::TooBig);
         }
-        let admitted = self.admit(&headers, packet, Direction::Outbound, peer, now.monotonic);
-        if admitted == Err(DropReason::DeniedOutbound) {
-            self.refuse(Refusal::Prohibited, &headers, packet, now, out);
+        if let Err(barred) = self.admit(&headers, packet, Direction::Outbound, peer, now.monotonic)
+        {
+            if let Barred::Denied(_) = barred {
+                self.refuse(Refusal::Prohibited, &headers, packet, now, out);
+            }
+            return Err(barred.reason());
         }
-        admitted?;
         self.seal_or_queue(peer, packet, headers.ecn, now, out)?;
         Ok(peer)
     }

@@ -33,6 +33,43 @@ enum Standing {
     Revoked(Direction, Verdict),
 }
 
+/// Why a packet may not pass.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Barred {
+    /// It is dropped, whatever the rules say.
+    Dropped(DropReason),
+    /// The rules deny it.
+    Denied(Denied),
+}
+
+/// What the rules said of a packet that they deny.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Denied {
+    /// Where the packet went.
+    direction: Direction,
+    /// Which way the flow would have been opened.
+    pub(super) opened: Direction,
+    pub(super) verdict: Verdict,
+}
+
+impl Barred {
+    pub(super) const fn reason(self) -> DropReason {
+        match self {
+            Self::Dropped(reason) => reason,
+            Self::Denied(denied) => match denied.direction {
+                Direction::Outbound => DropReason::DeniedOutbound,
+                Direction::Inbound => DropReason::DeniedInbound,
+            },
+        }
+    }
+}
+
+impl From<DropReason> for Barred {
+    fn from(reason: DropReason) -> Self {
+        Self::Dropped(reason)
+    }
+}
+
 impl Shard {
     /// Decides whether a packet may pass, and remembers its flow.
     pub(super) fn admit(
@@ -42,7 +79,7 @@ impl Shard {
         direction: Direction,
         peer: PeerIndex,
         now: Instant,
-    ) -> Result<(), DropReason> {
+    ) -> Result<(), Barred> {
         let generation = self
             .table
             .as_ref()
@@ -51,11 +88,15 @@ impl Shard {
         if let Fragment::Later { id, .. } = headers.fragment {
             let key = FragmentKey::new(headers, id, direction, peer);
             let may_follow = self.fragments.may_follow(&key, generation, now);
-            return may_follow.then_some(()).ok_or(DropReason::UnknownFragment);
+            return may_follow
+                .then_some(())
+                .ok_or(DropReason::UnknownFragment.into());
         }
         match headers.upper {
-            Upper::IcmpError => return self.admit_error(headers, packet, direction, peer, now),
-            Upper::IcmpForbidden => return Err(DropReason::ForbiddenIcmp),
+            Upper::IcmpError => {
+                return Ok(self.admit_error(headers, packet, direction, peer, now)?);
+            }
+            Upper::IcmpForbidden => return Err(DropReason::ForbiddenIcmp.into()),
             _ => self.admit_flow(headers, direction, peer, now)?,
         }
         if let Fragment::First { id } = headers.fragment {
@@ -71,7 +112,7 @@ impl Shard {
         direction: Direction,
         peer: PeerIndex,
         now: Instant,
-    ) -> Result<(), DropReason> {
+    ) -> Result<(), Barred> {
         let key = FlowKey::of(headers, direction, peer);
         let upper = headers.upper;
         let generation = self.table.as_ref().map(|table| table.generation());
@@ -129,9 +170,9 @@ impl Shard {
         key: FlowKey,
         direction: Direction,
         now: Instant,
-    ) -> Result<(), DropReason> {
+    ) -> Result<(), Barred> {
         if matches!(headers.upper, Upper::EchoReply { .. }) {
-            return Err(DropReason::UnrelatedReply);
+            return Err(DropReason::UnrelatedReply.into());
         }
         let table = self.table.as_ref().ok_or(DropReason::NoPolicy)?;
         let decide = |opened| {
@@ -155,7 +196,7 @@ impl Shard {
         let mut flow = Flow::new(key, opened, direction, table.generation(), now);
         flow.note(headers.upper, direction, now);
         if !self.flows.insert(flow, now) {
-            return Err(DropReason::FlowTableFull);
+            return Err(DropReason::FlowTableFull.into());
         }
         self.counters.set_flows(self.flows.len());
         self.next_sweep.get_or_insert(now + SWEEP_INTERVAL);
@@ -220,7 +261,7 @@ impl Shard {
         opened: Direction,
         verdict: Verdict,
         now: Instant,
-    ) -> DropReason {
+    ) -> Barred {
         if self.denials.may_tell(key, opened, now)
             && let Some(table) = &self.table
         {
@@ -242,9 +283,10 @@ impl Shard {
             };
             self.emit(Event::Denied(denial));
         }
-        match direction {
-            Direction::Outbound => DropReason::DeniedOutbound,
-            Direction::Inbound => DropReason::DeniedInbound,
-        }
+        Barred::Denied(Denied {
+            direction,
+            opened,
+            verdict,
+        })
     }
 }

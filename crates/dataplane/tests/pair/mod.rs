@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::{
-    Command, Counters, DatagramMeta, Denial, DropReason, Event, Outbox, OverlayMeta, Path, Shard,
-    ShardConfig,
+    Command, Counters, DatagramMeta, Denial, DropReason, Event, Outbox, OverlayMeta, Path,
+    PeerKind, Shard, ShardConfig,
 };
 use model::address::HostAddresses;
 use model::ids::{Digest, FleetId, HostId, PolicyVersion, Revision};
@@ -156,6 +156,7 @@ impl Pair {
         let other = &self.hosts[1 - host];
         Command::SetPeer {
             index: PEER,
+            kind: PeerKind::Mesh,
             key: public(other.private),
             addresses: other.overlay,
             preshared: None,
@@ -340,6 +341,18 @@ impl Pair {
         self.events(host).into_iter().filter_map(denial).collect()
     }
 
+    /// Returns what peers said that they denied.
+    pub(crate) fn rejections(&mut self, host: usize) -> Vec<Denial> {
+        let rejection = |event| match event {
+            Event::Rejected(denial) => Some(denial),
+            _ => None,
+        };
+        self.events(host)
+            .into_iter()
+            .filter_map(rejection)
+            .collect()
+    }
+
     pub(crate) fn dropped(&self, host: usize, reason: DropReason) -> u64 {
         self.hosts[host].counters.dropped(reason)
     }
@@ -405,7 +418,7 @@ pub(crate) fn public(private: [u8; 32]) -> WireguardKey {
     WireguardKey::from_bytes(*keys.public().as_bytes())
 }
 
-fn record(host: &Host) -> HostRecord {
+pub(crate) fn record(host: &Host) -> HostRecord {
     HostRecord {
         fleet: FleetId::from_bytes([7; 16]),
         host: HostId::from_bytes([host.private[0]; 16]),

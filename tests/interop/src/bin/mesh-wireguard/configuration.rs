@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dataplane::{Command, Path};
+use dataplane::{Command, Path, PeerKind};
 use ipnet::IpNet;
 use model::address::HostAddresses;
 use model::ids::{Digest, FleetId, HostId, PolicyVersion, Revision};
@@ -127,6 +127,7 @@ impl Configuration {
         let index = peer.index;
         commands.push(Command::SetPeer {
             index,
+            kind: PeerKind::Standard,
             key,
             addresses: peer.host_addresses().ok_or(Unsupported::Addresses(key))?,
             preshared: peer.preshared.clone(),

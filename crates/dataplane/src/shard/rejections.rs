@@ -1,0 +1,133 @@
+//! Rejections: telling a peer that its packet was denied here, and hearing it from a peer.
+//!
+//! A peer's word is taken only about a flow that this host opened with that very peer, and ends it:
+//! it can be said once for each, and no more than the peer could do by a reset of its own.
+
+use std::net::SocketAddr;
+
+use model::ids::PolicyVersion;
+use model::map::PeerIndex;
+use model::name::RuleId;
+use model::rule::Direction;
+use model::time::{Instant, Now};
+use wireguard::sealed_len;
+
+use super::inbound::Fate;
+use super::verdicts::Denied;
+use super::{Shard, tunnel_time};
+use crate::command::PeerKind;
+use crate::drops::DropReason;
+use crate::event::{Denial, Event};
+use crate::flows::FlowKey;
+use crate::outbox::{DatagramMeta, Outbox};
+use crate::packet::{Fragment, Headers};
+use crate::refusal::Refusal;
+use crate::rejection::Rejection;
+
+impl Shard {
+    /// Tells a peer that its packet was denied, when it is one to be told and asked for the flow.
+    pub(super) fn reject(
+        &mut self,
+        index: PeerIndex,
+        headers: &Headers,
+        packet: &[u8],
+        denied: Denied,
+        now: Now,
+        out: &mut impl Outbox,
+    ) {
+        let Some(peer) = self.peers.get_mut(index) else {
+            return;
+        };
+        let is_askers = denied.opened == Direction::Inbound;
+        if peer.kind != PeerKind::Mesh || !is_askers || !Refusal::Prohibited.may_answer(headers) {
+            return;
+        }
+        if !peer.rejections.take(now.monotonic) || !self.rejections.take(now.monotonic) {
+            return;
+        }
+        let (Some(path), Some(table)) = (peer.path, &self.table) else {
+            return;
+        };
+        let rule = denied.verdict.rule();
+        let rule = rule.map(|rule| (table.rule(rule).id.clone(), table.version()));
+        let message = Rejection::new(headers, packet, rule).encode();
+        let meta = DatagramMeta {
+            source: path.source,
+            ..DatagramMeta::default()
+        };
+        let plaintext_max = usize::from(self.config.mtu);
+        let mut sealed = 0;
+        out.datagram(
+            path,
+            meta,
+            sealed_len(message.len(), plaintext_max),
+            |room| {
+                sealed = peer
+                    .tunnel
+                    .seal_into(&[&message], plaintext_max, room, tunnel_time(now))
+                    .unwrap_or(0);
+                sealed
+            },
+        );
+        peer.sent_bytes += sealed as u64;
+        if sealed > 0 {
+            self.counters.add_rejection();
+        }
+    }
+
+    /// Takes what a peer's daemon says inside the tunnel.
+    pub(super) fn handle_control(
+        &mut self,
+        index: PeerIndex,
+        message: &[u8],
+        now: Now,
+        out: &mut impl Outbox,
+    ) -> Result<Fate, DropReason> {
+        let rejection = Rejection::decode(message).ok_or(DropReason::BadControl)?;
+        let peer = self.peers.get(index).expect("the caller found the peer");
+        let identity = self.identity.as_ref().expect("datagrams need an identity");
+        let packet = rejection.packet(identity.addresses, peer.addresses);
+        let headers = Headers::parse(&packet).map_err(|_| DropReason::BadControl)?;
+        let is_made_up = headers.ip_protocol != rejection.ip_protocol;
+        if is_made_up || headers.fragment != Fragment::Whole {
+            return Err(DropReason::BadControl);
+        }
+        let key = FlowKey::of(&headers, Direction::Outbound, index);
+        let flow = self.flows.find_mut(&key, now.monotonic);
+        if !flow.is_some_and(|flow| flow.opened == Direction::Outbound) {
+            return Err(DropReason::UnrelatedRejection);
+        }
+        self.flows.remove(&key);
+        self.counters.set_flows(self.flows.len());
+        self.counters.add_denied_by_peer();
+        self.tell_rejection(&headers, key, rejection.rule, now.monotonic);
+        self.refuse(Refusal::Prohibited, &headers, &packet, now, out);
+        Ok(Fate::Consumed)
+    }
+
+    fn tell_rejection(
+        &mut self,
+        headers: &Headers,
+        key: FlowKey,
+        rule: Option<(RuleId, PolicyVersion)>,
+        now: Instant,
+    ) {
+        if !self.denials.may_tell(key, Direction::Outbound, now) {
+            return;
+        }
+        let (source_port, destination_port) = headers.ports();
+        let (rule, version) = match rule {
+            Some((rule, version)) => (Some(rule), version),
+            None => (None, PolicyVersion::default()),
+        };
+        self.emit(Event::Rejected(Denial {
+            direction: Direction::Outbound,
+            peer: key.peer(),
+            ip_protocol: key.ip_protocol,
+            source: SocketAddr::new(headers.source, source_port),
+            destination: SocketAddr::new(headers.destination, destination_port),
+            rule,
+            version,
+        }));
+    }
+}
