@@ -38,6 +38,8 @@ pub struct Limits {
     pub pending_bytes: usize,
     /// Handshake jobs that are out; above it handshakes are dropped.
     pub handshake_jobs: usize,
+    /// Of these, kept for handshakes that this host began: strangers cannot take them.
+    pub handshake_jobs_reserved: usize,
     /// Handshake jobs that are out from which on strangers must prove their address by a cookie.
     pub handshake_jobs_loaded: usize,
     /// Handshakes of others a second from which on strangers must prove their address.
@@ -65,6 +67,7 @@ impl Default for Limits {
             pending_bytes_per_peer: 128 << 10,
             pending_bytes: 16 << 20,
             handshake_jobs: 512,
+            handshake_jobs_reserved: 64,
             handshake_jobs_loaded: 64,
             handshakes_per_sec_loaded: 200,
             events: 1 << 14,

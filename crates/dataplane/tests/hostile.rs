@@ -251,6 +251,7 @@ fn under_load_strangers_prove_their_address_first() {
 fn no_more_jobs_are_out_than_there_may_be() {
     let limits = Limits {
         handshake_jobs: 3,
+        handshake_jobs_reserved: 0,
         handshake_jobs_loaded: 1000,
         ..Limits::default()
     };

@@ -102,7 +102,11 @@ impl Shard {
     }
 
     fn dispatch(&mut self, ticket: Ticket, work: Work) -> Result<Fate, DropReason> {
-        if !self.has_room_for_job() {
+        let reserved = match work {
+            Work::Consume { .. } => self.config.limits.handshake_jobs_reserved,
+            _ => 0,
+        };
+        if !self.has_room_for_job(reserved) {
             return Err(DropReason::HandshakeOverload);
         }
         self.send_job(ticket, work);
@@ -120,7 +124,7 @@ impl Shard {
         };
         let local = identity.keys.clone();
         // Without room it is like a lost datagram: the tunnel asks again in five seconds.
-        if !self.has_room_for_job() {
+        if !self.has_room_for_job(0) {
             return;
         }
         let ephemeral = self.random_key();
@@ -178,9 +182,9 @@ impl Shard {
         }
     }
 
-    fn has_room_for_job(&self) -> bool {
+    fn has_room_for_job(&self, reserved: usize) -> bool {
         // A lost job would never come back.
-        self.load.has_room() && self.events.len() < self.config.limits.events
+        self.load.has_room(reserved) && self.events.len() < self.config.limits.events
     }
 
     fn send_job(&mut self, ticket: Ticket, work: Work) {

@@ -59,8 +59,9 @@ impl Load {
         self.sources[place as usize].take(now)
     }
 
-    pub(super) fn has_room(&self) -> bool {
-        self.jobs < self.jobs_max
+    /// Returns whether there is room for one more job besides `reserved` ones.
+    pub(super) fn has_room(&self, reserved: usize) -> bool {
+        self.jobs + reserved < self.jobs_max
     }
 
     pub(super) fn job_left(&mut self) {

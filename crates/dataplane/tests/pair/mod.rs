@@ -23,6 +23,7 @@ use wireguard::{KeyPair, PrivateKey};
 
 pub(crate) mod packets;
 pub(crate) mod rogue;
+pub(crate) mod stranger;
 
 /// The other host, at both hosts.
 pub(crate) const PEER: PeerIndex = PeerIndex(0);
