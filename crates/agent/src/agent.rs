@@ -6,9 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::{Command, Event};
+use model::address::HostAddresses;
 use model::control::{Refusal, RefusalCode};
 use model::ids::HostId;
-use model::local::{HostStatus, JoinRequest, LocalWhyReport, LocalWhyRequest, PeerView};
+use model::local::{
+    HostStatus, JoinRequest, LocalWhyReport, LocalWhyRequest, PeerView, ServiceView,
+};
 use model::name::Name;
 use model::time::{Instant, Now};
 use model::wire::stored::StoredHighWater;
@@ -22,10 +25,12 @@ use crate::endpoints::OwnEndpoints;
 use crate::enforcement::Enforcement;
 use crate::enrolment::{Enrolment, Fleet};
 use crate::event::ChannelEvent;
+use crate::last_denials::LastDenials;
 use crate::names::Names;
 use crate::output::{Output, Outputs, PersistId, RequestId};
 use crate::paths::Paths;
 use crate::persistence::{Disk, DiskEvent};
+use crate::rotation::Rotation;
 use crate::skew::CoordinatorClock;
 use crate::staging::{Staging, put_high_water};
 use crate::timer::{earliest, is_due};
@@ -34,8 +39,12 @@ mod conversation;
 mod explain;
 mod joining;
 mod leaving;
+mod naming;
 mod news;
+mod recall;
 mod restart;
+mod rotating;
+mod services;
 mod status;
 
 pub use restart::LoadError;
@@ -57,6 +66,8 @@ pub struct AgentConfig {
     pub interface: String,
     /// The overlay interface's MTU in bytes.
     pub mtu: u16,
+    /// How old the WireGuard key gets before it is changed by itself; `None`: it is not.
+    pub rotate_key_every: Option<Duration>,
 }
 
 /// The state directory as it was found; `None` for a file that is not there.
@@ -78,7 +89,7 @@ pub struct ResolvedPeer {
     /// Its id.
     pub id: HostId,
     /// Its overlay addresses.
-    pub addresses: model::address::HostAddresses,
+    pub addresses: HostAddresses,
     /// Where its packets go now, as far as is known.
     pub endpoint: Option<SocketAddr>,
 }
@@ -104,8 +115,10 @@ pub struct Agent {
     paths: Paths,
     endpoints: OwnEndpoints,
     renewal: Option<Renewal>,
+    rotation: Rotation,
     coordinator_clock: Option<CoordinatorClock>,
     denials: Denials,
+    last_denials: LastDenials,
     report_at: Option<Instant>,
 }
 
@@ -125,6 +138,7 @@ impl Agent {
         now: Now,
     ) -> Result<Self, LoadError> {
         let endpoints = OwnEndpoints::new(config.configured_endpoints.clone(), config.listen_port);
+        let rotation = Rotation::new(config.rotate_key_every, now.monotonic);
         let mut agent = Self {
             config,
             dice: Dice::from_seed(seed),
@@ -142,8 +156,10 @@ impl Agent {
             paths: Paths::default(),
             endpoints,
             renewal: None,
+            rotation,
             coordinator_clock: None,
             denials: Denials::default(),
+            last_denials: LastDenials::default(),
             report_at: None,
         };
         agent.load(stored, now)?;
@@ -160,6 +176,12 @@ impl Agent {
     /// Leaves the fleet and forgets it. Answered by `Output::Reply`, always.
     pub fn handle_leave(&mut self, request: RequestId, now: Now) {
         self.start_leave(request, now);
+        self.tend(now);
+    }
+
+    /// Changes the host's WireGuard key; its tunnels live on. Answered by `Output::Reply`, always.
+    pub fn handle_rotate_key(&mut self, request: RequestId, now: Now) {
+        self.start_rotation(Some(request), now);
         self.tend(now);
     }
 
@@ -243,6 +265,9 @@ impl Agent {
             self.renewal
                 .as_ref()
                 .and_then(|renewal| renewal.poll_timeout(is_online)),
+            self.enrolment
+                .member()
+                .and_then(|member| self.rotation.poll_timeout(&member.keys, is_online)),
             self.denials.poll_timeout(),
             self.report_at
                 .map(|at| (at, "ask the shard how the peers are")),
@@ -264,8 +289,18 @@ impl Agent {
     ///
     /// # Errors
     /// The question names what this host does not know, or no flow of its own.
-    pub fn why(&self, question: &LocalWhyRequest) -> Result<LocalWhyReport, Refusal> {
-        self.explain_locally(question)
+    pub fn why(&self, question: &LocalWhyRequest, now: Now) -> Result<LocalWhyReport, Refusal> {
+        self.explain_locally(question, now)
+    }
+
+    /// Returns the services that this host may reach or offers, in the order of their names.
+    pub fn services(&self) -> Vec<ServiceView> {
+        self.service_views()
+    }
+
+    /// Returns this host's own addresses in the overlay.
+    pub fn overlay_addresses(&self) -> Option<HostAddresses> {
+        Some(self.staging.in_force()?.me().addresses)
     }
 
     /// Returns the peer that a name means, with or without the fleet's suffix.
@@ -288,6 +323,7 @@ impl Agent {
         self.tend_leave(now);
         self.tend_channel(now);
         self.tend_certificate(now);
+        self.tend_rotation(now);
         self.tend_clock(now);
         self.disk.handle_timeout(now.monotonic, &mut self.out);
         let is_online = self.channel.is_online();

@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use dataplane::{Command, PeerKind};
 use model::ids::HostId;
+use model::key::WireguardKey;
 use model::map::PeerIndex;
 use model::record::HostRecord;
+use model::rule::{Direction, Service};
 use model::time::UnixTime;
 use policy::Table;
 
@@ -18,8 +20,11 @@ use crate::paths::Paths;
 /// What the shard was told.
 #[derive(Debug, Default)]
 pub(crate) struct Enforcement {
+    key: Option<WireguardKey>,
+    spare_key: Option<WireguardKey>,
     indices: PeerIndices,
     generation: u64,
+    table: Option<Arc<Table>>,
 }
 
 impl Enforcement {
@@ -29,6 +34,17 @@ impl Enforcement {
 
     pub(crate) fn host(&self, index: PeerIndex) -> Option<HostId> {
         *self.indices.hosts.get(index.0 as usize)?
+    }
+
+    /// Returns whether this host may open flows to a service at a peer.
+    pub(crate) fn allows_outbound(&self, peer: HostId, service: &Service) -> bool {
+        let (Some(table), Some(index)) = (&self.table, self.index(peer)) else {
+            return false;
+        };
+        let protocol = service.protocol.ip_protocol();
+        table
+            .decide(Direction::Outbound, index, protocol, service.port)
+            .is_allowed()
     }
 
     /// Returns the commands that lead from what was in force to `new`.
@@ -41,13 +57,16 @@ impl Enforcement {
         paths: &mut Paths,
     ) -> Vec<Command> {
         let mut commands = Vec::new();
-        if old.is_none_or(|old| old.me().addresses != new.me().addresses) {
+        let is_other_key = self.key != Some(keys.wireguard_public);
+        if is_other_key || old.is_none_or(|old| old.me().addresses != new.me().addresses) {
+            self.key = Some(keys.wireguard_public);
             commands.push(Command::SetIdentity {
                 private_key: keys.wireguard.clone(),
                 addresses: new.me().addresses,
                 timestamp_floor,
             });
         }
+        commands.extend(self.change_spare(keys));
         self.remove_gone(old, new, paths, &mut commands);
         for (id, peer) in &new.peers {
             let before = old.and_then(|old| old.peers.get(id));
@@ -56,9 +75,23 @@ impl Enforcement {
             }
         }
         if old.is_none_or(|old| decides_otherwise(old, new)) {
-            commands.push(Command::SetTable(self.compile(new)));
+            let table = self.compile(new);
+            self.table = Some(Arc::clone(&table));
+            commands.push(Command::SetTable(table));
         }
         commands
+    }
+
+    /// Returns the commands by which the shard answers to this host's spare key too, or to none.
+    pub(crate) fn change_spare(&mut self, keys: &HostKeys) -> Vec<Command> {
+        let spare = keys.spare.as_ref();
+        let public = spare.map(|spare| spare.public);
+        if self.spare_key == public {
+            return Vec::new();
+        }
+        self.spare_key = public;
+        let private = spare.map(|spare| spare.private.clone());
+        vec![Command::AcceptKey(private)]
     }
 
     /// Returns the commands that leave the shard without peers and with nothing allowed.
@@ -70,8 +103,13 @@ impl Enforcement {
             .map(|&index| Command::RemovePeer { index })
             .collect();
         self.indices = PeerIndices::default();
+        self.key = None;
+        if self.spare_key.take().is_some() {
+            commands.push(Command::AcceptKey(None));
+        }
         paths.clear();
         self.generation += 1;
+        self.table = None;
         commands.push(Command::SetTable(Arc::new(Table::closed(self.generation))));
         commands
     }

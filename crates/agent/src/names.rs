@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use model::address::{HostAddresses, OverlayPrefixes};
+use model::ids::HostId;
 use model::name::Name;
 use model::record::HostRecord;
-use model::rule::{Protocol, Service};
+use model::rule::{Protocol, Selector, Service};
 
 use crate::map::Map;
 
@@ -16,6 +17,7 @@ use crate::map::Map;
 pub struct Names {
     suffix: String,
     overlay: Option<OverlayPrefixes>,
+    own: Option<HostAddresses>,
     entries: BTreeMap<Name, NameEntry>,
     reverse: BTreeMap<IpAddr, Name>,
 }
@@ -66,9 +68,20 @@ impl Names {
         self.overlay
     }
 
+    /// Returns whether an address is this host's own in the overlay.
+    pub fn is_own(&self, address: IpAddr) -> bool {
+        self.own.is_some_and(|own| own.contains(address))
+    }
+
     /// Looks up a single lower-case label, without the suffix.
     pub fn lookup(&self, name: &str) -> Option<&NameEntry> {
         self.entries.get(&name.parse::<Name>().ok()?)
+    }
+
+    /// Returns whether a name is that of a service here.
+    pub fn has_service(&self, name: &Name) -> bool {
+        let entry = self.entries.get(name);
+        entry.is_some_and(|entry| entry.kind != NameKind::Host)
     }
 
     /// Returns the host that has an overlay address.
@@ -102,23 +115,27 @@ impl Names {
         Self {
             suffix: suffix.to_owned(),
             overlay: Some(overlay),
+            own: None,
             reverse: reverse.collect(),
             entries,
         }
     }
 
     /// Makes the snapshot of a map: services first, so that on a clash the host's name stays what
-    /// its record says.
-    pub(crate) fn of(map: &Map) -> Self {
+    /// its record says. Of a service there is only what this host offers itself or `may_reach`, and
+    /// the bare name when a rule lets this host reach it, wherever it may once be.
+    pub(crate) fn of(map: &Map, may_reach: impl Fn(HostId, &Service) -> bool) -> Self {
         let mut names = Self {
             suffix: map.statement().dns_suffix.clone(),
             overlay: Some(map.statement().overlay),
+            own: Some(map.me().addresses),
             ..Self::default()
         };
         for service in &map.bundle().services {
-            names
-                .entries
-                .insert(service.name.clone(), service_entry(service, map));
+            let entry = service_entry(service, map, &may_reach);
+            if !entry.addresses.is_empty() || is_named_for(map, &service.name) {
+                names.entries.insert(service.name.clone(), entry);
+            }
         }
         for host in map.hosts() {
             names.add_host(host);
@@ -141,7 +158,25 @@ impl Names {
     }
 }
 
-fn service_entry(service: &Service, map: &Map) -> NameEntry {
+/// Returns whether an allow of this host names the service as what may be reached.
+fn is_named_for(map: &Map, name: &Name) -> bool {
+    let bundle = map.bundle();
+    bundle.allow.iter().any(|rule| {
+        let mut to = rule.to.iter();
+        to.any(|to| matches!(to, Selector::Service(named) if named == name))
+            && rule
+                .from
+                .iter()
+                .any(|from| from.matches(map.me(), &bundle.services))
+    })
+}
+
+fn service_entry(
+    service: &Service,
+    map: &Map,
+    may_reach: &impl Fn(HostId, &Service) -> bool,
+) -> NameEntry {
+    let me = map.me().host;
     let mut addresses: Vec<HostAddresses> = map
         .hosts()
         .filter(|host| {
@@ -150,6 +185,7 @@ fn service_entry(service: &Service, map: &Map) -> NameEntry {
                 .iter()
                 .any(|endpoint| endpoint.matches(host, &[]))
         })
+        .filter(|host| host.host == me || may_reach(host.host, service))
         .map(|host| host.addresses)
         .collect();
     addresses.sort_unstable();

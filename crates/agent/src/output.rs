@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use dataplane::Command;
 use model::address::{HostAddresses, OverlayPrefixes};
-use model::control::{EnrolRequest, FromHost, Refusal};
+use model::control::{EnrolRequest, Explanation, FromHost, Refusal};
 use model::ids::Digest;
 use model::key::{Secret, SecretBytes};
-use model::local::{Joined, Left};
+use model::local::{Joined, KeyRotated, Left};
 use model::name::Name;
+use model::rule::FlowQuery;
 
 use crate::names::Names;
 
@@ -67,6 +68,14 @@ pub enum Output {
     },
     /// Sends on the open channel; dropped when there is none.
     Send(FromHost),
+    /// Sends `FromHost::Explanation` on the open channel; dropped when there is none. First it is
+    /// noted in it whether a program of this host listens for the flow.
+    Explain {
+        /// The answer to `ToHost::Explain`.
+        explanation: Explanation,
+        /// The flow to look for a listener of; `None`: none is to be looked for.
+        listener_at: Option<FlowQuery>,
+    },
     /// Closes the channel, or stops opening it; what was sent before goes out first. Answered by
     /// `ChannelEvent::Closed`.
     CloseChannel,
@@ -148,6 +157,8 @@ pub enum Reply {
     Joined(Joined),
     /// To `handle_leave`.
     Left(Left),
+    /// To `handle_rotate_key`.
+    KeyRotated(KeyRotated),
 }
 
 /// How bad a notice is.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use model::admin::{Decision, EndAnswer, WhyReport, WhyRequest};
+use model::admin::{Decision, EndAnswer, EndReport, WhyReport, WhyRequest};
 use model::control::{Explanation, RefusalCode, ToHost};
 use model::ids::HostId;
 use model::name::Name;
@@ -105,6 +105,7 @@ impl Fleet {
         let report = WhyReport {
             from: from.record.name.clone(),
             to: to.record.name.clone(),
+            addresses: vec![to.record.addresses.v4.into(), to.record.addresses.v6.into()],
             protocol: why.protocol.clone(),
             port,
             policy: self.decide(from, to, protocol, port),
@@ -179,7 +180,7 @@ impl Fleet {
             return;
         };
         let id = said.id;
-        asked.note(host, &EndAnswer::Answered(decision(said)));
+        asked.note(host, &EndAnswer::Answered(end_report(said)));
         self.conclude_question(id);
     }
 
@@ -221,13 +222,16 @@ impl Fleet {
     }
 }
 
-fn decision(said: Explanation) -> Decision {
-    Decision {
-        allowed: said.allowed,
-        rule: said.rule.map(|rule| rule.to_string()),
-        rule_source: said.source.map(|source| source.to_string()),
-        version: said.policy,
-        notes: said.notes,
+fn end_report(said: Explanation) -> EndReport {
+    EndReport {
+        decision: Decision {
+            allowed: said.allowed,
+            rule: said.rule.map(|rule| rule.to_string()),
+            rule_source: said.source.map(|source| source.to_string()),
+            version: said.policy,
+            notes: said.notes,
+        },
+        pair: said.pair,
     }
 }
 

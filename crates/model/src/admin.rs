@@ -1,7 +1,7 @@
 //! The coordinator's admin API as JSON: what `meshctl` asks and what it is answered.
 //! `docs/` has the paths; the types are here, so that both ends share them.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -9,13 +9,20 @@ use crate::address::HostAddresses;
 use crate::ids::{FleetId, HostId, PolicyVersion, Revision, TokenId};
 use crate::key::WireguardKey;
 use crate::name::{Labels, Name};
+use crate::pair::PairFacts;
 
+mod audit;
+mod host_changes;
 mod policy_change;
+mod recovery;
 
+pub use audit::{AuditChange, AuditEntry, AuditOutcome, AuditPage, AuditQuery};
+pub use host_changes::{RemovedHost, RemovedHostView, RenameHost};
 pub use policy_change::{
     CauseEffect, ChangeKind, PartChange, PlanCause, PlanChange, PlanGroup, PlanPair, PlanWarning,
     PlanWarningKind, PolicyChange, PolicyDiff, PolicyItem, PolicyPlan,
 };
+pub use recovery::{RecoveryStatus, StartRecovery};
 
 /// Every answer that is not a success: HTTP 400, 401, 403, 404, 409, 422, 429, 503.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -306,6 +313,8 @@ pub struct WhyReport {
     pub from: Name,
     /// The host or endpoint that was asked about.
     pub to: Name,
+    /// Its overlay addresses.
+    pub addresses: Vec<IpAddr>,
     /// `tcp udp icmp`
     pub protocol: String,
     /// Destination port, 0 for ICMP.
@@ -334,12 +343,22 @@ pub struct Decision {
     pub notes: Vec<String>,
 }
 
+/// How one end decides, and what it knows of the way to the other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndReport {
+    /// By what is in force there.
+    #[serde(flatten)]
+    pub decision: Decision,
+    /// The way to the other end; `None`: it does not know the other end.
+    pub pair: Option<PairFacts>,
+}
+
 /// What one end says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EndAnswer {
     /// It answered.
-    Answered(Decision),
+    Answered(EndReport),
     /// It has no stream to the coordinator.
     Offline,
     /// It did not answer in time.
@@ -358,6 +377,18 @@ pub enum Role {
     PolicyEditor,
     /// Everything.
     Admin,
+}
+
+impl Role {
+    /// Returns the word for it in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+            Self::PolicyEditor => "policy_editor",
+            Self::Admin => "admin",
+        }
+    }
 }
 
 /// `POST /v1/admins`

@@ -7,7 +7,9 @@ use std::time::Duration;
 use crate::ids::{HostId, PolicyVersion, Revision, TokenId};
 use crate::key::WireguardKey;
 use crate::map::{Endpoint, MapDelta};
+use crate::memory::Memory;
 use crate::name::{Name, RuleId};
+use crate::pair::PairFacts;
 use crate::record::Signed;
 use crate::rule::{FlowQuery, Source};
 use crate::time::UnixTime;
@@ -36,6 +38,19 @@ pub enum FromHost {
     Leave,
     /// Asks for `ToHost::Pong`.
     Ping(u64),
+    /// A part of the answer to `ToHost::Recall`.
+    Memory(Box<Memory>),
+    /// Asks for a record with another WireGuard key.
+    NewKey(NewKey),
+}
+
+/// The WireGuard key that a host wants to have from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewKey {
+    /// The key.
+    pub wireguard_key: WireguardKey,
+    /// Proof that the host has the private key; see `trust::key_change`.
+    pub proof: [u8; 32],
 }
 
 /// The first message on every stream.
@@ -84,8 +99,10 @@ pub struct Explanation {
     pub rule: Option<RuleId>,
     /// Where the rule was written.
     pub source: Option<Source>,
-    /// Near misses, path, last handshake: sentences for people.
+    /// Near misses and more: sentences for people.
     pub notes: Vec<String>,
+    /// The way to the other end; `None`: this host does not know the other end.
+    pub pair: Option<PairFacts>,
 }
 
 /// What the coordinator tells a host on its `Sync` stream.
@@ -108,6 +125,12 @@ pub enum ToHost {
     Goodbye(Goodbye),
     /// Answers `FromHost::Ping`.
     Pong(u64),
+    /// Asks for everything that the host remembers of the fleet, in `FromHost::Memory`.
+    Recall,
+    /// An operator wants this host to have another WireGuard key.
+    RotateKey,
+    /// Answers `FromHost::NewKey` when it is not granted: why. When it is, the record comes.
+    KeyRefused(String),
 }
 
 /// Answers `Hello`.
@@ -130,8 +153,8 @@ pub struct Goodbye {
     pub reason: String,
     /// When to come back, before jitter.
     pub retry_after: Duration,
-    /// The host is no longer a member of the fleet.
-    pub removed: bool,
+    /// The host's own `Tombstone`: it is no longer a member of the fleet.
+    pub tombstone: Option<Signed>,
 }
 
 /// What a joining host must know first.

@@ -55,6 +55,8 @@ impl Limits {
     pub const FEATURES: usize = 64;
     /// Notes of an explanation.
     pub const NOTES: usize = 64;
+    /// Overlay addresses of one end of a flow that is explained.
+    pub const PAIR_ADDRESSES: usize = 4;
     /// Characters of a DNS suffix: a name of 63 and a dot fit before it (RFC 1035 2.3.4).
     pub const DNS_SUFFIX_CHARS: usize = 189;
 }

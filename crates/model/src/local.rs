@@ -7,6 +7,21 @@ use serde::{Deserialize, Serialize};
 use crate::admin::Decision;
 use crate::ids::{HostId, PolicyVersion, Revision};
 use crate::name::{Labels, Name};
+use crate::pair::PairFacts;
+
+mod dns;
+mod drops;
+mod keys;
+mod ping;
+mod services;
+
+pub use dns::{
+    DnsAnswer, DnsQuestion, DnsRecord, DnsView, NameView, NamedThing, ResolverState, ResolverView,
+};
+pub use drops::{DropCount, DropView, DropsView};
+pub use keys::KeyRotated;
+pub use ping::{PingReply, PingRequest};
+pub use services::{ServiceEndpoint, ServiceView};
 
 /// `GET /v1/status`. Everybody on the host may ask; `detail` is for root and group `mesh`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,15 +89,6 @@ pub struct HostDetail {
     pub drops: Vec<DropCount>,
 }
 
-/// Packets dropped for one reason.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DropCount {
-    /// The reason, as in the metrics.
-    pub reason: String,
-    /// Packets since the start.
-    pub packets: u64,
-}
-
 /// `POST /v1/join`
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -148,31 +154,6 @@ pub struct PeerView {
     pub sent_bytes: u64,
 }
 
-/// `POST /v1/ping`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PingRequest {
-    /// A host's name.
-    pub host: String,
-    /// How long to wait for the answer, in milliseconds; at most a minute.
-    pub timeout_millis: u64,
-}
-
-/// The answer, of one echo through the tunnel.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PingReply {
-    /// The peer's name.
-    pub name: Name,
-    /// The overlay address that was asked.
-    pub address: IpAddr,
-    /// Round trip in microseconds; `None`: no answer in time.
-    pub round_trip_micros: Option<u64>,
-    /// Where its packets go now.
-    pub endpoint: Option<SocketAddr>,
-    /// Why there is no answer, as far as this host can tell.
-    pub note: Option<String>,
-}
-
 /// `POST /v1/why`: how this host decides a flow of its own, in either direction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -197,6 +178,10 @@ pub struct LocalWhyReport {
     pub to: Name,
     /// Destination port, 0 for ICMP.
     pub port: u16,
+    /// Who is reached is this host.
+    pub inbound: bool,
     /// By what is in force here.
     pub decision: Decision,
+    /// The way to the other end.
+    pub pair: PairFacts,
 }

@@ -8,6 +8,8 @@ mod control;
 mod field;
 pub mod generated;
 mod map;
+mod memory;
+mod pair;
 mod record;
 mod rule;
 pub mod stored;
@@ -16,7 +18,7 @@ use prost::Message;
 
 use crate::control::{Description, EnrolRequest, Enrolled, FromHost, ToHost};
 use crate::limits::Limits;
-use crate::record::{BundleHead, HostRecord, Signed, Tombstone, TrustStatement};
+use crate::record::{BundleHead, HostRecord, MapHead, Signed, Tombstone, TrustStatement};
 use crate::rule::Leaf;
 
 /// Bytes or a message that mean nothing valid, with the field that is wrong.
@@ -60,6 +62,7 @@ codec! {
     encode_trust_statement, decode_trust_statement: TrustStatement as TrustStatement, at most SIGNED_PAYLOAD_BYTES;
     encode_host_record, decode_host_record: HostRecord as HostRecord, at most SIGNED_PAYLOAD_BYTES;
     encode_tombstone, decode_tombstone: Tombstone as Tombstone, at most SIGNED_PAYLOAD_BYTES;
+    encode_map_head, decode_map_head: MapHead as MapHead, at most SIGNED_PAYLOAD_BYTES;
     encode_bundle_head, decode_bundle_head: BundleHead as BundleHead, at most SIGNED_PAYLOAD_BYTES;
     encode_to_host, decode_to_host: ToHost as ToHost, at most CONTROL_MESSAGE_BYTES;
     encode_from_host, decode_from_host: FromHost as FromHost, at most REPORT_BYTES;

@@ -143,6 +143,9 @@ impl Member {
             }
             Output::CloseChannel => self.is_connected = false,
             Output::Send(message) => self.sent.push(message),
+            Output::Explain { explanation, .. } => {
+                self.sent.push(FromHost::Explanation(explanation));
+            }
             _ => {}
         }
     }
@@ -161,6 +164,7 @@ fn config() -> AgentConfig {
         configured_endpoints: Vec::new(),
         interface: "mesh0".to_owned(),
         mtu: 1420,
+        rotate_key_every: None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use model::control::{Applied, FromHost, Goodbye, Hello, ToHost, Welcome};
 use model::map::MapDelta;
-use model::record::Signed;
+use model::record::{Signed, Tombstone};
 use model::time::Now;
 
 use super::Agent;
@@ -16,11 +16,11 @@ use crate::map::{Map, Trusted};
 use crate::output::{Output, StateFile};
 use crate::skew::{CoordinatorClock, Skew};
 use crate::staging::put_map;
-use crate::sync::{Step, SyncError, Verifier};
+use crate::sync::{Step, SyncError, Verifier, ends};
 use trust::enrolment::TlsKey;
 
 /// What this agent can enforce, by name.
-const FEATURES: [&str; 4] = ["allow", "deny", "services.tcp", "services.udp"];
+const FEATURES: [&str; 5] = ["allow", "deny", "services.tcp", "services.udp", "recall"];
 
 impl Agent {
     pub(super) fn tend_channel(&mut self, now: Now) {
@@ -92,6 +92,10 @@ impl Agent {
         if let ToHost::Goodbye(goodbye) = message {
             return self.handle_goodbye(&goodbye, now);
         }
+        if let ToHost::Recall = message {
+            // Before any welcome: a coordinator that knows too little has none to say yet.
+            return self.tell_memory();
+        }
         if !self.channel.is_online() {
             return;
         }
@@ -108,22 +112,49 @@ impl Agent {
                 }
             }
             ToHost::Explain { id, query } => {
-                let explanation = self.explain_for_coordinator(id, query);
-                self.out.send(FromHost::Explanation(explanation));
+                self.answer_coordinator(id, query, now);
             }
-            ToHost::Pong(_) | ToHost::Welcome(_) | ToHost::Goodbye(_) => {}
+            ToHost::RotateKey => {
+                self.out
+                    .info("an operator wants this host to have another WireGuard key");
+                if !self.rotation.is_awaited() {
+                    self.start_rotation(None, now);
+                }
+            }
+            ToHost::KeyRefused(why) => self.handle_key_refused(&why),
+            ToHost::Pong(_) | ToHost::Welcome(_) | ToHost::Goodbye(_) | ToHost::Recall => {}
         }
     }
 
     fn handle_goodbye(&mut self, goodbye: &Goodbye, now: Now) {
-        if goodbye.removed {
-            return self.handle_removed(&goodbye.reason, now);
+        if let Some(tombstone) = self.own_tombstone(goodbye) {
+            return self.handle_removed(&tombstone.reason, now);
         }
         if matches!(self.enrolment, Enrolment::Leaving(_)) {
             return self.finish_telling(false, now);
         }
         self.channel
             .handle_goodbye(goodbye, now.monotonic, &mut self.dice, &mut self.out);
+    }
+
+    /// Returns the fleet's word that this host is no member any more. A coordinator's word alone
+    /// sends nobody away for good.
+    fn own_tombstone(&mut self, goodbye: &Goodbye) -> Option<Tombstone> {
+        let signed = goodbye.tombstone.as_ref()?;
+        let (fleet, me) = (self.fleet.as_ref()?, self.enrolment.host()?);
+        match fleet.anchors.verify_tombstone(signed) {
+            Ok(tombstone) => {
+                let is_own = tombstone.host == me && ends(&tombstone, self.staging.newest());
+                is_own.then_some(tombstone)
+            }
+            Err(why) => {
+                self.out.warn(format!(
+                    "a coordinator says that this host was removed, but what it shows for it does \
+                     not hold: {why}"
+                ));
+                None
+            }
+        }
     }
 
     fn handle_welcome(&mut self, welcome: &Welcome, now: Now) {
@@ -141,6 +172,9 @@ impl Agent {
         self.alarms.clear(AlarmKind::Clock, &mut self.out);
         self.coordinator_clock = Some(CoordinatorClock::new(welcome.unix, now.monotonic));
         self.tend_clock(now);
+        if let Some(renewal) = &mut self.renewal {
+            renewal.handle_coordinator_clock(welcome.unix, now);
+        }
         self.out.info(format!(
             "in touch with a coordinator (version {}){}",
             welcome.software_version,
@@ -155,6 +189,7 @@ impl Agent {
         self.endpoints
             .handle_welcome(&fleet.trusted.statement.overlay, &mut self.out);
         self.paths.handle_welcome(now.monotonic);
+        self.rotation.handle_welcome(now.monotonic);
         self.report_applied(None);
     }
 
@@ -319,6 +354,8 @@ impl Agent {
                 member.validity = validity;
                 renewal.handle_renewed(validity, now, &mut self.dice);
                 self.save_membership();
+                // It may have been signed just before the host got another name.
+                self.tend_certified_name(now);
             }
             Err(why) => {
                 renewal.handle_failure(now, &mut self.dice);

@@ -5,13 +5,16 @@ use model::admin::Decision;
 use model::control::{Explanation, Refusal, RefusalCode};
 use model::local::{LocalWhyReport, LocalWhyRequest};
 use model::name::Name;
+use model::pair::PairFacts;
 use model::record::HostRecord;
 use model::rule::{FlowQuery, Service, ip_protocol};
+use model::time::Now;
 use policy::explain;
 
 use super::Agent;
 use crate::enrolment::Enrolment;
 use crate::map::Map;
+use crate::output::Output;
 
 /// One end of a question: a host, and the service that it was named by.
 #[derive(Clone, Copy)]
@@ -24,6 +27,7 @@ impl Agent {
     pub(super) fn explain_locally(
         &self,
         question: &LocalWhyRequest,
+        now: Now,
     ) -> Result<LocalWhyReport, Refusal> {
         let map = self.map_or_refusal()?;
         let protocol = protocol_number(&question.protocol)?;
@@ -46,12 +50,12 @@ impl Agent {
         };
         let mut notes = explained.near_misses.clone();
         notes.extend(protocol_note(to.service, protocol));
-        notes.push(self.path_note(peer));
         let rule = explained.decision.rule;
         Ok(LocalWhyReport {
             from: from.host.name.clone(),
             to: to.host.name.clone(),
             port,
+            inbound: to.host.host == me,
             decision: Decision {
                 allowed: explained.decision.allowed,
                 rule: rule.map(|rule| rule.id.to_string()),
@@ -59,11 +63,26 @@ impl Agent {
                 version: map.policy_version(),
                 notes,
             },
+            pair: self.pair_facts(peer, now),
         })
     }
 
     /// Answers a coordinator; a flow that is not this host's is denied, and the note says why.
-    pub(super) fn explain_for_coordinator(&self, id: u64, query: FlowQuery) -> Explanation {
+    pub(super) fn answer_coordinator(&mut self, id: u64, query: FlowQuery, now: Now) {
+        let explanation = self.explain_for_coordinator(id, query, now);
+        let is_here = self
+            .staging
+            .in_force()
+            .is_some_and(|map| map.me().host == query.to);
+        // What is denied tells nobody whether anything listens behind it.
+        let listener_at = (is_here && explanation.allowed).then_some(query);
+        self.out.push(Output::Explain {
+            explanation,
+            listener_at,
+        });
+    }
+
+    fn explain_for_coordinator(&self, id: u64, query: FlowQuery, now: Now) -> Explanation {
         let mut explanation = Explanation {
             id,
             policy: Default::default(),
@@ -71,6 +90,7 @@ impl Agent {
             rule: None,
             source: None,
             notes: Vec::new(),
+            pair: None,
         };
         let Some(map) = self.staging.in_force() else {
             explanation
@@ -91,7 +111,7 @@ impl Agent {
         explanation.source = explained.decision.rule.map(|rule| rule.source.clone());
         explanation.notes = explained.near_misses;
         let peer = if from.host == map.me().host { to } else { from };
-        explanation.notes.push(self.path_note(peer));
+        explanation.pair = Some(self.pair_facts(peer, now));
         explanation
     }
 
@@ -166,22 +186,18 @@ impl Agent {
         })
     }
 
-    fn path_note(&self, peer: &HostRecord) -> String {
-        let Some(paths) = self.paths.get(peer.host) else {
-            return format!("{} is not a peer of this host", peer.name);
-        };
-        match (paths.endpoint(), paths.is_live()) {
-            (Some(at), true) => format!("packets to {} go to {at}, where it answers", peer.name),
-            (Some(at), false) => {
-                format!(
-                    "packets to {} go to {at}, where it has not answered yet",
-                    peer.name
-                )
-            }
-            (None, _) => format!(
-                "nobody says where {} can be reached; it may still reach this host",
-                peer.name
-            ),
+    /// What is known here of a peer and the tunnel to it. Who listens is the program's to find out.
+    fn pair_facts(&self, peer: &HostRecord, now: Now) -> PairFacts {
+        let paths = self.paths.get(peer.host);
+        PairFacts {
+            addresses: vec![peer.addresses.v4.into(), peer.addresses.v6.into()],
+            endpoint: paths.and_then(|paths| paths.endpoint()),
+            answers: paths.is_some_and(|paths| paths.is_live()),
+            last_handshake_secs: paths
+                .and_then(|paths| paths.last_handshake)
+                .map(|at| now.monotonic.saturating_since(at).as_secs()),
+            last_drop: self.last_denials.with(peer.host, now.monotonic),
+            listener: None,
         }
     }
 }

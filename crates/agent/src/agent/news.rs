@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use dataplane::{Denial, Event};
 use model::local::Joined;
+use model::name::RuleId;
 use model::time::Now;
 
 use super::{Agent, REPORT_EVERY};
@@ -32,12 +33,11 @@ impl Agent {
 
     /// Puts a map in force, whole: it is on the disk already.
     pub(super) fn enforce(&mut self, map: Map, now: Now) {
+        self.take_name(&map.me().name, now);
+        self.follow_record_key(map.me().wireguard_key, now);
         let Some(member) = self.enrolment.member_mut() else {
             return;
         };
-        if member.membership.name != map.me().name {
-            member.membership.name = map.me().name.clone();
-        }
         let old = self.staging.in_force();
         let interface = interface_of(&map, self.config.mtu);
         if old.map(|old| interface_of(old, self.config.mtu)) != Some(interface) {
@@ -51,7 +51,9 @@ impl Agent {
             &mut self.paths,
         );
         self.out.shard(commands);
-        let names = Names::of(&map);
+        let names = Names::of(&map, |host, service| {
+            self.enforcement.allows_outbound(host, service)
+        });
         if *self.names != names {
             self.names = Arc::new(names);
             self.out.push(Output::Names(self.names.clone()));
@@ -62,6 +64,8 @@ impl Agent {
                 map.policy_version()
             ));
         }
+        self.last_denials
+            .retain(|peer| map.peers.contains_key(&peer));
         self.staging.set_in_force(map);
         self.report_at.get_or_insert(now.monotonic + REPORT_EVERY);
     }
@@ -145,13 +149,14 @@ impl Agent {
             rule: denial.rule.clone(),
             version: denial.version,
         };
+        self.last_denials.note(flow.clone(), now.monotonic);
         self.denials
             .handle_denied(flow, line, now.monotonic, &mut self.out);
     }
 
     fn denial_line(&self, denial: &Denial) -> String {
         let verdict = match &denial.rule {
-            Some(rule) => format!("denied by rule `{rule}`"),
+            Some(rule) => format!("denied by rule `{rule}`{}", self.written_at(rule)),
             None => "denied, no rule allows it".to_owned(),
         };
         format!(
@@ -161,6 +166,15 @@ impl Agent {
             self.shown_destination(denial.destination),
             denial.version
         )
+    }
+
+    /// Where the policy in force has a deny, in parentheses; nothing when it has none of that id.
+    fn written_at(&self, id: &RuleId) -> String {
+        let map = self.staging.in_force();
+        let mut denies = map.into_iter().flat_map(|map| &map.bundle().deny);
+        denies
+            .find(|rule| rule.id == *id)
+            .map_or_else(String::new, |rule| format!(" ({})", rule.source))
     }
 
     /// A peer's word, and said to be that. Without a rule it tells nothing, not even its version.

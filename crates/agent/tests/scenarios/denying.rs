@@ -1,9 +1,11 @@
 //! Denials as an operator reads them, and the answers to "why".
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use agent::Output;
 use dataplane::{Denial, Event};
-use model::control::{FromHost, RefusalCode, ToHost};
+use model::control::{RefusalCode, ToHost};
 use model::ids::PolicyVersion;
 use model::local::LocalWhyRequest;
 use model::map::PeerIndex;
@@ -70,7 +72,7 @@ fn why_answers_for_hosts_services_and_suffixes() {
     let (_, host) = member();
     let report = host
         .agent
-        .why(&why("web-1", "db", "tcp", Some(22)))
+        .why(&why("web-1", "db", "tcp", Some(22)), host.now)
         .unwrap();
     assert!(report.decision.allowed);
     assert_eq!(report.decision.rule.as_deref(), Some("only"));
@@ -79,14 +81,16 @@ fn why_answers_for_hosts_services_and_suffixes() {
 
     let report = host
         .agent
-        .why(&why("web-1", "orders.mesh.internal", "tcp", None))
+        .why(&why("web-1", "orders.mesh.internal", "tcp", None), host.now)
         .unwrap();
     assert_eq!((report.to.as_str(), report.port), ("db", 8080));
     assert!(!report.decision.allowed);
     assert_eq!(report.decision.rule, None);
 
-    let inbound = host.agent.why(&why("DB", "web-1", "icmp", None)).unwrap();
+    let question = why("DB", "web-1", "icmp", None);
+    let inbound = host.agent.why(&question, host.now).unwrap();
     assert_eq!((inbound.port, inbound.decision.allowed), (0, false));
+    assert_eq!((report.inbound, inbound.inbound), (false, true));
 }
 
 #[test]
@@ -124,14 +128,13 @@ fn questions_without_sense_are_refused_with_a_hint() {
             "not a valid name",
         ),
     ] {
-        let refusal = host.agent.why(&question).unwrap_err();
+        let refusal = host.agent.why(&question, host.now).unwrap_err();
         assert_eq!(refusal.code, code, "{refusal}");
         assert!(refusal.message.contains(hint), "{refusal}");
     }
-    let refusal = Host::new()
-        .agent
-        .why(&why("a", "b", "tcp", Some(1)))
-        .unwrap_err();
+    let stranger = Host::new();
+    let question = why("a", "b", "tcp", Some(1));
+    let refusal = stranger.agent.why(&question, stranger.now).unwrap_err();
     assert!(refusal.message.contains("meshctl join"));
 }
 
@@ -150,22 +153,82 @@ fn the_coordinator_s_question_is_answered_by_what_is_in_force() {
             id: u64::from(port),
             query,
         });
-        let answers = host.sent(|message| match message {
-            FromHost::Explanation(explanation) => Some(explanation.clone()),
-            _ => None,
-        });
+        let (answers, looked_for): (Vec<_>, Vec<_>) = host
+            .take(|output| match output {
+                Output::Explain {
+                    explanation,
+                    listener_at,
+                } => Some((explanation.clone(), *listener_at)),
+                _ => None,
+            })
+            .into_iter()
+            .unzip();
         assert_eq!(answers.len(), 1);
+        assert_eq!(
+            looked_for,
+            [allowed.then_some(query)],
+            "what is denied tells nothing of what listens"
+        );
         assert_eq!(
             (answers[0].id, answers[0].allowed),
             (u64::from(port), allowed)
         );
         assert_eq!(answers[0].policy, PolicyVersion(2));
         assert_eq!(answers[0].rule.is_some(), allowed);
-        assert!(
-            answers[0]
-                .notes
-                .iter()
-                .any(|note| note.contains("packets to db"))
-        );
+        let pair = answers[0].pair.as_ref().unwrap();
+        assert_eq!((pair.addresses.len(), &pair.last_drop), (2, &None));
     }
+}
+
+#[test]
+fn a_host_that_no_rule_connects_is_like_one_that_does_not_exist() {
+    let (mut coordinator, mut host) = member();
+    let stranger = coordinator.add_host("stranger");
+    let refusal = |name: &str| {
+        let question = why("web-1", name, "tcp", Some(22));
+        let refusal = host.agent.why(&question, host.now).unwrap_err();
+        (refusal.code, refusal.message.replace(name, "NAME"))
+    };
+    assert_eq!(refusal("stranger"), refusal("nobody"));
+    let query = FlowQuery {
+        from: stranger,
+        to: host.id(),
+        ip_protocol: ip_protocol::TCP,
+        port: 22,
+    };
+    host.told(ToHost::Explain { id: 1, query });
+    let answers = host.take(|output| match output {
+        Output::Explain {
+            explanation,
+            listener_at,
+        } => Some((explanation.clone(), *listener_at)),
+        _ => None,
+    });
+    let (explanation, listener_at) = &answers[0];
+    assert!(!explanation.allowed);
+    assert_eq!((&explanation.pair, listener_at), (&None, &None));
+}
+
+#[test]
+fn the_last_denial_with_a_peer_is_remembered() {
+    let (coordinator, mut host) = member();
+    let db = host.agent.peers(host.now)[0].id;
+    let (mine, theirs) = (
+        coordinator.hosts[&host.id()].addresses.v4,
+        coordinator.hosts[&db].addresses.v4,
+    );
+    host.shard(Event::Denied(Denial {
+        direction: Direction::Inbound,
+        peer: PeerIndex(0),
+        ip_protocol: ip_protocol::TCP,
+        source: SocketAddr::new(theirs.into(), 40_000),
+        destination: SocketAddr::new(mine.into(), 5432),
+        rule: None,
+        version: PolicyVersion(2),
+    }));
+    host.advance(Duration::from_secs(90));
+    let question = why("db", "web-1", "tcp", Some(22));
+    let report = host.agent.why(&question, host.now).unwrap();
+    let last = report.pair.last_drop.unwrap();
+    assert_eq!((last.secs_ago, last.port, last.inbound), (90, 5432, true));
 }

@@ -16,6 +16,7 @@ fn shape(commands: &[Command]) -> Vec<String> {
             Command::RemovePeer { index } => format!("remove {}", index.0),
             Command::SetPath { index, path } => format!("path {} {}", index.0, path.remote),
             Command::SetTable(table) => format!("table {}", table.version()),
+            Command::AcceptKey(_) => "accept key".to_owned(),
             Command::Report => "report".to_owned(),
         })
         .collect()
@@ -267,7 +268,7 @@ fn a_reconnect_says_what_is_there_and_brings_only_the_difference() {
 fn services_are_names_of_their_endpoints_this_host_included() {
     let mut coordinator = Coordinator::new(1);
     let db = coordinator.add_host("db");
-    coordinator.apply(bundle_with_service(22));
+    coordinator.apply(bundle_with_service(8080));
     let mut host = Host::member_of(&mut coordinator);
     let names = host.take(|output| match output {
         Output::Names(names) => Some(names.clone()),
@@ -278,7 +279,7 @@ fn services_are_names_of_their_endpoints_this_host_included() {
     assert!(matches!(entry.kind, NameKind::Service { port: 8080, .. }));
 
     let base = coordinator.revision;
-    let mut bundle = bundle_with_service(22);
+    let mut bundle = bundle_with_service(8080);
     bundle.services[0].endpoints = vec![model::rule::Selector::Any];
     coordinator.apply(bundle);
     let mut delta = coordinator.delta(base);

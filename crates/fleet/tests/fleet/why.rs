@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use fleet::{AdminRequest, Rejection, Reply, RequestId, SessionId};
-use model::admin::{EndAnswer, WhyReport, WhyRequest};
+use model::admin::{EndAnswer, EndReport, WhyReport, WhyRequest};
 use model::control::{Explanation, FromHost, RefusalCode, ToHost};
 use model::ids::PolicyVersion;
+use model::pair::PairFacts;
 use model::rule::FlowQuery;
 
 use crate::world::{World, name};
@@ -50,6 +51,7 @@ fn explanation(id: u64, allowed: bool) -> FromHost {
         rule: None,
         source: None,
         notes: vec!["a note".into()],
+        pair: Some(PairFacts::default()),
     })
 }
 
@@ -78,8 +80,10 @@ fn both_ends_are_asked_and_their_answers_given() {
     let EndAnswer::Answered(destination) = report.destination else {
         panic!()
     };
-    assert_eq!((source.allowed, destination.allowed), (false, true));
-    assert_eq!(source.notes, ["a note"]);
+    let allowed = |report: &EndReport| report.decision.allowed;
+    assert_eq!((allowed(&source), allowed(&destination)), (false, true));
+    assert_eq!(source.decision.notes, ["a note"]);
+    assert_eq!(source.pair, Some(PairFacts::default()));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::map::heard_from;
 use super::{WireError, field, generated};
 use crate::control::{
     Applied, Description, EndpointReport, EnrolRequest, Enrolled, Explanation, FromHost, Goodbye,
-    Hello, ToHost, Welcome,
+    Hello, NewKey, ToHost, Welcome,
 };
 use crate::ids::PolicyVersion;
 use crate::limits::Limits;
@@ -142,6 +142,11 @@ impl From<FromHost> for generated::FromHost {
             }
             FromHost::Leave => from_host::Message::Leave(generated::Leave {}),
             FromHost::Ping(nonce) => from_host::Message::Ping(generated::Ping { nonce }),
+            FromHost::NewKey(new) => from_host::Message::NewKey(generated::NewKey {
+                wireguard_key: new.wireguard_key.as_bytes().to_vec(),
+                proof: new.proof.to_vec(),
+            }),
+            FromHost::Memory(memory) => from_host::Message::Memory((*memory).into()),
         };
         Self {
             message: Some(message),
@@ -171,6 +176,13 @@ impl TryFrom<generated::FromHost> for FromHost {
             }
             from_host::Message::Leave(generated::Leave {}) => Ok(Self::Leave),
             from_host::Message::Ping(ping) => Ok(Self::Ping(ping.nonce)),
+            from_host::Message::NewKey(new) => Ok(Self::NewKey(NewKey {
+                wireguard_key: field::id("NewKey.wireguard_key", &new.wireguard_key)?,
+                proof: field::array("NewKey.proof", &new.proof)?,
+            })),
+            from_host::Message::Memory(memory) => memory
+                .try_into()
+                .map(|memory| Self::Memory(Box::new(memory))),
         }
     }
 }
@@ -268,6 +280,7 @@ impl From<Explanation> for generated::Explanation {
                 .take(Limits::NOTES)
                 .map(|note| field::clipped(note))
                 .collect(),
+            pair: explanation.pair.map(Into::into),
         }
     }
 }
@@ -289,6 +302,7 @@ impl TryFrom<generated::Explanation> for Explanation {
             notes: field::list("Explanation.notes", message.notes, Limits::NOTES, |note| {
                 field::text("Explanation.notes", note)
             })?,
+            pair: message.pair.map(TryInto::try_into).transpose()?,
         })
     }
 }
@@ -305,6 +319,11 @@ impl From<ToHost> for generated::ToHost {
             }),
             ToHost::Goodbye(goodbye) => to_host::Message::Goodbye(goodbye.into()),
             ToHost::Pong(nonce) => to_host::Message::Pong(generated::Pong { nonce }),
+            ToHost::RotateKey => to_host::Message::RotateKey(generated::RotateKey {}),
+            ToHost::KeyRefused(reason) => to_host::Message::KeyRefused(generated::KeyRefused {
+                reason: field::clipped(&reason),
+            }),
+            ToHost::Recall => to_host::Message::Recall(generated::Recall {}),
         };
         Self {
             message: Some(message),
@@ -328,6 +347,11 @@ impl TryFrom<generated::ToHost> for ToHost {
             }),
             to_host::Message::Goodbye(goodbye) => goodbye.try_into().map(Self::Goodbye),
             to_host::Message::Pong(pong) => Ok(Self::Pong(pong.nonce)),
+            to_host::Message::RotateKey(generated::RotateKey {}) => Ok(Self::RotateKey),
+            to_host::Message::KeyRefused(refused) => {
+                field::text("KeyRefused.reason", refused.reason).map(Self::KeyRefused)
+            }
+            to_host::Message::Recall(generated::Recall {}) => Ok(Self::Recall),
         }
     }
 }
@@ -424,7 +448,7 @@ impl From<Goodbye> for generated::Goodbye {
         Self {
             reason: field::clipped(&goodbye.reason),
             retry_after_millis: u64::try_from(goodbye.retry_after.as_millis()).unwrap_or(u64::MAX),
-            removed: goodbye.removed,
+            tombstone: goodbye.tombstone.map(Into::into),
         }
     }
 }
@@ -436,7 +460,7 @@ impl TryFrom<generated::Goodbye> for Goodbye {
         Ok(Self {
             reason: field::text("Goodbye.reason", message.reason)?,
             retry_after: Duration::from_millis(message.retry_after_millis),
-            removed: message.removed,
+            tombstone: message.tombstone.map(TryInto::try_into).transpose()?,
         })
     }
 }

@@ -116,6 +116,14 @@ pub struct Tombstone {
     #[prost(string, tag = "5")]
     pub reason: ::prost::alloc::string::String,
 }
+/// A revision that the fleet has reached: without it, a number that a coordinator says pins no host.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MapHead {
+    #[prost(bytes = "vec", tag = "1")]
+    pub fleet: ::prost::alloc::vec::Vec<u8>,
+    #[prost(message, optional, tag = "2")]
+    pub revision: ::core::option::Option<Revision>,
+}
 /// One version of the policy, as the root of the tree of its leaves.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BundleHead {
@@ -350,7 +358,7 @@ pub struct EnrolReply {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FromHost {
-    #[prost(oneof = "from_host::Message", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "from_host::Message", tags = "1, 2, 3, 4, 5, 6, 7, 8, 12, 9")]
     pub message: ::core::option::Option<from_host::Message>,
 }
 /// Nested message and enum types in `FromHost`.
@@ -373,6 +381,10 @@ pub mod from_host {
         Leave(super::Leave),
         #[prost(message, tag = "8")]
         Ping(super::Ping),
+        #[prost(message, tag = "12")]
+        Memory(super::Memory),
+        #[prost(message, tag = "9")]
+        NewKey(super::NewKey),
     }
 }
 /// The first message on every stream.
@@ -423,6 +435,16 @@ pub struct RenewRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Leave {}
+/// The host wants to have another WireGuard key from now on. Granted by its next record.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NewKey {
+    /// 32 bytes
+    #[prost(bytes = "vec", tag = "1")]
+    pub wireguard_key: ::prost::alloc::vec::Vec<u8>,
+    /// 32 bytes, see trust::key_change
+    #[prost(bytes = "vec", tag = "2")]
+    pub proof: ::prost::alloc::vec::Vec<u8>,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Ping {
     #[prost(uint64, tag = "1")]
@@ -430,7 +452,7 @@ pub struct Ping {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ToHost {
-    #[prost(oneof = "to_host::Message", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "to_host::Message", tags = "1, 2, 3, 4, 5, 6, 12, 7, 8")]
     pub message: ::core::option::Option<to_host::Message>,
 }
 /// Nested message and enum types in `ToHost`.
@@ -449,7 +471,37 @@ pub mod to_host {
         Goodbye(super::Goodbye),
         #[prost(message, tag = "6")]
         Pong(super::Pong),
+        #[prost(message, tag = "12")]
+        Recall(super::Recall),
+        #[prost(message, tag = "7")]
+        RotateKey(super::RotateKey),
+        #[prost(message, tag = "8")]
+        KeyRefused(super::KeyRefused),
     }
+}
+/// Asks a host for what it remembers of the fleet: the coordinator may know less, after a restore.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Recall {}
+/// A part of the answer to Recall, everything as it was signed.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Memory {
+    /// TrustStatement
+    #[prost(message, optional, tag = "1")]
+    pub trust: ::core::option::Option<Signed>,
+    /// HostRecord, the host's own
+    #[prost(message, optional, tag = "2")]
+    pub record: ::core::option::Option<Signed>,
+    /// HostRecord, of peers
+    #[prost(message, repeated, tag = "3")]
+    pub records: ::prost::alloc::vec::Vec<Signed>,
+    #[prost(message, repeated, tag = "4")]
+    pub tombstones: ::prost::alloc::vec::Vec<Signed>,
+    /// leaves of this part; absent: none
+    #[prost(message, optional, tag = "5")]
+    pub policy: ::core::option::Option<PolicySlice>,
+    /// no more parts follow
+    #[prost(bool, tag = "6")]
+    pub last: bool,
 }
 /// The answer to Hello.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -488,6 +540,9 @@ pub struct MapDelta {
     /// when it changed or the map is whole
     #[prost(message, optional, tag = "7")]
     pub policy: ::core::option::Option<PolicySlice>,
+    /// MapHead of `revision`; absent when it is the base's
+    #[prost(message, optional, tag = "8")]
+    pub head: ::core::option::Option<Signed>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PeerEntry {
@@ -535,15 +590,24 @@ pub struct Certificate {
     #[prost(string, tag = "2")]
     pub error: ::prost::alloc::string::String,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Goodbye {
     #[prost(string, tag = "1")]
     pub reason: ::prost::alloc::string::String,
     #[prost(uint64, tag = "2")]
     pub retry_after_millis: u64,
-    /// the host is no longer a member
-    #[prost(bool, tag = "3")]
-    pub removed: bool,
+    /// the host's own: it is no longer a member
+    #[prost(message, optional, tag = "4")]
+    pub tombstone: ::core::option::Option<Signed>,
+}
+/// An operator wants the host to have another WireGuard key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RotateKey {}
+/// Answers NewKey when it is not granted.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KeyRefused {
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Pong {
@@ -586,9 +650,48 @@ pub struct Explanation {
     pub rule: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "5")]
     pub source: ::core::option::Option<Source>,
-    /// near misses, path, last handshake: for people
+    /// near misses and more: for people
     #[prost(string, repeated, tag = "6")]
     pub notes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// absent: the other end is not known here
+    #[prost(message, optional, tag = "7")]
+    pub pair: ::core::option::Option<PairFacts>,
+}
+/// What one end of a flow knows of the way to the other end.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PairFacts {
+    /// overlay addresses of the other end
+    #[prost(string, repeated, tag = "1")]
+    pub addresses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// ip:port, empty: nobody says where it can be reached
+    #[prost(string, tag = "2")]
+    pub endpoint: ::prost::alloc::string::String,
+    /// it answers there
+    #[prost(bool, tag = "3")]
+    pub answers: bool,
+    /// ago; absent: never
+    #[prost(uint64, optional, tag = "4")]
+    pub last_handshake_secs: ::core::option::Option<u64>,
+    #[prost(message, optional, tag = "5")]
+    pub last_drop: ::core::option::Option<PairDrop>,
+    /// unspecified: it was not looked for
+    #[prost(enumeration = "Listener", tag = "6")]
+    pub listener: i32,
+}
+/// A flow between two hosts that the policy denied.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PairDrop {
+    #[prost(uint64, tag = "1")]
+    pub secs_ago: u64,
+    #[prost(bool, tag = "2")]
+    pub inbound: bool,
+    #[prost(uint32, tag = "3")]
+    pub ip_protocol: u32,
+    #[prost(uint32, tag = "4")]
+    pub port: u32,
+    /// empty: no rule allows it
+    #[prost(string, tag = "5")]
+    pub rule: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -625,6 +728,39 @@ impl EndpointKind {
         }
     }
 }
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Listener {
+    Unspecified = 0,
+    Listening = 1,
+    /// on other addresses than the overlay's
+    Elsewhere = 2,
+    Nothing = 3,
+}
+impl Listener {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "LISTENER_UNSPECIFIED",
+            Self::Listening => "LISTENER_LISTENING",
+            Self::Elsewhere => "LISTENER_ELSEWHERE",
+            Self::Nothing => "LISTENER_NOTHING",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "LISTENER_UNSPECIFIED" => Some(Self::Unspecified),
+            "LISTENER_LISTENING" => Some(Self::Listening),
+            "LISTENER_ELSEWHERE" => Some(Self::Elsewhere),
+            "LISTENER_NOTHING" => Some(Self::Nothing),
+            _ => None,
+        }
+    }
+}
 /// Secret. Made on the host, never leaves it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
@@ -642,6 +778,15 @@ pub struct StoredIdentity {
     /// host:port
     #[prost(string, repeated, tag = "5")]
     pub coordinators: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Unix time
+    #[prost(uint64, tag = "6")]
+    pub wireguard_key_made_secs: u64,
+    /// the WireGuard key after or before this one, while it changes
+    #[prost(bytes = "vec", tag = "7")]
+    pub spare_private_key: ::prost::alloc::vec::Vec<u8>,
+    /// Unix time; 0: the spare key is the next one
+    #[prost(uint64, tag = "8")]
+    pub former_until_secs: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Membership {

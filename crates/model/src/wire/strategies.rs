@@ -7,17 +7,21 @@ use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 
-use super::stored::{Membership, StoredHighWater, StoredIdentity, StoredMap};
+use super::stored::{Membership, SpareKey, StoredHighWater, StoredIdentity, StoredMap};
 use crate::address::{HostAddresses, OverlayPrefixes};
 use crate::control::{
     Applied, Description, EndpointReport, EnrolRequest, Enrolled, Explanation, FromHost, Goodbye,
-    Hello, ToHost, Welcome,
+    Hello, NewKey, ToHost, Welcome,
 };
 use crate::ids::{Digest, FleetId, HostId, KeyId, PolicyVersion, Revision, TokenId};
 use crate::key::{Secret, WireguardKey};
 use crate::map::{Endpoint, EndpointKind, MapDelta, PeerEntry, PolicySlice, ProvenLeaf};
+use crate::memory::Memory;
 use crate::name::{Label, LabelKey, LabelValue, Labels, Name, RESERVED_NAMES, RuleId};
-use crate::record::{BundleHead, HostRecord, Signature, Signed, Tombstone, TrustStatement};
+use crate::pair::{Listener, PairDrop, PairFacts};
+use crate::record::{
+    BundleHead, HostRecord, MapHead, Signature, Signed, Tombstone, TrustStatement,
+};
 use crate::rule::{FlowQuery, Leaf, PortRange, Protocol, Rule, Selector, Service, Source, Traffic};
 use crate::time::UnixTime;
 
@@ -160,6 +164,10 @@ pub(super) fn tombstone() -> impl Strategy<Value = Tombstone> {
     )
 }
 
+pub(super) fn map_head() -> impl Strategy<Value = MapHead> {
+    (fleet(), revision()).prop_map(|(fleet, revision)| MapHead { fleet, revision })
+}
+
 pub(super) fn bundle_head() -> impl Strategy<Value = BundleHead> {
     let numbers = (any::<u64>(), version(), 1u32..1000);
     (fleet(), numbers, digest(), option::of(digest()), time()).prop_map(
@@ -286,10 +294,12 @@ fn whole_map() -> impl Strategy<Value = MapDelta> {
     let peer = (signed(), vec(endpoint(), 0..4))
         .prop_map(|(record, endpoints)| PeerEntry { record, endpoints });
     let lists = (vec(peer, 0..3), vec(signed(), 0..3), vec(host(), 0..3));
-    (revision(), signed(), lists, policy_slice()).prop_map(
-        |(revision, record, (peers, tombstones, forgotten), policy)| MapDelta {
+    let head = (revision(), option::of(signed()));
+    (head, signed(), lists, policy_slice()).prop_map(
+        |((revision, head), record, (peers, tombstones, forgotten), policy)| MapDelta {
             base: None,
             revision,
+            head,
             record: Some(record),
             peers,
             tombstones,
@@ -337,14 +347,15 @@ pub(super) fn to_host() -> impl Strategy<Value = ToHost> {
                 port,
             }
         });
-    let goodbye = (text(), any::<u64>(), any::<bool>()).prop_map(|(reason, millis, removed)| {
-        let retry_after = Duration::from_millis(millis);
-        ToHost::Goodbye(Goodbye {
-            reason,
-            retry_after,
-            removed,
-        })
-    });
+    let goodbye =
+        (text(), any::<u64>(), option::of(signed())).prop_map(|(reason, millis, tombstone)| {
+            let retry_after = Duration::from_millis(millis);
+            ToHost::Goodbye(Goodbye {
+                reason,
+                retry_after,
+                tombstone,
+            })
+        });
     prop_oneof![
         welcome,
         map_delta().prop_map(ToHost::Map),
@@ -352,7 +363,25 @@ pub(super) fn to_host() -> impl Strategy<Value = ToHost> {
         (any::<u64>(), query).prop_map(|(id, query)| ToHost::Explain { id, query }),
         goodbye,
         any::<u64>().prop_map(ToHost::Pong),
+        Just(ToHost::RotateKey),
+        text().prop_map(ToHost::KeyRefused),
+        Just(ToHost::Recall),
     ]
+}
+
+fn memory() -> impl Strategy<Value = Memory> {
+    let records = (vec(signed(), 0..3), vec(signed(), 0..3));
+    let policy = option::of(policy_slice());
+    (signed(), signed(), records, policy, any::<bool>()).prop_map(
+        |(trust, record, (records, tombstones), policy, last)| Memory {
+            trust,
+            record,
+            records,
+            tombstones,
+            policy,
+            last,
+        },
+    )
 }
 
 pub(super) fn from_host() -> impl Strategy<Value = FromHost> {
@@ -391,8 +420,13 @@ pub(super) fn from_host() -> impl Strategy<Value = FromHost> {
         option::of(rule_id()),
         option::of(source()),
     );
-    let explanation = (any::<u64>(), decision, vec(text(), 0..4)).prop_map(
-        |(id, (policy, allowed, rule, source), notes)| {
+    let explanation = (
+        any::<u64>(),
+        decision,
+        vec(text(), 0..4),
+        option::of(pair()),
+    )
+        .prop_map(|(id, (policy, allowed, rule, source), notes, pair)| {
             FromHost::Explanation(Explanation {
                 id,
                 policy,
@@ -400,9 +434,9 @@ pub(super) fn from_host() -> impl Strategy<Value = FromHost> {
                 rule,
                 source,
                 notes,
+                pair,
             })
-        },
-    );
+        });
     prop_oneof![
         hello,
         endpoints,
@@ -411,8 +445,55 @@ pub(super) fn from_host() -> impl Strategy<Value = FromHost> {
         blob().prop_map(FromHost::Renew),
         explanation,
         Just(FromHost::Leave),
+        any::<[[u8; 32]; 2]>().prop_map(|[key, proof]| {
+            FromHost::NewKey(NewKey {
+                wireguard_key: WireguardKey::from_bytes(key),
+                proof,
+            })
+        }),
         any::<u64>().prop_map(FromHost::Ping),
+        memory().prop_map(|memory| FromHost::Memory(Box::new(memory))),
     ]
+}
+
+fn pair() -> impl Strategy<Value = PairFacts> {
+    let drop = (
+        any::<u64>(),
+        any::<bool>(),
+        any::<u8>(),
+        any::<u16>(),
+        option::of(rule_id()),
+    )
+        .prop_map(|(secs_ago, inbound, ip_protocol, port, rule)| PairDrop {
+            secs_ago,
+            inbound,
+            ip_protocol,
+            port,
+            rule,
+        });
+    let listener = option::of(prop_oneof![
+        Just(Listener::Listening),
+        Just(Listener::Elsewhere),
+        Just(Listener::Nothing),
+    ]);
+    (
+        vec(underlay().prop_map(|address| address.ip()), 0..3),
+        option::of(underlay()),
+        any::<bool>(),
+        option::of(any::<u64>()),
+        option::of(drop),
+        listener,
+    )
+        .prop_map(
+            |(addresses, endpoint, answers, last_handshake_secs, last_drop, listener)| PairFacts {
+                addresses,
+                endpoint,
+                answers,
+                last_handshake_secs,
+                last_drop,
+                listener,
+            },
+        )
 }
 
 pub(super) fn description() -> impl Strategy<Value = Description> {
@@ -459,12 +540,22 @@ pub(super) fn stored_identity() -> impl Strategy<Value = StoredIdentity> {
     );
     let secret = || any::<[u8; 32]>().prop_map(Secret::from_bytes);
     let coordinators = vec("[a-z]{1,8}\\.example:[1-9][0-9]{0,3}", 0..4);
-    (secret(), secret(), option::of(membership), coordinators).prop_map(
-        |(wireguard_private_key, tls_private_key, membership, coordinators)| StoredIdentity {
-            wireguard_private_key,
-            tls_private_key,
-            membership,
-            coordinators,
+    let former_until = option::of((1..u64::MAX).prop_map(UnixTime::from_secs));
+    let spare_key = (secret(), former_until).prop_map(|(private_key, former_until)| SpareKey {
+        private_key,
+        former_until,
+    });
+    let keys = (secret(), secret(), time(), option::of(spare_key));
+    (keys, option::of(membership), coordinators).prop_map(
+        |((wireguard_private_key, tls_private_key, made, spare_key), membership, coordinators)| {
+            StoredIdentity {
+                wireguard_private_key,
+                tls_private_key,
+                wireguard_key_made: made,
+                spare_key,
+                membership,
+                coordinators,
+            }
         },
     )
 }

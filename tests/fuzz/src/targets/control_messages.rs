@@ -2,6 +2,7 @@
 //! host's disk. What is understood survives being written again; what is believed was signed.
 
 use std::fmt::Debug;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
 
 use model::control::{
@@ -10,9 +11,10 @@ use model::control::{
 use model::ids::{HostId, PolicyVersion, Revision};
 use model::key::Secret;
 use model::map::MapDelta;
+use model::pair::{Listener, PairDrop, PairFacts};
 use model::record::{HostRecord, Signed};
 use model::rule::{FlowQuery, ip_protocol};
-use model::wire::stored::{self, Membership, StoredHighWater, StoredIdentity, StoredMap};
+use model::wire::stored::{self, Membership, SpareKey, StoredHighWater, StoredIdentity, StoredMap};
 use model::wire::{self, WireError};
 use std::time::Duration;
 use trust::TrustAnchors;
@@ -233,7 +235,7 @@ pub(crate) fn to_host(fleet: &SmallFleet) -> Vec<(&'static str, ToHost)> {
     let goodbye = Goodbye {
         reason: "the coordinator restarts".to_owned(),
         retry_after: Duration::from_secs(5),
-        removed: false,
+        tombstone: Some(fleet.tombstone()),
     };
     vec![
         ("welcome", ToHost::Welcome(fleet.welcome())),
@@ -282,7 +284,21 @@ fn from_host(fleet: &SmallFleet) -> Vec<(&'static str, FromHost)> {
         allowed: true,
         rule: Some(rule.id.clone()),
         source: Some(rule.source.clone()),
-        notes: vec!["the last handshake was a minute ago".to_owned()],
+        notes: vec!["a rule comes close".to_owned()],
+        pair: Some(PairFacts {
+            addresses: vec![IpAddr::from([100, 64, 0, 16])],
+            endpoint: Some(SocketAddr::from(([192, 0, 2, 1], 51820))),
+            answers: true,
+            last_handshake_secs: Some(60),
+            last_drop: Some(PairDrop {
+                secs_ago: 5,
+                inbound: true,
+                ip_protocol: ip_protocol::TCP,
+                port: 22,
+                rule: Some(rule.id.clone()),
+            }),
+            listener: Some(Listener::Elsewhere),
+        }),
     };
     vec![
         ("hello", FromHost::Hello(hello)),
@@ -302,6 +318,11 @@ fn from_host(fleet: &SmallFleet) -> Vec<(&'static str, FromHost)> {
 fn identity(fleet: &SmallFleet) -> StoredIdentity {
     let enrolled = enrolled(fleet, &fleet.hosts[0]);
     StoredIdentity {
+        wireguard_key_made: NOW,
+        spare_key: Some(SpareKey {
+            private_key: Secret::from_bytes([6; 32]),
+            former_until: Some(NOW),
+        }),
         wireguard_private_key: Secret::from_bytes([1; 32]),
         tls_private_key: Secret::from_bytes([4; 32]),
         membership: Some(Membership {

@@ -1,9 +1,13 @@
 //! Hosts at work: inputs for agents and shards, and carrying out what they want done.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent::{Agent, AgentConfig, NoticeLevel, Output, PersistId, Reply, RequestId, StateFile};
+use agent::{
+    Agent, AgentConfig, InterfaceConfig, NoticeLevel, Output, PersistId, Reply, RequestId,
+    StateFile,
+};
 use dataplane::{Command, Counters, Shard, ShardConfig};
 use model::control::{FromHost, Refusal, RefusalCode};
 use model::ids::PolicyVersion;
@@ -13,7 +17,7 @@ use model::time::Instant;
 
 use super::{OUTPUTS_MAX, Phase, SPINS_MAX, World};
 use crate::event::{Event, HostIndex, Note, Run, Who};
-use crate::host::{LISTEN_PORT, LocalRequest, Running};
+use crate::host::{Host, LISTEN_PORT, LocalRequest, Running};
 use crate::operator::Errand;
 use crate::reference::KnownMap;
 
@@ -33,12 +37,13 @@ impl World {
         host.is_dark = false;
         let config = AgentConfig {
             software_version: "sim".to_owned(),
-            machine_id: format!("machine {index}"),
+            machine_id: host.machine_id(),
             default_name: Some(host.name.clone()),
             listen_port: LISTEN_PORT,
             configured_endpoints: Vec::new(),
             interface: "mesh0".to_owned(),
             mtu: 1420,
+            rotate_key_every: None,
         };
         let now = host.clocks(world, world);
         let (stored, home) = (host.disk.stored(), host.home);
@@ -63,9 +68,11 @@ impl World {
             counters,
             names: Arc::default(),
             interface: None,
+            peers: BTreeMap::new(),
+            forged: None,
             channel: None,
             wake: None,
-            requests: std::collections::BTreeMap::new(),
+            requests: BTreeMap::new(),
             next_request: 0,
             spins: 0,
         };
@@ -159,15 +166,15 @@ impl World {
         }
     }
 
-    /// Somebody at the machine types `meshctl leave`.
-    pub(crate) fn leave(&mut self, index: HostIndex) {
+    /// Somebody at the machine types `meshctl leave`; returns whether anybody listens.
+    pub(crate) fn leave(&mut self, index: HostIndex) -> bool {
         let now = self.host(index).now(self.now);
         let host = self.host_mut(index);
         let Some(running) = &mut host.running else {
-            return;
+            return false;
         };
         if !running.requests.is_empty() {
-            return;
+            return false;
         }
         let member = running.agent.status(now).detail.map(|detail| detail.id);
         let id = running.new_request(LocalRequest::Leave);
@@ -177,11 +184,15 @@ impl World {
         }
         self.say(Who::Host(index), "leaves".to_owned());
         self.drive_host(index);
+        true
     }
 
     /// The machine gets another underlay address.
     pub(crate) fn move_host(&mut self, index: HostIndex) {
-        let home = self.network.settle(index);
+        let realm = self
+            .network
+            .some_realm(self.scenario.natted_per_mille, &mut self.fate);
+        let home = self.network.settle(index, realm);
         let now = self.host(index).now(self.now);
         let host = self.host_mut(index);
         host.home = home;
@@ -264,9 +275,13 @@ impl World {
             Output::Enrol { pin, request, .. } => self.call_enrol(index, pin, request),
             Output::OpenSync { channel, .. } => self.open_sync(index, channel),
             Output::Send(message) => self.host_says(index, message),
+            // Nobody listens in a simulation: it has packets and no programs.
+            Output::Explain { explanation, .. } => {
+                self.host_says(index, FromHost::Explanation(explanation));
+            }
             Output::CloseChannel => self.close_sync(index),
             Output::Shard(commands) => self.command_shard(index, commands),
-            Output::Interface(interface) => self.running_mut(index).interface = interface,
+            Output::Interface(interface) => self.set_interface(index, interface),
             Output::Names(names) => self.running_mut(index).names = names,
             Output::Reply { id, result } => self.host_replies(index, id, result),
             Output::Notice { level, message } => {
@@ -280,10 +295,36 @@ impl World {
         }
     }
 
-    fn write(&mut self, index: HostIndex, id: PersistId, file: StateFile, contents: Vec<u8>) {
+    pub(super) fn set_interface(&mut self, index: HostIndex, interface: Option<InterfaceConfig>) {
+        self.running_mut(index).interface = interface;
+        let Some(InterfaceConfig { addresses, .. }) = interface else {
+            return;
+        };
+        let shares = |host: &&Host| {
+            let other = host.running.as_ref().and_then(|running| running.interface);
+            let is_other = host.index != index && !host.is_clone;
+            is_other && other.is_some_and(|it| {
+                let shared = [addresses.v4.into(), addresses.v6.into()];
+                shared.iter().any(|address| it.addresses.contains(*address))
+            })
+        };
+        let mut others = self.hosts.iter();
+        let other = others.find(shares).map(|host| host.index);
+        let other = other.filter(|_| !self.host(index).is_clone);
+        self.object(
+            "no two hosts have one address",
+            other.map(|other| format!("{index} and {other} have {addresses:?}")),
+        );
+    }
+
+    pub(super) fn write(&mut self, index: HostIndex, id: PersistId, file: StateFile, contents: Vec<u8>) {
         if file == StateFile::Map && !contents.is_empty() {
             match KnownMap::read(&contents) {
-                Ok(map) => self.host_mut(index).remember(map),
+                Ok(map) => {
+                    let stranger = map.stranger().map(|name| format!("{index} knows {name}"));
+                    self.object("hosts know only whom a rule connects them with", stranger);
+                    self.host_mut(index).remember(map);
+                }
                 Err(why) => self.violate("what is stored can be read", format!("{index}: {why}")),
             }
         }
@@ -294,8 +335,9 @@ impl World {
     }
 
     fn finish_write_later(&mut self, index: HostIndex, id: PersistId) {
-        let (low, high) = (Duration::from_micros(100), Duration::from_millis(20));
-        let after = self.dice.between(low, high);
+        let after = self.hosts[index.position()]
+            .disk
+            .write_time(&mut self.dice);
         let run = self.running_mut(index).run;
         self.push_in(
             after,
@@ -333,6 +375,7 @@ impl World {
                 self.note(note);
             }
         }
+        let commands = self.obeyed(index, commands);
         self.with_shard(index, |shard, now, out| {
             shard.handle_commands(commands, now, out)
         });
