@@ -12,17 +12,22 @@ use agent::{
 };
 use arc_swap::ArcSwap;
 use dataplane::{Command, DropReason, Event};
-use model::control::Refusal;
+use model::address::HostAddresses;
+use model::control::{Explanation, FromHost, Refusal};
 use model::local::{
-    DropCount, HostStatus, JoinRequest, Joined, Left, LocalWhyReport, LocalWhyRequest, PeerView,
+    DropCount, DropsView, HostStatus, JoinRequest, Joined, KeyRotated, Left, LocalWhyReport,
+    LocalWhyRequest, PeerView, ServiceView,
 };
+use model::rule::FlowQuery;
 use runtime::clock::Clock;
 use runtime::state_dir::{StateDir, StateError};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use crate::channel::{self, Channel};
+use crate::drops::DropLedger;
 use crate::linux::interface::underlay_addresses;
+use crate::listeners;
 use crate::overlay::OverlayHandle;
 use crate::packets::{WorkerHandle, WorkerMessage};
 use crate::reload::Reload;
@@ -45,12 +50,22 @@ pub enum Input {
     Join(JoinRequest, Answer<Result<Joined, Refusal>>),
     /// `POST /v1/leave`
     Leave(Answer<Result<Left, Refusal>>),
+    /// `POST /v1/keys/rotate`
+    RotateKey(Answer<Result<KeyRotated, Refusal>>),
     /// `GET /v1/status`
     Status(Answer<HostStatus>),
     /// `GET /v1/peers`
     Peers(Answer<Vec<PeerView>>),
     /// `POST /v1/why`
     Why(LocalWhyRequest, Answer<Result<LocalWhyReport, Refusal>>),
+    /// `GET /v1/drops`
+    Drops(Answer<DropsView>),
+    /// `GET /v1/services`
+    Services(Answer<Vec<ServiceView>>),
+    /// Which addresses does this host have in the overlay?
+    OwnAddresses(Answer<Option<HostAddresses>>),
+    /// An answer for the coordinator, on the channel of this number.
+    Explained(u64, Explanation),
     /// Who has this name?
     Resolve(String, Answer<Option<ResolvedPeer>>),
     /// Something happened on the channel of this number.
@@ -122,6 +137,7 @@ pub struct Brain {
     requests: Requests,
     channel: Option<Channel>,
     channel_number: u64,
+    drop_ledger: DropLedger,
 }
 
 /// Requests of the local API that wait for the agent.
@@ -130,6 +146,7 @@ struct Requests {
     last: u64,
     joins: Vec<(RequestId, Answer<Result<Joined, Refusal>>)>,
     leaves: Vec<(RequestId, Answer<Result<Left, Refusal>>)>,
+    rotations: Vec<(RequestId, Answer<Result<KeyRotated, Refusal>>)>,
 }
 
 impl Requests {
@@ -143,16 +160,23 @@ impl Requests {
             let (_, answer) = self.joins.swap_remove(position);
             let joined = result.map(|reply| match reply {
                 Reply::Joined(joined) => joined,
-                Reply::Left(_) => unreachable!("a join is answered by a join"),
+                other => unreachable!("a join is answered by {other:?}"),
             });
             let _ = answer.send(joined);
         } else if let Some(position) = self.leaves.iter().position(|(waiting, _)| *waiting == id) {
             let (_, answer) = self.leaves.swap_remove(position);
             let left = result.map(|reply| match reply {
                 Reply::Left(left) => left,
-                Reply::Joined(_) => unreachable!("a leave is answered by a leave"),
+                other => unreachable!("a leave is answered by {other:?}"),
             });
             let _ = answer.send(left);
+        } else if let Some(position) = self.rotations.iter().position(|(it, _)| *it == id) {
+            let (_, answer) = self.rotations.swap_remove(position);
+            let rotated = result.map(|reply| match reply {
+                Reply::KeyRotated(rotated) => rotated,
+                other => unreachable!("a change of the key is answered by {other:?}"),
+            });
+            let _ = answer.send(rotated);
         }
     }
 }
@@ -173,6 +197,7 @@ impl Brain {
         let handle = BrainHandle(sender);
         let brain = Self {
             agent,
+            drop_ledger: DropLedger::new(around.clock.now()),
             disk: StateWriter::start(Arc::clone(&around.state)),
             around,
             inputs,
@@ -210,7 +235,10 @@ impl Brain {
                 (id, result) = self.disk.answer() => self.agent.handle_persisted(id, result, self.around.clock.now()),
                 () = sleep_until(deadline) => self.agent.handle_timeout(self.around.clock.now()),
                 _ = interfaces.tick() => self.look_at_interfaces(),
-                _ = reports.tick() => self.to_worker(WorkerMessage::Commands(vec![Command::Report]))?,
+                _ = reports.tick() => {
+                    self.look_at_drops();
+                    self.to_worker(WorkerMessage::Commands(vec![Command::Report]))?;
+                }
             }
             self.carry_out().await?;
         }
@@ -238,9 +266,20 @@ impl Brain {
                 self.requests.leaves.push((id, answer));
                 self.agent.handle_leave(id, now);
             }
+            Input::RotateKey(answer) => {
+                let id = self.requests.next();
+                self.requests.rotations.push((id, answer));
+                self.agent.handle_rotate_key(id, now);
+            }
             Input::Status(answer) => drop(answer.send(self.status())),
             Input::Peers(answer) => drop(answer.send(self.agent.peers(now))),
-            Input::Why(question, answer) => drop(answer.send(self.agent.why(&question))),
+            Input::Why(question, answer) => drop(answer.send(self.agent.why(&question, now))),
+            Input::Services(answer) => drop(answer.send(self.agent.services())),
+            Input::OwnAddresses(answer) => drop(answer.send(self.agent.overlay_addresses())),
+            Input::Drops(answer) => {
+                self.look_at_drops();
+                drop(answer.send(self.drop_ledger.view()));
+            }
             Input::Resolve(name, answer) => drop(answer.send(self.agent.resolve_peer(&name))),
             Input::Channel(number, event) if number == self.channel_number => {
                 if matches!(event, ChannelEvent::Closed(_)) {
@@ -249,6 +288,12 @@ impl Brain {
                 self.agent.handle_channel(event, now);
             }
             Input::Channel(..) => {}
+            Input::Explained(number, explanation) => {
+                let current = self.channel.as_ref();
+                if let Some(channel) = current.filter(|_| number == self.channel_number) {
+                    channel.send(FromHost::Explanation(explanation));
+                }
+            }
             Input::Interfaces(addresses) => self.agent.handle_interfaces(addresses, now),
             Input::Reload(_) | Input::Stop(_) => unreachable!("taken by run"),
         }
@@ -290,6 +335,10 @@ impl Brain {
                         channel.send(message);
                     }
                 }
+                Output::Explain {
+                    explanation,
+                    listener_at,
+                } => self.explain(explanation, listener_at),
                 // The task sees its queue end and closes the stream, after what was sent before.
                 Output::CloseChannel => self.channel = None,
                 Output::Shard(commands) => self.to_worker(WorkerMessage::Commands(commands))?,
@@ -329,6 +378,24 @@ impl Brain {
     fn in_background(&mut self, work: impl Future<Output = ChannelEvent> + Send + 'static) {
         let events = self.channel_events();
         tokio::spawn(async move { events(work.await).await });
+    }
+
+    /// Looks whether anything listens for the flow, then answers the coordinator.
+    fn explain(&self, mut explanation: Explanation, listener_at: Option<FlowQuery>) {
+        let (number, handle) = (self.channel_number, self.handle.clone());
+        let own = self.agent.overlay_addresses();
+        tokio::spawn(async move {
+            if let (Some(flow), Some(own), Some(pair)) = (listener_at, own, &mut explanation.pair) {
+                let look = move || listeners::look(flow.ip_protocol, flow.port, own);
+                pair.listener = tokio::task::spawn_blocking(look).await.ok().flatten();
+            }
+            handle.tell(Input::Explained(number, explanation)).await;
+        });
+    }
+
+    fn look_at_drops(&mut self) {
+        let counts = self.drops();
+        self.drop_ledger.observe(&counts, self.around.clock.now());
     }
 
     fn to_worker(&self, message: WorkerMessage) -> io::Result<()> {

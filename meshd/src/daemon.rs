@@ -17,10 +17,11 @@ use runtime::process::{self, Termination};
 use runtime::state_dir::StateDir;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
-use crate::brain::{Brain, BrainHandle, Input, Surroundings};
+use crate::brain::{Brain, Input, Surroundings};
 use crate::dns::{DnsServer, Forwarder, Responder};
-use crate::local_api;
+use crate::local_api::{self, LocalApi};
 use crate::overlay::{OverlayHandle, OverlayParts};
 use crate::packets::{PacketWorker, UdpSockets};
 use crate::reload::Reloader;
@@ -52,7 +53,7 @@ pub async fn run(settings: Settings, flags: Flags) -> Result<(), String> {
         names: Arc::clone(&names),
         forwarder: Some(Arc::clone(&forwarder)),
     };
-    let dns = DnsServer::start(settings.dns_listen, responder)
+    let dns = DnsServer::start(settings.dns_listen, responder.clone())
         .await
         .map_err(text)?;
     let shard = ShardConfig {
@@ -62,7 +63,7 @@ pub async fn run(settings: Settings, flags: Flags) -> Result<(), String> {
     let (news, events) = mpsc::channel(EVENTS_MAX);
     let worker = PacketWorker::start(shard, sockets, seed()?, clock, news)
         .map_err(|error| format!("cannot start the packet thread: {error}"))?;
-    let overlay = OverlayHandle::start(OverlayParts {
+    let (overlay, keeping) = OverlayHandle::start(OverlayParts {
         interface: settings.interface.clone(),
         worker: worker.handle(),
         state: Arc::clone(&state),
@@ -73,17 +74,24 @@ pub async fn run(settings: Settings, flags: Flags) -> Result<(), String> {
         resolver: settings.resolver,
     })
     .map_err(text)?;
+    let interface_mtu = settings.interface.mtu;
     let around = Surroundings {
         state,
         worker: worker.handle(),
         events,
         names,
-        overlay,
+        overlay: overlay.clone(),
         interface: settings.interface.name.clone(),
         clock,
     };
     let (brain, handle) =
         Brain::new(agent_config(&settings, listen_port), seed()?, around).map_err(text)?;
+    let api = LocalApi {
+        brain: handle,
+        dns: Arc::new(responder),
+        overlay,
+        interface_mtu,
+    };
     let socket = LocalSocket::bind(&settings.socket).map_err(text)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -94,20 +102,23 @@ pub async fn run(settings: Settings, flags: Flags) -> Result<(), String> {
     );
     process::notify_ready("ready");
     let reloader = Reloader::new(flags, settings);
-    let outcome = serve(brain, &handle, &socket, stop, (hangups, reloader)).await;
+    let outcome = serve((brain, keeping), &api, &socket, stop, (hangups, reloader)).await;
+    // Whatever ended the daemon: nothing that it made outlives it but for a crash.
+    api.overlay.stop().await;
     worker.stop();
     outcome
 }
 
 async fn serve(
-    brain: Brain,
-    handle: &BrainHandle,
+    (brain, mut keeping): (Brain, JoinHandle<()>),
+    api: &LocalApi,
     socket: &LocalSocket,
     mut stop: Termination,
     (mut hangups, mut reloader): (Signal, Reloader),
 ) -> Result<(), String> {
     let mut thinking = tokio::spawn(brain.run());
-    let mut serving = pin!(socket.serve(local_api::router(handle.clone())));
+    let mut serving = pin!(socket.serve(local_api::router(api.clone())));
+    let handle = &api.brain;
     loop {
         tokio::select! {
             ended = &mut thinking => {
@@ -115,6 +126,12 @@ async fn serve(
                     Ok(Err(error)) => format!("the daemon's brain ended: {error}"),
                     Ok(Ok(())) => "the daemon's brain ended".into(),
                     Err(panic) => format!("the daemon's brain panicked: {panic}"),
+                });
+            }
+            ended = &mut keeping => {
+                return Err(match ended {
+                    Ok(()) => "what keeps the overlay ended".into(),
+                    Err(panic) => format!("what keeps the overlay panicked: {panic}"),
                 });
             }
             () = &mut serving => break,
@@ -139,6 +156,7 @@ pub(crate) fn agent_config(settings: &Settings, listen_port: u16) -> AgentConfig
         configured_endpoints: settings.endpoints.clone(),
         interface: settings.interface.name.clone(),
         mtu: settings.interface.mtu,
+        rotate_key_every: settings.rotate_key_every(),
     }
 }
 

@@ -3,10 +3,11 @@
 //! others; a name of the mesh is never asked of anyone else.
 
 mod forward;
+mod question;
 pub(crate) mod reverse;
 mod zone;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,6 +52,7 @@ pub struct DnsError {
 }
 
 /// What a server answers with.
+#[derive(Clone)]
 pub struct Responder {
     /// The fleet's names.
     pub names: Arc<ArcSwap<Names>>,
@@ -103,6 +105,11 @@ impl Responder {
             return message;
         }
         match request.request_info() {
+            // Each host knows the names that it may reach, which are none of its peers' business.
+            Ok(info) if !self.is_of_this_host(info.src.ip()) => {
+                tracing::debug!("another host asked for a name, and is refused");
+                message.metadata.response_code = ResponseCode::Refused;
+            }
             Ok(info) => self.answer(info.query.original(), &mut message).await,
             Err(_) => message.metadata.response_code = ResponseCode::FormErr,
         }
@@ -131,6 +138,10 @@ impl Responder {
             }
             None => self.pass_on(query, message).await,
         }
+    }
+
+    fn is_of_this_host(&self, asker: IpAddr) -> bool {
+        asker.is_loopback() || self.names.load().is_own(asker)
     }
 
     fn can_ask_others(&self) -> bool {

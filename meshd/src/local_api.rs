@@ -1,10 +1,12 @@
 //! The local API of the daemon: JSON over its Unix socket. Any local user sees up or down and the
 //! version; the rest is for root and group `mesh`.
 
-use std::time::Duration;
+mod dns;
+mod ping;
 
-use agent::ResolvedPeer;
-use axum::extract::{Request, State};
+use std::sync::Arc;
+
+use axum::extract::{FromRef, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -13,25 +15,49 @@ use axum::{Extension, Json, Router};
 use model::admin::ErrorBody;
 use model::control::{Refusal, RefusalCode};
 use model::local::{
-    HostStatus, JoinRequest, Joined, Left, LocalWhyReport, LocalWhyRequest, PeerView, PingReply,
-    PingRequest,
+    DropsView, HostStatus, JoinRequest, Joined, KeyRotated, Left, LocalWhyReport, LocalWhyRequest,
+    PeerView, ServiceView,
 };
+use model::rule::ip_protocol;
 use runtime::local_socket::LocalPeer;
 
 use crate::brain::{BrainGone, BrainHandle, Input};
-use crate::ping;
+use crate::dns::Responder;
+use crate::listeners;
+use crate::overlay::OverlayHandle;
 
-/// The longest that one ping may wait.
-const PING_TIMEOUT_MAX: Duration = Duration::from_secs(60);
+/// Whom the local API asks.
+#[derive(Clone)]
+pub struct LocalApi {
+    /// Decides.
+    pub brain: BrainHandle,
+    /// Answers names as programs of this host are answered.
+    pub dns: Arc<Responder>,
+    /// The overlay on this host.
+    pub overlay: OverlayHandle,
+    /// Bytes of the largest packet that the overlay's interface takes.
+    pub interface_mtu: u16,
+}
+
+impl FromRef<LocalApi> for BrainHandle {
+    fn from_ref(api: &LocalApi) -> Self {
+        api.brain.clone()
+    }
+}
 
 /// Returns the routes of the local API.
-pub fn router(brain: BrainHandle) -> Router {
+pub fn router(api: LocalApi) -> Router {
     let trusted = Router::new()
         .route("/v1/join", post(join))
         .route("/v1/leave", post(leave))
+        .route("/v1/keys/rotate", post(rotate_key))
         .route("/v1/peers", get(peers))
-        .route("/v1/ping", post(ping_peer))
+        .route("/v1/ping", post(ping::ping_peer))
         .route("/v1/why", post(why))
+        .route("/v1/drops", get(drops))
+        .route("/v1/services", get(services))
+        .route("/v1/dns", get(dns::show))
+        .route("/v1/dns/query", post(dns::query))
         .layer(middleware::from_fn(only_trusted));
     Router::new()
         .route("/v1/status", get(status))
@@ -42,7 +68,7 @@ pub fn router(brain: BrainHandle) -> Router {
                 "there is no such request; do the versions of meshctl and meshd fit?",
             ))
         })
-        .with_state(brain)
+        .with_state(api)
 }
 
 /// A refusal as HTTP.
@@ -107,76 +133,39 @@ async fn leave(State(brain): State<BrainHandle>) -> Result<Json<Left>, Failure> 
     Ok(Json(brain.ask(Input::Leave).await??))
 }
 
+async fn rotate_key(State(brain): State<BrainHandle>) -> Result<Json<KeyRotated>, Failure> {
+    Ok(Json(brain.ask(Input::RotateKey).await??))
+}
+
 async fn peers(State(brain): State<BrainHandle>) -> Result<Json<Vec<PeerView>>, Failure> {
     Ok(Json(brain.ask(Input::Peers).await?))
+}
+
+async fn drops(State(brain): State<BrainHandle>) -> Result<Json<DropsView>, Failure> {
+    Ok(Json(brain.ask(Input::Drops).await?))
+}
+
+async fn services(State(brain): State<BrainHandle>) -> Result<Json<Vec<ServiceView>>, Failure> {
+    Ok(Json(brain.ask(Input::Services).await?))
 }
 
 async fn why(
     State(brain): State<BrainHandle>,
     Json(question): Json<LocalWhyRequest>,
 ) -> Result<Json<LocalWhyReport>, Failure> {
-    Ok(Json(
-        brain.ask(|answer| Input::Why(question, answer)).await??,
-    ))
-}
-
-async fn ping_peer(
-    State(brain): State<BrainHandle>,
-    Json(request): Json<PingRequest>,
-) -> Result<Json<PingReply>, Failure> {
-    let peer = resolve(&brain, &request.host).await?;
-    let address = peer.addresses.v4.into();
-    let timeout = Duration::from_millis(request.timeout_millis).min(PING_TIMEOUT_MAX);
-    let identifier =
-        u16::from_be_bytes([peer.id.as_bytes()[0], std::process::id().to_be_bytes()[3]]);
-    let outcome = tokio::task::spawn_blocking(move || ping::echo(address, identifier, timeout))
-        .await
-        .map_err(|error| {
-            Refusal::new(
-                RefusalCode::Unavailable,
-                format!("the ping did not end: {error}"),
-            )
-        })?;
-    let (round_trip, note) = match outcome {
-        Ok(Some(round_trip)) => (Some(round_trip), None),
-        Ok(None) => (None, Some(silence(&peer, timeout))),
-        Err(error) => (
-            None,
-            Some(format!(
-                "{error}; `meshctl why` tells whether the policy denies it"
-            )),
-        ),
-    };
-    // The answer may have come over another path than the one that was known before.
-    let endpoint = resolve(&brain, &request.host).await?.endpoint;
-    Ok(Json(PingReply {
-        name: peer.name,
-        address,
-        round_trip_micros: round_trip
-            .map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
-        endpoint,
-        note,
-    }))
-}
-
-async fn resolve(brain: &BrainHandle, host: &str) -> Result<ResolvedPeer, Failure> {
-    let name = host.to_owned();
-    let peer = brain.ask(|answer| Input::Resolve(name, answer)).await?;
-    peer.ok_or_else(|| {
-        Failure(Refusal::new(
-            RefusalCode::NotFound,
-            format!("this host knows no peer {host:?}; `meshctl peers` lists them"),
-        ))
-    })
-}
-
-fn silence(peer: &ResolvedPeer, timeout: Duration) -> String {
-    let reached = match peer.endpoint {
-        Some(endpoint) => format!(
-            "its tunnel goes to {endpoint}; is UDP open there, and is meshd running on {}?",
-            peer.name
-        ),
-        None => format!("no way to reach {} is known", peer.name),
-    };
-    format!("no answer within {} ms: {reached}", timeout.as_millis())
+    let own = brain.ask(Input::OwnAddresses).await?;
+    let mut report = brain
+        .ask(|answer| Input::Why(question.clone(), answer))
+        .await??;
+    if let Some(own) = own.filter(|_| report.inbound && report.decision.allowed) {
+        let protocol = match question.protocol.to_ascii_lowercase().as_str() {
+            "tcp" => ip_protocol::TCP,
+            "udp" => ip_protocol::UDP,
+            _ => ip_protocol::ICMP,
+        };
+        let port = report.port;
+        let looked = tokio::task::spawn_blocking(move || listeners::look(protocol, port, own));
+        report.pair.listener = looked.await.ok().flatten();
+    }
+    Ok(Json(report))
 }

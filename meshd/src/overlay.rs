@@ -13,8 +13,10 @@ use std::sync::Arc;
 
 use agent::{InterfaceConfig, Names};
 use arc_swap::ArcSwap;
+use model::local::{ResolverState, ResolverView};
 use runtime::state_dir::{StateDir, StateError};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use crate::dns::Forwarder;
 use crate::linux::interface::InterfaceSettings;
@@ -65,23 +67,42 @@ enum Order {
 pub struct OverlayHandle {
     orders: mpsc::Sender<Order>,
     alarms: Arc<ArcSwap<Vec<String>>>,
+    setup: Arc<ArcSwap<DnsSetup>>,
+}
+
+/// Where mesh DNS answers, and how the host comes to ask it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsSetup {
+    /// Loopback first.
+    pub listens: Vec<SocketAddr>,
+    /// The host's own resolver.
+    pub resolver: ResolverView,
 }
 
 impl OverlayHandle {
-    /// Starts the task. Nothing of the overlay is touched before it is told to, but what a daemon
+    /// Starts the task, which ends when it is told to stop. Nothing of the overlay is touched before it is told to, but what a daemon
     /// that died left in the host's files is taken back.
     ///
     /// # Errors
     /// It cannot be read what an earlier daemon left.
-    pub fn start(parts: OverlayParts) -> Result<Self, StateError> {
+    pub fn start(parts: OverlayParts) -> Result<(Self, JoinHandle<()>), StateError> {
         let (sender, orders) = mpsc::channel(ORDERS_MAX);
         let alarms: Arc<ArcSwap<Vec<String>>> = Arc::default();
-        let keeper = Keeper::new(parts, orders, Arc::clone(&alarms))?;
-        tokio::spawn(keeper.run());
-        Ok(Self {
+        let setup = Arc::new(ArcSwap::from_pointee(DnsSetup {
+            listens: vec![parts.dns],
+            resolver: ResolverView {
+                state: ResolverState::Waiting,
+                detail: String::new(),
+            },
+        }));
+        let keeper = Keeper::new(parts, orders, Arc::clone(&alarms), Arc::clone(&setup))?;
+        let running = tokio::spawn(keeper.run());
+        let handle = Self {
             orders: sender,
             alarms,
-        })
+            setup,
+        };
+        Ok((handle, running))
     }
 
     /// Brings the overlay to what the agent wants, and waits until it stands or cannot; `None`:
@@ -108,7 +129,7 @@ impl OverlayHandle {
         self.tell(Order::Reload(resolver)).await;
     }
 
-    /// Takes everything back and ends the task.
+    /// Takes everything back and ends the task. Once it has ended, this does nothing.
     pub async fn stop(&self) {
         let (done, awaited) = oneshot::channel();
         self.tell(Order::Stop(done)).await;
@@ -120,8 +141,13 @@ impl OverlayHandle {
         self.alarms.load().to_vec()
     }
 
+    /// Returns where mesh DNS answers, and how the host comes to ask it.
+    pub fn dns_setup(&self) -> Arc<DnsSetup> {
+        self.setup.load_full()
+    }
+
     async fn tell(&self, order: Order) {
-        // The task's end is the daemon's end: nobody is left to tell.
+        // Its end is the daemon's end, which `daemon` sees to: nobody is left to tell.
         let _ = self.orders.send(order).await;
     }
 }

@@ -5,12 +5,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// ICMP echo request and reply (RFC 792).
 const ECHO_REQUEST: u8 = 8;
 const ECHO_REPLY: u8 = 0;
 const PAYLOAD: &[u8] = b"mesh ping";
+const ECHO_HEADER_BYTES: usize = 8;
+/// Without options (RFC 791 3.1).
+const IPV4_HEADER_BYTES: usize = 20;
 
 /// Numbers the requests of this process, so that an answer that comes late is not taken for that
 /// of the next request.
@@ -23,34 +28,61 @@ struct Echo {
     sequence: u16,
 }
 
-/// Sends an echo request to an overlay address and waits for its answer; `None`: none in time.
-/// Blocks for `timeout` at most.
+/// The smallest IPv4 packet that an echo fits into.
+pub const PACKET_BYTES_MIN: u16 = (IPV4_HEADER_BYTES + ECHO_HEADER_BYTES + PAYLOAD.len()) as u16;
+
+/// What came of an echo request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was answered after this time.
+    Answered(Duration),
+    /// Nothing came in time.
+    Unanswered,
+    /// The interface takes no packets of this size.
+    TooBig,
+}
+
+/// Sends an echo request to an overlay address and waits for its answer, in an IPv4 packet of so
+/// many bytes that nobody on the way may cut. Blocks for `timeout` at most.
 ///
 /// # Errors
 /// The kernel refuses to send, such as when the policy denies it.
-pub fn echo(address: IpAddr, identifier: u16, timeout: Duration) -> io::Result<Option<Duration>> {
+pub fn echo(
+    address: IpAddr,
+    identifier: u16,
+    packet_bytes: u16,
+    timeout: Duration,
+) -> io::Result<Outcome> {
     let IpAddr::V4(_) = address else {
         return Err(io::Error::other("pings go to IPv4 overlay addresses"));
     };
     let mut socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))?;
     socket.connect(&SocketAddr::new(address, 0).into())?;
+    // Not cut here either, and whatever the kernel remembers of the path.
+    sockopt::set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::PROBE)?;
     let started = Instant::now();
     let deadline = started + timeout;
     let echo = Echo {
         identifier,
         sequence: SEQUENCE.fetch_add(1, Ordering::Relaxed),
     };
-    socket.send(&request(echo))?;
-    let mut memory = [0u8; 2048];
+    match socket.send(&request(echo, packet_bytes)) {
+        Ok(_) => {}
+        Err(error) if error.raw_os_error() == Some(Errno::MSGSIZE.raw_os_error()) => {
+            return Ok(Outcome::TooBig);
+        }
+        Err(error) => return Err(error),
+    }
+    let mut memory = vec![0u8; usize::from(u16::MAX)];
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Ok(None);
+            return Ok(Outcome::Unanswered);
         }
         socket.set_read_timeout(Some(left))?;
         match socket.read(&mut memory) {
             Ok(length) if is_reply(&memory[..length], echo) => {
-                return Ok(Some(started.elapsed()));
+                return Ok(Outcome::Answered(started.elapsed()));
             }
             Ok(_) => {}
             Err(error)
@@ -59,18 +91,20 @@ pub fn echo(address: IpAddr, identifier: u16, timeout: Duration) -> io::Result<O
                     io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
                 ) =>
             {
-                return Ok(None);
+                return Ok(Outcome::Unanswered);
             }
             Err(error) => return Err(error),
         }
     }
 }
 
-fn request(echo: Echo) -> Vec<u8> {
+fn request(echo: Echo, packet_bytes: u16) -> Vec<u8> {
     let mut message = vec![ECHO_REQUEST, 0, 0, 0];
     message.extend(echo.identifier.to_be_bytes());
     message.extend(echo.sequence.to_be_bytes());
     message.extend(PAYLOAD);
+    let wanted = usize::from(packet_bytes).saturating_sub(IPV4_HEADER_BYTES);
+    message.resize(wanted.max(message.len()), 0);
     let sum = checksum(&message);
     message[2..4].copy_from_slice(&sum.to_be_bytes());
     message
@@ -121,8 +155,12 @@ mod tests {
 
     #[test]
     fn a_request_sums_to_nothing() {
-        let message = request(echo(77, 3));
-        assert_eq!(checksum(&message), 0);
+        for packet_bytes in [0, PACKET_BYTES_MIN, 1419, 1420] {
+            let message = request(echo(77, 3), packet_bytes);
+            assert_eq!(checksum(&message), 0);
+            let length = usize::from(packet_bytes.max(PACKET_BYTES_MIN));
+            assert_eq!(message.len() + IPV4_HEADER_BYTES, length);
+        }
     }
 
     #[test]

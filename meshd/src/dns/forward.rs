@@ -2,7 +2,7 @@
 //! answers. Aliases are not followed: an answer is passed on as it came, so that an alias into the
 //! mesh sends no mesh name outside.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -80,6 +80,15 @@ impl Forwarder {
             let upstreams = (!addresses.is_empty()).then(|| Arc::new(Upstreams::new(addresses)));
             self.upstreams.store(upstreams);
         }
+    }
+
+    /// Returns whom it asks.
+    pub fn upstreams(&self) -> Vec<SocketAddr> {
+        let upstreams = self.upstreams.load();
+        let addresses = upstreams.iter().flat_map(|it| &it.addresses);
+        addresses
+            .map(|address| SocketAddr::from(*address))
+            .collect()
     }
 
     /// Returns whether there is anybody to ask.

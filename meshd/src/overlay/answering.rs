@@ -1,4 +1,4 @@
-//! Mesh DNS on the overlay's own addresses, for this host and for peers whom the policy lets ask.
+//! Mesh DNS on the overlay's own addresses, for this host itself.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -37,7 +37,7 @@ impl OverlayDns {
             }
             let responder = Responder {
                 names: Arc::clone(&self.names),
-                // Peers learn names of the mesh, and use no resolver of this host.
+                // Nobody there uses a resolver of this host.
                 forwarder: None,
             };
             match DnsServer::start(address, responder).await {
@@ -45,6 +45,11 @@ impl OverlayDns {
                 Err(error) => self.say(error.to_string()),
             }
         }
+    }
+
+    /// Returns where it is answered.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.servers.iter().map(DnsServer::address)
     }
 
     fn say(&mut self, message: String) {

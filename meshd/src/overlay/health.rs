@@ -19,13 +19,18 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 const SERVERS_MAX: usize = 3;
 const DNS_PORT: u16 = 53;
 
-/// Looks.
-pub(super) async fn look(files: &HostFiles) -> Health {
+/// Looks; `None`: the kernel cannot be asked, and nothing is to be judged.
+pub(super) async fn look(files: &HostFiles) -> Option<Health> {
     let (has_default_route, resolves_names) = tokio::join!(routes::has_default(), resolves(files));
-    Health {
-        // Where the kernel cannot be asked, nothing is judged.
-        has_default_route: has_default_route.unwrap_or(false),
-        resolves_names,
+    match has_default_route {
+        Ok(has_default_route) => Some(Health {
+            has_default_route,
+            resolves_names,
+        }),
+        Err(error) => {
+            tracing::debug!(%error, "the kernel cannot be asked for its default route");
+            None
+        }
     }
 }
 

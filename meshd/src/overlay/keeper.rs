@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use model::address::{HostAddresses, OverlayPrefixes};
+use model::local::ResolverState;
 use runtime::state_dir::StateError;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -14,9 +15,9 @@ use tokio::time::{Instant, sleep_until};
 use super::answering::OverlayDns;
 use super::claims::Claims;
 use super::health;
-use super::probation::{Loss, Probation, Step};
+use super::probation::{Health, Loss, Probation, Step};
 use super::repairs::{Difference, Part, Remedy, Repairs};
-use super::{Order, OverlayParts};
+use super::{DnsSetup, Order, OverlayParts};
 use crate::dns::reverse;
 use crate::linux::interface::{self, Interface, InterfaceError, OverlayConfig};
 use crate::packets::WorkerMessage;
@@ -49,6 +50,7 @@ pub(super) struct Keeper {
     parts: OverlayParts,
     orders: mpsc::Receiver<Order>,
     alarms: Arc<ArcSwap<Vec<String>>>,
+    setup: Arc<ArcSwap<DnsSetup>>,
     wanted: Option<OverlayConfig>,
     standing: Option<Interface>,
     /// What may stand in the kernel, whether the interface does or not.
@@ -59,6 +61,8 @@ pub(super) struct Keeper {
     probation: Probation,
     away: Away,
     failure: Option<String>,
+    /// What could not be taken back.
+    remains: Option<String>,
     look_at: Instant,
 }
 
@@ -67,6 +71,7 @@ impl Keeper {
         parts: OverlayParts,
         orders: mpsc::Receiver<Order>,
         alarms: Arc<ArcSwap<Vec<String>>>,
+        setup: Arc<ArcSwap<DnsSetup>>,
     ) -> Result<Self, StateError> {
         let claimed = Claims::load(&parts.state)?;
         let name = parts.interface.name.clone();
@@ -79,19 +84,21 @@ impl Keeper {
             parts,
             orders,
             alarms,
+            setup,
             wanted: None,
             standing: None,
             repairs: Repairs::default(),
             probation: Probation::default(),
             away: Away::Nothing,
             failure: None,
+            remains: None,
             look_at: Instant::now() + LOOK_INTERVAL,
         })
     }
 
     /// Runs until it is told to stop.
     pub(super) async fn run(mut self) {
-        self.ask_others();
+        self.ask_others().await;
         loop {
             tokio::select! {
                 order = self.orders.recv() => match order {
@@ -106,6 +113,7 @@ impl Keeper {
                 () = sleep_until(self.look_at) => self.look_after().await,
             }
             self.tell_alarms();
+            self.tell_dns();
         }
     }
 
@@ -157,6 +165,9 @@ impl Keeper {
         let claims = wanted.map(|it| Claims::of(&self.parts.interface, it.prefixes));
         if standing.is_some() || self.claimed != claims {
             self.take_down().await;
+            if self.remains.is_some() {
+                return;
+            }
         }
         let Some((wanted, claims)) = wanted.zip(claims) else {
             self.failure = None;
@@ -171,12 +182,12 @@ impl Keeper {
     }
 
     async fn stand_up(&mut self, wanted: OverlayConfig, claims: Claims) -> Result<(), StandError> {
-        self.refuse_covered_resolver(wanted.prefixes)?;
+        self.refuse_covered_resolver(wanted.prefixes).await?;
         interface::refuse_clash(&self.parts.interface, wanted.prefixes).await?;
         self.claim(claims);
         let health = health::look(self.resolver.files()).await;
         let interface = Interface::up(self.parts.interface.clone(), wanted).await?;
-        self.probation.begin(health, Instant::now());
+        self.watch(health);
         self.to_worker(WorkerMessage::Device(Some(interface.device())));
         let HostAddresses { v4, v6 } = wanted.addresses;
         tracing::info!(interface = %self.parts.interface.name, %v4, %v6, "the overlay is up");
@@ -186,8 +197,8 @@ impl Keeper {
     }
 
     /// Servers that the host asks must stay where they are, which no route of the host would tell.
-    fn refuse_covered_resolver(&self, prefixes: OverlayPrefixes) -> Result<(), StandError> {
-        let servers = self.resolver.asked_in_the_end();
+    async fn refuse_covered_resolver(&self, prefixes: OverlayPrefixes) -> Result<(), StandError> {
+        let servers = self.resolver.asked_in_the_end().await;
         match servers.into_iter().find(|it| prefixes.contains(*it)) {
             Some(server) => Err(StandError::CoversResolver {
                 prefix: match server {
@@ -234,33 +245,40 @@ impl Keeper {
         let health = health::look(self.resolver.files()).await;
         self.resolver.bring_about(wanted).await;
         if self.resolver.stands() {
-            self.probation.begin(health, Instant::now());
+            self.watch(health);
         }
-        self.ask_others();
+        self.ask_others().await;
     }
 
     /// Names that are not the mesh's are asked of whom the host asks now.
-    fn ask_others(&self) {
-        let servers = self.resolver.nameservers();
+    async fn ask_others(&self) {
+        let servers = self.resolver.nameservers().await;
         self.parts.forwarder.set_upstreams(&servers);
     }
 
-    /// Takes everything back.
+    /// Takes everything back. What could not be taken back is told, and tried again later.
     async fn take_down(&mut self) {
         self.resolver.revert().await;
         self.dns.stop();
-        let claims = self.claimed.take();
-        if let Some(interface) = self.standing.take() {
+        let withdrawn = if let Some(interface) = self.standing.take() {
             self.to_worker(WorkerMessage::Device(None));
-            interface.down().await;
-            tracing::info!(interface = %self.parts.interface.name, "the overlay is down");
-        } else if let Some(claims) = &claims
-            && let Err(error) = withdraw(claims).await
-        {
-            tracing::warn!(%error, "what guards the overlay stays");
-            return;
+            let name = &self.parts.interface.name;
+            tracing::info!(interface = %name, "the overlay goes down");
+            interface.down().await
+        } else if let Some(claims) = &self.claimed {
+            withdraw(claims).await
+        } else {
+            Ok(())
+        };
+        let remains = withdrawn.err().map(|error| {
+            format!("what guards the overlay could not be taken back: {error}; it is tried again")
+        });
+        if let Some(what) = remains.as_ref().filter(|_| remains != self.remains) {
+            tracing::warn!("{what}");
         }
-        if claims.is_some()
+        self.remains = remains;
+        if self.remains.is_none()
+            && self.claimed.take().is_some()
             && let Err(error) = Claims::erase(&self.parts.state)
         {
             tracing::warn!(%error, "what was owned is still written down");
@@ -270,10 +288,12 @@ impl Keeper {
     /// Looks whether everything is as it was left, and mends what is not.
     async fn look_after(&mut self) {
         self.look_at = Instant::now() + LOOK_INTERVAL;
-        self.ask_others();
+        self.ask_others().await;
         self.look_at_health().await;
         if self.wanted.is_some() && self.standing.is_none() {
             self.bring_about().await;
+        } else if self.remains.is_some() {
+            self.take_down().await;
         } else if let Err(error) = self.look_at_interface().await {
             tracing::debug!(%error, "the overlay cannot be looked at");
         }
@@ -282,12 +302,20 @@ impl Keeper {
         self.bring_resolver_about().await;
     }
 
+    /// Watches a change that was made on a host in this health.
+    fn watch(&mut self, before: Option<Health>) {
+        if let Some(before) = before {
+            self.probation.begin(before, Instant::now());
+        }
+    }
+
     async fn look_at_health(&mut self) {
         let now = Instant::now();
         let mut step = self.probation.handle_timeout(now);
         if step == Step::Wait && self.probation.is_curious() {
-            let health = health::look(self.resolver.files()).await;
-            step = self.probation.handle_health(health, now);
+            if let Some(health) = health::look(self.resolver.files()).await {
+                step = self.probation.handle_health(health, now);
+            }
         }
         match step {
             Step::Wait => {}
@@ -388,11 +416,29 @@ impl Keeper {
 
     fn tell_alarms(&self) {
         let mut alarms: Vec<String> = self.failure.iter().cloned().collect();
+        alarms.extend(self.remains.clone());
         alarms.extend(self.probation.alarm());
         alarms.extend(self.repairs.alarms().cloned());
         alarms.extend(self.resolver.alarm());
         if **self.alarms.load() != alarms {
             self.alarms.store(Arc::new(alarms));
+        }
+    }
+
+    fn tell_dns(&self) {
+        let mut resolver = self.resolver.view();
+        let changed = self.repairs.alarm_of(Part::Resolver);
+        if let Some(changed) = changed.filter(|_| resolver.state == ResolverState::Set) {
+            resolver.state = ResolverState::Changed;
+            resolver.detail = changed.clone();
+        }
+        let listens = std::iter::once(self.parts.dns).chain(self.dns.addresses());
+        let setup = DnsSetup {
+            listens: listens.collect(),
+            resolver,
+        };
+        if **self.setup.load() != setup {
+            self.setup.store(Arc::new(setup));
         }
     }
 

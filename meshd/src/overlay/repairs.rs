@@ -35,6 +35,12 @@ impl Part {
         Self::Firewall,
         Self::Resolver,
     ];
+
+    /// Returns whether packets could leave in the clear, or come in as a peer's, without it. It is
+    /// made again for as long as the overlay stands, whoever takes it away.
+    fn is_a_guard(self) -> bool {
+        matches!(self, Self::Routes | Self::Firewall)
+    }
 }
 
 /// Something that is not as the daemon left it.
@@ -69,19 +75,27 @@ impl Repairs {
     pub fn handle_difference(&mut self, difference: &Difference, now: Instant) -> (Remedy, bool) {
         let done = self.done.entry(difference.part).or_default();
         done.retain(|at| now.duration_since(*at) < PERIOD);
-        let remedy = if difference.may_repair && done.len() < REPAIRS_MAX {
+        let is_often = done.len() >= REPAIRS_MAX;
+        let remedy = if difference.may_repair && (!is_often || difference.part.is_a_guard()) {
+            if is_often {
+                done.remove(0);
+            }
             done.push(now);
             Remedy::Repair
         } else {
             Remedy::LeaveAlone
         };
         let alarm = match remedy {
+            Remedy::Repair if difference.part.is_a_guard() => format!(
+                "{}; meshd made it again, as it will each time: without it overlay packets could leave this host in the clear. Find the other program",
+                difference.what
+            ),
             Remedy::Repair => format!(
                 "{}; meshd made it again, as it will up to {REPAIRS_MAX} times an hour",
                 difference.what
             ),
             Remedy::LeaveAlone if difference.may_repair => format!(
-                "{}; it was made again {REPAIRS_MAX} times and is left alone now: find the other program, then restart meshd",
+                "{}; it was made again {REPAIRS_MAX} times within an hour and is left alone for now: find the other program, then reload meshd",
                 difference.what
             ),
             Remedy::LeaveAlone => format!(
@@ -89,7 +103,8 @@ impl Repairs {
                 difference.what
             ),
         };
-        let is_news = self.told.get(&difference.part) != Some(&alarm) || remedy == Remedy::Repair;
+        let is_rare = remedy == Remedy::Repair && !is_often;
+        let is_news = self.told.get(&difference.part) != Some(&alarm) || is_rare;
         self.told.insert(difference.part, alarm);
         (remedy, is_news)
     }
@@ -112,6 +127,11 @@ impl Repairs {
         *self = Self::default();
     }
 
+    /// Returns what is told of a part.
+    pub fn alarm_of(&self, part: Part) -> Option<&String> {
+        self.told.get(&part)
+    }
+
     /// Returns what an operator should look at.
     pub fn alarms(&self) -> impl Iterator<Item = &String> {
         self.told.values()
@@ -124,8 +144,8 @@ mod tests {
 
     fn flushed(may_repair: bool) -> Difference {
         Difference {
-            part: Part::Firewall,
-            what: "the table is gone".into(),
+            part: Part::Addresses,
+            what: "the address is gone".into(),
             may_repair,
         }
     }
@@ -143,7 +163,7 @@ mod tests {
         }
         let left = repairs.handle_difference(&flushed(true), now);
         assert_eq!(left, (Remedy::LeaveAlone, true));
-        assert!(alarms(&repairs).contains("left alone now"));
+        assert!(alarms(&repairs).contains("left alone for now"));
         let again = repairs.handle_difference(&flushed(true), now);
         assert_eq!(again, (Remedy::LeaveAlone, false), "it is told once");
         // Somebody who flushes now and then is repaired each time.
@@ -153,12 +173,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_guard_is_made_again_each_time() {
+        let (mut repairs, now) = (Repairs::default(), Instant::now());
+        let flushed = Difference {
+            part: Part::Firewall,
+            ..flushed(true)
+        };
+        for time in 0..3 * REPAIRS_MAX {
+            let done = repairs.handle_difference(&flushed, now);
+            assert_eq!(
+                done,
+                (Remedy::Repair, time < REPAIRS_MAX),
+                "told a few times"
+            );
+        }
+        assert!(alarms(&repairs).contains("each time"));
+    }
+
+    #[tokio::test]
     async fn a_repair_is_an_alarm_until_it_is_long_ago() {
         let (mut repairs, now) = (Repairs::default(), Instant::now());
         repairs.handle_difference(&flushed(true), now);
-        repairs.handle_calm(Part::Firewall, now);
+        repairs.handle_calm(Part::Addresses, now);
         assert!(alarms(&repairs).contains("made it again"));
-        repairs.handle_calm(Part::Firewall, now + PERIOD);
+        repairs.handle_calm(Part::Addresses, now + PERIOD);
         assert_eq!(alarms(&repairs), "");
     }
 
@@ -168,7 +206,7 @@ mod tests {
         let left = repairs.handle_difference(&flushed(false), now);
         assert_eq!(left, (Remedy::LeaveAlone, true));
         assert!(alarms(&repairs).contains("does not fight"));
-        repairs.handle_calm(Part::Firewall, now);
+        repairs.handle_calm(Part::Addresses, now);
         assert_eq!(alarms(&repairs), "");
     }
 }

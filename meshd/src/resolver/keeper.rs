@@ -4,6 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use model::local::{ResolverState, ResolverView};
 use tokio::time::Instant;
 
 use super::{
@@ -27,6 +28,8 @@ pub struct ResolverKeeper {
     /// Why it does not stand: an alarm where something failed, else what was found.
     failure: Option<String>,
     said: Option<String>,
+    /// How it was when it did not stand.
+    found: ResolverState,
     retry_at: Option<Instant>,
 }
 
@@ -59,6 +62,7 @@ impl ResolverKeeper {
             standing: None,
             failure: None,
             said: None,
+            found: ResolverState::Waiting,
             retry_at: None,
         }
     }
@@ -79,14 +83,27 @@ impl ResolverKeeper {
         self.failure.clone()
     }
 
+    /// Returns how the host's resolver is set up, for people.
+    pub fn view(&self) -> ResolverView {
+        let (state, detail) = match (&self.standing, self.mode) {
+            (Some(standing), _) => (ResolverState::Set, standing.way.describe()),
+            (None, ResolverMode::Off) => (ResolverState::Off, "resolver = \"off\"".into()),
+            (None, ResolverMode::Auto) if self.found == ResolverState::Waiting => {
+                (self.found, "the overlay is not up".into())
+            }
+            (None, ResolverMode::Auto) => (self.found, self.said.clone().unwrap_or_default()),
+        };
+        ResolverView { state, detail }
+    }
+
     /// Returns the servers that the host asks besides mesh DNS.
-    pub fn nameservers(&self) -> Vec<IpAddr> {
-        nameservers(&self.files, self.server)
+    pub async fn nameservers(&self) -> Vec<IpAddr> {
+        nameservers(&self.files, self.server).await
     }
 
     /// Returns the servers that the host asks in the end, whatever stands in between.
-    pub fn asked_in_the_end(&self) -> Vec<IpAddr> {
-        resolv_conf::asked_in_the_end(&self.files, self.server)
+    pub async fn asked_in_the_end(&self) -> Vec<IpAddr> {
+        resolv_conf::asked_in_the_end(&self.files, self.server).await
     }
 
     /// Returns where the host keeps its settings.
@@ -116,10 +133,14 @@ impl ResolverKeeper {
         };
         match choose(&self.files, &self.interface, self.server).await {
             Choice::Use(way) => self.set(way, routing).await,
-            Choice::AsksUs => self.say("the host asks mesh DNS already".into()),
-            Choice::LeaveAlone(why) => {
-                self.say(format!("the host's resolver is left alone: {why}"));
-            }
+            Choice::AsksUs => self.say(
+                ResolverState::AsksUs,
+                "the host asks mesh DNS already".into(),
+            ),
+            Choice::LeaveAlone(why) => self.say(
+                ResolverState::LeftAlone,
+                format!("the host's resolver is left alone: {why}"),
+            ),
         }
     }
 
@@ -143,15 +164,17 @@ impl ResolverKeeper {
                 self.standing = Some(Standing { way, routing });
             }
             Err(error) => {
-                self.say(format!("names of the mesh do not resolve: {error}"));
+                let what = format!("names of the mesh do not resolve: {error}");
+                self.say(ResolverState::Failed, what);
                 self.failure = self.said.clone();
             }
         }
     }
 
     /// Says it once, and tries again later.
-    fn say(&mut self, what: String) {
+    fn say(&mut self, found: ResolverState, what: String) {
         self.failure = None;
+        self.found = found;
         self.retry_at = Some(Instant::now() + RETRY);
         if self.said.as_ref() != Some(&what) {
             tracing::info!("{what}");
@@ -181,6 +204,7 @@ impl ResolverKeeper {
     /// Takes the setting back.
     pub async fn revert(&mut self) {
         self.failure = None;
+        self.found = ResolverState::Waiting;
         if let Some(Standing { mut way, routing }) = self.standing.take()
             && let Err(error) = way.revert(&routing).await
         {
@@ -215,10 +239,13 @@ mod tests {
         let mut keeper = keeper(&files, ResolverMode::Auto);
         keeper.bring_about(wanted()).await;
         assert!(keeper.stands() && text(&files).contains("127.0.0.150"));
+        assert_eq!(keeper.view().state, ResolverState::Set);
+        assert!(keeper.view().detail.contains("resolv.conf"));
         assert_eq!(keeper.difference().await, None);
         keeper.set_mode(ResolverMode::Off);
         keeper.bring_about(wanted()).await;
         assert_eq!((keeper.stands(), text(&files)), (false, OWN.into()));
+        assert_eq!(keeper.view().state, ResolverState::Off);
         keeper.set_mode(ResolverMode::Auto);
         keeper.bring_about(wanted()).await;
         assert!(keeper.stands());
