@@ -42,6 +42,9 @@ pub struct Targets {
     /// Credential for the coordinator [default: ~/.config/mesh/credential.json]
     #[arg(long, global = true, value_name = "FILE", env = "MESH_CREDENTIAL")]
     pub credential: Option<PathBuf>,
+    /// Why, for the audit log of the coordinator
+    #[arg(long, global = true, value_name = "TEXT")]
+    pub reason: Option<String>,
 }
 
 /// What to do.
@@ -55,8 +58,11 @@ pub enum Command {
     Status,
     /// List the peers that this host knows
     Peers,
-    /// Send an echo through the tunnel
+    /// Send echoes through the tunnel: which way, how long, how large
     Ping(Ping),
+    /// Change this host's keys
+    #[command(subcommand)]
+    Keys(Keys),
     /// List and change the fleet's hosts
     #[command(subcommand)]
     Hosts(Hosts),
@@ -66,8 +72,25 @@ pub enum Command {
     /// Check, test, apply and roll back the policy
     #[command(subcommand)]
     Policy(Policy),
+    /// Show who changed what, and whether the log is whole
+    Audit(Audit),
     /// Tell whether a flow is allowed, and which rule says so, at both ends
     Why(Why),
+    /// Show which packets this host dropped, why, and what to try
+    Drops(Drops),
+    /// Show what mesh DNS answers here, and how programs come to ask it
+    #[command(subcommand)]
+    Dns(Dns),
+    /// Show the services that this host may reach or offers
+    #[command(subcommand)]
+    Services(Services),
+    /// Show the versions of this program, the daemon and the coordinator
+    Version,
+    /// Print what a shell needs to complete the command line
+    Completion {
+        /// Which shell
+        shell: CompletionShell,
+    },
 }
 
 /// `meshctl join`
@@ -92,9 +115,19 @@ pub struct Ping {
     /// How many echoes
     #[arg(short, long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub count: u32,
+    /// Do not look for the largest packet that passes
+    #[arg(long)]
+    pub no_mtu: bool,
     /// How long to wait for each answer
     #[arg(short = 'W', long, value_name = "MILLISECONDS", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     pub timeout: u64,
+}
+
+/// `meshctl keys`
+#[derive(Debug, Subcommand)]
+pub enum Keys {
+    /// Give this host another WireGuard key; open connections live on
+    Rotate,
 }
 
 /// `meshctl hosts`
@@ -115,10 +148,35 @@ pub enum Hosts {
         #[arg(required = true)]
         changes: Vec<String>,
     },
-    /// Remove a host from the fleet
+    /// Give a host another name; its rules, labels and addresses stay
+    Rename {
+        /// Its name
+        host: String,
+        /// What it is called from now on
+        name: String,
+    },
+    /// Ask a host to give itself another WireGuard key; open connections live on
+    RotateKey {
+        /// Its name
+        host: String,
+    },
+    /// Remove a host from the fleet; its machine may join anew
     Remove {
         /// Its name
         host: String,
+    },
+    /// Remove a host that is no longer to be trusted: cut it off, never let its keys in again
+    Revoke {
+        /// Its name
+        host: String,
+        /// How many seconds to wait until the online hosts have cut it off; 0 does not wait
+        #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(..=86_400))]
+        wait: u64,
+    },
+    /// List the hosts that were removed, or show which hosts know of one of them
+    Removed {
+        /// Its last name or its id
+        host: Option<String>,
     },
 }
 
@@ -157,6 +215,26 @@ pub struct CreateToken {
     /// What it is for
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub comment: String,
+}
+
+/// `meshctl audit`
+#[derive(Debug, Args)]
+pub struct Audit {
+    /// Only since then: a span such as 12h, or a time such as 2026-11-22T20:00:00Z [default: the last 50 entries]
+    #[arg(long, value_name = "WHEN", value_parser = crate::commands::audit::parse_since)]
+    pub since: Option<u64>,
+    /// Only what this one did: an admin's name, `host NAME`, `token ID`, `local:UID`
+    #[arg(long, value_name = "WHO")]
+    pub who: Option<String>,
+    /// Everything that the coordinator still has
+    #[arg(long)]
+    pub all: bool,
+    /// Check that no entry was altered or left out; exit with 5 when one was
+    #[arg(long, conflicts_with_all = ["since", "who", "all"])]
+    pub verify: bool,
+    /// An entry that an earlier check printed: it has to be in the log still
+    #[arg(long, value_name = "NUMBER:HASH", requires = "verify", value_parser = crate::commands::audit::parse_kept)]
+    pub kept: Option<(u64, model::ids::Digest)>,
 }
 
 /// `meshctl policy`
@@ -241,6 +319,62 @@ pub struct Why {
     pub from: String,
     /// HOST:PORT, HOST:PORT/udp, HOST/icmp, or a service
     pub to: String,
+}
+
+/// `meshctl drops`
+#[derive(Debug, Args)]
+pub struct Drops {
+    /// Show it again and again, until it is interrupted
+    #[arg(short, long)]
+    pub watch: bool,
+    /// How many seconds between two looks
+    #[arg(long, value_name = "SECONDS", default_value_t = 2, requires = "watch", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub interval: u64,
+    /// Explain also the reasons that did not occur within the last minute
+    #[arg(short, long)]
+    pub all: bool,
+}
+
+/// `meshctl dns`
+#[derive(Debug, Subcommand)]
+pub enum Dns {
+    /// Show every name that is answered, and how the host's resolver is set up
+    Show,
+    /// Ask for one name: what mesh DNS says, and what programs of this host get
+    Query(DnsQuery),
+}
+
+/// `meshctl dns query`
+#[derive(Debug, Args)]
+pub struct DnsQuery {
+    /// A name; without a dot one of the mesh; or an address
+    pub name: String,
+    /// A, AAAA, SRV, PTR, … [default: A and AAAA; PTR for an address, SRV for _NAME._tcp]
+    #[arg(value_name = "TYPE")]
+    pub record_type: Option<String>,
+}
+
+/// `meshctl services`
+#[derive(Debug, Subcommand)]
+pub enum Services {
+    /// List the services, and how many of their endpoints this host may reach
+    List,
+    /// Show the endpoints of one service
+    Show {
+        /// Its name
+        service: String,
+    },
+}
+
+/// A shell that completes command lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum CompletionShell {
+    /// GNU Bash
+    Bash,
+    /// Zsh
+    Zsh,
+    /// Fish
+    Fish,
 }
 
 #[cfg(test)]

@@ -1,11 +1,19 @@
 //! One file a verb.
 
+pub mod audit;
+pub mod completion;
+pub mod dns;
+pub mod drops;
 pub mod hosts;
 pub mod join;
+pub mod keys;
 pub mod peers;
+pub mod ping;
 pub mod policy;
+pub mod services;
 pub mod status;
 pub mod tokens;
+pub mod version;
 pub mod why;
 
 use crate::arguments::{Arguments, Command};
@@ -24,10 +32,20 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Leave => join::leave(targets, &output).await,
         Command::Status => status::status(targets, &output).await,
         Command::Peers => peers::list(targets, &output).await,
-        Command::Ping(ping) => peers::ping(ping, targets, &output).await,
+        Command::Ping(ping) => ping::ping(ping, targets, &output).await,
         Command::Hosts(hosts) => hosts::run(hosts, targets, &output).await,
+        Command::Keys(keys) => keys::run(keys, targets, &output).await,
         Command::Tokens(tokens) => tokens::run(tokens, targets, &output).await,
         Command::Policy(policy) => policy::run(policy, targets, &output).await,
+        Command::Audit(audit) => audit::run(audit, targets, &output).await,
+        Command::Drops(drops) => drops::drops(drops, targets, &output).await,
+        Command::Dns(dns) => dns::run(dns, targets, &output).await,
+        Command::Services(services) => services::run(services, targets, &output).await,
+        Command::Version => version::version(targets, &output).await,
+        Command::Completion { shell } => {
+            completion::print(shell);
+            Ok(())
+        }
         Command::Why(why) => why::why(why, targets, &output).await,
     }
 }

@@ -206,6 +206,16 @@ pub fn span(secs: u64) -> String {
     }
 }
 
+/// Returns how long ago a time was, for people.
+pub fn ago(unix_secs: u64, now_secs: u64) -> String {
+    format!("{} ago", span(now_secs.saturating_sub(unix_secs)))
+}
+
+/// Returns Unix seconds now.
+pub fn now_secs() -> u64 {
+    u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0)
+}
+
 /// Returns a count of bytes for people.
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];

@@ -1,8 +1,8 @@
-//! `meshctl peers` and `meshctl ping`.
+//! `meshctl peers`.
 
-use model::local::{PeerView, PingReply, PingRequest};
+use model::local::PeerView;
 
-use crate::arguments::{Ping, Targets};
+use crate::arguments::Targets;
 use crate::connect;
 use crate::failure::Failure;
 use crate::output::{Output, Table, Tone, bytes, span};
@@ -50,66 +50,4 @@ pub async fn list(targets: &Targets, output: &Output) -> Result<(), Failure> {
         table.text("this host knows no peers yet")
     });
     Ok(())
-}
-
-/// Sends echoes through the tunnel.
-///
-/// # Errors
-/// The peer is not known, or no echo was answered.
-pub async fn ping(arguments: Ping, targets: &Targets, output: &Output) -> Result<(), Failure> {
-    let client = connect::daemon(targets);
-    let request = PingRequest {
-        host: arguments.host,
-        timeout_millis: arguments.timeout,
-    };
-    let mut replies: Vec<PingReply> = Vec::new();
-    for number in 0..arguments.count {
-        let reply: PingReply = client.post("/v1/ping", &request).await?;
-        if !output.is_json() {
-            output.show("PingReply", &reply, |output| reply_text(&reply, output));
-        }
-        let answered = reply.round_trip_micros.is_some();
-        replies.push(reply);
-        if answered && number + 1 < arguments.count {
-            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        }
-    }
-    if output.is_json() {
-        output.show("PingReplies", &replies, |_| String::new());
-    }
-    if replies
-        .iter()
-        .any(|reply| reply.round_trip_micros.is_some())
-    {
-        Ok(())
-    } else {
-        Err(Failure::Failed(String::new()))
-    }
-}
-
-fn reply_text(reply: &PingReply, output: &Output) -> String {
-    let via = reply
-        .endpoint
-        .map(|endpoint| format!(" via {endpoint}"))
-        .unwrap_or_default();
-    match (reply.round_trip_micros, &reply.note) {
-        (Some(micros), _) => {
-            let millis = micros as f64 / 1000.0;
-            format!(
-                "{} ({}){via}: {}",
-                reply.name,
-                reply.address,
-                output.paint(Tone::Good, &format!("{millis:.2} ms"))
-            )
-        }
-        (None, note) => {
-            let note = note.as_deref().unwrap_or("no answer");
-            format!(
-                "{} ({}): {}",
-                reply.name,
-                reply.address,
-                output.paint(Tone::Bad, note)
-            )
-        }
-    }
 }

@@ -1,13 +1,16 @@
 //! `meshctl why`: whether a flow is allowed, and which rule says so. Asks the coordinator, which
 //! asks both ends; without a coordinator, this host's daemon alone.
 
-use model::admin::{Decision, EndAnswer, WhyReport, WhyRequest};
+mod text;
+
+use model::admin::{WhyReport, WhyRequest};
 use model::local::{LocalWhyReport, LocalWhyRequest};
 
 use crate::arguments::{Targets, Why};
 use crate::connect;
 use crate::failure::Failure;
-use crate::output::{Output, Tone};
+use crate::output::Output;
+use text::{local_text, report_text};
 
 /// What the right side of the question says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +47,7 @@ pub async fn why(arguments: Why, targets: &Targets, output: &Output) -> Result<(
             };
             let report: LocalWhyReport = connect::daemon(targets).post("/v1/why", &request).await?;
             output.show("LocalWhyReport", &report, |output| {
-                local_text(&report, output)
+                local_text(&report, target.protocol, output)
             });
             report.decision.allowed
         }
@@ -90,83 +93,6 @@ fn parse_target(text: &str) -> Result<Target, Failure> {
         protocol,
         port,
     })
-}
-
-fn flow(from: &str, to: &str, protocol: &str, port: u16) -> String {
-    if port == 0 {
-        format!("{from} → {to} {protocol}")
-    } else {
-        format!("{from} → {to}:{port}/{protocol}")
-    }
-}
-
-fn decision_text(decision: &Decision, output: &Output) -> String {
-    let verdict = if decision.allowed {
-        output.paint(Tone::Good, "allowed")
-    } else {
-        output.paint(Tone::Bad, "denied")
-    };
-    let reason = match (&decision.rule, &decision.rule_source) {
-        (Some(rule), Some(source)) => format!(" by rule {rule} ({source})"),
-        (Some(rule), None) => format!(" by rule {rule}"),
-        (None, _) => ", no rule allows it".into(),
-    };
-    format!("{verdict}{reason}, policy version {}", decision.version)
-}
-
-fn notes_text(decision: &Decision, output: &Output) -> String {
-    decision
-        .notes
-        .iter()
-        .map(|note| output.paint(Tone::Faint, &format!("\n      {note}")))
-        .collect()
-}
-
-fn end_text(answer: &EndAnswer, output: &Output) -> String {
-    match answer {
-        EndAnswer::Answered(decision) => {
-            decision_text(decision, output) + &notes_text(decision, output)
-        }
-        EndAnswer::Offline => output.paint(Tone::Doubtful, "offline: it enforces what it knows"),
-        EndAnswer::Silent => output.paint(Tone::Doubtful, "connected, but did not answer in time"),
-    }
-}
-
-fn report_text(report: &WhyReport, output: &Output) -> String {
-    format!(
-        "{}\n  policy       {}{}\n  {:<12} {}\n  {:<12} {}",
-        flow(
-            report.from.as_str(),
-            report.to.as_str(),
-            &report.protocol,
-            report.port
-        ),
-        decision_text(&report.policy, output),
-        notes_text(&report.policy, output),
-        format!("at {}", report.from),
-        end_text(&report.source, output),
-        format!("at {}", report.to),
-        end_text(&report.destination, output),
-    )
-}
-
-fn local_text(report: &LocalWhyReport, output: &Output) -> String {
-    let port = if report.port == 0 {
-        String::new()
-    } else {
-        format!(":{}", report.port)
-    };
-    format!(
-        "{} → {}{port}\n  here         {}{}\n  {}",
-        report.from,
-        report.to,
-        decision_text(&report.decision, output),
-        notes_text(&report.decision, output),
-        output.paint(
-            Tone::Faint,
-            "(this host's answer alone; no coordinator is known here)"
-        ),
-    )
 }
 
 #[cfg(test)]

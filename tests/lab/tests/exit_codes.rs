@@ -133,10 +133,15 @@ fn every_answer_in_json_has_one_envelope() -> Result<(), LabError> {
     pair.alpha.wait_reaches("beta")?;
     let directory = pair.fleet.coordinator.write_policy("fleet: test\n")?;
     let directory = directory.to_string_lossy();
-    let of_host: [(&[&str], &str); 3] = [
+    let of_host: [(&[&str], &str); 8] = [
         (&["status"], "Status"),
         (&["peers"], "PeerList"),
-        (&["ping", "beta", "-c", "1"], "PingReplies"),
+        (&["ping", "beta", "-c", "1"], "PingReport"),
+        (&["drops"], "Drops"),
+        (&["dns", "show"], "Dns"),
+        (&["dns", "query", "beta"], "DnsResolution"),
+        (&["services", "list"], "ServiceList"),
+        (&["version"], "Versions"),
     ];
     let of_operator: [(&[&str], &str); 12] = [
         (&["status"], "Status"),

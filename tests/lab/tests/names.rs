@@ -114,6 +114,11 @@ fn dns_answers_on_loopback_and_on_the_overlay_and_nowhere_else() -> Result<(), L
     assert!(!answers(&stranger, (underlay.v4, 53).into())?);
     pair.beta.wait_reaches("alpha")?;
     assert!(!answers(pair.beta.namespace(), (overlay, 53).into())?);
+    // Nor for those whom the policy lets through: names are told to those who may reach them.
+    let open = "fleet: test\nallow:\n  - { id: dns, from: any, to: any, udp: [53] }\n";
+    pair.fleet.coordinator.apply_policy_text(open)?;
+    assert!(!answers(pair.beta.namespace(), (overlay, 53).into())?);
+    assert!(ask((overlay, 53).into())?);
     Ok(())
 }
 

@@ -11,6 +11,7 @@
 mod bench;
 mod cargo;
 mod demo;
+mod documents;
 mod failure;
 mod fuzz;
 mod generate;
@@ -60,9 +61,10 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Writes the Rust code of the protobuf messages and services.
+    /// Writes the Rust code of the protobuf messages and services, and the documents that are written
+    /// from code: manual pages, the reference of the commands.
     Generate {
-        /// Only says whether the committed code is stale (exit code 1).
+        /// Only says whether the committed Rust code is stale (exit code 1).
         #[arg(long)]
         check: bool,
     },
@@ -75,7 +77,7 @@ fn main() -> ExitCode {
         Command::Test { long } => test::run(long),
         Command::Fuzz { seconds, targets } => fuzz::run(seconds, &targets),
         Command::Bench { arguments } => bench::run(&arguments),
-        Command::Generate { check: false } => generate::write(),
+        Command::Generate { check: false } => generate::write().and_then(|()| documents::write()),
         Command::Generate { check: true } => generate::check(),
     };
     match outcome {

@@ -1,0 +1,80 @@
+//! What is written from the command line itself and committed: manual pages and the reference in
+//! docs/. `cargo xtask generate` writes them anew; here it is checked that they are not stale.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "whatever cannot be had fails the test that wanted it"
+)]
+
+mod manual;
+mod reference;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::CommandFactory;
+use meshctl::arguments::Arguments;
+
+/// Set by `cargo xtask generate`: write instead of compare.
+const WRITE: &str = "MESH_GENERATE";
+
+fn root() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap().to_path_buf()
+}
+
+/// The command line with everything that clap adds to it.
+fn command() -> clap::Command {
+    let mut command = Arguments::command();
+    command.build();
+    command
+}
+
+/// Writes the files, or complains of each that differs from what is committed.
+fn keep(files: &BTreeMap<String, String>) {
+    let mut stale = Vec::new();
+    for (path, text) in files {
+        let whole = root().join(path);
+        if std::env::var_os(WRITE).is_some() {
+            fs::create_dir_all(whole.parent().unwrap()).unwrap();
+            fs::write(&whole, text).unwrap();
+        } else if fs::read_to_string(&whole).ok().as_ref() != Some(text) {
+            stale.push(path.as_str());
+        }
+    }
+    assert!(
+        stale.is_empty(),
+        "stale: {}; run `cargo xtask generate` and commit the result",
+        stale.join(", ")
+    );
+}
+
+/// Files of a directory that nothing generates any more.
+fn assert_no_others(directory: &str, ending: &str, files: &BTreeMap<String, String>) {
+    for entry in fs::read_dir(root().join(directory)).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let path = format!("{directory}/{name}");
+        if !name.ends_with(ending) || files.contains_key(&path) {
+            continue;
+        }
+        if std::env::var_os(WRITE).is_some() {
+            fs::remove_file(root().join(&path)).unwrap();
+        } else {
+            panic!("{path} belongs to no command: remove it");
+        }
+    }
+}
+
+#[test]
+fn the_manual_pages_are_those_of_the_command_line() {
+    let pages = manual::pages(&command());
+    keep(&pages);
+    assert_no_others("docs/man", ".1", &pages);
+}
+
+#[test]
+fn the_reference_is_that_of_the_command_line() {
+    let text = reference::text(&command());
+    keep(&BTreeMap::from([("docs/commands.md".to_owned(), text)]));
+}
