@@ -147,7 +147,7 @@ async fn obstacles(settings: &Settings, member: &Member) -> Vec<String> {
         )),
         Err(error) => found.push(error.to_string()),
     }
-    let servers = asked_in_the_end(&HostFiles::default(), settings.dns_listen);
+    let servers = asked_in_the_end(&HostFiles::default(), settings.dns_listen).await;
     if let Some(server) = servers.into_iter().find(|it| prefixes.contains(*it)) {
         found.push(format!(
             "this host asks {server} for names, which lies in the overlay's prefix"

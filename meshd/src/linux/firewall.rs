@@ -2,17 +2,19 @@
 //! outlives a crash of the daemon: packets that lost their tunnel must not leave in the clear.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
-use std::process::{Command, Stdio};
+use std::io;
+use std::process::Output;
 
 use model::address::OverlayPrefixes;
+
+use crate::programs;
 
 /// Why the firewall could not be set.
 #[derive(Debug, thiserror::Error)]
 pub enum FirewallError {
     /// There is no `nft`.
     #[error("cannot run nft ({0}); install the package nftables")]
-    Missing(io::Error),
+    Missing(#[from] io::Error),
     /// `nft` refused.
     #[error("nft refused the table `inet {table}`: {message}")]
     Refused {
@@ -27,39 +29,32 @@ pub enum FirewallError {
 ///
 /// # Errors
 /// `nft` is missing or refuses; nothing is changed then.
-pub fn install(
+pub async fn install(
     table: &str,
     interface: &str,
     overlay: OverlayPrefixes,
 ) -> Result<(), FirewallError> {
     let rules = removal(table) + &ruleset(table, interface, overlay);
-    run(table, &rules)
+    run(table, &rules).await
 }
 
 /// Returns the table as `nft` lists it, without counters.
 ///
 /// # Errors
 /// `nft` is missing, or the table is not there.
-pub fn listing(table: &str) -> Result<String, FirewallError> {
-    let output = Command::new("nft")
-        .args(["--stateless", "list", "table", "inet", table])
-        .output()
-        .map_err(FirewallError::Missing)?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    Err(FirewallError::Refused {
-        table: table.to_owned(),
-        message: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-    })
+pub async fn listing(table: &str) -> Result<String, FirewallError> {
+    let arguments = ["--stateless", "list", "table", "inet", table];
+    let output = programs::run("nft", &arguments, "").await?;
+    accepted(table, &output)?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Removes the table; one that is not there is no error.
 ///
 /// # Errors
 /// `nft` is missing or refuses.
-pub fn remove(table: &str) -> Result<(), FirewallError> {
-    run(table, &removal(table))
+pub async fn remove(table: &str) -> Result<(), FirewallError> {
+    run(table, &removal(table)).await
 }
 
 /// Declared first, since deleting what is not there would fail the transaction.
@@ -79,6 +74,12 @@ pub fn ruleset(table: &str, interface: &str, overlay: OverlayPrefixes) -> String
     iifname {own} accept
     ip saddr {v4} counter drop comment "overlay source from another interface"
     ip6 saddr {v6} counter drop comment "overlay source from another interface"
+    ip daddr {v4} notrack comment "forwarded for a container or VM: no NAT may lend it this host's address"
+    ip6 daddr {v6} notrack comment "forwarded for a container or VM: no NAT may lend it this host's address"
+  }}
+  chain to_host {{
+    type filter hook input priority filter; policy accept;
+    iifname {own} accept
     ip daddr {v4} counter drop comment "overlay destination from another interface"
     ip6 daddr {v6} counter drop comment "overlay destination from another interface"
   }}
@@ -102,20 +103,11 @@ pub fn ruleset(table: &str, interface: &str, overlay: OverlayPrefixes) -> String
     rules
 }
 
-fn run(table: &str, rules: &str) -> Result<(), FirewallError> {
-    let mut nft = Command::new("nft")
-        .args(["-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(FirewallError::Missing)?;
-    nft.stdin
-        .take()
-        .expect("standard input is piped")
-        .write_all(rules.as_bytes())
-        .map_err(FirewallError::Missing)?;
-    let output = nft.wait_with_output().map_err(FirewallError::Missing)?;
+async fn run(table: &str, rules: &str) -> Result<(), FirewallError> {
+    accepted(table, &programs::run("nft", &["-f", "-"], rules).await?)
+}
+
+fn accepted(table: &str, output: &Output) -> Result<(), FirewallError> {
     if output.status.success() {
         return Ok(());
     }
@@ -135,7 +127,7 @@ mod tests {
         let overlay = OverlayPrefixes::derived_from(FleetId::from_bytes([0; 16]));
         let rules = ruleset("mesh", "mesh0", overlay);
         assert!(rules.starts_with("table inet mesh {\n"));
-        assert_eq!(rules.matches(r#"{ "mesh0", "lo" } accept"#).count(), 2);
-        assert_eq!(rules.matches("100.64.0.0/16").count(), 4);
+        assert_eq!(rules.matches(r#"{ "mesh0", "lo" } accept"#).count(), 3);
+        assert_eq!(rules.matches("100.64.0.0/16").count(), 5);
     }
 }

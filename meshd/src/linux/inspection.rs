@@ -42,7 +42,7 @@ impl Interface {
         found.extend(self.link_difference(&link));
         found.extend(self.address_difference().await?);
         found.extend(self.route_difference().await?);
-        found.extend(self.firewall_difference());
+        found.extend(self.firewall_difference().await);
         Ok(found)
     }
 
@@ -60,7 +60,7 @@ impl Interface {
             Part::Routes => Ok(routes::install(&self.handle, &self.routes()).await?),
             Part::Firewall => {
                 let (table, name) = (&self.settings.table, &self.settings.name);
-                Ok(firewall::install(table, name, self.overlay.prefixes)?)
+                Ok(firewall::install(table, name, self.overlay.prefixes).await?)
             }
             Part::Resolver => Ok(()),
         }
@@ -162,9 +162,9 @@ impl Interface {
         })
     }
 
-    fn firewall_difference(&self) -> Option<Difference> {
+    async fn firewall_difference(&self) -> Option<Difference> {
         let table = &self.settings.table;
-        match firewall::listing(table) {
+        match firewall::listing(table).await {
             Ok(ruleset) if ruleset == self.ruleset => None,
             Ok(_) => {
                 let what = format!("another program changed the nftables table inet {table}");

@@ -110,7 +110,7 @@ impl Interface {
         refuse(&handle, &settings, overlay.prefixes).await?;
         // The routes first: they need no other program.
         routes::install(&handle, &routes::guards(overlay.prefixes, ipv6)).await?;
-        firewall::install(&settings.table, &settings.name, overlay.prefixes)?;
+        firewall::install(&settings.table, &settings.name, overlay.prefixes).await?;
         let device = open(&settings)?;
         let index = device
             .if_index()
@@ -128,7 +128,7 @@ impl Interface {
             .map_err(netlink("bring the interface up"))?;
         let ways = routes::ways(overlay.prefixes, overlay.addresses, index, ipv6);
         routes::install(&handle, &ways).await?;
-        let ruleset = firewall::listing(&settings.table)?;
+        let ruleset = firewall::listing(&settings.table).await?;
         Ok(Self {
             settings,
             overlay,
@@ -164,15 +164,16 @@ impl Interface {
 
     /// Takes everything back. The device itself goes when its last user drops it; it is taken down
     /// here so that no route leads into it.
-    pub async fn down(self) {
+    ///
+    /// # Errors
+    /// `nft` cannot be used: what guards the overlay stays.
+    pub async fn down(self) -> Result<(), InterfaceError> {
         let down = LinkUnspec::new_with_index(self.index).down().build();
         if let Err(error) = self.handle.link().set(down).execute().await {
             tracing::warn!(%error, interface = %self.settings.name, "cannot take the interface down");
         }
         let (table, prefixes) = (&self.settings.table, self.overlay.prefixes);
-        if let Err(error) = take_guards_back(&self.handle, table, prefixes).await {
-            tracing::warn!(%error, "what guards the overlay stays");
-        }
+        take_guards_back(&self.handle, table, prefixes).await
     }
 }
 
@@ -232,7 +233,7 @@ async fn take_guards_back(
     prefixes: OverlayPrefixes,
 ) -> Result<(), InterfaceError> {
     routes::remove(handle, &routes::guards(prefixes, true)).await;
-    Ok(firewall::remove(table)?)
+    Ok(firewall::remove(table).await?)
 }
 
 fn open(settings: &InterfaceSettings) -> Result<SyncDevice, InterfaceError> {

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use dataplane::{DatagramMeta, Path};
 use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
-use rustix::net::sockopt;
+use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 /// Asked of the kernel for each direction of each socket: bursts of a fast sender wait here.
@@ -101,7 +101,7 @@ impl UdpQueue {
         socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
         socket.bind(&SockAddr::from(address))?;
         let socket = UdpSocket::from(socket);
-        let state = UdpSocketState::new((&socket).into())?;
+        let state = prepare(&socket)?;
         Ok(Self {
             socket,
             state,
@@ -143,6 +143,18 @@ impl UdpQueue {
     }
 }
 
+/// Makes the socket ready for batches. quinn-udp forbids fragments, as QUIC wants it; a tunnel whose
+/// packets fill the interface's MTU must pass a path that is smaller, in fragments if need be.
+fn prepare(socket: &UdpSocket) -> io::Result<UdpSocketState> {
+    let state = UdpSocketState::new(socket.into())?;
+    if socket.local_addr()?.is_ipv4() {
+        sockopt::set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::DONT)?;
+    } else {
+        sockopt::set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::DONT)?;
+    }
+    Ok(state)
+}
+
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
@@ -163,7 +175,7 @@ struct SendHalf {
 impl SendHalf {
     fn of(queue: &UdpQueue) -> io::Result<Self> {
         let socket = queue.socket.try_clone()?;
-        let state = UdpSocketState::new((&socket).into())?;
+        let state = prepare(&socket)?;
         Ok(Self { socket, state })
     }
 
@@ -201,7 +213,7 @@ impl UdpSender {
         // The host has moved: the address is not its own any more. The kernel chooses another; the
         // peer's answer tells the shard which. What quinn-udp took for a kernel that is too old
         // to mark ECN was that address, so its state starts over.
-        half.state = UdpSocketState::new((&half.socket).into())?;
+        half.state = prepare(&half.socket)?;
         half.send(&Transmit {
             src_ip: None,
             ..datagram
@@ -275,6 +287,22 @@ mod tests {
             receiver.recv(&mut received).unwrap();
             assert_eq!(&received, b"hello");
         }
+    }
+
+    #[test]
+    fn datagrams_may_be_fragmented_also_after_a_move() {
+        let mut sender = UdpSockets::bind(0).unwrap().sender().unwrap();
+        let discovery = |sender: &UdpSender| sockopt::ip_mtu_discover(&sender.v4.socket).unwrap();
+        assert_eq!(discovery(&sender), Ipv4PathMtuDiscovery::DONT);
+        let receiver = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let path = Path {
+            remote: receiver.local_addr().unwrap(),
+            source: Some("192.0.2.1".parse().unwrap()),
+        };
+        sender
+            .send(path, DatagramMeta::default(), b"hello")
+            .unwrap();
+        assert_eq!(discovery(&sender), Ipv4PathMtuDiscovery::DONT);
     }
 
     #[test]

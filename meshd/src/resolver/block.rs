@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
@@ -154,7 +155,7 @@ pub(super) fn without_block(text: &[u8], interface: &str) -> Option<Vec<u8>> {
             (found, inside) = (true, true);
         } else if line == last.as_bytes() {
             (found, inside) = (true, false);
-        } else if inside && line.starts_with(b"nameserver 127.") {
+        } else if inside && names_loopback(line) {
             // Ours comes first in the block: one more is somebody else's.
             inside = false;
         } else {
@@ -162,6 +163,17 @@ pub(super) fn without_block(text: &[u8], interface: &str) -> Option<Vec<u8>> {
         }
     }
     found.then_some(rest)
+}
+
+/// Mesh DNS answers on loopback only.
+fn names_loopback(line: &[u8]) -> bool {
+    let line = String::from_utf8_lossy(line);
+    let server = line.trim_end().strip_prefix("nameserver ");
+    server.is_some_and(|server| {
+        server
+            .parse()
+            .is_ok_and(|server: IpAddr| server.is_loopback())
+    })
 }
 
 /// Replaces the file whole, with the owner, mode and label of the old one.
@@ -273,6 +285,22 @@ mod tests {
         way.revert(&routing()).await.unwrap();
         let left = fs::read_to_string(files.resolv_conf()).unwrap();
         assert_eq!(left, "# by dhclient\nnameserver 192.0.2.3\n");
+    }
+
+    #[tokio::test]
+    async fn an_ipv6_server_is_taken_out_too() {
+        let (_root, files) = host("nameserver 192.0.2.1\n");
+        let routing = Routing {
+            server: "[::1]:53".parse().unwrap(),
+            ..routing()
+        };
+        let mut way = of(&files);
+        way.set(&routing).await.unwrap();
+        let during = fs::read_to_string(files.resolv_conf()).unwrap();
+        assert!(during.contains("nameserver ::1\n"), "{during}");
+        way.revert(&routing).await.unwrap();
+        let left = fs::read_to_string(files.resolv_conf()).unwrap();
+        assert_eq!(left, "nameserver 192.0.2.1\n");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::{HostFiles, resolvconf};
 
 /// Returns the servers that the host asks besides mesh DNS, in order.
-pub fn nameservers(files: &HostFiles, ours: SocketAddr) -> Vec<IpAddr> {
+pub async fn nameservers(files: &HostFiles, ours: SocketAddr) -> Vec<IpAddr> {
     let text = std::fs::read(files.resolv_conf()).unwrap_or_default();
     let others = |text: &[u8]| -> Vec<IpAddr> {
         let mut servers = configured(text);
@@ -15,14 +15,14 @@ pub fn nameservers(files: &HostFiles, ours: SocketAddr) -> Vec<IpAddr> {
     let servers = others(&text);
     if servers.is_empty() {
         // A program that writes the file may name nobody after a server on loopback.
-        return others(&resolvconf::records(files));
+        return others(&resolvconf::records(files).await);
     }
     servers
 }
 
 /// Returns the servers that the host asks in the end, whatever stands in between.
-pub fn asked_in_the_end(files: &HostFiles, ours: SocketAddr) -> Vec<IpAddr> {
-    let mut servers = nameservers(files, ours);
+pub async fn asked_in_the_end(files: &HostFiles, ours: SocketAddr) -> Vec<IpAddr> {
+    let mut servers = nameservers(files, ours).await;
     let uplinks = std::fs::read(files.resolved_uplinks()).unwrap_or_default();
     servers.extend(configured(&uplinks));
     servers
@@ -68,10 +68,10 @@ mod tests {
         assert_eq!(configured(text), expected);
     }
 
-    #[test]
-    fn mesh_dns_itself_is_not_among_those_that_it_asks() {
+    #[tokio::test]
+    async fn mesh_dns_itself_is_not_among_those_that_it_asks() {
         let (_root, files) = host("nameserver 127.0.0.150\nnameserver 192.0.2.1\n");
-        let others = nameservers(&files, "127.0.0.150:53".parse().unwrap());
+        let others = nameservers(&files, "127.0.0.150:53".parse().unwrap()).await;
         assert_eq!(others, ["192.0.2.1".parse::<IpAddr>().unwrap()]);
     }
 

@@ -1,11 +1,10 @@
 //! resolvconf(8), in both of its kinds, Debian's and openresolv: one record of ours among those of
 //! the host's interfaces.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use super::{HostFiles, HostResolver, ResolverError, Routing, resolv_conf};
+use crate::programs;
 
 /// Our record. Debian puts records of the loopback first; openresolv is told to.
 const RECORD: &str = "lo.meshd";
@@ -41,9 +40,10 @@ impl Resolvconf {
         self.files.path().join(DEBIAN_RECORDS).is_dir()
     }
 
-    fn run(&self, arguments: &[&str], input: &str) -> Result<(), ResolverError> {
+    async fn run(&self, arguments: &[&str], input: &str) -> Result<(), ResolverError> {
         let what = format!("run `{} {}`", self.program.display(), arguments.join(" "));
         run(&self.program, arguments, input)
+            .await
             .map(drop)
             .map_err(|why| ResolverError::new(what, why))
     }
@@ -61,10 +61,10 @@ impl HostResolver for Resolvconf {
     async fn set(&mut self, routing: &Routing) -> Result<(), ResolverError> {
         let record = format!("nameserver {}\n", routing.server.ip());
         if self.is_debians() {
-            self.run(&["-a", RECORD], &record)
+            self.run(&["-a", RECORD], &record).await
         } else {
             // The lowest metric, and nobody else's servers beside: mesh DNS asks those.
-            self.run(&["-m", "0", "-x", "-a", RECORD], &record)
+            self.run(&["-m", "0", "-x", "-a", RECORD], &record).await
         }
     }
 
@@ -75,7 +75,7 @@ impl HostResolver for Resolvconf {
     }
 
     async fn revert(&mut self, _routing: &Routing) -> Result<(), ResolverError> {
-        self.run(&["-d", RECORD], "")
+        self.run(&["-d", RECORD], "").await
     }
 
     fn may_repair(&self) -> bool {
@@ -94,7 +94,7 @@ fn is_resolvectl(program: &Path) -> bool {
 }
 
 /// Returns what the host's interfaces say, all records after each other, but ours.
-pub(super) fn records(files: &HostFiles) -> Vec<u8> {
+pub(super) async fn records(files: &HostFiles) -> Vec<u8> {
     if let Ok(entries) = std::fs::read_dir(files.path().join(DEBIAN_RECORDS)) {
         let mut others: Vec<PathBuf> = entries
             .filter_map(Result::ok)
@@ -106,25 +106,14 @@ pub(super) fn records(files: &HostFiles) -> Vec<u8> {
         return texts.collect::<Vec<_>>().concat();
     }
     match program(files) {
-        Some(program) => run(&program, &["-l"], "").unwrap_or_default(),
+        Some(program) => run(&program, &["-l"], "").await.unwrap_or_default(),
         None => Vec::new(),
     }
 }
 
-fn run(program: &Path, arguments: &[&str], input: &str) -> Result<Vec<u8>, String> {
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| error.to_string())?;
-    let mut stdin = child.stdin.take().expect("standard input is piped");
-    // A program that reads nothing closes its end first.
-    let _ = stdin.write_all(input.as_bytes());
-    drop(stdin);
-    let output = child
-        .wait_with_output()
+async fn run(program: &Path, arguments: &[&str], input: &str) -> Result<Vec<u8>, String> {
+    let output = programs::run(program, arguments, input)
+        .await
         .map_err(|error| error.to_string())?;
     if output.status.success() {
         return Ok(output.stdout);
@@ -194,7 +183,7 @@ if [ -e interface/lo.meshd ]; then cat interface/lo.meshd; else cat interface/*;
         let text = || fs::read_to_string(files.resolv_conf()).unwrap();
         assert_eq!(text(), "nameserver 127.0.0.150\n");
         // The servers that the file does not name any more are still known.
-        let others = nameservers(&files, routing().server);
+        let others = nameservers(&files, routing().server).await;
         assert_eq!(others, ["192.0.2.1".parse::<IpAddr>().unwrap()]);
         way.revert(&routing()).await.unwrap();
         assert_eq!(text(), "nameserver 192.0.2.1\n");
@@ -209,11 +198,11 @@ if [ -e interface/lo.meshd ]; then cat interface/lo.meshd; else cat interface/*;
         assert!(Resolvconf::of_host(&files, b"nameserver 192.0.2.1\n").is_none());
     }
 
-    #[test]
-    fn what_a_program_says_is_told() {
+    #[tokio::test]
+    async fn what_a_program_says_is_told() {
         let (_root, files) = debian();
         let way = Resolvconf::of_host(&files, b"").unwrap();
-        let error = way.run(&["-x"], "").unwrap_err().to_string();
+        let error = way.run(&["-x"], "").await.unwrap_err().to_string();
         assert!(
             error.contains("resolvconf -x") && error.contains("99"),
             "{error}"
