@@ -59,6 +59,7 @@ pub(crate) enum Purpose {
 pub(crate) struct Connection {
     pub(crate) host: HostIndex,
     pub(crate) host_run: Run,
+    pub(crate) opened: Instant,
     /// The start of the coordinator that took it.
     pub(crate) taken_by: Option<Run>,
     pub(crate) purpose: Purpose,
@@ -106,12 +107,14 @@ impl Control {
         host_run: Run,
         purpose: Purpose,
         patience: Duration,
+        now: Instant,
     ) -> ConnectionId {
         self.next += 1;
         let id = ConnectionId(self.next);
         let connection = Connection {
             host,
             host_run,
+            opened: now,
             taken_by: None,
             purpose,
             session: None,
@@ -237,6 +240,7 @@ pub(crate) fn coordinator_believes(
         Ok(facts) => Ok(SessionPeer {
             identity: facts.spiffe,
             tls_key_hash: facts.tls_key_hash,
+            not_after: facts.not_after,
         }),
         Err(error) => Err(ChannelError::new(
             ChannelErrorKind::Rejected,
@@ -256,7 +260,13 @@ mod tests {
     fn open(control: &mut Control) -> ConnectionId {
         let pin = Digest::from_bytes([0; 32]);
         let patience = Duration::from_secs(30);
-        control.open(HostIndex(0), Run(1), Purpose::Describe { pin }, patience)
+        control.open(
+            HostIndex(0),
+            Run(1),
+            Purpose::Describe { pin },
+            patience,
+            at(0),
+        )
     }
 
     #[test]

@@ -16,7 +16,7 @@ use trust::{Authority, AuthoritySeeds, CoordinatorIdentity};
 use crate::control::ConnectionId;
 use crate::dice::Dice;
 use crate::event::Run;
-use crate::host::unix_time;
+use crate::host::{unix_time, wrong_time};
 use crate::operator::Order;
 use crate::store::CoordinatorStore;
 
@@ -34,6 +34,8 @@ pub(crate) struct Coordinator {
     pub(crate) last_run: Run,
     /// The machine has no power, rather than just no program.
     pub(crate) is_dark: bool,
+    /// Seconds that its wall clock is ahead.
+    pub(crate) clock_error: i64,
     next_request: u64,
     next_session: u64,
 }
@@ -81,6 +83,7 @@ impl Coordinator {
             running: None,
             last_run: Run::default(),
             is_dark: false,
+            clock_error: 0,
             next_request: 0,
             next_session: 0,
         }
@@ -95,7 +98,7 @@ impl Coordinator {
         self.is_dark = false;
         let now = Now {
             monotonic: Instant::START,
-            unix: unix_time(world),
+            unix: wrong_time(world, self.clock_error),
         };
         let authority = Authority::load(self.seeds.clone(), self.root_certificate.clone())
             .map_err(|error| error.to_string())?;
@@ -109,10 +112,7 @@ impl Coordinator {
             self.store.begin(CommitId(0), &first.transaction);
             self.store.flush(dice);
         }
-        let config = FleetConfig {
-            software_version: "sim".to_owned(),
-            advertise: vec![ADDRESS.to_owned()],
-        };
+        let config = FleetConfig::new("sim", vec![ADDRESS.to_owned()]);
         let (loaded, revision) = self.store.listing();
         let fleet = Fleet::new(config, authority, loaded, revision, dice.secret(), now)
             .map_err(|error| error.to_string())?;
@@ -138,7 +138,7 @@ impl Coordinator {
             .map_or(world, |running| running.booted_at);
         Now {
             monotonic: Instant::from_start(world - booted_at),
-            unix: unix_time(world),
+            unix: wrong_time(world, self.clock_error),
         }
     }
 
@@ -156,10 +156,7 @@ impl Coordinator {
 impl Steward {
     /// Passes an operator's request to the fleet.
     pub(crate) fn ask(&mut self, id: RequestId, request: AdminRequest, now: Now) {
-        let caller = Caller {
-            name: "operator".to_owned(),
-            role: Role::Admin,
-        };
+        let caller = Caller::new("operator", Role::Admin);
         self.fleet.handle_admin(id, caller, request, now);
     }
 }

@@ -2,6 +2,7 @@
 //! crash decides of each write under way whether it happened.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use agent::{PersistId, StateFile, StoredFiles};
 
@@ -14,11 +15,22 @@ pub(crate) struct HostDisk {
     under_way: Vec<(PersistId, Work)>,
     /// It is full: writes fail.
     pub(crate) is_full: bool,
+    /// Writes take seconds.
+    pub(crate) is_slow: bool,
 }
 
 enum Work {
     Write(StateFile, Vec<u8>),
     Erase,
+}
+
+/// Returns how long it takes until a write is flushed: milliseconds, or seconds on a disk that is
+/// worn out or shared with others.
+pub(crate) fn write_time(is_slow: bool, dice: &mut Dice) -> Duration {
+    match is_slow {
+        true => dice.secs(1, 6),
+        false => dice.between(Duration::from_micros(100), Duration::from_millis(20)),
+    }
 }
 
 impl HostDisk {
@@ -39,6 +51,24 @@ impl HostDisk {
         }
         self.under_way.push((id, Work::Write(file, contents)));
         Ok(())
+    }
+
+    /// Returns a disk with a copy of what is durable on this one.
+    pub(crate) fn copy(&self) -> Self {
+        Self {
+            durable: self.durable.clone(),
+            ..Self::default()
+        }
+    }
+
+    /// There is room, and it is fast.
+    pub(crate) fn recover(&mut self) {
+        (self.is_full, self.is_slow) = (false, false);
+    }
+
+    /// Returns how long a write takes.
+    pub(crate) fn write_time(&self, dice: &mut Dice) -> Duration {
+        write_time(self.is_slow, dice)
     }
 
     /// Starts to remove everything.

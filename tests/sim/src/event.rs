@@ -8,7 +8,7 @@ use dataplane::HandshakeJob;
 use model::time::Instant;
 
 use crate::control::{ConnectionId, Way};
-use crate::network::PartitionId;
+use crate::network::{PartitionId, Realm};
 use crate::operator::Errand;
 use crate::traffic::FlowId;
 
@@ -32,15 +32,20 @@ impl fmt::Display for HostIndex {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub(crate) struct Run(pub(crate) u32);
 
+/// A datagram on its way.
+pub(crate) struct Datagram {
+    /// Where `to` means something.
+    pub(crate) realm: Realm,
+    pub(crate) from: SocketAddr,
+    pub(crate) to: SocketAddr,
+    pub(crate) ecn: u8,
+    pub(crate) bytes: Vec<u8>,
+}
+
 /// Something that happens at a time.
 pub(crate) enum Event {
     /// A datagram arrives.
-    Datagram {
-        from: SocketAddr,
-        to: SocketAddr,
-        ecn: u8,
-        bytes: Vec<u8>,
-    },
+    Datagram(Datagram),
     /// A brain asked for the clock.
     HostWakes {
         host: HostIndex,
@@ -91,10 +96,18 @@ pub(crate) enum Event {
     CoordinatorStarts { since: Run },
     /// A host's clock is set right.
     ClockIsSet(HostIndex),
-    /// There is room on a host's disk again.
-    DiskHasRoom(HostIndex),
-    /// There is room in the coordinator's store again.
-    StoreHasRoom,
+    /// There is room on a host's disk again, and it is fast again.
+    DiskRecovers(HostIndex),
+    /// There is room in the coordinator's store again, and it is fast again.
+    StoreRecovers,
+    /// The coordinator's clock is set right.
+    CoordinatorClockIsSet,
+    /// A host that turned against the fleet does something.
+    RogueActs { host: HostIndex, run: Run },
+    /// A host that turned against the fleet is put right.
+    RogueEnds(HostIndex),
+    /// A machine that runs from a copy of another's disk gets an empty one.
+    CloneIsWiped(HostIndex),
     /// An operator does something.
     Errand(Errand),
     /// The phase of the scenario is looked at.

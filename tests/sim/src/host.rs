@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use agent::{Agent, InterfaceConfig, Names, RequestId};
 use dataplane::{Counters, DatagramMeta, Outbox, OverlayMeta, Path, Shard};
+use model::address::HostAddresses;
 use model::ids::{HostId, PolicyVersion, Revision};
 use model::local::HostState;
+use model::map::PeerIndex;
 use model::name::Name;
 use model::time::{Instant, Now, UnixTime};
 
@@ -44,11 +46,17 @@ pub(crate) struct Host {
     names_given: u32,
     /// The operator wants it to be a member.
     pub(crate) is_wanted: bool,
+    /// Somebody took it over: it keeps to no rule.
+    pub(crate) is_rogue: bool,
+    /// It runs from a copy of another machine's disk.
+    pub(crate) is_clone: bool,
+    /// Which machine it says that it is: as a rule itself.
+    pub(crate) machine: HostIndex,
     /// What it put on its disk, by revision.
     maps: BTreeMap<Revision, Rc<KnownMap>>,
     /// What its shard enforces; `None`: nothing passes.
     pub(crate) in_force: Option<Rc<KnownMap>>,
-    highest: Option<(HostId, Revision, PolicyVersion)>,
+    pub(crate) highest: Option<(HostId, Revision, PolicyVersion)>,
 }
 
 /// A daemon that runs.
@@ -60,6 +68,10 @@ pub(crate) struct Running {
     pub(crate) counters: Arc<Counters>,
     pub(crate) names: Arc<Names>,
     pub(crate) interface: Option<InterfaceConfig>,
+    /// The addresses of the peers that the shard was told of.
+    pub(crate) peers: BTreeMap<PeerIndex, HostAddresses>,
+    /// The addresses that it pretends to have.
+    pub(crate) forged: Option<HostAddresses>,
     /// Only the latest is listened to.
     pub(crate) channel: Option<ConnectionId>,
     pub(crate) wake: Option<Instant>,
@@ -90,6 +102,9 @@ impl Host {
             clashes: 0,
             names_given: 0,
             is_wanted: false,
+            is_rogue: false,
+            is_clone: false,
+            machine: index,
             maps: BTreeMap::new(),
             in_force: None,
             highest: None,
@@ -115,15 +130,9 @@ impl Host {
 
     /// Returns what the clocks of a daemon that started then show.
     pub(crate) fn clocks(&self, booted_at: Instant, world: Instant) -> Now {
-        let truth = unix_time(world).since_epoch();
-        let error = std::time::Duration::from_secs(self.clock_error.unsigned_abs());
-        let shown = match self.clock_error {
-            0.. => truth + error,
-            _ => truth.saturating_sub(error),
-        };
         Now {
             monotonic: Instant::from_start(world - booted_at),
-            unix: UnixTime::from_duration(shown),
+            unix: wrong_time(world, self.clock_error),
         }
     }
 
@@ -190,6 +199,24 @@ impl Host {
         Ok(())
     }
 
+    /// Gets an empty disk: whatever it was, it is that no more.
+    pub(crate) fn wipe(&mut self) {
+        self.disk = HostDisk::default();
+        self.highest = None;
+        self.is_clone = false;
+        self.machine = self.index;
+    }
+
+    /// Returns what its operating system calls the machine.
+    pub(crate) fn machine_id(&self) -> String {
+        format!("machine-{}", self.machine)
+    }
+
+    /// Returns who it is in the fleet, by what it enforces.
+    pub(crate) fn identity(&self) -> Option<HostId> {
+        Some(self.in_force.as_ref()?.me.host)
+    }
+
     /// Notes that nothing is in force.
     pub(crate) fn note_nothing_in_force(&mut self) {
         self.in_force = None;
@@ -199,6 +226,16 @@ impl Host {
 /// Returns the true wall-clock time.
 pub(crate) fn unix_time(world: Instant) -> UnixTime {
     UnixTime::from_secs(EPOCH_SECS) + world.since_start()
+}
+
+/// Returns what a wall clock shows that is so many seconds ahead.
+pub(crate) fn wrong_time(world: Instant, ahead_secs: i64) -> UnixTime {
+    let truth = unix_time(world).since_epoch();
+    let error = std::time::Duration::from_secs(ahead_secs.unsigned_abs());
+    UnixTime::from_duration(match ahead_secs {
+        0.. => truth + error,
+        _ => truth.saturating_sub(error),
+    })
 }
 
 /// Takes what a shard sends and delivers.

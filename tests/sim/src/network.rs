@@ -1,12 +1,16 @@
-//! The underlay: which datagram arrives when, as what, or not at all. Who lives where, which groups
-//! cannot hear each other, and how bad the lines are.
+//! The underlay: which datagram arrives when, where, as what, or not at all. Who lives where, behind
+//! which NAT box, which groups cannot hear each other, and how bad the lines are.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use model::time::Instant;
+
 use crate::dice::Dice;
 use crate::event::HostIndex;
+use crate::host::LISTEN_PORT;
+use crate::nat::{BoxId, NatBox};
 
 /// Where the stranger sends from. Nobody answers there.
 pub(crate) const STRANGER: SocketAddr =
@@ -19,6 +23,26 @@ pub(crate) enum Place {
     Host(HostIndex),
     /// The coordinator's.
     Coordinator,
+}
+
+/// Where an address means something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Realm {
+    /// Everywhere.
+    Internet,
+    /// Behind a box, and with other machines behind another.
+    Behind(BoxId),
+}
+
+/// The way of a datagram that a host sends, as far as it is known when it leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Leg {
+    /// Where the destination means something.
+    pub(crate) realm: Realm,
+    /// The sender, as the receiver sees it.
+    pub(crate) source: SocketAddr,
+    /// Who lives at the destination.
+    pub(crate) there: HostIndex,
 }
 
 /// Names a partition until it heals.
@@ -86,7 +110,9 @@ pub(crate) struct Arrival {
 /// The underlay.
 pub(crate) struct Network {
     pub(crate) weather: Weather,
-    homes: BTreeMap<IpAddr, HostIndex>,
+    homes: BTreeMap<(Realm, IpAddr), HostIndex>,
+    realms: BTreeMap<HostIndex, Realm>,
+    boxes: Vec<NatBox>,
     next_home: u32,
     partitions: BTreeMap<PartitionId, Vec<Place>>,
     next_partition: u64,
@@ -97,31 +123,147 @@ pub(crate) struct Network {
 const OVERHEARD_KEPT: usize = 64;
 
 impl Network {
-    pub(crate) fn new() -> Self {
-        Self {
+    /// An internet with so many NAT boxes.
+    pub(crate) fn new(boxes: u32) -> Self {
+        let mut network = Self {
             weather: Weather::FAIR,
             homes: BTreeMap::new(),
+            realms: BTreeMap::new(),
+            boxes: Vec::new(),
             next_home: 0,
             partitions: BTreeMap::new(),
             next_partition: 0,
             overheard: Vec::new(),
+        };
+        for _ in 0..boxes {
+            let outside = network.new_address();
+            network.boxes.push(NatBox::new(outside));
         }
+        network
     }
 
-    /// Gives a host an address that nobody had before.
-    pub(crate) fn settle(&mut self, host: HostIndex) -> IpAddr {
-        self.homes.retain(|_, owner| *owner != host);
+    fn new_address(&mut self) -> IpAddr {
         self.next_home += 1;
         // RFC 2544 benchmarking addresses: no overlay lies there.
         let first = u32::from(Ipv4Addr::new(198, 18, 0, 0));
-        let address = IpAddr::V4(Ipv4Addr::from(first + self.next_home));
-        self.homes.insert(address, host);
+        IpAddr::V4(Ipv4Addr::from(first + self.next_home))
+    }
+
+    /// Picks where a machine may live: `natted_per_mille` of a thousand live behind a box.
+    pub(crate) fn some_realm(&self, natted_per_mille: u32, dice: &mut Dice) -> Realm {
+        if self.boxes.is_empty() || !dice.chance(natted_per_mille) {
+            return Realm::Internet;
+        }
+        let number = u32::try_from(dice.below(self.boxes.len())).expect("few boxes");
+        Realm::Behind(BoxId(number))
+    }
+
+    /// Gives a host another address; outside of NAT boxes, one that nobody had before.
+    pub(crate) fn settle(&mut self, host: HostIndex, realm: Realm) -> IpAddr {
+        self.homes.retain(|_, owner| *owner != host);
+        if let Some(Realm::Behind(before)) = self.realms.insert(host, realm) {
+            self.boxes[before.0 as usize].release(host);
+        }
+        let mut address = self.lease(realm);
+        while self.homes.contains_key(&(realm, address)) {
+            address = self.lease(realm);
+        }
+        self.homes.insert((realm, address), host);
         address
     }
 
-    /// Returns who has an address now.
-    pub(crate) fn host_at(&self, address: IpAddr) -> Option<HostIndex> {
-        self.homes.get(&address).copied()
+    fn lease(&mut self, realm: Realm) -> IpAddr {
+        match realm {
+            Realm::Internet => self.new_address(),
+            Realm::Behind(it) => self.boxes[it.0 as usize].lease(),
+        }
+    }
+
+    fn realm_of(&self, host: HostIndex) -> Realm {
+        self.realms.get(&host).copied().unwrap_or(Realm::Internet)
+    }
+
+    /// Returns whether a host can reach another that says nothing by itself.
+    pub(crate) fn can_open(&self, from: HostIndex, to: HostIndex) -> bool {
+        let (from, to) = (self.realm_of(from), self.realm_of(to));
+        to == Realm::Internet || from == to
+    }
+
+    /// Returns the address that the internet sees a host at.
+    pub(crate) fn outside(&self, host: HostIndex, home: IpAddr) -> IpAddr {
+        match self.realm_of(host) {
+            Realm::Internet => home,
+            Realm::Behind(it) => self.boxes[it.0 as usize].outside,
+        }
+    }
+
+    /// Sends a datagram on its way; `None`: there is nobody.
+    pub(crate) fn send(
+        &mut self,
+        from: HostIndex,
+        home: IpAddr,
+        to: SocketAddr,
+        now: Instant,
+    ) -> Option<Leg> {
+        let realm = self.realm_of(from);
+        let source = SocketAddr::new(home, LISTEN_PORT);
+        if let Some(there) = self.homes.get(&(realm, to.ip())).copied() {
+            return Some(Leg {
+                realm,
+                source,
+                there,
+            });
+        }
+        if is_private(to.ip()) {
+            return None;
+        }
+        let source = match realm {
+            Realm::Internet => source,
+            Realm::Behind(it) => {
+                let nat = &mut self.boxes[it.0 as usize];
+                if nat.outside == to.ip() {
+                    return None; // no hairpin
+                }
+                nat.let_out(from, to, now)
+            }
+        };
+        let there = self.owner(to, now)?;
+        Some(Leg {
+            realm: Realm::Internet,
+            source,
+            there,
+        })
+    }
+
+    /// Returns who gets what is sent to an address of the internet, filters aside.
+    fn owner(&self, to: SocketAddr, now: Instant) -> Option<HostIndex> {
+        let direct = self.homes.get(&(Realm::Internet, to.ip())).copied();
+        direct.or_else(|| self.box_at(to.ip())?.owner(to.port(), now))
+    }
+
+    fn box_at(&self, address: IpAddr) -> Option<&NatBox> {
+        self.boxes.iter().find(|it| it.outside == address)
+    }
+
+    /// Returns who gets a datagram that arrives.
+    pub(crate) fn arrive(
+        &self,
+        realm: Realm,
+        from: SocketAddr,
+        to: SocketAddr,
+        now: Instant,
+    ) -> Option<HostIndex> {
+        if let Some(host) = self.homes.get(&(realm, to.ip())) {
+            return (to.port() == LISTEN_PORT).then_some(*host);
+        }
+        self.box_at(to.ip())?.let_in(to.port(), from, now)
+    }
+
+    /// A box loses its mappings.
+    pub(crate) fn rebind(&mut self, dice: &mut Dice) -> Option<BoxId> {
+        let number = (!self.boxes.is_empty()).then(|| dice.below(self.boxes.len()))?;
+        self.boxes[number].rebind();
+        Some(BoxId(u32::try_from(number).expect("few boxes")))
     }
 
     /// Parts some machines from all others.
@@ -181,6 +323,11 @@ impl Network {
         Some((if dice.chance(700) { meant_for } else { to }, bytes))
     }
 
+    /// Picks a datagram that a stranger heard, and where it was sent.
+    pub(crate) fn capture(&self, dice: &mut Dice) -> Option<(SocketAddr, Vec<u8>)> {
+        (!self.overheard.is_empty()).then(|| dice.pick(&self.overheard).clone())
+    }
+
     /// Returns when a datagram arrives, as often as it does.
     pub(crate) fn arrivals(
         &self,
@@ -214,6 +361,11 @@ impl Network {
     }
 }
 
+/// Nobody has such an address outside of NAT boxes.
+fn is_private(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V4(v4) if v4.is_private())
+}
+
 /// Machines live in three places.
 fn region(place: Place) -> u64 {
     match place {
@@ -231,7 +383,7 @@ mod tests {
 
     #[test]
     fn parted_machines_hear_each_other_again_when_every_partition_is_healed() {
-        let mut network = Network::new();
+        let mut network = Network::new(0);
         let first = network.part(vec![A]);
         let second = network.part(vec![A, Place::Coordinator]);
         assert!(!network.is_open(A, B) && !network.is_open(A, Place::Coordinator));
@@ -241,19 +393,60 @@ mod tests {
         assert!(network.is_open(A, B));
     }
 
+    const OUTSIDE: HostIndex = HostIndex(0);
+    const INSIDE: HostIndex = HostIndex(1);
+    const LAN: Realm = Realm::Behind(BoxId(0));
+
+    fn at_port(address: IpAddr) -> SocketAddr {
+        SocketAddr::new(address, LISTEN_PORT)
+    }
+
     #[test]
     fn who_moves_has_one_address_and_a_new_one() {
-        let mut network = Network::new();
-        let before = network.settle(HostIndex(7));
-        let after = network.settle(HostIndex(7));
+        let mut network = Network::new(0);
+        let before = network.settle(INSIDE, Realm::Internet);
+        let after = network.settle(INSIDE, Realm::Internet);
         assert_ne!(before, after);
-        assert_eq!(network.host_at(before), None);
-        assert_eq!(network.host_at(after), Some(HostIndex(7)));
+        let there = |address| network.owner(at_port(address), Instant::START);
+        assert_eq!((there(before), there(after)), (None, Some(INSIDE)));
+    }
+
+    #[test]
+    fn a_box_lets_in_who_was_sent_something_and_nobody_else() {
+        let (mut network, now) = (Network::new(2), Instant::START);
+        let outside = network.settle(OUTSIDE, Realm::Internet);
+        let inside = network.settle(INSIDE, LAN);
+        let leg = network.send(INSIDE, inside, at_port(outside), now).unwrap();
+        assert_eq!((leg.there, leg.realm), (OUTSIDE, Realm::Internet));
+        assert_ne!(leg.source.ip(), inside, "it is translated");
+        let back = network.send(OUTSIDE, outside, leg.source, now).unwrap();
+        assert_eq!(back.there, INSIDE);
+        let arrives = |from| network.arrive(Realm::Internet, from, leg.source, now);
+        assert_eq!(arrives(back.source), Some(INSIDE));
+        assert_eq!(arrives(STRANGER), None);
+        assert!(network.can_open(INSIDE, OUTSIDE) && !network.can_open(OUTSIDE, INSIDE));
+    }
+
+    #[test]
+    fn private_addresses_mean_others_behind_another_box() {
+        let (mut network, now) = (Network::new(2), Instant::START);
+        let homes = [0, 1].map(|number| {
+            let realm = Realm::Behind(BoxId(number));
+            network.settle(HostIndex(number), realm)
+        });
+        assert_eq!(homes[0], homes[1]);
+        let other = network.settle(HostIndex(2), Realm::Behind(BoxId(1)));
+        let leg = network.send(HostIndex(1), homes[1], at_port(other), now);
+        assert_eq!(leg.unwrap().there, HostIndex(2));
+        assert_eq!(
+            network.send(HostIndex(0), homes[0], at_port(other), now),
+            None
+        );
     }
 
     #[test]
     fn in_fair_weather_everything_arrives_once_and_whole() {
-        let (network, mut dice) = (Network::new(), Dice::new(1, ""));
+        let (network, mut dice) = (Network::new(0), Dice::new(1, ""));
         for _ in 0..1000 {
             let arrivals = network.arrivals(A, B, 100, &mut dice);
             assert!(matches!(

@@ -13,8 +13,8 @@ use model::name::{Labels, Name};
 use model::rule::Bundle;
 
 use crate::dice::Dice;
-use crate::event::{Event, HostIndex, Who};
-use crate::policies::{self, ENVIRONMENTS, ROLES};
+use crate::event::{Event, HostIndex, Run, Who};
+use crate::policies::{self, ENVIRONMENTS};
 use crate::truth::{self, Policies};
 use crate::world::{Phase, World};
 
@@ -25,6 +25,8 @@ pub(crate) enum Errand {
     Join(HostIndex),
     /// Wants a machine to be a member again.
     WantBack(HostIndex),
+    /// Has a machine leave, so that it joins anew with new keys.
+    JoinAnew(HostIndex),
     /// Gives a host other labels.
     Relabel(HostIndex),
     /// Removes whoever has a name.
@@ -64,13 +66,15 @@ pub(crate) struct Operator {
     /// Machines that a token is made for.
     pub(crate) joining: BTreeSet<HostIndex>,
     changes: u64,
+    roles: Vec<String>,
     pub(crate) policies: Policies,
 }
 
 impl Operator {
-    pub(crate) fn new(dice: Dice) -> Self {
+    pub(crate) fn new(dice: Dice, sites: u32) -> Self {
         Self {
             dice,
+            roles: policies::roles(sites),
             tokens: Vec::new(),
             joining: BTreeSet::new(),
             changes: 0,
@@ -84,7 +88,7 @@ impl Operator {
             let (key, value) = (key.parse().expect("a key"), value.parse().expect("a value"));
             labels.insert(key, value);
         };
-        set("role", self.dice.pick::<&str>(&ROLES));
+        set("role", self.dice.pick::<String>(&self.roles));
         set("env", self.dice.pick::<&str>(&ENVIRONMENTS));
         labels
     }
@@ -98,7 +102,7 @@ impl Operator {
 impl World {
     /// Does what an operator set out to do, if it can be done now.
     pub(crate) fn run_errand(&mut self, errand: Errand) {
-        let is_at_machine = matches!(errand, Errand::WantBack(_));
+        let is_at_machine = matches!(errand, Errand::WantBack(_) | Errand::JoinAnew(_));
         if self.coordinator.running.is_none() && !is_at_machine {
             return;
         }
@@ -109,6 +113,12 @@ impl World {
                 self.host_mut(host).is_wanted = true;
             }
             Errand::WantBack(_) => {}
+            Errand::JoinAnew(host) => {
+                let is_member = self.host(host).is_member(self.now);
+                if self.host(host).running.is_none() || is_member && !self.leave(host) {
+                    self.push_errand(Errand::JoinAnew(host), 10);
+                }
+            }
             Errand::Relabel(host) => {
                 let (name, labels) = (self.host(host).name.clone(), self.operator.labels());
                 let set = SetLabels {
@@ -126,12 +136,14 @@ impl World {
                 self.order(Order::Removal(name.clone()), AdminRequest::RemoveHost(name));
             }
             Errand::Apply => {
-                let hosts: Vec<String> = self
-                    .hosts
-                    .iter()
+                // Nobody is a member before the first have joined.
+                let machines = self.hosts.iter();
+                let hosts: Vec<String> = machines
+                    .filter(|host| host.last_run > Run::default())
                     .map(|host| host.name.to_string())
                     .collect();
-                let files = policies::generate(&mut self.operator.dice, &hosts);
+                let files =
+                    policies::generate(&mut self.operator.dice, &hosts, self.scenario.sites);
                 let message = self.operator.message("change");
                 let apply = ApplyPolicy {
                     files: files.clone(),
@@ -163,7 +175,10 @@ impl World {
     /// Gets a machine a token, old or new, and has it join.
     fn join(&mut self, host: HostIndex) {
         let can_join = self.host(host).is_wanted && self.host(host).running.is_some();
-        if !can_join || self.operator.joining.contains(&host) || self.host(host).is_member(self.now)
+        if !can_join
+            || self.host(host).is_clone
+            || self.operator.joining.contains(&host)
+            || self.host(host).is_member(self.now)
         {
             return;
         }

@@ -7,7 +7,7 @@ use model::admin::PolicyFile;
 use crate::dice::Dice;
 
 /// Labels that hosts have.
-pub(crate) const ROLES: [&str; 4] = ["edge", "app", "db", "batch"];
+const ROLES: [&str; 4] = ["edge", "app", "db", "batch"];
 pub(crate) const ENVIRONMENTS: [&str; 2] = ["prod", "test"];
 
 /// Ports that applications try, whatever is allowed.
@@ -21,11 +21,23 @@ const SERVICES: [(&str, u16, &str); 4] = [
     ("logs", 514, "udp"),
 ];
 
-/// Writes a policy for a fleet with these hosts.
-pub(crate) fn generate(dice: &mut Dice, hosts: &[String]) -> Vec<PolicyFile> {
+/// Returns the roles of a fleet: four, or those once for each of its sites.
+pub(crate) fn roles(sites: u32) -> Vec<String> {
+    let at = |site: u32| ROLES.iter().map(move |role| format!("{role}-{site}"));
+    match sites {
+        0 | 1 => ROLES.map(str::to_owned).to_vec(),
+        _ => (0..sites).flat_map(at).collect(),
+    }
+}
+
+/// Writes a policy for a fleet with these hosts. Where there are many sites, no rule speaks of
+/// everybody: each connects few, as in every fleet that is large.
+pub(crate) fn generate(dice: &mut Dice, hosts: &[String], sites: u32) -> Vec<PolicyFile> {
     let mut draft = Draft {
         dice,
         hosts,
+        roles: roles(sites),
+        is_wide: sites > 1,
         services: Vec::new(),
         text: "fleet: sim\n".to_owned(),
         rules: 0,
@@ -42,6 +54,8 @@ pub(crate) fn generate(dice: &mut Dice, hosts: &[String]) -> Vec<PolicyFile> {
 struct Draft<'a> {
     dice: &'a mut Dice,
     hosts: &'a [String],
+    roles: Vec<String>,
+    is_wide: bool,
     services: Vec<&'static str>,
     text: String,
     rules: u32,
@@ -68,10 +82,11 @@ impl Draft<'_> {
 
     fn allows(&mut self) {
         self.text.push_str("allow:\n");
-        if self.dice.chance(700) {
+        if !self.is_wide && self.dice.chance(700) {
             self.rule("from: any, to: any, icmp: true");
         }
-        for _ in 0..1 + self.dice.below(6) {
+        let rules_max = if self.is_wide { self.roles.len() } else { 6 };
+        for _ in 0..1 + self.dice.below(rules_max) {
             let (from, to) = (self.selector(), self.host_selector());
             let traffic = self.traffic();
             self.rule(&format!("from: {from}, to: {to}, {traffic}"));
@@ -119,15 +134,16 @@ impl Draft<'_> {
 
     fn host_selector(&mut self) -> String {
         match self.dice.below(10) {
+            0 | 1 | 6 if self.is_wide => format!("\"role={}\"", self.dice.pick(&self.roles)),
             0 | 1 => "any".to_owned(),
-            2..6 => format!("\"role={}\"", self.dice.pick(&ROLES)),
+            2..6 => format!("\"role={}\"", self.dice.pick(&self.roles)),
             6 => format!("\"env={}\"", self.dice.pick(&ENVIRONMENTS)),
+            _ if self.hosts.is_empty() => format!("\"role={}\"", self.dice.pick(&self.roles)),
             7 => format!(
                 "\"role={},env={}\"",
-                self.dice.pick(&ROLES),
+                self.dice.pick(&self.roles),
                 self.dice.pick(&ENVIRONMENTS)
             ),
-            _ if self.hosts.is_empty() => "any".to_owned(),
             _ => self.dice.pick(self.hosts).clone(),
         }
     }
@@ -165,8 +181,8 @@ mod tests {
     fn most_generated_policies_are_right() {
         let mut dice = Dice::new(1, "");
         let hosts = ["vm-1".to_owned(), "vm-2".to_owned()];
-        for _ in 0..300 {
-            let files = generate(&mut dice, &hosts);
+        for round in 0..300 {
+            let files = generate(&mut dice, &hosts, round % 3);
             if let Err(faults) = policy::load(&files) {
                 let rendered: Vec<String> =
                     faults.iter().map(|fault| format!("{fault:?}")).collect();

@@ -9,7 +9,7 @@ use model::address::HostAddresses;
 use model::ids::{HostId, PolicyVersion, Revision};
 use model::name::Name;
 use model::record::HostRecord;
-use model::rule::{Bundle, ip_protocol};
+use model::rule::{Bundle, Selector, ip_protocol};
 use model::wire;
 use model::wire::stored::decode_map;
 use policy::reference::decide;
@@ -63,6 +63,13 @@ impl KnownMap {
 
     pub(crate) fn hosts(&self) -> impl Iterator<Item = &HostRecord> {
         std::iter::once(&self.me).chain(self.peers.values())
+    }
+
+    /// Returns a peer that no allow of its own part of the policy connects it with.
+    pub(crate) fn stranger(&self) -> Option<&Name> {
+        let mut peers = self.peers.values();
+        let stranger = peers.find(|peer| !links(&self.bundle, &self.me, peer));
+        stranger.map(|peer| &peer.name)
     }
 
     fn check_distinct(&self) -> Result<(), String> {
@@ -169,4 +176,17 @@ impl KnownMap {
             .find(|peer| peer.addresses.contains(address))
             .ok_or_else(|| format!("no peer of revision {} has {address}", self.revision))
     }
+}
+
+/// Returns whether an allow connects two hosts, either way. A deny takes flows away, and hides
+/// nobody.
+pub(crate) fn links(bundle: &Bundle, one: &HostRecord, other: &HostRecord) -> bool {
+    let selects = |ends: &[Selector], host: &HostRecord| {
+        let mut ends = ends.iter();
+        ends.any(|selector| selector.matches(host, &bundle.services))
+    };
+    bundle.allow.iter().any(|rule| {
+        selects(&rule.from, one) && selects(&rule.to, other)
+            || selects(&rule.from, other) && selects(&rule.to, one)
+    })
 }

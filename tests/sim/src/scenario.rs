@@ -10,6 +10,8 @@ use crate::world::World;
 /// What happens to a fleet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scenario {
+    /// What it is called where a run is to be repeated.
+    pub name: &'static str,
     /// Machines.
     pub hosts: u32,
     /// How many of a thousand are members from the beginning; the others join during the faults.
@@ -22,24 +24,55 @@ pub struct Scenario {
     pub fault_every: Duration,
     /// How often somebody opens a flow, on average.
     pub flow_every: Duration,
+    /// How many of a thousand live behind a NAT box.
+    pub natted_per_mille: u32,
+    /// How many of a thousand messages say more than this version understands.
+    pub newer_per_mille: u32,
+    /// Sites, each with roles of its own; with more than one, no rule speaks of the whole fleet.
+    pub sites: u32,
+    /// How many others each host tries when everything is right.
+    pub probes_per_host: usize,
 }
+
+/// Machines behind one NAT box, on average.
+const HOSTS_PER_BOX: u32 = 3;
 
 impl Scenario {
     /// Fifty hosts, and everything goes wrong for ten minutes.
     pub const fn rough() -> Self {
         Self {
+            name: "rough",
             hosts: 50,
             early_per_mille: 800,
             joining: Duration::from_secs(60),
             faults: Duration::from_secs(600),
             fault_every: Duration::from_secs(4),
             flow_every: Duration::from_millis(250),
+            natted_per_mille: 200,
+            newer_per_mille: 100,
+            sites: 1,
+            probes_per_host: 100,
+        }
+    }
+
+    /// Three hundred hosts, and everything goes wrong for three minutes.
+    pub const fn large() -> Self {
+        Self {
+            name: "large",
+            hosts: 300,
+            faults: Duration::from_secs(180),
+            fault_every: Duration::from_secs(1),
+            flow_every: Duration::from_millis(60),
+            sites: 10,
+            probes_per_host: 12,
+            ..Self::rough()
         }
     }
 
     /// Ten hosts, and everything goes wrong for two minutes.
     pub const fn small() -> Self {
         Self {
+            name: "small",
             hosts: 10,
             faults: Duration::from_secs(120),
             ..Self::rough()
@@ -49,10 +82,21 @@ impl Scenario {
     /// Fifty hosts, and nothing goes wrong.
     pub const fn quiet() -> Self {
         Self {
+            name: "quiet",
             early_per_mille: 1000,
             faults: Duration::ZERO,
             ..Self::rough()
         }
+    }
+
+    /// Returns the scenario of a name.
+    pub fn named(name: &str) -> Option<Self> {
+        let all = [Self::rough(), Self::large(), Self::small(), Self::quiet()];
+        all.into_iter().find(|scenario| scenario.name == name)
+    }
+
+    pub(crate) const fn nat_boxes(&self) -> u32 {
+        (self.hosts * self.natted_per_mille).div_ceil(1000 * HOSTS_PER_BOX)
     }
 }
 
@@ -96,6 +140,7 @@ impl fmt::Display for Summary {
 /// A run in which an invariant did not hold, or something panicked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
+    scenario: &'static str,
     seed: u64,
     what: String,
     last: String,
@@ -103,11 +148,16 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, what, last } = self;
+        let Self {
+            scenario,
+            seed,
+            what,
+            last,
+        } = self;
         write!(
             f,
-            "seed {seed} fails: {what}\n\nThe last of it:\n{last}\nTo repeat it:\n  \
-             SIM_SEED={seed} cargo test -p sim --test fleet -- one_seed --nocapture\n"
+            "seed {seed} of `{scenario}` fails: {what}\n\nThe last of it:\n{last}\nTo repeat it:\n  \
+             SIM_SCENARIO={scenario} SIM_SEED={seed} cargo test -p sim --test fleet -- one_seed --nocapture\n"
         )
     }
 }
@@ -133,7 +183,12 @@ pub fn run(scenario: Scenario, seed: u64) -> Result<Summary, Box<Failure>> {
     match what {
         Some(what) => {
             let last = world.trace.last_lines(&what);
-            Err(Box::new(Failure { seed, what, last }))
+            Err(Box::new(Failure {
+                scenario: scenario.name,
+                seed,
+                what,
+                last,
+            }))
         }
         None => Ok(Summary {
             seed,
@@ -159,6 +214,7 @@ mod tests {
     #[test]
     fn a_failure_names_the_seed_what_broke_and_the_command_that_repeats_it() {
         let failure = Failure {
+            scenario: "rough",
             seed: 77,
             what: "\"no brain spins\" does not hold".to_owned(),
             last: "  t+1s vm-3: starts\n".to_owned(),
@@ -168,7 +224,7 @@ mod tests {
             "seed 77",
             "no brain spins",
             "vm-3: starts",
-            "SIM_SEED=77 cargo test -p sim",
+            "SIM_SCENARIO=rough SIM_SEED=77 cargo test -p sim",
         ] {
             assert!(told.contains(part), "{told}");
         }

@@ -3,11 +3,13 @@
 //! rest a beginning that chance decides.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use fleet::{CommitError, CommitId};
 use model::store::{Committed, Event, Key, KeyValue, Operation, StoreRevision, Transaction};
 
 use crate::dice::Dice;
+use crate::disk::write_time;
 
 /// The answer to one transaction.
 pub(crate) type Outcome = (CommitId, Result<Committed, CommitError>);
@@ -21,7 +23,14 @@ pub(crate) struct CoordinatorStore {
     waiting: Vec<Outcome>,
     /// It is full: nothing is taken.
     pub(crate) is_full: bool,
+    /// A flush takes seconds.
+    pub(crate) is_slow: bool,
 }
+
+/// A copy of a store.
+#[cfg(test)]
+#[derive(Clone)]
+pub(crate) struct Backup(Tables);
 
 #[derive(Clone, Default)]
 struct Tables {
@@ -59,6 +68,44 @@ impl CoordinatorStore {
             }
         }
         self.latest = self.durable.clone();
+    }
+
+    /// There is room, and it is fast.
+    pub(crate) fn recover(&mut self) {
+        (self.is_full, self.is_slow) = (false, false);
+    }
+
+    /// Returns how long a flush takes.
+    pub(crate) fn flush_time(&self, dice: &mut Dice) -> Duration {
+        write_time(self.is_slow, dice)
+    }
+
+    /// Returns a copy of what is durable: a backup.
+    #[cfg(test)]
+    pub(crate) fn backup(&self) -> Backup {
+        Backup(self.durable.clone())
+    }
+
+    /// Becomes what it was when a backup was made.
+    #[cfg(test)]
+    pub(crate) fn restore(&mut self, backup: &Backup) {
+        *self = Self {
+            durable: backup.0.clone(),
+            latest: backup.0.clone(),
+            ..Self::default()
+        };
+    }
+
+    /// A store that holds what another listed.
+    #[cfg(test)]
+    pub(crate) fn from_listing(keys: Vec<KeyValue>, revision: StoreRevision) -> Self {
+        let keys = keys.into_iter().map(|it| (it.key.clone(), it)).collect();
+        let tables = Tables { keys, revision };
+        Self {
+            durable: tables.clone(),
+            latest: tables,
+            ..Self::default()
+        }
     }
 
     /// Returns everything that is durable.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use model::ids::HostId;
 use model::rule::ip_protocol;
 use model::time::Instant;
 
@@ -31,6 +32,8 @@ pub(crate) enum Reason {
     Work,
     /// It has to be answered, or refused at once.
     Probe { is_allowed: bool },
+    /// A rogue sends it from another's address: nothing of it may be delivered.
+    Forgery,
 }
 
 /// How far a flow is.
@@ -48,6 +51,8 @@ pub(crate) enum Progress {
 pub(crate) struct Flow {
     pub(crate) id: FlowId,
     pub(crate) opener: HostIndex,
+    /// Who the opener is in the fleet; a clone of it is the same.
+    pub(crate) identity: Option<HostId>,
     pub(crate) source: IpAddr,
     pub(crate) destination: IpAddr,
     pub(crate) speech: Speech,
@@ -126,7 +131,7 @@ impl Traffic {
         }
     }
 
-    pub(crate) fn open(&mut self, wish: Wish) -> FlowId {
+    pub(crate) fn open(&mut self, wish: Wish, identity: Option<HostId>) -> FlowId {
         self.next += 1;
         let id = FlowId(self.next);
         let port = FIRST_LOCAL_PORT + self.next % LOCAL_PORTS;
@@ -137,6 +142,7 @@ impl Traffic {
         let flow = Flow {
             id,
             opener: wish.opener,
+            identity,
             source: wish.source,
             destination: wish.destination,
             speech: wish.speech,
@@ -205,7 +211,7 @@ impl Traffic {
 
 impl Flow {
     pub(crate) fn is_probe(&self) -> bool {
-        self.reason != Reason::Work
+        matches!(self.reason, Reason::Probe { .. })
     }
 
     /// Notes that a packet arrived; returns whether it did so for the first time.

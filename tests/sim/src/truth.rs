@@ -10,7 +10,7 @@ use model::rule::Bundle;
 use policy::reference::decide;
 use policy::{first_policy, load, resolve};
 
-use crate::reference::KnownMap;
+use crate::reference::{KnownMap, links};
 use crate::traffic::Speech;
 
 /// Every version of the policy that was acknowledged. `None`: hosts changed while it was applied,
@@ -78,8 +78,21 @@ impl Truth {
         })
     }
 
+    /// Returns whether a rule connects two hosts, so that they have to know each other. Everybody
+    /// may be linked when nobody outside knows the policy.
+    pub(crate) fn links(&self, one: HostId, other: HostId) -> bool {
+        let Some(bundle) = &self.bundle else {
+            return true;
+        };
+        match (self.hosts.get(&one), self.hosts.get(&other)) {
+            (Some(one), Some(other)) => links(bundle, one, other),
+            _ => false,
+        }
+    }
+
     /// Says what is wrong in what a host knows: who is not as the operators know them, who is
-    /// missing though the two may talk, rules that nobody wrote, denies that were left out.
+    /// missing though the two may talk, who is there though no rule connects the two, rules that
+    /// nobody wrote, denies that were left out.
     pub(crate) fn objection(&self, known: &KnownMap) -> Option<String> {
         let stranger = known
             .hosts()
@@ -92,7 +105,10 @@ impl Truth {
         }
         let me = known.me.host;
         let missing = self.hosts.iter().find(|(id, _)| {
-            **id != me && !known.peers.contains_key(*id) && self.connects(me, **id)
+            **id != me
+                && !known.peers.contains_key(*id)
+                && self.links(me, **id)
+                && self.connects(me, **id)
         });
         if let Some((_, missing)) = missing {
             return Some(format!(
@@ -101,6 +117,13 @@ impl Truth {
             ));
         }
         let bundle = self.bundle.as_ref()?;
+        let surplus = known.peers.values().find(|it| !self.links(me, it.host));
+        if let Some(surplus) = surplus {
+            return Some(format!(
+                "it knows {}, whom no rule connects it with",
+                surplus.name
+            ));
+        }
         if known.bundle.deny != bundle.deny {
             return Some("its denies are not those that were applied".to_owned());
         }

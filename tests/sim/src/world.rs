@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use model::time::Instant;
 
-use crate::control::Control;
+use crate::control::{Control, Way};
 use crate::coordinator::Coordinator;
 use crate::dice::Dice;
 use crate::event::{Event, HostIndex, Note, Who};
@@ -21,16 +21,22 @@ use crate::traffic::Traffic;
 use crate::truth::Truth;
 
 mod channels;
+mod clones;
 mod coordination;
 mod faults;
 mod flows;
 mod hosts;
 mod phases;
 mod probing;
+mod quiet;
+mod rogues;
 mod settling;
 mod shards;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use phases::Phase;
+use quiet::Loudness;
 
 /// Everything that there is.
 pub(crate) struct World {
@@ -52,7 +58,16 @@ pub(crate) struct World {
     /// What the fleet agreed on when everything was right the last time.
     pub(crate) truth: Rc<Truth>,
     pub(crate) phase: Phase,
+    pub(crate) loudness: Loudness,
     pub(crate) violation: Option<Violation>,
+    /// What a host and the coordinator say to each other, for whoever listens in.
+    pub(crate) tapped: Option<Tap>,
+}
+
+/// What one host and the coordinator said to each other, in its order.
+pub(crate) struct Tap {
+    pub(crate) host: HostIndex,
+    pub(crate) said: Vec<(Way, Vec<u8>)>,
 }
 
 /// An invariant that does not hold.
@@ -70,17 +85,19 @@ pub(crate) const OUTPUTS_MAX: u32 = 2000;
 impl World {
     pub(crate) fn new(scenario: Scenario, seed: u64) -> Self {
         let mut keys = Dice::new(seed, "keys");
-        let mut network = Network::new();
+        let mut places = Dice::new(seed, "places");
+        let mut network = Network::new(scenario.nat_boxes());
         let hosts = (0..scenario.hosts)
             .map(|index| {
                 let index = HostIndex(index);
-                Host::new(index, network.settle(index))
+                let realm = network.some_realm(scenario.natted_per_mille, &mut places);
+                Host::new(index, network.settle(index, realm))
             })
             .collect();
         let now = Instant::START;
         let mut world = Self {
             coordinator: Coordinator::new(&mut keys, now),
-            operator: Operator::new(Dice::new(seed, "operator")),
+            operator: Operator::new(Dice::new(seed, "operator"), scenario.sites),
             traffic: Traffic::new(Dice::new(seed, "traffic")),
             dice: Dice::new(seed, "lines"),
             fate: Dice::new(seed, "fate"),
@@ -90,7 +107,9 @@ impl World {
             truth: Rc::new(Truth::new(&[], None)),
             ledger: Ledger::default(),
             phase: Phase::Joining,
+            loudness: Loudness::default(),
             violation: None,
+            tapped: None,
             scenario,
             now,
             network,
@@ -116,12 +135,7 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Datagram {
-                from,
-                to,
-                ecn,
-                bytes,
-            } => self.datagram_arrives(from, to, ecn, bytes),
+            Event::Datagram(datagram) => self.datagram_arrives(datagram),
             Event::HostWakes { host, run, due } => self.host_wakes(host, run, due),
             Event::CoordinatorWakes { run, due } => self.coordinator_wakes(run, due),
             Event::Handshake { host, run, job } => self.handshake_ends(host, run, job),
@@ -147,8 +161,12 @@ impl World {
             }
             Event::HostStarts { .. } | Event::CoordinatorStarts { .. } => {}
             Event::ClockIsSet(host) => self.host_mut(host).clock_error = 0,
-            Event::DiskHasRoom(host) => self.host_mut(host).disk.is_full = false,
-            Event::StoreHasRoom => self.coordinator.store.is_full = false,
+            Event::DiskRecovers(host) => self.host_mut(host).disk.recover(),
+            Event::StoreRecovers => self.coordinator.store.recover(),
+            Event::CoordinatorClockIsSet => self.coordinator.clock_error = 0,
+            Event::RogueActs { host, run } => self.rogue_acts(host, run),
+            Event::RogueEnds(host) => self.put_rogue_right(host),
+            Event::CloneIsWiped(host) => self.wipe_clone(host),
             Event::Errand(errand) => self.run_errand(errand),
             Event::Tick => self.tick(),
         }

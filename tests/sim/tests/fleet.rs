@@ -1,5 +1,6 @@
 //! Whole fleets under faults. `SIM_SEED=N cargo test -p sim --test fleet -- one_seed --nocapture`
-//! repeats one run; `SIM_SECONDS` says how long fresh seeds are tried.
+//! repeats one run, `SIM_SCENARIO` names another scenario than `rough`; `SIM_SECONDS` says how long
+//! fresh seeds are tried, `SIM_LONG_SECONDS` for how long in the long test.
 
 #![allow(clippy::print_stdout)] // what happened is told to whoever asks with --nocapture
 
@@ -9,7 +10,9 @@ use sim::{Scenario, Summary, run};
 
 #[test]
 fn one_seed() {
-    hold(Scenario::rough(), setting("SIM_SEED").unwrap_or(1));
+    let name = std::env::var("SIM_SCENARIO").unwrap_or_else(|_| "rough".to_owned());
+    let scenario = Scenario::named(&name).unwrap_or_else(|| panic!("no scenario {name}"));
+    hold(scenario, setting("SIM_SEED").unwrap_or(1));
 }
 
 #[test]
@@ -38,25 +41,36 @@ fn seeds_of_the_past_hold() {
 }
 
 #[test]
-fn fresh_seeds_hold() {
-    try_fresh_seeds(Duration::from_secs(setting("SIM_SECONDS").unwrap_or(20)));
+fn three_hundred_hosts_hold() {
+    hold(Scenario::large(), 1);
 }
 
 #[test]
-#[ignore = "long: ten minutes of fresh seeds, or SIM_SECONDS"]
-fn fresh_seeds_hold_for_long() {
-    try_fresh_seeds(Duration::from_secs(setting("SIM_SECONDS").unwrap_or(600)));
+fn fresh_seeds_hold() {
+    let budget = Duration::from_secs(setting("SIM_SECONDS").unwrap_or(60));
+    try_fresh_seeds(budget, &[Scenario::rough()]);
 }
 
-/// Tries seeds that nobody tried before, and tells how fast time passed in them.
-fn try_fresh_seeds(budget: Duration) {
+#[test]
+#[ignore = "long: ten minutes of fresh seeds, or SIM_LONG_SECONDS"]
+fn fresh_seeds_hold_for_long() {
+    let budget = Duration::from_secs(setting("SIM_LONG_SECONDS").unwrap_or(600));
+    let [rough, large, small] = [Scenario::rough(), Scenario::large(), Scenario::small()];
+    try_fresh_seeds(budget, &[rough, small, rough, small, rough, large]);
+}
+
+/// Tries seeds that nobody tried before, in these scenarios by turns, and tells how fast time passed
+/// in them. Begins none that would not end in time, going by those before.
+fn try_fresh_seeds(budget: Duration, scenarios: &[Scenario]) {
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let first = since_epoch.expect("it is later than 1970").as_secs() << 16;
     let started = Instant::now();
-    let mut host_time = Duration::ZERO;
-    for seed in first.. {
-        host_time += hold(Scenario::rough(), seed).host_time;
-        if started.elapsed() >= budget {
+    let (mut host_time, mut longest) = (Duration::ZERO, Duration::ZERO);
+    for (seed, scenario) in (first..).zip(scenarios.iter().cycle()) {
+        let began = Instant::now();
+        host_time += hold(*scenario, seed).host_time;
+        longest = longest.max(began.elapsed());
+        if started.elapsed() + longest > budget {
             break;
         }
     }

@@ -13,6 +13,7 @@ use crate::control::{
 };
 use crate::event::{Event, HostIndex, Note};
 use crate::network::Place;
+use crate::newer::say_more;
 
 /// What hosts do.
 impl World {
@@ -21,7 +22,8 @@ impl World {
     }
 
     pub(crate) fn call_enrol(&mut self, index: HostIndex, pin: Digest, request: EnrolRequest) {
-        let bytes = wire::encode_enrol_request(&request);
+        let mut bytes = wire::encode_enrol_request(&request);
+        self.perhaps_say_more(&mut bytes);
         match wire::decode_enrol_request(&bytes) {
             Ok(heard) if heard == request => {
                 self.dial(
@@ -46,7 +48,7 @@ impl World {
     fn dial(&mut self, index: HostIndex, purpose: Purpose) {
         let run = self.running_mut(index).run;
         let patience = self.dice.secs(8, 90);
-        let id = self.control.open(index, run, purpose, patience);
+        let id = self.control.open(index, run, purpose, patience, self.now);
         // Whatever there was before is not listened to any more.
         if let Some(before) = self.running_mut(index).channel.replace(id) {
             self.hang_up(before);
@@ -62,6 +64,9 @@ impl World {
             .and_then(|id| self.control.get(id))
             .is_some_and(|it| it.is_host_open);
         if let Some(id) = id.filter(|_| is_open) {
+            if !matches!(message, FromHost::Ping(_) | FromHost::Renew(_)) {
+                self.note_reported(index, bytes.len());
+            }
             self.send_frame(id, Way::Up, Frame::Message(bytes));
         }
     }
@@ -186,7 +191,22 @@ impl World {
 
 /// What travels.
 impl World {
-    pub(crate) fn send_frame(&mut self, id: ConnectionId, way: Way, frame: Frame) {
+    /// Now and then one end is of a later version than the other.
+    fn perhaps_say_more(&mut self, message: &mut Vec<u8>) {
+        if self.dice.chance(self.scenario.newer_per_mille) {
+            say_more(message, &mut self.dice);
+        }
+    }
+
+    pub(crate) fn send_frame(&mut self, id: ConnectionId, way: Way, mut frame: Frame) {
+        if let Frame::Message(bytes) | Frame::Answer(Ok(bytes)) = &mut frame {
+            self.perhaps_say_more(bytes);
+        }
+        if let (Some(tap), Frame::Message(bytes)) = (&mut self.tapped, &frame)
+            && self.control.get(id).is_some_and(|it| it.host == tap.host)
+        {
+            tap.said.push((way, bytes.clone()));
+        }
         let Some(connection) = self.control.get(id) else {
             return;
         };
@@ -368,7 +388,8 @@ impl World {
             return;
         };
         let host = self.host(connection.host);
-        let (host_clock, from) = (host.now(self.now).unix, host.home);
+        let host_clock = host.now(self.now).unix;
+        let from = self.network.outside(host.index, host.home);
         let now = self.coordinator.now(self.now);
         if let Err(error) = host_believes(&connection.purpose, &self.coordinator.chain, host_clock)
         {

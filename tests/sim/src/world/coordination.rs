@@ -123,6 +123,7 @@ impl World {
                 Output::Send { session, message } => self.send_down(session, &message),
                 Output::Close { session } => self.close_down(session),
                 Output::Notice(text) => self.say(Who::Coordinator, text),
+                Output::Audited(_) => {}
             }
         }
         self.schedule_coordinator();
@@ -157,8 +158,7 @@ impl World {
             return self.violate("transactions keep their limits", error.to_string());
         }
         if self.coordinator.store.begin(id, transaction) {
-            let (low, high) = (Duration::from_millis(1), Duration::from_millis(25));
-            let after = self.dice.between(low, high);
+            let after = self.coordinator.store.flush_time(&mut self.dice);
             let run = self.coordinator.running.as_ref().expect("it commits").run;
             self.push_in(after, Event::Flush { run });
         }
@@ -211,7 +211,9 @@ impl World {
             .as_ref()
             .expect("it says something");
         if let Some(id) = steward.sessions.get(&session).copied() {
-            self.send_frame(id, Way::Down, Frame::Message(wire::encode_to_host(message)));
+            let bytes = wire::encode_to_host(message);
+            self.note_told(id, message, bytes.len());
+            self.send_frame(id, Way::Down, Frame::Message(bytes));
         }
     }
 

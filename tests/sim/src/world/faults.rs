@@ -29,10 +29,16 @@ enum Fault {
     HostLeaves,
     HostJoinsLate,
     TokenIsRevoked,
+    DiskSlowsDown,
+    StoreSlowsDown,
+    NatRebinds,
+    CoordinatorClockJumps,
+    HostTurnsRogue,
+    DiskIsCloned,
 }
 
 /// Kinds and their shares.
-const FAULTS: [(Fault, usize); 16] = [
+const FAULTS: [(Fault, usize); 22] = [
     (Fault::HostCrashes, 16),
     (Fault::CoordinatorCrashes, 8),
     (Fault::NetworkParts, 6),
@@ -49,6 +55,12 @@ const FAULTS: [(Fault, usize); 16] = [
     (Fault::HostLeaves, 4),
     (Fault::HostJoinsLate, 12),
     (Fault::TokenIsRevoked, 2),
+    (Fault::DiskSlowsDown, 4),
+    (Fault::StoreSlowsDown, 3),
+    (Fault::NatRebinds, 4),
+    (Fault::CoordinatorClockJumps, 2),
+    (Fault::HostTurnsRogue, 5),
+    (Fault::DiskIsCloned, 3),
 ];
 
 const HOUR_SECS: i64 = 3600;
@@ -95,14 +107,35 @@ impl World {
                 self.say(Who::Fault, format!("the disk of {index} is full"));
                 self.host_mut(index).disk.is_full = true;
                 let ends = self.fate.secs(5, 60);
-                self.push_in(ends, Event::DiskHasRoom(index));
+                self.push_in(ends, Event::DiskRecovers(index));
+            }
+            Fault::DiskSlowsDown => {
+                let index = self.any_host();
+                self.say(Who::Fault, format!("the disk of {index} is slow"));
+                self.host_mut(index).disk.is_slow = true;
+                let ends = self.fate.secs(5, 90);
+                self.push_in(ends, Event::DiskRecovers(index));
             }
             Fault::StoreFills => {
                 self.say(Who::Fault, "the coordinator's disk is full".to_owned());
                 self.coordinator.store.is_full = true;
                 let ends = self.fate.secs(2, 30);
-                self.push_in(ends, Event::StoreHasRoom);
+                self.push_in(ends, Event::StoreRecovers);
             }
+            Fault::StoreSlowsDown => {
+                self.say(Who::Fault, "the coordinator's disk is slow".to_owned());
+                self.coordinator.store.is_slow = true;
+                let ends = self.fate.secs(2, 60);
+                self.push_in(ends, Event::StoreRecovers);
+            }
+            Fault::NatRebinds => {
+                if let Some(which) = self.network.rebind(&mut self.fate) {
+                    self.say(Who::Fault, format!("NAT box {} restarts", which.0));
+                }
+            }
+            Fault::CoordinatorClockJumps => self.strike_coordinator_clock(),
+            Fault::HostTurnsRogue => self.turn_rogue(),
+            Fault::DiskIsCloned => self.clone_a_disk(),
             Fault::PolicyChanges => self.run_errand(Errand::Apply),
             Fault::PolicyRollsBack => self.run_errand(Errand::RollBack),
             Fault::LabelsChange => {
@@ -141,7 +174,7 @@ impl World {
         unreachable!("the shares add up")
     }
 
-    fn any_host(&mut self) -> HostIndex {
+    pub(super) fn any_host(&mut self) -> HostIndex {
         let count = self.hosts.len();
         HostIndex(u32::try_from(self.fate.below(count)).expect("few hosts"))
     }
@@ -217,9 +250,23 @@ impl World {
         self.push_in(ends, Event::ClockIsSet(index));
     }
 
+    fn strike_coordinator_clock(&mut self) {
+        let error = *self.fate.pick(&[30, -30, HOUR_SECS, -HOUR_SECS]);
+        self.coordinator.clock_error = error;
+        self.say(
+            Who::Fault,
+            format!("the coordinator's clock is {error} s ahead"),
+        );
+        let ends = self.fate.secs(5, 60);
+        self.push_in(ends, Event::CoordinatorClockIsSet);
+    }
+
     fn one_leaves(&mut self) {
         let index = self.any_host();
         let state = self.host(index).state(self.now);
+        if self.host(index).is_clone {
+            return; // to leave from here would remove the host that it is a clone of
+        }
         if !self.host(index).is_wanted || state == Some(HostState::Unenrolled) {
             return;
         }

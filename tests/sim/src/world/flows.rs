@@ -73,7 +73,8 @@ impl World {
     }
 
     pub(crate) fn open_flow(&mut self, wish: Wish) {
-        let id = self.traffic.open(wish);
+        let identity = self.host(wish.opener).identity();
+        let id = self.traffic.open(wish, identity);
         self.flow_continues(id);
     }
 
@@ -166,6 +167,9 @@ impl World {
 impl World {
     pub(crate) fn packet_delivered(&mut self, index: HostIndex, packet: &[u8]) {
         self.note(Note::Delivered(index, digest(packet)));
+        if self.host(index).is_rogue {
+            return; // whatever it lets itself hear
+        }
         let (headers, reading) = packet::read(packet);
         let Some(headers) = headers else {
             return self.violate("packets arrive whole", format!("{index}: {packet:?}"));
@@ -205,16 +209,24 @@ impl World {
             "no denied packet is delivered",
             objection.map(|why| format!("{index}: {why}; {tag:?}")),
         );
+        let identity = self.host(index).identity();
         let Some(flow) = self.traffic.get_mut(tag.flow) else {
             return;
         };
         let is_first = flow.note_arrival(tag);
         let (is_closed, opener) = (flow.is_port_closed, flow.opener);
+        if flow.reason == Reason::Forgery {
+            let what = format!("{index} believed {opener} that it is {}", flow.source);
+            return self.violate("nobody speaks as another", what);
+        }
+        let asker = flow.identity;
         if !is_first {
             return self.violate("no packet is delivered twice", format!("{index}: {tag:?}"));
         }
         match tag.side {
             Side::Answerer if index == opener => self.flow_answered(tag.flow, headers),
+            // A clone of who asked, or who it is a clone of.
+            Side::Answerer if asker.is_some() && identity == asker => {}
             Side::Answerer => self.violate("answers reach who asked", format!("{index}: {tag:?}")),
             Side::Opener if is_closed => {
                 let refused = &packet[..headers.length];

@@ -303,10 +303,11 @@ impl World {
         let shares = |host: &&Host| {
             let other = host.running.as_ref().and_then(|running| running.interface);
             let is_other = host.index != index && !host.is_clone;
-            is_other && other.is_some_and(|it| {
-                let shared = [addresses.v4.into(), addresses.v6.into()];
-                shared.iter().any(|address| it.addresses.contains(*address))
-            })
+            is_other
+                && other.is_some_and(|it| {
+                    let shared = [addresses.v4.into(), addresses.v6.into()];
+                    shared.iter().any(|address| it.addresses.contains(*address))
+                })
         };
         let mut others = self.hosts.iter();
         let other = others.find(shares).map(|host| host.index);
@@ -317,7 +318,13 @@ impl World {
         );
     }
 
-    pub(super) fn write(&mut self, index: HostIndex, id: PersistId, file: StateFile, contents: Vec<u8>) {
+    pub(super) fn write(
+        &mut self,
+        index: HostIndex,
+        id: PersistId,
+        file: StateFile,
+        contents: Vec<u8>,
+    ) {
         if file == StateFile::Map && !contents.is_empty() {
             match KnownMap::read(&contents) {
                 Ok(map) => {
@@ -335,9 +342,7 @@ impl World {
     }
 
     fn finish_write_later(&mut self, index: HostIndex, id: PersistId) {
-        let after = self.hosts[index.position()]
-            .disk
-            .write_time(&mut self.dice);
+        let after = self.hosts[index.position()].disk.write_time(&mut self.dice);
         let run = self.running_mut(index).run;
         self.push_in(
             after,

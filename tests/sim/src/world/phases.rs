@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use model::ids::HostId;
 use model::local::HostState;
 use model::time::Instant;
 
@@ -34,8 +35,10 @@ pub(crate) enum Round {
     AfterFaults,
     WithoutCoordinator,
     AfterReunion,
-    /// One change, when all is well.
-    AfterChange,
+    /// One host got other labels, when all was well.
+    AfterChange {
+        changed: HostId,
+    },
 }
 
 impl Round {
@@ -47,7 +50,7 @@ impl Round {
             Self::AfterFaults | Self::WithoutCoordinator | Self::AfterReunion => {
                 Duration::from_secs(300)
             }
-            Self::AfterChange => Duration::from_secs(10),
+            Self::AfterChange { .. } => Duration::from_secs(10),
         }
     }
 }
@@ -66,6 +69,10 @@ const RESTARTED: usize = 6;
 impl World {
     pub(crate) fn begin(&mut self) {
         self.start_coordinator();
+        if self.scenario.sites > 1 {
+            // The first policy, which lets everybody ping everybody, makes everybody known to all.
+            self.run_errand(Errand::Apply);
+        }
         for position in 0..self.hosts.len() {
             let index = self.hosts[position].index;
             let starts = self.fate.between(Duration::ZERO, self.scenario.joining / 3);
@@ -125,7 +132,11 @@ impl World {
                     self.push_errand(Errand::Join(index), 4);
                 }
                 Some(HostState::Unenrolled) | None => {}
-                Some(_) if !is_wanted || self.has_wrong_name(index) => self.leave(index),
+                // To leave from a clone would remove the host that it is a clone of.
+                Some(_) if self.hosts[position].is_clone => {}
+                Some(_) if !is_wanted || self.has_wrong_name(index) => {
+                    self.leave(index);
+                }
                 Some(_) => {}
             }
         }
@@ -156,7 +167,8 @@ impl World {
     fn put_right(&mut self) {
         self.say(Who::World, "every fault is over".to_owned());
         self.network.calm();
-        self.coordinator.store.is_full = false;
+        self.coordinator.store.recover();
+        self.coordinator.clock_error = 0;
         self.start_coordinator();
         let mut out: Vec<usize> = (0..self.hosts.len()).collect();
         self.fate.shuffle(&mut out);
@@ -164,9 +176,11 @@ impl World {
         for position in 0..self.hosts.len() {
             let host = &mut self.hosts[position];
             host.clock_error = 0;
-            host.disk.is_full = false;
+            host.disk.recover();
             host.is_wanted = !out.contains(&position);
             let index = host.index;
+            self.put_rogue_right(index);
+            self.wipe_clone(index);
             self.start_host(index);
         }
         self.phase = Phase::Settling {
@@ -183,6 +197,7 @@ impl World {
             return;
         }
         self.say(Who::World, format!("every pair was tried: {round:?}"));
+        self.check_quiet();
         match round {
             Round::AfterFaults => self.leave_alone(),
             Round::WithoutCoordinator => {
@@ -194,15 +209,19 @@ impl World {
                 };
             }
             Round::AfterReunion => self.change_one_thing(),
-            Round::AfterChange => {}
+            Round::AfterChange { .. } => {}
         }
     }
 
     /// Every host must hear of a change at once, without another that brings it along.
     fn change_one_thing(&mut self) {
         let changed = self.some_members()[0];
+        let Some(id) = self.host(changed).identity() else {
+            return self.violate("members enforce something", changed.to_string());
+        };
+        self.listen();
         self.run_errand(Errand::Relabel(changed));
-        let round = Round::AfterChange;
+        let round = Round::AfterChange { changed: id };
         self.phase = Phase::Settling {
             since: self.now,
             round,
@@ -243,6 +262,7 @@ impl World {
                 return self.violate("hosts work without a coordinator", what);
             }
         }
+        self.listen();
         self.phase = Phase::Probing {
             since: self.now,
             round: Round::WithoutCoordinator,

@@ -20,8 +20,15 @@ impl World {
             .map(|host| host.index)
             .collect();
         for opener in &members {
-            for target in members.iter().filter(|target| *target != opener) {
-                self.probe(*opener, *target, truth);
+            let mut targets: Vec<HostIndex> = members.clone();
+            targets.retain(|target| target != opener);
+            // Each host tries every other, or as many as there is time for.
+            if targets.len() > self.scenario.probes_per_host {
+                self.traffic.dice.shuffle(&mut targets);
+                targets.truncate(self.scenario.probes_per_host);
+            }
+            for target in targets {
+                self.probe(*opener, target, truth);
             }
         }
     }
@@ -40,6 +47,9 @@ impl World {
         let objection = disagreement(&here, &there, speech, is_allowed);
         self.object("both ends decide as the whole policy does", objection);
         self.check_name(opener, &here, &there);
+        if is_allowed && !self.network.can_open(opener, target) {
+            return; // behind a NAT box, and nobody helps to get through it yet
+        }
         let is_v4 = self.traffic.dice.chance(500);
         let (source, destination) = one_family(here.me.addresses, there.me.addresses, is_v4);
         let wish = Wish {
@@ -49,7 +59,7 @@ impl World {
             speech,
             reason: Reason::Probe { is_allowed },
         };
-        let id = self.traffic.open(wish);
+        let id = self.traffic.open(wish, Some(here.me.host));
         let starts = self.traffic.dice.between(Duration::ZERO, PROBES_WITHIN);
         self.push_in(starts, Event::FlowContinues(id));
     }

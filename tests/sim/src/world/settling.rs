@@ -31,8 +31,12 @@ impl World {
         }
         let truth = Truth::new(&views, bundle);
         match self.what_is_not_settled(&truth, status.policy) {
-            None if round == Round::AfterChange => self.phase = Phase::Over,
+            None if let Round::AfterChange { changed } = round => {
+                self.check_unconcerned(changed, &truth);
+                self.phase = Phase::Over;
+            }
             None => {
+                self.listen();
                 let after = self.now - since;
                 self.say(Who::World, format!("everything is right after {after:?}"));
                 self.phase = Phase::Probing {

@@ -1,26 +1,27 @@
 //! Shards at work: datagrams and packets in, and what they send, deliver and tell.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use dataplane::{DatagramMeta, HandshakeJob, OverlayMeta, Path, Shard};
+use dataplane::{Balance, HandshakeJob, OverlayMeta, Path, Shard};
 use model::time::Now;
 
 use super::World;
-use crate::event::{Event, HostIndex, Note, Run};
-use crate::host::{Courier, LISTEN_PORT};
-use crate::network::{Place, STRANGER};
+use crate::event::{Datagram, Event, HostIndex, Note, Run};
+use crate::host::Courier;
+use crate::network::{Leg, Place, Realm, STRANGER};
 use crate::trace::digest;
 
 /// Inputs.
 impl World {
-    pub(crate) fn datagram_arrives(
-        &mut self,
-        from: SocketAddr,
-        to: SocketAddr,
-        ecn: u8,
-        mut bytes: Vec<u8>,
-    ) {
+    pub(crate) fn datagram_arrives(&mut self, datagram: Datagram) {
+        let Datagram {
+            realm,
+            from,
+            to,
+            ecn,
+            mut bytes,
+        } = datagram;
         let note = Note::Datagram {
             from,
             to,
@@ -28,15 +29,15 @@ impl World {
             digest: digest(&bytes),
         };
         self.note(note);
-        let Some(index) = self.network.host_at(to.ip()) else {
+        let Some(index) = self.network.arrive(realm, from, to, self.now) else {
             return;
         };
-        if to.port() != LISTEN_PORT || self.host(index).running.is_none() {
+        if self.host(index).running.is_none() {
             return;
         }
         let path = Path {
             remote: from,
-            source: Some(to.ip()),
+            source: Some(self.host(index).home),
         };
         self.with_shard(index, |shard, now, out| {
             shard.handle_datagram(path, ecn, &mut bytes, now, out);
@@ -92,12 +93,7 @@ impl World {
             }
         }
         let balance = running.counters.balance();
-        if !balance.holds() {
-            self.violate(
-                "every packet is delivered or counted",
-                format!("{index}: {balance:?}"),
-            );
-        }
+        self.check_balance(index, balance);
         for job in jobs {
             let (low, high) = (Duration::from_micros(100), Duration::from_millis(2));
             let after = self.dice.between(low, high);
@@ -111,49 +107,63 @@ impl World {
             );
         }
         for (via, meta, bytes) in courier.datagrams {
-            self.send_datagram(index, via, meta, bytes);
+            self.send_datagram(index, via, meta.ecn, &bytes);
         }
         for packet in courier.packets {
             self.packet_delivered(index, &packet);
         }
     }
 
+    pub(super) fn check_balance(&mut self, index: HostIndex, balance: Balance) {
+        let objection = (!balance.holds()).then(|| format!("{index}: {balance:?}"));
+        self.object("every packet is delivered or counted", objection);
+    }
+
     /// Sends from the machine's address, also when the shard remembers an older one: so does
     /// `meshd` when the kernel refuses that.
-    fn send_datagram(&mut self, index: HostIndex, via: Path, meta: DatagramMeta, bytes: Vec<u8>) {
-        let home: IpAddr = self.host(index).home;
-        let Some(there) = self.network.host_at(via.remote.ip()) else {
+    pub(crate) fn send_datagram(&mut self, index: HostIndex, via: Path, ecn: u8, bytes: &[u8]) {
+        let home = self.host(index).home;
+        let Some(leg) = self.network.send(index, home, via.remote, self.now) else {
             return;
         };
-        let (from, to) = (Place::Host(index), Place::Host(there));
+        let (from, to) = (Place::Host(index), Place::Host(leg.there));
         if !self.network.is_open(from, to) {
             return;
         }
-        if let Some((to, bytes)) = self.network.overhear(via.remote, &bytes, &mut self.dice) {
-            let event = Event::Datagram {
-                from: STRANGER,
-                to,
-                ecn: 0,
-                bytes,
-            };
-            let after = self
-                .dice
-                .between(Duration::from_millis(1), Duration::from_secs(5));
-            self.push_in(after, event);
+        if leg.realm == Realm::Internet {
+            self.be_overheard(via.remote, bytes);
         }
-        let sender = SocketAddr::new(home, LISTEN_PORT);
         for arrival in self.network.arrivals(from, to, bytes.len(), &mut self.dice) {
-            let mut bytes = bytes.clone();
+            let mut bytes = bytes.to_vec();
             if let Some(bit) = arrival.damaged_bit {
                 bytes[bit / 8] ^= 1 << (bit % 8);
             }
-            let event = Event::Datagram {
-                from: sender,
+            let Leg { realm, source, .. } = leg;
+            let datagram = Datagram {
+                realm,
+                from: source,
                 to: via.remote,
-                ecn: meta.ecn,
+                ecn,
                 bytes,
             };
-            self.push_in(arrival.after, event);
+            self.push_in(arrival.after, Event::Datagram(datagram));
         }
+    }
+
+    fn be_overheard(&mut self, to: SocketAddr, bytes: &[u8]) {
+        let Some((to, bytes)) = self.network.overhear(to, bytes, &mut self.dice) else {
+            return;
+        };
+        let datagram = Datagram {
+            realm: Realm::Internet,
+            from: STRANGER,
+            to,
+            ecn: 0,
+            bytes,
+        };
+        let after = self
+            .dice
+            .between(Duration::from_millis(1), Duration::from_secs(5));
+        self.push_in(after, Event::Datagram(datagram));
     }
 }
