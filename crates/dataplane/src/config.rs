@@ -1,10 +1,14 @@
 //! What a shard is made with: its bounds and the overlay's MTU.
 
+use crate::place::Place;
+
 /// The configuration of a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShardConfig {
     /// How much of anything.
     pub limits: Limits,
+    /// Which of the host's shards it is.
+    pub place: Place,
     /// Bytes of the largest overlay packet; larger ones are answered with ICMP.
     pub mtu: u16,
 }
@@ -14,6 +18,7 @@ impl Default for ShardConfig {
     fn default() -> Self {
         Self {
             limits: Limits::default(),
+            place: Place::default(),
             mtu: 1420,
         }
     }

@@ -143,6 +143,10 @@ drop_reasons! {
     /// A cookie that does not decrypt or was not asked for.
     CookieRejected = "cookie_rejected",
 
+    // Between the shards of a host.
+    /// Another shard of this host has it to do, and has no room for more.
+    HandOverFull = "hand_over_full",
+
     // The way out.
     /// The caller had no memory for it.
     OutboxFull = "outbox_full",

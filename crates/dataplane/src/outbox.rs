@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::shard::Introduction;
+
 /// One way to reach a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Path {
@@ -46,6 +48,24 @@ pub struct VirtioHeader {
     pub csum_offset: u16,
 }
 
+/// What came to one of a host's shards and is another one's.
+#[derive(Debug)]
+pub enum Misdirected<'a> {
+    /// For [`crate::Shard::handle_datagram`], with its arguments.
+    Datagram {
+        /// Where it came from.
+        from: Path,
+        /// The ECN bits of its outer header.
+        ecn: u8,
+        /// All of it.
+        bytes: &'a [u8],
+    },
+    /// A plain packet for [`crate::Shard::handle_overlay_packet`].
+    OverlayPacket(&'a [u8]),
+    /// For [`crate::Shard::handle_introduction`].
+    Introduction(Introduction),
+}
+
 /// Takes packets away. An outbox that is full does not call `write`; the shard then counts the
 /// packet under [`crate::DropReason::OutboxFull`].
 pub trait Outbox {
@@ -67,4 +87,10 @@ pub trait Outbox {
         room: usize,
         write: impl FnOnce(&mut [u8]) -> usize,
     );
+
+    /// Hands over what belongs to the shard of number `to`. Returns whether it was taken; what was
+    /// not is dropped and counted. Where there is one shard, nobody asks.
+    fn hand_over(&mut self, _to: u16, _what: Misdirected<'_>) -> bool {
+        false
+    }
 }

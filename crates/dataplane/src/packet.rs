@@ -145,6 +145,16 @@ impl TcpFlags {
     }
 }
 
+/// Returns where a packet goes, as far as its first bytes say.
+#[inline]
+pub(crate) fn destination(packet: &[u8]) -> Option<IpAddr> {
+    match packet.first()? >> 4 {
+        4 => Some(IpAddr::from(*packet.get(16..20)?.first_chunk::<4>()?)),
+        6 => Some(IpAddr::from(*packet.get(24..40)?.first_chunk::<16>()?)),
+        _ => None,
+    }
+}
+
 impl Headers {
     /// Reads the headers of a packet. Bytes behind its end are ignored, for WireGuard pads.
     ///

@@ -35,13 +35,17 @@ mod commands;
 mod handshakes;
 mod inbound;
 mod load;
+mod misdirected;
 mod outbound;
 mod rejections;
 mod sessions;
 mod timeouts;
 mod verdicts;
 
+pub use misdirected::Introduction;
+
 use load::Load;
+use misdirected::Elsewhere;
 
 /// Looks a second for the peer whose old session a datagram is sealed under. Each is a walk over
 /// the peers, and strangers can cause it.
@@ -61,6 +65,8 @@ pub struct Shard {
     peers: Peers,
     keys: HashMap<WireguardKey, PeerIndex, FixedState>,
     routes: Routes,
+    /// The peers of the host's other shards, by index.
+    elsewhere: Vec<Option<Elsewhere>>,
     indices: Indices,
     flows: Flows,
     fragments: Fragments,
@@ -101,7 +107,8 @@ impl Shard {
             peers: Peers::default(),
             keys: HashMap::with_hasher(FixedState::with_seed(dice.next_u64())),
             routes: Routes::new(dice.next_u64()),
-            indices: Indices::new(dice.next_u64()),
+            elsewhere: Vec::new(),
+            indices: Indices::new(config.place, dice.next_u64()),
             flows: Flows::new(limits.flows, limits.flows_per_peer, dice.next_u64()),
             fragments: Fragments::new(limits.fragments, dice.next_u64()),
             denials: Denials::new(limits.denials_per_sec, dice.next_u64()),

@@ -141,6 +141,9 @@ impl Shard {
         if index.0 as usize >= self.config.limits.peers {
             return;
         }
+        if !self.config.place.has(index) {
+            return self.set_peer_elsewhere(index, configured.key, configured.addresses);
+        }
         match self.peers.get(index).map(|peer| peer.key) {
             Some(key) if key == configured.key => self.change_peer(index, configured, now),
             Some(_) => {
@@ -210,6 +213,9 @@ impl Shard {
 
     /// Forgets a peer; dropping its tunnel wipes its keys.
     fn remove_peer(&mut self, index: PeerIndex) {
+        if self.remove_peer_elsewhere(index) {
+            return;
+        }
         self.drop_pending(index, DropReason::PeerRemoved);
         let Some(peer) = self.peers.remove(index) else {
             return;

@@ -303,6 +303,24 @@ impl Shard {
         }
         let key = WireguardKey::from_bytes(*consumed.peer().as_bytes());
         let index = *self.keys.get(&key).ok_or(DropReason::HandshakeUnknownKey)?;
+        if !self.config.place.has(index) {
+            return self.introduce(index, ticket.from, consumed, out);
+        }
+        self.answer(index, ticket.from, consumed, now, out)
+    }
+
+    /// Answers an initiation of a peer of this shard, when it is new.
+    pub(super) fn answer(
+        &mut self,
+        index: PeerIndex,
+        from: Option<Path>,
+        consumed: ConsumedInitiation,
+        now: Now,
+        out: &mut impl Outbox,
+    ) -> Result<(), DropReason> {
+        if !self.has_room_for_job(0) {
+            return Err(DropReason::HandshakeOverload);
+        }
         let ephemeral = self.random_key();
         let local_index = self.indices.take(index, &mut self.dice);
         let peer = self.peers.get_mut(index).expect("keys lead to peers");
@@ -317,7 +335,7 @@ impl Shard {
         // It moves nobody: one that was seen before a restart of ours could be replayed from
         // anywhere. The peer's first packet in the new session tells where it is.
         peer.received_bytes += Initiation::LEN as u64;
-        let ticket = self.ticket(Some((index, incarnation)), Some(local_index), ticket.from);
+        let ticket = self.ticket(Some((index, incarnation)), Some(local_index), from);
         self.send_job(ticket, Work::Respond { job });
         self.settle(index, now, out);
         Ok(())

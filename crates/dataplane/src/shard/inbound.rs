@@ -37,6 +37,9 @@ impl Shard {
         now: Now,
         out: &mut impl Outbox,
     ) {
+        if let Some(owner) = self.owner_of_datagram(datagram) {
+            return self.hand_datagram_over(owner, from, ecn, datagram, out);
+        }
         self.counters.add_datagram_received(datagram.len());
         let fate = match classify(datagram) {
             _ if self.identity.is_none() => Err(DropReason::NoIdentity),

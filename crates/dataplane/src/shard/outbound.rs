@@ -26,6 +26,9 @@ impl Shard {
         now: Now,
         out: &mut impl Outbox,
     ) {
+        if let Some(owner) = self.owner_of_packet(packet) {
+            return self.hand_packet_over(owner, packet, out);
+        }
         self.counters.add_overlay_received(packet.len());
         if meta.offload.is_some() {
             return self.counters.add_drop(DropReason::OffloadUnsupported);
@@ -48,7 +51,9 @@ impl Shard {
         let headers = Headers::parse(packet)?;
         let packet = &packet[..headers.length];
         check_addresses(&headers, packet, identity.addresses)?;
-        let Some(peer) = self.routes.find(headers.destination) else {
+        let peer = self.routes.find(headers.destination);
+        // Not this shard's: it waited while its address went to a peer of another one.
+        let Some(peer) = peer.filter(|peer| self.config.place.has(*peer)) else {
             self.refuse(Refusal::Unreachable, &headers, packet, now, out);
             return Err(DropReason::UnknownDestination);
         };

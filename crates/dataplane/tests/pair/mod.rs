@@ -24,6 +24,7 @@ use wireguard::{KeyPair, PrivateKey};
 pub(crate) mod packets;
 pub(crate) mod rogue;
 pub(crate) mod stranger;
+pub(crate) mod team;
 
 /// The other host, at both hosts.
 pub(crate) const PEER: PeerIndex = PeerIndex(0);
