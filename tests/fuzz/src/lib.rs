@@ -21,8 +21,8 @@ pub mod targets;
 
 use targets::{
     admin_json, agent_messages, certificates, control_messages, conversations, datagrams,
-    dns_queries, join_tokens, overlay_packets, packet_headers, policy_documents,
-    wireguard_messages,
+    dns_queries, join_tokens, overlay_packets, packet_headers, policy_changes, policy_documents,
+    trust_payloads, wireguard_messages,
 };
 
 /// One kind of bytes that come from elsewhere.
@@ -79,6 +79,8 @@ targets! {
     join_tokens: 6000,
     overlay_packets: 2000,
     packet_headers: 50_000,
+    policy_changes: 1500,
     policy_documents: 1500,
+    trust_payloads: 3000,
     wireguard_messages: 3000,
 }

@@ -10,5 +10,7 @@ pub mod dns_queries;
 pub mod join_tokens;
 pub mod overlay_packets;
 pub mod packet_headers;
+pub mod policy_changes;
 pub mod policy_documents;
+pub mod trust_payloads;
 pub mod wireguard_messages;

@@ -40,7 +40,9 @@ holds! {
     join_tokens
     overlay_packets
     packet_headers
+    policy_changes
     policy_documents
+    trust_payloads
     wireguard_messages
 }
 

@@ -16,13 +16,13 @@ use policy::{Checked, Diagnostic, Table, Verdict, load, reference, resolve, run_
 use crate::Seed;
 
 /// Stands between the files of one input: ASCII calls it the file separator.
-const FILE_SEPARATOR: char = '\u{1c}';
+pub(crate) const FILE_SEPARATOR: char = '\u{1c}';
 /// Hosts of the fleet that is made for a policy.
 const HOSTS_MAX: usize = 6;
 /// Ports at which each pair of hosts is asked.
 const PORTS_MAX: usize = 12;
 
-const PROTOCOLS: [u8; 5] = [
+pub(crate) const PROTOCOLS: [u8; 5] = [
     ip_protocol::TCP,
     ip_protocol::UDP,
     ip_protocol::ICMP,
@@ -42,7 +42,7 @@ pub fn target(bytes: &[u8]) {
     }
 }
 
-fn files(text: &str) -> Vec<PolicyFile> {
+pub(crate) fn files(text: &str) -> Vec<PolicyFile> {
     let numbered = text.split(FILE_SEPARATOR).enumerate();
     numbered
         .map(|(number, text)| PolicyFile {
@@ -52,7 +52,7 @@ fn files(text: &str) -> Vec<PolicyFile> {
         .collect()
 }
 
-fn show(diagnostics: &[Diagnostic]) {
+pub(crate) fn show(diagnostics: &[Diagnostic]) {
     for diagnostic in diagnostics {
         let shown = diagnostic.render();
         let is_dangerous = |it: char| it.is_control() && it != '\n';
@@ -72,7 +72,7 @@ fn decide_everywhere(checked: &Checked) {
 }
 
 /// Hosts of the names and with the labels that the policy speaks of.
-fn fleet_for(bundle: &Bundle) -> Vec<HostRecord> {
+pub(crate) fn fleet_for(bundle: &Bundle) -> Vec<HostRecord> {
     let mut names: BTreeSet<Name> = BTreeSet::new();
     let mut labels: BTreeSet<Label> = BTreeSet::new();
     for selector in selectors(bundle) {
@@ -168,7 +168,7 @@ fn same(table: &Table, verdict: Verdict, plain: reference::Decision<'_>) {
 }
 
 /// Ports at which rules begin and end, and beside them.
-fn telling_ports(bundle: &Bundle) -> Vec<u16> {
+pub(crate) fn telling_ports(bundle: &Bundle) -> Vec<u16> {
     let mut ports = BTreeSet::from([0, u16::MAX]);
     for rule in rules(bundle) {
         if let Traffic::Ports { tcp, udp, .. } = &rule.traffic {
