@@ -118,9 +118,12 @@ impl OverlayPrefixes {
         }
     }
 
-    /// Returns how many hosts fit: addresses without the first 16 (kept for the fleet) and the last.
+    /// Returns how many hosts fit in both prefixes: addresses without the first 16 (kept for the fleet)
+    /// and the last.
     pub fn capacity(&self) -> u32 {
-        let size = 1u64 << (32 - u32::from(self.v4.prefix_len()));
+        let bits_v4 = 32 - self.v4.prefix_len();
+        let bits_v6 = 128 - self.v6.prefix_len();
+        let size = 1u64 << bits_v4.min(bits_v6);
         u32::try_from(size.saturating_sub(u64::from(FIRST_HOST) + 1)).unwrap_or(u32::MAX)
     }
 
@@ -235,9 +238,15 @@ mod tests {
         }
 
         #[test]
-        fn hosts_have_distinct_addresses_inside(length in 8u8..=26, a: u32, b: u32) {
-            let v4 = Ipv4Net::new(Ipv4Addr::new(10, 0, 0, 0), length).unwrap();
-            let prefixes = OverlayPrefixes::checked(v4, "fd00::/48".parse().unwrap()).unwrap();
+        fn hosts_have_distinct_addresses_inside(
+            v4_length in 8u8..=26,
+            v6_length in 48u8..=112,
+            a: u32,
+            b: u32,
+        ) {
+            let v4 = Ipv4Net::new(Ipv4Addr::new(10, 0, 0, 0), v4_length).unwrap();
+            let v6 = Ipv6Net::new("fd00::".parse().unwrap(), v6_length).unwrap();
+            let prefixes = OverlayPrefixes::checked(v4, v6).unwrap();
             let (a, b) = (a % prefixes.capacity(), b % prefixes.capacity());
             let (first, second) = (prefixes.nth_host(a).unwrap(), prefixes.nth_host(b).unwrap());
             prop_assert!(prefixes.contains(first.v4.into()) && prefixes.contains(first.v6.into()));
@@ -270,6 +279,15 @@ mod tests {
             Ipv4Addr::new(10, 0, 0, 62)
         );
         assert_eq!(prefixes.nth_host(47), None);
+    }
+
+    #[test]
+    fn the_smaller_prefix_says_how_many_hosts_fit() {
+        let wide_v4 =
+            OverlayPrefixes::checked("10.0.0.0/8".parse().unwrap(), "fd00::/112".parse().unwrap())
+                .unwrap();
+        let last = wide_v4.nth_host(wide_v4.capacity() - 1).unwrap();
+        assert_eq!(last.v6, "fd00::fffe".parse::<Ipv6Addr>().unwrap());
     }
 
     #[test]
