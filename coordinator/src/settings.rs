@@ -8,7 +8,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use model::address::{OverlayPrefixes, split_host_port};
 use model::ids::FleetId;
 use model::limits::Limits;
-use model::name::Name;
+use model::name::{Name, is_dns_suffix};
 use model::record::TrustStatement;
 use runtime::logs::LogFormat;
 use serde::Deserialize;
@@ -212,19 +212,6 @@ impl FleetChoices {
         }
         Ok(())
     }
-}
-
-/// One or more lower-case DNS labels (RFC 1123 2.1), short enough for a name before them.
-fn is_dns_suffix(text: &str) -> bool {
-    let is_label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-    };
-    text.len() <= Limits::DNS_SUFFIX_CHARS && text.split('.').all(is_label)
 }
 
 #[cfg(test)]

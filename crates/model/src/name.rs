@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits::Limits;
+
 /// A text that is not a valid name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a valid {kind}: {why}")]
@@ -97,6 +99,20 @@ text_name!(
     /// The id of a rule, as its operator wrote it, such as `ops-ssh`.
     RuleId, "rule id", check_rule_id
 );
+
+/// Returns whether a text can follow all names of a fleet in DNS: one or more labels in lower case
+/// (RFC 1123 2.1), without dots at the ends, short enough for a name before them.
+pub fn is_dns_suffix(text: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    };
+    text.len() <= Limits::DNS_SUFFIX_CHARS && text.split('.').all(is_label)
+}
 
 fn check_dns_label(text: &str) -> Result<(), &'static str> {
     if text.is_empty() {
@@ -203,6 +219,18 @@ mod tests {
             &"x".repeat(64),
         ] {
             assert!(bad.parse::<Name>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_follows_names_is_lower_case_labels_with_room_before_them() {
+        let longest = "a".repeat(63);
+        for good in ["internal", "mesh.internal", "a-1.b", &longest] {
+            assert!(is_dns_suffix(good), "{good}");
+        }
+        let long = ["a"; Limits::DNS_SUFFIX_CHARS].join(".");
+        for bad in ["", ".", "a.", ".a", "a..b", "A", "a_b", "-a", "a-.b", &long] {
+            assert!(!is_dns_suffix(bad), "{bad}");
         }
     }
 

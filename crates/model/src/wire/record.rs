@@ -7,7 +7,7 @@ use super::{WireError, field, generated};
 use crate::address::{HostAddresses, OverlayPrefixes};
 use crate::ids::{PolicyVersion, Revision};
 use crate::limits::Limits;
-use crate::name::{Label, Labels};
+use crate::name::{Label, Labels, is_dns_suffix};
 use crate::record::{BundleHead, HostRecord, Signature, Signed, Tombstone, TrustStatement};
 use crate::time::UnixTime;
 
@@ -138,26 +138,17 @@ impl TryFrom<generated::TrustStatement> for TrustStatement {
     }
 }
 
-/// One or more lower-case DNS labels (RFC 1123 2.1), short enough for a name before them.
 fn dns_suffix(text: String) -> Result<String, WireError> {
-    let is_label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-    };
-    if text.len() > Limits::DNS_SUFFIX_CHARS || !text.split('.').all(is_label) {
-        return Err(WireError::new(
-            "TrustStatement.dns_suffix",
-            format!(
-                "{:?} is not a DNS suffix such as mesh.internal",
-                field::clipped(&text)
-            ),
-        ));
+    if is_dns_suffix(&text) {
+        return Ok(text);
     }
-    Ok(text)
+    Err(WireError::new(
+        "TrustStatement.dns_suffix",
+        format!(
+            "{:?} is not a DNS suffix such as mesh.internal",
+            field::clipped(&text)
+        ),
+    ))
 }
 
 impl From<Revision> for generated::Revision {
