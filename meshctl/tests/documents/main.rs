@@ -9,7 +9,7 @@
 mod manual;
 mod reference;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -64,6 +64,36 @@ fn assert_no_others(directory: &str, ending: &str, files: &BTreeMap<String, Stri
             panic!("{path} belongs to no command: remove it");
         }
     }
+}
+
+/// Every word of a source between `show("` and the next quote.
+fn kinds_in(directory: &Path, kinds: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            kinds_in(&path, kinds);
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let shown = text.split("output.show(").skip(1);
+        kinds.extend(shown.filter_map(|it| Some(it.split('"').nth(1)?.to_owned())));
+    }
+}
+
+#[test]
+fn every_kind_of_answer_has_a_schema() {
+    let mut kinds = BTreeSet::new();
+    kinds_in(&root().join("meshctl/src"), &mut kinds);
+    let schema = fs::read_to_string(root().join("docs/meshctl.schema.json")).unwrap();
+    let schema: serde_json::Value = serde_json::from_str(&schema).unwrap();
+    let described = schema["properties"]["kind"]["enum"].as_array().unwrap();
+    let described: BTreeSet<String> = described
+        .iter()
+        .map(|it| it.as_str().unwrap().to_owned())
+        .collect();
+    // One line of a ping that people read; programs get a report of all.
+    kinds.remove("PingReply");
+    assert_eq!(kinds, described, "docs/meshctl.schema.json");
 }
 
 #[test]

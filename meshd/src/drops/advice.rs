@@ -5,6 +5,8 @@ use dataplane::DropReason;
 /// What packets that the kernel did not take are counted under.
 const UNDERLAY_SEND_FAILED: &str = "underlay_send_failed";
 const OVERLAY_WRITE_FAILED: &str = "overlay_write_failed";
+/// What flows that only their receiver denied are counted under.
+const DENIED_BY_PEER: &str = "denied_by_peer";
 
 const HARMLESS: &str = "Nothing to do: the kernel sends these by itself.";
 const OTHERS_FAULT: &str = "A few are normal. Many come from a broken or hostile sender.";
@@ -16,6 +18,7 @@ pub(super) fn meaning(reason: &str) -> &'static str {
     match reason {
         UNDERLAY_SEND_FAILED => "The kernel did not take a datagram.",
         OVERLAY_WRITE_FAILED => "The kernel did not take a packet on the overlay's interface.",
+        DENIED_BY_PEER => "A peer's policy denied a flow that this host's own allows, and said so.",
         _ => DropReason::ALL
             .iter()
             .find(|it| it.name() == reason)
@@ -57,7 +60,7 @@ fn advice_of(reason: &str) -> Option<&'static str> {
             "No rule connects this host with that address, or it was removed. `meshctl why` with its name."
         }
         "too_big" => "`meshctl ping HOST` finds the largest packet that passes; set `mtu` to it.",
-        "denied_outbound" | "denied_inbound" => {
+        "denied_outbound" | "denied_inbound" | DENIED_BY_PEER => {
             "The log of meshd names the rule; `meshctl why FROM TO:PORT` explains it."
         }
         "unrelated_icmp" | "unrelated_reply" | "unrelated_rejection" => {
@@ -98,6 +101,10 @@ fn advice_of(reason: &str) -> Option<&'static str> {
         | "handshake_too_frequent"
         | "handshake_unexpected"
         | "cookie_rejected" => HANDSHAKE_NOISE,
+        "hand_over_full" => "One packet thread is overloaded: set `shards` lower.",
+        "hand_over_full" => {
+            "Packets come faster than their thread takes them: set `shards` lower, or give the host more cores."
+        }
         "outbox_full" => "This host is at the end of its memory for packets: it is overloaded.",
         _ => return None,
     })
@@ -109,9 +116,9 @@ mod tests {
 
     #[test]
     fn every_reason_says_what_to_try() {
-        let in_kernel = [UNDERLAY_SEND_FAILED, OVERLAY_WRITE_FAILED];
+        let others = [UNDERLAY_SEND_FAILED, OVERLAY_WRITE_FAILED, DENIED_BY_PEER];
         let all = DropReason::ALL.iter().map(|reason| reason.name());
-        for name in all.chain(in_kernel) {
+        for name in all.chain(others) {
             assert!(advice_of(name).is_some(), "{name}");
             assert!(meaning(name).ends_with('.'), "{name}");
         }

@@ -18,6 +18,7 @@ mod namespace;
 mod network;
 mod process;
 mod programs;
+pub mod schema;
 mod service;
 mod wait;
 mod wiretap;

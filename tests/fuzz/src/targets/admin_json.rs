@@ -6,15 +6,16 @@ use std::fmt::Debug;
 use model::address::OverlayPrefixes;
 use model::admin::{
     AdminCredential, AdminView, AppliedPolicy, ApplyPolicy, CoordinatorStatus, CreateAdmin,
-    CreateToken, CreatedAdmin, CreatedToken, Decision, DiagnosticView, EndAnswer, ErrorBody,
-    HostView, PolicyContent, PolicyFile, PolicyVersionView, Role, RollbackPolicy, Rollout,
-    RolloutFailure, SetLabels, TokenView, WhyReport, WhyRequest,
+    CreateToken, CreatedAdmin, CreatedToken, Decision, DiagnosticView, EndAnswer, EndReport,
+    ErrorBody, HostView, PolicyContent, PolicyFile, PolicyVersionView, Role, RollbackPolicy,
+    Rollout, RolloutFailure, SetLabels, TokenView, WhyReport, WhyRequest,
 };
 use model::ids::{PolicyVersion, Revision};
 use model::local::{
     DropCount, HostDetail, HostState, HostStatus, JoinRequest, Joined, Left, LocalWhyReport,
     LocalWhyRequest, PeerView, PingReply, PingRequest,
 };
+use model::pair::PairFacts;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -97,6 +98,7 @@ fn questions(fleet: &SmallFleet) -> Vec<Seed> {
     let ping = PingRequest {
         host: "db-1".to_owned(),
         timeout_millis: 1000,
+        packet_bytes: Some(1420),
     };
     let local_why = LocalWhyRequest {
         from: "web-1".to_owned(),
@@ -199,10 +201,14 @@ fn answers_of_coordinators(fleet: &SmallFleet) -> Vec<Seed> {
     let why = WhyReport {
         from: name("web-1"),
         to: name("db-1"),
+        addresses: vec![[100, 64, 0, 17].into()],
         protocol: "tcp".to_owned(),
         port: 5432,
         policy: decision(),
-        source: EndAnswer::Answered(decision()),
+        source: EndAnswer::Answered(EndReport {
+            decision: decision(),
+            pair: Some(PairFacts::default()),
+        }),
         destination: EndAnswer::Silent,
     };
     vec![
@@ -237,6 +243,7 @@ fn answers_of_hosts(fleet: &SmallFleet) -> Vec<Seed> {
             reason: "not_ip".to_owned(),
             packets: 7,
         }],
+        shards: 2,
     };
     let status = HostStatus {
         version: "1.0.0".to_owned(),
