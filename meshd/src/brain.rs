@@ -422,21 +422,22 @@ impl Brain {
         if let Some(detail) = &mut status.detail {
             detail.alarms.extend(self.around.overlay.alarms());
             detail.drops = self.drops();
+            detail.shards = self.around.worker.shard_count();
         }
         status
     }
 
     fn drops(&self) -> Vec<DropCount> {
-        let counters = self.around.worker.counters();
-        let failures = self.around.worker.failures();
+        let worker = &self.around.worker;
+        let failures = worker.failures();
         let outside = [
-            ("denied_by_peer", counters.denied_by_peer()),
+            ("denied_by_peer", worker.denied_by_peers()),
             ("underlay_send_failed", failures.datagrams()),
             ("overlay_write_failed", failures.overlay_packets()),
         ];
         DropReason::ALL
             .iter()
-            .map(|reason| (reason.name(), counters.dropped(*reason)))
+            .map(|reason| (reason.name(), worker.dropped(*reason)))
             .chain(outside)
             .filter(|(_, packets)| *packets > 0)
             .map(|(reason, packets)| DropCount {

@@ -45,8 +45,9 @@ pub async fn run(settings: Settings, flags: Flags) -> Result<(), String> {
     let hangups = signal(SignalKind::hangup())
         .map_err(|error| format!("cannot listen for signals: {error}"))?;
     let state = Arc::new(StateDir::open(&settings.state_dir, "meshd").map_err(text)?);
-    let sockets = UdpSockets::bind(settings.listen_port).map_err(text)?;
-    let listen_port = sockets.port();
+    let shards = settings.interface.queues;
+    let sockets = UdpSockets::bind_group(settings.listen_port, shards).map_err(text)?;
+    let listen_port = sockets[0].port();
     let names: Arc<ArcSwap<Names>> = Arc::default();
     let forwarder: Arc<Forwarder> = Arc::default();
     let responder = Responder {
@@ -96,6 +97,7 @@ pub async fn run(settings: Settings, flags: Flags) -> Result<(), String> {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         port = listen_port,
+        shards,
         socket = %settings.socket.display(),
         dns = %dns.address(),
         "meshd is ready"

@@ -17,4 +17,5 @@ pub mod programs;
 pub mod reload;
 pub mod resolver;
 pub mod settings;
+pub mod shards;
 pub mod state_files;

@@ -5,3 +5,4 @@ pub mod firewall;
 mod inspection;
 pub mod interface;
 pub mod routes;
+pub mod steering;

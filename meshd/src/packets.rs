@@ -1,7 +1,10 @@
-//! The packet side of the daemon: one pinned-down thread that owns the shard, the TUN device and
-//! the UDP sockets. Everybody else talks to it through one bounded queue.
+//! The packet side of the daemon: a pinned-down thread for each shard, which owns it, a queue of the TUN
+//! device and a pair of UDP sockets. Everybody else talks to it through one bounded queue.
 
+mod cores;
+mod hand_over;
 mod outbox;
+mod packet_loop;
 mod tun_queue;
 mod udp_socket;
 mod worker;

@@ -69,6 +69,7 @@ fn needs_restart(now: &Settings, next: &Settings) -> Vec<&'static str> {
         ("interface", ours.name != theirs.name),
         ("nft_table", ours.table != theirs.table),
         ("mtu", ours.mtu != theirs.mtu),
+        ("shards", ours.queues != theirs.queues),
         ("listen_port", now.listen_port != next.listen_port),
         ("dns_listen", now.dns_listen != next.dns_listen),
         ("log_format", now.log_format != next.log_format),

@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::linux::interface::InterfaceSettings;
 use crate::resolver::ResolverMode;
+use crate::shards::Shards;
 
 /// The mesh daemon of one host.
 #[derive(Clone, Debug, Parser)]
@@ -57,6 +58,9 @@ pub struct FileSettings {
     /// Bytes of the largest overlay packet, 1280 to 9000 [default: 1420]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(1280..=9000))]
     pub mtu: Option<u16>,
+    /// Packet threads: auto, or a power of two up to 64 [default: auto]
+    #[arg(long, value_name = "NUMBER")]
+    pub shards: Option<Shards>,
     /// How log lines look: text or json [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -124,6 +128,7 @@ impl Settings {
                     .or(file.nft_table)
                     .unwrap_or_else(|| "mesh".into()),
                 mtu: flags.mtu.or(file.mtu).unwrap_or(1420),
+                queues: flags.shards.or(file.shards).unwrap_or_default().count(),
             },
             listen_port: flags.listen_port.or(file.listen_port).unwrap_or(51820),
             endpoints: flags.endpoints.or(file.endpoints).unwrap_or_default(),

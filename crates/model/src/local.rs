@@ -87,6 +87,9 @@ pub struct HostDetail {
     pub alarms: Vec<String>,
     /// Packets dropped since the start, by reason; only reasons that occurred.
     pub drops: Vec<DropCount>,
+    /// Packet threads of the daemon.
+    #[serde(default)]
+    pub shards: usize,
 }
 
 /// `POST /v1/join`

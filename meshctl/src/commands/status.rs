@@ -111,8 +111,13 @@ fn detail_text(detail: &HostDetail, output: &Output) -> String {
     line(
         "interface",
         format!(
-            "{}, tunnels on UDP port {}",
-            detail.interface, detail.listen_port
+            "{}, tunnels on UDP port {}{}",
+            detail.interface,
+            detail.listen_port,
+            match detail.shards {
+                0 | 1 => String::new(),
+                shards => format!(", {shards} packet threads"),
+            }
         ),
     );
     line("coordinators", join(detail.coordinators.clone()));

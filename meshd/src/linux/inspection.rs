@@ -208,6 +208,7 @@ mod tests {
             name: "mesh0".into(),
             table: "mesh".into(),
             mtu: 1420,
+            queues: 1,
         };
         let overlay = OverlayConfig {
             addresses: prefixes.nth_host(0).unwrap(),

@@ -26,6 +26,8 @@ pub struct InterfaceSettings {
     pub table: String,
     /// Bytes of the largest overlay packet.
     pub mtu: u16,
+    /// Queues of the TUN device, one for each packet thread.
+    pub queues: u16,
 }
 
 /// What the fleet gives this host.
@@ -85,7 +87,7 @@ pub(super) fn netlink(what: &'static str) -> impl FnOnce(rtnetlink::Error) -> In
 pub struct Interface {
     pub(super) settings: InterfaceSettings,
     pub(super) overlay: OverlayConfig,
-    device: Arc<SyncDevice>,
+    queues: Vec<Arc<SyncDevice>>,
     pub(super) handle: Handle,
     pub(super) index: u32,
     pub(super) ipv6: bool,
@@ -111,8 +113,8 @@ impl Interface {
         // The routes first: they need no other program.
         routes::install(&handle, &routes::guards(overlay.prefixes, ipv6)).await?;
         firewall::install(&settings.table, &settings.name, overlay.prefixes).await?;
-        let device = open(&settings)?;
-        let index = device
+        let queues = open(&settings)?;
+        let index = queues[0]
             .if_index()
             .map_err(|source| tun_error(&settings, source))?;
         add_addresses(&handle, index, overlay.addresses, ipv6).await?;
@@ -132,7 +134,7 @@ impl Interface {
         Ok(Self {
             settings,
             overlay,
-            device: Arc::new(device),
+            queues,
             handle,
             index,
             ipv6,
@@ -145,9 +147,9 @@ impl Interface {
         self.index
     }
 
-    /// Returns the device that packets are read from and written to.
-    pub fn device(&self) -> Arc<SyncDevice> {
-        Arc::clone(&self.device)
+    /// Returns the device that packets are read from and written to, queue by queue.
+    pub fn device(&self) -> Vec<Arc<SyncDevice>> {
+        self.queues.clone()
     }
 
     /// Returns what the fleet gave.
@@ -236,18 +238,27 @@ async fn take_guards_back(
     Ok(firewall::remove(table).await?)
 }
 
-fn open(settings: &InterfaceSettings) -> Result<SyncDevice, InterfaceError> {
-    let device = DeviceBuilder::new()
+fn open(settings: &InterfaceSettings) -> Result<Vec<Arc<SyncDevice>>, InterfaceError> {
+    open_queues(settings).map_err(|source| tun_error(settings, source))
+}
+
+fn open_queues(settings: &InterfaceSettings) -> io::Result<Vec<Arc<SyncDevice>>> {
+    let first = DeviceBuilder::new()
         .name(settings.name.clone())
         .layer(Layer::L3)
         .mtu(settings.mtu)
+        .multi_queue(settings.queues > 1)
         .enable(false)
-        .build_sync()
-        .map_err(|source| tun_error(settings, source))?;
-    device
-        .set_nonblocking(true)
-        .map_err(|source| tun_error(settings, source))?;
-    Ok(device)
+        .build_sync()?;
+    let mut queues = Vec::new();
+    for _ in 1..settings.queues {
+        queues.push(Arc::new(first.try_clone()?));
+    }
+    queues.insert(0, Arc::new(first));
+    for queue in &queues {
+        queue.set_nonblocking(true)?;
+    }
+    Ok(queues)
 }
 
 fn tun_error(settings: &InterfaceSettings, source: io::Error) -> InterfaceError {
@@ -390,6 +401,7 @@ pub(super) mod tests {
             name: "longer-than-linux-takes".into(),
             table: "mesh".into(),
             mtu: 1420,
+            queues: 1,
         };
         let overlay = OverlayConfig {
             addresses: prefixes.nth_host(0).unwrap(),

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dataplane::{DatagramMeta, Outbox, OverlayMeta, Path};
+use dataplane::{DatagramMeta, Misdirected, Outbox, OverlayMeta, Path};
 use tun_rs::SyncDevice;
 
+use super::hand_over::HandOver;
 use super::udp_socket::UdpSender;
 
 /// Packets that the kernel did not take.
@@ -33,6 +34,8 @@ pub(super) struct DirectOutbox {
     pub(super) device: Option<Arc<SyncDevice>>,
     pub(super) failures: Arc<SendFailures>,
     pub(super) memory: Vec<u8>,
+    /// The ways to all shards, by number.
+    pub(super) others: Vec<HandOver>,
 }
 
 impl DirectOutbox {
@@ -75,5 +78,10 @@ impl Outbox for DirectOutbox {
                 .overlay_packets
                 .fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    fn hand_over(&mut self, to: u16, what: Misdirected<'_>) -> bool {
+        let way = self.others.get(usize::from(to));
+        way.is_some_and(|way| way.give(what))
     }
 }

@@ -9,6 +9,8 @@ use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use crate::linux::steering::steer_by_receiver_index;
+
 /// Asked of the kernel for each direction of each socket: bursts of a fast sender wait here.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 /// The largest UDP payload there is, and so the largest batch that the kernel joins.
@@ -32,6 +34,13 @@ pub struct UdpSockets {
     port: u16,
 }
 
+/// Whether other sockets have the same port.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    Alone,
+    Shared,
+}
+
 /// One socket with its memory for received datagrams.
 #[derive(Debug)]
 pub(super) struct UdpQueue {
@@ -46,11 +55,40 @@ impl UdpSockets {
     /// # Errors
     /// The port is taken, or IPv4 is not there.
     pub fn bind(port: u16) -> Result<Self, SocketError> {
+        Self::bind_as(port, Sharing::Alone)
+    }
+
+    /// Listens on one port with so many pairs of sockets, a power of two. The kernel gives each
+    /// datagram to the pair whose shard gave out the receiver index in it.
+    ///
+    /// # Errors
+    /// As [`UdpSockets::bind`].
+    pub fn bind_group(port: u16, count: u16) -> Result<Vec<Self>, SocketError> {
+        // Sockets that may share a port would share it with another daemon's, too.
+        let alone = Self::bind(port)?;
+        if count == 1 {
+            return Ok(vec![alone]);
+        }
+        let port = alone.port();
+        drop(alone);
+        let group = (0..count)
+            .map(|_| Self::bind_as(port, Sharing::Shared))
+            .collect::<Result<Vec<_>, _>>()?;
+        for queue in group[..1].iter().flat_map(Self::descriptors) {
+            if let Err(error) = steer_by_receiver_index(queue, count) {
+                tracing::warn!(%error, "the kernel cannot steer datagrams to their packet threads; each is handed over");
+            }
+        }
+        Ok(group)
+    }
+
+    fn bind_as(port: u16, sharing: Sharing) -> Result<Self, SocketError> {
         let failed = |source| SocketError { port, source };
-        let v4 =
-            UdpQueue::bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port)).map_err(failed)?;
+        let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
+        let v4 = UdpQueue::bind(any, sharing).map_err(failed)?;
         let port = v4.socket.local_addr().map_err(failed)?.port();
-        let v6 = match UdpQueue::bind(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)) {
+        let any = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
+        let v6 = match UdpQueue::bind(any, sharing) {
             Ok(queue) => Some(queue),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(failed(error)),
             Err(error) => {
@@ -85,7 +123,7 @@ impl UdpSockets {
 }
 
 impl UdpQueue {
-    fn bind(address: SocketAddr) -> io::Result<Self> {
+    fn bind(address: SocketAddr, sharing: Sharing) -> io::Result<Self> {
         let socket = Socket::new(
             Domain::for_address(address),
             Type::DGRAM,
@@ -93,6 +131,9 @@ impl UdpQueue {
         )?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
+        }
+        if sharing == Sharing::Shared {
+            socket.set_reuse_port(true)?;
         }
         // Root may go past the administrator's bound; others get as much as it lets them.
         if sockopt::set_socket_recv_buffer_size_force(&socket, SOCKET_BUFFER_BYTES).is_err() {
@@ -303,6 +344,49 @@ mod tests {
             .send(path, DatagramMeta::default(), b"hello")
             .unwrap();
         assert_eq!(discovery(&sender), Ipv4PathMtuDiscovery::DONT);
+    }
+
+    #[test]
+    fn each_datagram_comes_to_the_socket_of_the_shard_that_it_names() {
+        const COUNT: u8 = 4;
+        let mut group = UdpSockets::bind_group(0, COUNT.into()).unwrap();
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), group[0].port());
+        let named = |kind: u8, at: usize, index: u8| {
+            let mut datagram = vec![0; 64];
+            datagram[0] = kind;
+            datagram[at..at + 4].copy_from_slice(&[index, 7, 7, 7]);
+            (datagram, index % COUNT)
+        };
+        let data = (0..16).map(|index| named(4, 4, index));
+        let responses = (0..16).map(|index| named(2, 8, index));
+        let cookies = (0..16).map(|index| named(3, 4, index));
+        let initiations = (0..4).map(|index| (named(1, 4, index).0, 0));
+        let others = [(vec![4, 0, 0], 0), (vec![9; 40], 0)];
+        let all = data.chain(responses).chain(cookies).chain(initiations);
+        for (datagram, expected) in all.chain(others) {
+            sender.send_to(&datagram, to).unwrap();
+            let socket = &mut group[usize::from(expected)].v4;
+            let mut polled = [rustix::event::PollFd::new(
+                &socket.socket,
+                rustix::event::PollFlags::IN,
+            )];
+            let patience = rustix::event::Timespec {
+                tv_sec: 10,
+                tv_nsec: 0,
+            };
+            let ready = rustix::event::poll(&mut polled, Some(&patience)).unwrap();
+            assert_eq!(ready, 1, "{datagram:?} did not come to {expected}");
+            socket
+                .receive(|_, _, received| assert_eq!(received, datagram))
+                .unwrap();
+        }
+    }
+
+    #[test]
+    fn a_group_takes_no_port_of_another_daemon() {
+        let first = UdpSockets::bind_group(0, 2).unwrap();
+        assert!(UdpSockets::bind_group(first[0].port(), 2).is_err());
     }
 
     #[test]

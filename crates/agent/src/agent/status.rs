@@ -67,6 +67,7 @@ impl Agent {
             certificate_expires_secs: Some(member.validity.not_after.as_secs()),
             alarms: self.alarms.messages(),
             drops: Vec::new(),
+            shards: 0,
         }
     }
 

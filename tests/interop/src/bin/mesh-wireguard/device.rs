@@ -122,10 +122,9 @@ impl Device {
 
     /// Whoever looks at the device because something is wrong finds the drops in the log.
     fn log_drops(&self) {
-        let counters = self.worker.counters();
         let dropped: Vec<_> = DropReason::ALL
             .iter()
-            .map(|reason| (reason.name(), counters.dropped(*reason)))
+            .map(|reason| (reason.name(), self.worker.dropped(*reason)))
             .filter(|(_, count)| *count > 0)
             .collect();
         tracing::info!(

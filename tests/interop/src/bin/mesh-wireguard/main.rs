@@ -84,13 +84,14 @@ async fn run(arguments: &Arguments) -> Result<(), String> {
         name: arguments.interface.clone(),
         table: "mesh".into(),
         mtu: arguments.mtu,
+        queues: 1,
     };
     let clock = Clock::start();
     let sockets = UdpSockets::bind(arguments.listen_port).map_err(text)?;
     let configuration = Configuration::new(overlay.addresses, sockets.port());
     let seed = random_seed().map_err(text)?;
     let (news, events) = mpsc::channel(EVENTS_MAX);
-    let worker = PacketWorker::start(shard_config(arguments), sockets, seed, clock, news)
+    let worker = PacketWorker::start(shard_config(arguments), vec![sockets], seed, clock, news)
         .map_err(|error| format!("cannot start the packet thread: {error}"))?;
     let interface = Interface::up(settings, overlay).await.map_err(text)?;
     let tun = WorkerMessage::Device(Some(interface.device()));
@@ -114,6 +115,7 @@ fn shard_config(arguments: &Arguments) -> ShardConfig {
     ShardConfig {
         limits,
         mtu: arguments.mtu,
+        ..ShardConfig::default()
     }
 }
 
