@@ -100,6 +100,24 @@ impl Renewal {
         }
     }
 
+    /// Wants another certificate now: this one is of a name that the host had before.
+    pub(crate) const fn want_now(&mut self, now: Now) {
+        self.renew_at = UnixTime::from_secs(0);
+        self.renew_by = now.monotonic;
+        self.was_due = true;
+    }
+
+    /// Takes the coordinator's clock, by which the certificate is valid or not: a host whose own
+    /// clock is behind would not know that it has to renew, nor one whose certificate was issued
+    /// while the coordinator's ran ahead.
+    pub(crate) fn handle_coordinator_clock(&mut self, clock: UnixTime, now: Now) {
+        let is_valid = (self.validity.not_before..=self.validity.not_after).contains(&clock);
+        if !is_valid {
+            self.renew_by = now.monotonic;
+            self.was_due = true;
+        }
+    }
+
     /// Takes a refusal, or that no answer will come.
     pub(crate) fn handle_failure(&mut self, now: Now, dice: &mut Dice) {
         if matches!(self.request, Request::UnderWay { .. }) {
@@ -317,6 +335,18 @@ mod tests {
                 .unwrap()
                 .contains("clock")
         );
+    }
+
+    #[test]
+    fn what_the_coordinator_holds_for_invalid_is_renewed_at_once() {
+        for coordinator in [ISSUED + 2 * DAY, UnixTime::from_secs(ISSUED.as_secs() - 1)] {
+            let mut bench = Bench::new(5);
+            let now = bench.now();
+            bench.renewal.handle_coordinator_clock(ISSUED + DAY / 3, now);
+            assert!(!bench.renewal.handle_timeout(now, true, &mut bench.dice));
+            bench.renewal.handle_coordinator_clock(coordinator, now);
+            assert!(bench.renewal.handle_timeout(now, true, &mut bench.dice));
+        }
     }
 
     #[test]

@@ -431,7 +431,7 @@ mod tests {
             let goodbye = Goodbye {
                 reason: "busy".to_owned(),
                 retry_after: Duration::from_secs(asked),
-                removed: false,
+                tombstone: None,
             };
             bench
                 .channel

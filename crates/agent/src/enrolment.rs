@@ -7,7 +7,7 @@ use std::time::Duration;
 use model::address::HostAddresses;
 use model::control::{Description, EnrolRequest, Enrolled, Refusal, RefusalCode};
 use model::identity::SpiffeId;
-use model::ids::Digest;
+use model::ids::{Digest, HostId};
 use model::name::Name;
 use model::time::{Instant, UnixTime};
 use model::wire::stored::Membership;
@@ -128,6 +128,8 @@ pub(crate) struct Leaving {
     /// The coordinator said that it knows.
     pub(crate) told: bool,
     /// The last moment for it to say so; `None`: the state is being erased.
+    /// The member that leaves; `None`: it was none.
+    pub(crate) host: Option<HostId>,
     pub(crate) until: Option<Instant>,
 }
 
@@ -400,6 +402,7 @@ impl Member {
                 chain.iter().filter(pinned).cloned().collect()
             },
             |anchors| anchors.root_certificates().to_vec(),
+            spare_key: self.keys.spare.as_ref().map(|spare| spare.public),
         );
         ChannelIdentity {
             roots,

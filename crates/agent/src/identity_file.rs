@@ -16,7 +16,8 @@
 use model::ids::Digest;
 use model::key::{Secret, SecretBytes};
 use model::name::Name;
-use model::wire::stored::{Membership, StoredIdentity, decode_identity, encode_identity};
+use model::time::UnixTime;
+use model::wire::stored::{Membership, SpareKey, StoredIdentity, decode_identity, encode_identity};
 use trust::sha256;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -24,6 +25,9 @@ use zeroize::{Zeroize, Zeroizing};
 #[derive(Clone)]
 pub(crate) struct Identity {
     pub(crate) wireguard_key: Secret,
+    pub(crate) wireguard_made: UnixTime,
+    /// The WireGuard key after or before that one, while it changes.
+    pub(crate) spare_key: Option<SpareKey>,
     pub(crate) tls_key: Secret,
     pub(crate) coordinators: Vec<String>,
     /// The machine that made the keys, hashed; empty when it had no id.
@@ -82,6 +86,8 @@ pub(crate) fn encode(identity: &Identity) -> SecretBytes {
     let stored = encode_identity(&StoredIdentity {
         wireguard_private_key: identity.wireguard_key.clone(),
         tls_private_key: identity.tls_key.clone(),
+        wireguard_key_made: identity.wireguard_made,
+        spare_key: identity.spare_key.clone(),
         membership: membership.cloned(),
         coordinators: identity.coordinators.clone(),
     });
@@ -135,6 +141,8 @@ fn parse(bytes: &[u8]) -> Result<Identity, String> {
     };
     Ok(Identity {
         wireguard_key: stored.wireguard_private_key,
+        wireguard_made: stored.wireguard_key_made,
+        spare_key: stored.spare_key,
         tls_key: stored.tls_private_key,
         coordinators: stored.coordinators,
         machine_id: machine_id.to_owned(),
@@ -190,6 +198,11 @@ mod tests {
     fn identity(standing: Standing) -> Identity {
         Identity {
             wireguard_key: Secret::from_bytes([1; 32]),
+            wireguard_made: UnixTime::from_secs(1_800_000_000),
+            spare_key: Some(SpareKey {
+                private_key: Secret::from_bytes([9; 32]),
+                former_until: None,
+            }),
             tls_key: Secret::from_bytes([2; 32]),
             coordinators: vec!["10.0.0.1:7443".to_owned()],
             machine_id: "machine".to_owned(),

@@ -102,6 +102,7 @@ impl Map {
             map: MapDelta {
                 base: None,
                 revision: self.revision,
+                head: None,
                 record: Some(self.own.signed.clone()),
                 peers: self.peers.values().map(|peer| peer.to_entry()).collect(),
                 tombstones: self

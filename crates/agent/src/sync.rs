@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use model::ids::{Digest, HostId, Revision};
 use model::key::WireguardKey;
+use model::limits::Limits;
 use model::map::{MapDelta, PeerEntry, PolicySlice};
 use model::record::{HostRecord, Signed, Tombstone};
 use model::wire::stored::StoredHighWater;
@@ -19,7 +20,15 @@ use crate::map::{Dead, Known, Map, Peer, Policy, Trusted};
 pub(crate) struct SelfKnowledge {
     pub(crate) host: HostId,
     pub(crate) wireguard_key: WireguardKey,
+    /// The key after or before that one, while it changes.
+    pub(crate) spare_key: Option<WireguardKey>,
     pub(crate) tls_key_hash: Digest,
+}
+
+impl SelfKnowledge {
+    fn has(&self, wireguard_key: WireguardKey) -> bool {
+        wireguard_key == self.wireguard_key || Some(wireguard_key) == self.spare_key
+    }
 }
 
 /// What has to hold for a delta to be believed.
@@ -61,11 +70,27 @@ pub(crate) enum SyncError {
 const TOMBSTONES_MAX: usize = 65_536;
 
 impl Verifier<'_> {
-    /// Makes the map that `current` becomes by `delta`.
+    /// Makes the map that `current` becomes by `delta`, which a coordinator sent.
     ///
     /// # Errors
     /// Says what does not hold; `current` stays what it is.
     pub(crate) fn step(&self, current: Option<&Map>, delta: &MapDelta) -> Result<Step, SyncError> {
+        let step = self.follow(current, delta)?;
+        if matches!(step, Step::New(_)) {
+            self.check_head(delta)?;
+        }
+        Ok(step)
+    }
+
+    /// Makes the map of a whole map that this host wrote down itself.
+    ///
+    /// # Errors
+    /// Says what does not hold.
+    pub(crate) fn restore(&self, whole: &MapDelta) -> Result<Step, SyncError> {
+        self.follow(None, whole)
+    }
+
+    fn follow(&self, current: Option<&Map>, delta: &MapDelta) -> Result<Step, SyncError> {
         let have = current.map(|map| map.revision);
         if let Some(base) = delta.base {
             if have.is_some_and(|have| delta.revision <= have && base < have) {
@@ -131,6 +156,24 @@ impl Verifier<'_> {
         Ok(())
     }
 
+    /// Checks that the fleet has reached the revision, since this host will never go back behind it.
+    fn check_head(&self, delta: &MapDelta) -> Result<(), SyncError> {
+        let Some(signed) = &delta.head else {
+            return Err(refused("its revision is not signed".to_owned()));
+        };
+        let head = self
+            .anchors
+            .verify_map_head(signed)
+            .map_err(|error| invalid("its revision", error))?;
+        if head.revision != delta.revision {
+            return Err(refused(format!(
+                "it says revision {}, but {} is signed",
+                delta.revision, head.revision
+            )));
+        }
+        Ok(())
+    }
+
     /// Takes the tombstones in; returns the one of this host, if there is one.
     fn bury(
         &self,
@@ -148,7 +191,10 @@ impl Verifier<'_> {
                 .verify_tombstone(signed)
                 .map_err(|error| invalid("a tombstone", error))?;
             if tombstone.host == self.me.host {
-                return Ok(Some(tombstone));
+                if ends(&tombstone, current) {
+                    return Ok(Some(tombstone));
+                }
+                continue;
             }
             draft.bury(signed, &tombstone);
         }
@@ -191,9 +237,7 @@ impl Verifier<'_> {
                 record.name, record.host
             )));
         }
-        if record.wireguard_key != self.me.wireguard_key
-            || record.tls_key_hash != self.me.tls_key_hash
-        {
+        if !self.me.has(record.wireguard_key) || record.tls_key_hash != self.me.tls_key_hash {
             return Err(refused(
                 "the record of this host has keys that this host does not have; was its state \
                  directory restored from an old copy, or the machine cloned? `meshctl leave`, \
@@ -310,6 +354,13 @@ impl Draft {
     }
 
     fn finish(self, trust: &Arc<Trusted>, revision: Revision) -> Result<Map, SyncError> {
+        // Many changes may add up to more than the disk's copy may have, and be read back as.
+        if self.peers.len() > Limits::HOSTS {
+            return Err(refused(format!(
+                "it makes more than {} peers",
+                Limits::HOSTS
+            )));
+        }
         Ok(Map {
             trust: trust.clone(),
             revision,
@@ -323,6 +374,11 @@ impl Draft {
                 .ok_or_else(|| refused("it lacks the policy".to_owned()))?,
         })
     }
+}
+
+/// Returns whether a tombstone of this host is later than the record that it has of itself.
+pub(crate) fn ends(tombstone: &Tombstone, current: Option<&Map>) -> bool {
+    current.is_none_or(|map| map.me().revision < tombstone.revision)
 }
 
 /// Where peers may be reached changes without a new revision; nothing else does.

@@ -23,7 +23,8 @@ pub enum PeerKind {
 /// One change. The commands of one call are applied between two packets, all of them.
 #[derive(Clone, Debug)]
 pub enum Command {
-    /// Who this host is. A new key or address ends every session and flow.
+    /// Who this host is. A new address ends every flow, a new key every session, unless it was
+    /// accepted already: then the one before it is the one that is accepted too.
     SetIdentity {
         /// Our X25519 private key.
         private_key: Secret,
@@ -33,7 +34,11 @@ pub enum Command {
         /// later, whatever the clock says.
         timestamp_floor: UnixTime,
     },
-    /// A peer, new or changed. A new key ends its session, a new address its flows.
+    /// A private key under which handshakes are answered too, and that peers are tried with which
+    /// do not answer to the other, while this host's key changes; `None`: there is no other any
+    /// more.
+    AcceptKey(Option<Secret>),
+    /// A peer, new or changed. A new key is for its next handshake, a new address ends its flows.
     SetPeer {
         /// Chosen by the agent, dense from 0.
         index: PeerIndex,

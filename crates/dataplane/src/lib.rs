@@ -18,6 +18,7 @@ mod event;
 mod flows;
 mod fragments;
 mod handshake_job;
+mod identity;
 mod indices;
 mod outbox;
 pub mod packet;

@@ -27,6 +27,8 @@ pub(crate) struct Peer {
     pub(crate) is_path_proven: bool,
     /// An initiation was sent, and nothing was heard since.
     pub(crate) is_unanswered: bool,
+    /// It was initiated to last with this host's spare key.
+    pub(crate) tries_spare: bool,
     /// The initiation that waits for its answer, to be sent again over another path.
     pub(crate) initiation: Option<[u8; Initiation::LEN]>,
     pub(crate) pending: Pending,
@@ -70,6 +72,7 @@ impl Peer {
             path: None,
             is_path_proven: false,
             is_unanswered: false,
+            tries_spare: false,
             initiation: None,
             pending: Pending::default(),
             rejections: Rate::per_sec(parts.rejections_per_sec),

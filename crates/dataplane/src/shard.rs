@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
-use model::address::HostAddresses;
 use model::key::WireguardKey;
 use model::map::PeerIndex;
 use model::time::{Instant, Now, UnixTime};
 use policy::Table;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use wireguard::{CookieChecker, KeyPair, PrivateKey};
+use wireguard::PrivateKey;
 use zeroize::Zeroizing;
 
 use crate::config::ShardConfig;
@@ -23,6 +22,7 @@ use crate::denials::Denials;
 use crate::event::Event;
 use crate::flows::Flows;
 use crate::fragments::Fragments;
+use crate::identity::Identity;
 use crate::indices::Indices;
 use crate::outbox::{DatagramMeta, Outbox, Path};
 use crate::peers::Peers;
@@ -83,14 +83,6 @@ pub struct Shard {
     /// Counts identities and peers, so that each has its own number.
     incarnations: u64,
     events: VecDeque<Event>,
-}
-
-/// Who this host is.
-struct Identity {
-    incarnation: u64,
-    keys: Arc<KeyPair>,
-    addresses: HostAddresses,
-    cookies: CookieChecker,
 }
 
 impl Shard {

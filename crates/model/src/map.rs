@@ -12,6 +12,8 @@ pub struct MapDelta {
     pub base: Option<Revision>,
     /// The revision that the host has afterwards.
     pub revision: Revision,
+    /// A `MapHead` of `revision`; absent when that is the base's, and on the host's own disk.
+    pub head: Option<Signed>,
     /// The host's own record; always in a whole map.
     pub record: Option<Signed>,
     /// New and changed peers.

@@ -87,6 +87,16 @@ pub struct Tombstone {
     pub reason: String,
 }
 
+/// A revision that the fleet has reached. It is signed because a host never goes back behind one: a
+/// number that anybody could say would keep it from the truth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapHead {
+    /// The fleet.
+    pub fleet: FleetId,
+    /// The revision.
+    pub revision: Revision,
+}
+
 /// One version of the policy, as the root of the tree of its leaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BundleHead {

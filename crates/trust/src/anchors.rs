@@ -15,7 +15,7 @@ use model::wire::{self, WireError};
 
 use crate::bundle::{SliceError, verify_leaves};
 use crate::certificate;
-use crate::context::{BUNDLE_HEAD, Context, HOST_RECORD, TOMBSTONE, TRUST_STATEMENT};
+use crate::context::{BUNDLE_HEAD, Context, HOST_RECORD, MAP_HEAD, TOMBSTONE, TRUST_STATEMENT};
 use crate::digest::sha256;
 use crate::signing::{first_half, key_id, verifies};
 
@@ -208,6 +208,17 @@ impl TrustAnchors {
         let tombstone = wire::decode_tombstone(&signed.payload)?;
         check_fleet(self.fleet(), tombstone.fleet)?;
         Ok(tombstone)
+    }
+
+    /// Verifies and decodes a revision that the fleet has reached.
+    ///
+    /// # Errors
+    /// It is not signed by a record key, malformed, or of another fleet.
+    pub fn verify_map_head(&self, signed: &Signed) -> Result<MapHead, TrustError> {
+        check_signed(signed, MAP_HEAD, &self.record_keys)?;
+        let head = wire::decode_map_head(&signed.payload)?;
+        check_fleet(self.fleet(), head.fleet)?;
+        Ok(head)
     }
 
     /// Verifies and decodes the head of a policy version.

@@ -11,17 +11,18 @@ use model::identity::SpiffeId;
 use model::ids::{Digest, FleetId};
 use model::key::Secret;
 use model::name::Name;
-use model::record::{BundleHead, HostRecord, Signed, Tombstone, TrustStatement};
+use model::record::{BundleHead, HostRecord, MapHead, Signed, Tombstone, TrustStatement};
 use model::time::UnixTime;
 use model::wire;
 
 use crate::certificate;
-use crate::context::{BUNDLE_HEAD, Context, HOST_RECORD, TOMBSTONE, TRUST_STATEMENT};
+use crate::context::{BUNDLE_HEAD, Context, HOST_RECORD, MAP_HEAD, TOMBSTONE, TRUST_STATEMENT};
 use crate::digest::sha256;
 use crate::enrolment::{
     self, InvalidProof, InvalidRequest, TlsKey, Transcript, check_certificate_request,
 };
 use crate::issue;
+use crate::key_change::{self, KeyChange};
 use crate::signing::{SigningKey, first_half};
 
 /// How long a host's certificate is valid; it is renewed at half of it.
@@ -167,6 +168,11 @@ impl Authority {
         signed(&self.records, TOMBSTONE, wire::encode_tombstone(tombstone))
     }
 
+    /// Signs a revision that the fleet has reached.
+    pub fn sign_map_head(&self, head: &MapHead) -> Signed {
+        signed(&self.records, MAP_HEAD, wire::encode_map_head(head))
+    }
+
     /// Signs the head of a policy version.
     pub fn sign_head(&self, head: &BundleHead) -> Signed {
         signed(&self.records, BUNDLE_HEAD, wire::encode_bundle_head(head))
@@ -182,6 +188,18 @@ impl Authority {
         proof: &[u8; 32],
     ) -> Result<(), InvalidProof> {
         enrolment::verify_wireguard_proof(&self.enrolment, transcript, proof)
+    }
+
+    /// Verifies that a member has the WireGuard private key that it wants to change to.
+    ///
+    /// # Errors
+    /// It does not, or something of the change was changed on the way.
+    pub fn verify_key_change(
+        &self,
+        change: &KeyChange,
+        proof: &[u8; 32],
+    ) -> Result<(), InvalidProof> {
+        key_change::verify_key_change(&self.enrolment, change, proof)
     }
 
     /// Issues a host's certificate for the key of a certificate request; nothing else of the

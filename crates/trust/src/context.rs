@@ -12,6 +12,8 @@ pub const TRUST_STATEMENT: Context = Context("mesh.v1.trust-statement");
 pub const HOST_RECORD: Context = Context("mesh.v1.host-record");
 /// A `model::record::Tombstone`; signed by a record key.
 pub const TOMBSTONE: Context = Context("mesh.v1.tombstone");
+/// A `model::record::MapHead`; signed by a record key.
+pub const MAP_HEAD: Context = Context("mesh.v1.map-head");
 /// A `model::record::BundleHead`; signed by a record key.
 pub const BUNDLE_HEAD: Context = Context("mesh.v1.bundle-head");
 

@@ -217,7 +217,7 @@ pub fn verify_wireguard_proof(
     .map_err(|_| InvalidProof)
 }
 
-fn proof_key(private: &Secret, public: &[u8; 32]) -> Result<hmac::Key, LowOrderKey> {
+pub(crate) fn proof_key(private: &Secret, public: &[u8; 32]) -> Result<hmac::Key, LowOrderKey> {
     // The library refuses an all-zero shared secret, which is what low order gives (RFC 7748 6.1).
     agree(
         &x25519(private),

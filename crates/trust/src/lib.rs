@@ -20,6 +20,7 @@ pub mod digest;
 pub mod enrolment;
 mod issue;
 pub mod signing;
+pub mod key_change;
 pub mod token;
 
 pub use anchors::{TrustAnchors, TrustError};

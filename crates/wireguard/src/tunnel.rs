@@ -469,6 +469,15 @@ impl Tunnel {
         self.preshared_key = preshared_key;
     }
 
+    /// Changes the peer's static key: the next handshake is with it; sessions that exist, and a
+    /// handshake that is under way, live on.
+    pub fn set_peer(&mut self, peer: PublicKey) {
+        self.cookie_jar = CookieJar::new(&peer);
+        self.peer = peer;
+        // Timestamps are compared between handshakes of one key only.
+        self.last_accepted = None;
+    }
+
     fn give_up(&mut self) {
         self.drop_initiator();
         self.pending.expired = true;

@@ -67,7 +67,7 @@ impl Agent {
                 ));
             }
         };
-        let keys = keys.unwrap_or_else(|| HostKeys::generate(&mut self.dice));
+        let keys = keys.unwrap_or_else(|| HostKeys::generate(&mut self.dice, now.unix));
         let join = Join::new(Some(request), token, name, keys, now.monotonic);
         self.alarms.clear(AlarmKind::Coordinator, &mut self.out);
         self.describe(join, now);
@@ -277,6 +277,7 @@ impl Agent {
     pub(super) fn become_member(&mut self, member: Box<Member>, now: Now) {
         self.renewal = Some(Renewal::new(member.validity, now, &mut self.dice));
         self.channel.turn_on(now.monotonic);
+        self.rotation.resume(&member.keys, now.monotonic);
         self.out.info(format!(
             "this host is {} of fleet {}",
             member.membership.name, member.fleet_name
@@ -385,6 +386,8 @@ impl Agent {
     ) -> Version {
         let identity = Identity {
             wireguard_key: keys.wireguard.clone(),
+            wireguard_made: keys.wireguard_made,
+            spare_key: keys.stored_spare(),
             tls_key: keys.tls.clone(),
             coordinators,
             machine_id: self.config.machine_id.clone(),
@@ -397,12 +400,11 @@ impl Agent {
         )
     }
 
-    pub(super) fn save_membership(&mut self) {
-        if let Enrolment::Member(member) = &self.enrolment {
-            let standing = Standing::Member(member.membership.clone());
-            let (keys, coordinators) = (member.keys.clone(), member.coordinators.clone());
-            self.save_identity(&keys, coordinators, standing);
-        }
+    pub(super) fn save_membership(&mut self) -> Option<Version> {
+        let member = self.enrolment.member()?;
+        let standing = Standing::Member(member.membership.clone());
+        let (keys, coordinators) = (member.keys.clone(), member.coordinators.clone());
+        Some(self.save_identity(&keys, coordinators, standing))
     }
 }
 

@@ -42,6 +42,7 @@ impl Agent {
         let until = until.then(|| now.monotonic + LEAVE_PATIENCE);
         let leaving = Leaving {
             request,
+            host: self.enrolment.host(),
             told,
             until,
         };
@@ -133,6 +134,11 @@ impl Agent {
             Enrolment::Member(member) => member.newcomer.take().map(|newcomer| newcomer.request),
             _ => None,
         };
+        let rotation = self.rotation.handle_refused();
+        self.out.reply(
+            rotation,
+            Err(unavailable(format!("the key is not changed: {why}"))),
+        );
         self.out.reply(
             request,
             Err(unavailable(format!("the join was given up: {why}"))),
@@ -164,6 +170,7 @@ impl Agent {
         self.fleet = None;
         self.wants_whole_map = false;
         self.renewal = None;
+        self.rotation.clear(now.monotonic);
         self.coordinator_clock = None;
         self.denials = Denials::default();
         self.report_at = None;

@@ -35,7 +35,12 @@ impl Agent {
         };
         let identity = identity_file::decode(bytes).map_err(|why| LoadError::Identity { why })?;
         let is_copy = identity.is_of_another_machine(&self.config.machine_id);
-        let keys = HostKeys::from_secrets(identity.wireguard_key, identity.tls_key);
+        let keys = HostKeys::from_secrets(
+            identity.wireguard_key,
+            identity.tls_key,
+            identity.wireguard_made,
+        )
+        .with_spare(identity.spare_key);
         if is_copy {
             return self.load_copy(keys, identity.standing, identity.coordinators);
         }
@@ -141,7 +146,7 @@ impl Agent {
         };
         verifier.check_trust().map_err(|error| error.to_string())?;
         match verifier
-            .step(None, &stored.map)
+            .restore(&stored.map)
             .map_err(|error| error.to_string())?
         {
             Step::New(map) => Ok((fleet, *map)),

@@ -151,6 +151,20 @@ fn a_host_that_was_off_for_a_year_renews_with_what_expired() {
 }
 
 #[test]
+fn a_host_whose_clock_stood_still_while_it_was_off_renews_by_the_coordinator_s() {
+    let mut coordinator = Coordinator::new(1);
+    let mut host = Host::member_of(&mut coordinator);
+    coordinator.clock = coordinator.clock + YEAR;
+    host.restart();
+    host.connect(&coordinator);
+    assert!(host.has_said(|output| matches!(output, Output::Send(FromHost::Renew(_)))));
+    host.said.clear();
+    // An answer that is late, or lies about the time, makes no storm.
+    let renewals = live(&mut host, &mut coordinator, HOUR);
+    assert!(renewals < 20, "{renewals}");
+}
+
+#[test]
 fn a_certificate_for_another_key_is_refused() {
     let mut coordinator = Coordinator::new(1);
     let mut host = Host::member_of(&mut coordinator);

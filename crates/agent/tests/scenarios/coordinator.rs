@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use model::address::OverlayPrefixes;
-use model::control::{Description, EnrolRequest, Enrolled, Welcome};
+use model::control::{Description, EnrolRequest, Enrolled, Goodbye, ToHost, Welcome};
 use model::ids::{HostId, PolicyVersion, Revision, TokenId};
 use model::key::{Secret, WireguardKey};
 use model::map::{Endpoint, EndpointKind, MapDelta, PeerEntry, PolicySlice};
 use model::name::Labels;
-use model::record::{BundleHead, HostRecord, Signed, Tombstone, TrustStatement};
+use model::record::{BundleHead, HostRecord, MapHead, Signed, Tombstone, TrustStatement};
 use model::rule::{Bundle, PortRange, Protocol, Rule, Selector, Service, Source, Traffic};
 use model::time::UnixTime;
 use trust::authority::HOST_CERTIFICATE_LIFETIME;
@@ -207,6 +208,23 @@ impl Coordinator {
         })
     }
 
+    pub(crate) fn map_head(&self, revision: Revision) -> Signed {
+        self.authority.sign_map_head(&MapHead {
+            fleet: self.statement.fleet,
+            revision,
+        })
+    }
+
+    /// Says that a host is removed, with the fleet's signature.
+    pub(crate) fn goodbye_for_ever(&mut self, id: HostId) -> ToHost {
+        self.revision.counter += 1;
+        ToHost::Goodbye(Goodbye {
+            reason: "as you wish".to_owned(),
+            retry_after: Duration::ZERO,
+            tombstone: Some(self.tombstone(id, self.revision)),
+        })
+    }
+
     pub(crate) fn slice(&self) -> PolicySlice {
         let tree = BundleTree::new(&self.bundle);
         let head = self.authority.sign_head(&BundleHead {
@@ -229,6 +247,7 @@ impl Coordinator {
         MapDelta {
             base: None,
             revision: self.revision,
+            head: Some(self.map_head(self.revision)),
             record: Some(self.authority.sign_record(&self.hosts[&host])),
             peers: self
                 .hosts
@@ -247,6 +266,7 @@ impl Coordinator {
         MapDelta {
             base: Some(base),
             revision: self.revision,
+            head: (base != self.revision).then(|| self.map_head(self.revision)),
             ..MapDelta::default()
         }
     }

@@ -26,6 +26,8 @@ pub(crate) struct Host {
     pub(crate) disk: StoredFiles,
     /// Why the disk refuses to write, when it does.
     pub(crate) disk_error: Option<&'static str>,
+    /// Writes until the one that finds no space, when one does; those after it find space again.
+    pub(crate) fails_after: Option<usize>,
     /// Writes are answered when the test says so, not at once.
     pub(crate) holds_writes: bool,
     pub(crate) held: Vec<(PersistId, Write)>,
@@ -33,6 +35,9 @@ pub(crate) struct Host {
     pub(crate) config: AgentConfig,
     next_request: u64,
 }
+
+/// What a full disk says.
+pub(crate) const NO_SPACE: &str = "No space left on device";
 
 pub(crate) fn config() -> AgentConfig {
     AgentConfig {
@@ -43,6 +48,7 @@ pub(crate) fn config() -> AgentConfig {
         configured_endpoints: vec![SocketAddr::from(([203, 0, 113, 5], 51820))],
         interface: "mesh0".to_owned(),
         mtu: 1420,
+        rotate_key_every: None,
     }
 }
 
@@ -67,6 +73,7 @@ impl Host {
             now,
             disk,
             disk_error: None,
+            fails_after: None,
             holds_writes: false,
             held: Vec::new(),
             said: Vec::new(),
@@ -112,7 +119,10 @@ impl Host {
     /// Carries out the writes that were held back, in order.
     pub(crate) fn write_held(&mut self) {
         for (id, write) in std::mem::take(&mut self.held) {
-            let result = self.disk_error.map_or(Ok(()), |why| Err(why.to_owned()));
+            let is_full = self.fails_after == Some(0);
+            self.fails_after = self.fails_after.map(|writes| writes.wrapping_sub(1));
+            let error = self.disk_error.or(is_full.then_some(NO_SPACE));
+            let result = error.map_or(Ok(()), |why| Err(why.to_owned()));
             if result.is_ok() {
                 match write {
                     Some((file, bytes)) => *self.file(file) = Some(bytes),
@@ -188,6 +198,25 @@ impl Host {
         self.agent.handle_leave(id, self.now);
         self.drain();
         id
+    }
+
+    pub(crate) fn rotate(&mut self) -> RequestId {
+        self.next_request += 1;
+        let id = RequestId(self.next_request);
+        self.agent.handle_rotate_key(id, self.now);
+        self.drain();
+        id
+    }
+
+    /// Carries out the first of the writes that were held back.
+    pub(crate) fn write_one(&mut self) {
+        if self.held.is_empty() {
+            return;
+        }
+        let later = self.held.split_off(1);
+        self.write_held();
+        self.held.splice(0..0, later);
+        self.drain();
     }
 
     /// Joins up to the enrolment's answer, without a channel yet.

@@ -5,7 +5,9 @@ use std::time::Duration;
 use agent::{ChannelErrorKind, Output, Reply, StoredFiles};
 use dataplane::Command;
 use model::control::{FromHost, Goodbye, RefusalCode, ToHost};
+use model::ids::Revision;
 use model::local::HostState;
+use model::record::Signed;
 
 use crate::coordinator::Coordinator;
 use crate::host::Host;
@@ -18,11 +20,12 @@ fn member() -> (Coordinator, Host) {
     (coordinator, host)
 }
 
-fn goodbye(removed: bool) -> ToHost {
+/// A coordinator ends the stream, and shows this for a removal.
+fn goodbye(tombstone: Option<Signed>) -> ToHost {
     ToHost::Goodbye(Goodbye {
         reason: "as you wish".to_owned(),
         retry_after: Duration::ZERO,
-        removed,
+        tombstone,
     })
 }
 
@@ -46,11 +49,12 @@ fn left(host: &mut Host, request: agent::RequestId) -> bool {
 
 #[test]
 fn a_leave_tells_the_coordinator_and_erases_everything() {
-    let (_, mut host) = member();
+    let (mut coordinator, mut host) = member();
+    let farewell = coordinator.goodbye_for_ever(host.id());
     let request = host.leave();
     assert!(host.has_said(|output| matches!(output, Output::Send(FromHost::Leave))));
     assert_eq!(host.reply(request), None, "it waits for the coordinator");
-    host.told(goodbye(true));
+    host.told(farewell);
     is_taken_down(&mut host);
     assert!(left(&mut host, request));
     assert_eq!(host.state(), HostState::Unenrolled);
@@ -139,8 +143,8 @@ fn a_state_directory_that_cannot_be_erased_is_named() {
 
 #[test]
 fn a_removed_host_drops_everything_says_so_and_remembers_it() {
-    let (_, mut host) = member();
-    host.told(goodbye(true));
+    let (mut coordinator, mut host) = member();
+    host.told(coordinator.goodbye_for_ever(host.id()));
     is_taken_down(&mut host);
     assert_eq!(host.state(), HostState::Removed);
     let notice = host.notice_with("was removed from fleet prod");
@@ -153,7 +157,7 @@ fn a_removed_host_drops_everything_says_so_and_remembers_it() {
     host.restart();
     assert_eq!(host.state(), HostState::Removed);
     assert!(host.commands().is_empty() && !host.has_said(|o| matches!(o, Output::Interface(_))));
-    assert!(host.detail().alarms[0].contains("as you wish"));
+    assert!(host.detail().alarms[0].contains("taken out of service"));
     host.advance(Duration::from_secs(600));
     assert!(!host.has_said(|output| matches!(output, Output::OpenSync { .. })));
 }
@@ -164,7 +168,7 @@ fn a_removed_host_joins_again_with_new_keys_also_another_fleet() {
         let (mut first, mut host) = member();
         let old = first.hosts[&host.id()].wireguard_key;
         let removed = host.id();
-        host.told(goodbye(true));
+        host.told(first.goodbye_for_ever(removed));
         first.hosts.remove(&removed);
         let mut other = Coordinator::new(2);
         let next = if seed == 1 { &mut first } else { &mut other };
@@ -189,6 +193,56 @@ fn a_tombstone_of_this_host_removes_it_too() {
     let request = host.leave();
     assert!(left(&mut host, request), "who removed it knows");
     assert_eq!(host.disk.identity, StoredFiles::default().identity);
+}
+
+/// Tells a member goodbye with this for a removal, and checks that it believes none of it.
+fn is_not_removed_by(host: &mut Host, tombstone: Option<Signed>) {
+    let before = (host.revision(), host.detail().peers);
+    host.told(goodbye(tombstone));
+    assert_eq!(host.state(), HostState::Autonomous);
+    assert_eq!((host.revision(), host.detail().peers), before);
+    assert!(host.commands().is_empty());
+    host.closed(ChannelErrorKind::Interrupted, "closed as asked");
+}
+
+#[test]
+fn only_the_fleet_s_signature_removes_a_host() {
+    let (mut coordinator, mut host) = member();
+    let me = host.id();
+    let later = Revision::new(1, coordinator.revision.counter + 1);
+    let peer = host.agent.peers(host.now)[0].id;
+    let other_fleet = Coordinator::new(2);
+    let mut changed = coordinator.tombstone(me, later);
+    *changed.payload.last_mut().unwrap() ^= 1;
+    for lie in [
+        None,
+        Some(changed),
+        Some(other_fleet.tombstone(me, later)),
+        Some(coordinator.tombstone(peer, later)),
+        // From before this host's record: it was removed and taken back since.
+        Some(coordinator.tombstone(me, Revision::new(1, 0))),
+    ] {
+        is_not_removed_by(&mut host, lie);
+        host.connect(&coordinator);
+    }
+    host.restart();
+    host.connect(&coordinator);
+    assert_eq!(host.state(), HostState::Online);
+    host.told(coordinator.goodbye_for_ever(me));
+    assert_eq!(host.state(), HostState::Removed);
+}
+
+#[test]
+fn a_removed_host_that_lost_its_map_learns_the_keys_first() {
+    let (mut coordinator, mut host) = member();
+    let me = host.id();
+    host.disk.map = None;
+    host.restart();
+    let farewell = coordinator.goodbye_for_ever(me);
+    // As the coordinator does it: it welcomes, and says goodbye.
+    host.connect(&coordinator);
+    host.told(farewell);
+    assert_eq!(host.state(), HostState::Removed);
 }
 
 #[test]

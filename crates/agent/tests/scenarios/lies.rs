@@ -87,7 +87,31 @@ fn a_revision_that_goes_back_is_refused_with_a_guess_at_the_cause() {
     let (mut coordinator, mut host) = member();
     let mut lie = coordinator.whole_map(host.id());
     lie.revision = Revision::new(1, coordinator.revision.counter - 1);
+    lie.head = Some(coordinator.map_head(lie.revision));
     is_refused(&mut coordinator, &mut host, lie, "restored from a backup");
+}
+
+#[test]
+fn a_revision_that_the_fleet_did_not_reach_pins_nobody() {
+    let (mut coordinator, mut host) = member();
+    let far = Revision::new(u64::MAX, u64::MAX);
+    let signed = coordinator.map_head(coordinator.revision);
+    let foreign = Coordinator::new(2).map_head(far);
+    for (head, expected) in [
+        (None, "its revision is not signed"),
+        (Some(signed), "is signed"),
+        (Some(foreign), "its revision does not hold"),
+    ] {
+        let mut lie = next_whole_map(&mut coordinator, &host);
+        (lie.revision, lie.head) = (far, head.clone());
+        is_refused(&mut coordinator, &mut host, lie, expected);
+        let mut lie = coordinator.delta(coordinator.revision);
+        (lie.revision, lie.head) = (far, head);
+        is_refused(&mut coordinator, &mut host, lie, expected);
+        // Also not after a restart: nothing of it was written down.
+        host.restart();
+        host.connect(&coordinator);
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use model::control::{FromHost, Goodbye, Refusal, RefusalCode, ToHost};
 use model::ids::Revision;
 use model::local::HostState;
 use model::map::PeerIndex;
+use model::record::HostRecord;
 use model::time::UnixTime;
 use model::wire::stored::{decode_high_water, decode_map};
 use proptest::prelude::*;
@@ -38,6 +39,8 @@ enum Input {
     HoldWrites(bool),
     Write,
     Restart,
+    Rotate,
+    Grant,
 }
 
 fn inputs() -> impl Strategy<Value = Vec<Input>> {
@@ -62,6 +65,8 @@ fn inputs() -> impl Strategy<Value = Vec<Input>> {
         1 => any::<bool>().prop_map(Input::HoldWrites),
         3 => Just(Input::Write),
         1 => Just(Input::Restart),
+        1 => Just(Input::Rotate),
+        2 => Just(Input::Grant),
     ];
     prop::collection::vec(input, 1..120)
 }
@@ -111,11 +116,18 @@ impl World {
                     host.told(message);
                 }
             }
-            Input::Goodbye(how) => host.told(ToHost::Goodbye(Goodbye {
-                reason: "goodbye".to_owned(),
-                retry_after: Duration::from_secs(u64::from(how)),
-                removed: how % 8 == 0,
-            })),
+            Input::Goodbye(how) => {
+                let detail = host.agent.status(host.now).detail;
+                let removed = detail.filter(|_| how % 8 == 0).map(|detail| detail.id);
+                let after = Revision::new(1, coordinator.revision.counter + 1);
+                host.told(ToHost::Goodbye(Goodbye {
+                    reason: "goodbye".to_owned(),
+                    retry_after: Duration::from_secs(u64::from(how)),
+                    tombstone: removed.map(|id| coordinator.tombstone(id, after)),
+                }));
+            }
+            Input::Rotate => drop(host.rotate()),
+            Input::Grant => self.grant(),
             Input::Close(how) => host.channel(ChannelEvent::Closed(trouble(how))),
             Input::Certificate(is_granted) => self.certificate(is_granted),
             Input::Shard(what) => host.shard(event(what)),
@@ -167,6 +179,18 @@ impl World {
             (_, None) => return,
         };
         self.host.channel(ChannelEvent::Enrolled(result));
+    }
+
+    /// Grants the key that the host offered last, when it is one of this fleet.
+    fn grant(&mut self) {
+        let offers = self.host.sent(|message| match message {
+            FromHost::NewKey(new) => Some(*new),
+            _ => None,
+        });
+        if let (Some(new), Some(me)) = (offers.last(), self.me()) {
+            let change = |record: &mut HostRecord| record.wireguard_key = new.wireguard_key;
+            self.coordinator.change(me, change);
+        }
     }
 
     fn whole(&mut self) {

@@ -1,7 +1,6 @@
 //! Commands: who we are, who the peers are, where, and under which rules. All of one call are
 //! applied before anything is sent because of one of them.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use model::address::HostAddresses;
@@ -9,13 +8,13 @@ use model::key::{Secret, WireguardKey};
 use model::map::PeerIndex;
 use model::time::{Instant, Now, UnixTime};
 use rand_chacha::rand_core::Rng;
-use wireguard::{CookieChecker, KeyPair, PrivateKey};
-use zeroize::Zeroizing;
+use wireguard::PublicKey;
 
-use super::{Identity, Shard, tunnel_time};
+use super::{Shard, tunnel_time};
 use crate::command::{Command, PeerKind};
 use crate::drops::DropReason;
 use crate::event::{Event, PeerReport, Report};
+use crate::identity::{Identity, OwnKey};
 use crate::outbox::{Outbox, Path};
 use crate::peers::{Peer, PeerParts, preshared_key};
 
@@ -43,6 +42,7 @@ impl Shard {
                     self.set_identity(&private_key, addresses, timestamp_floor, now);
                     touched.extend(self.peers.indices());
                 }
+                Command::AcceptKey(key) => self.accept_key(key.as_ref(), now),
                 Command::SetPeer {
                     index,
                     kind,
@@ -94,31 +94,33 @@ impl Shard {
         now: Now,
     ) {
         self.stamps.raise(timestamp_floor);
-        let private = Zeroizing::new(*private_key.expose());
-        let keys = KeyPair::new(&PrivateKey::from_bytes(*private));
+        let own = OwnKey::new(private_key, &self.random_secret(), tunnel_time(now));
         let before = self.identity.as_ref();
-        let same_key = before.is_some_and(|identity| identity.keys.public() == keys.public());
-        let same_addresses = before.is_some_and(|identity| identity.addresses == addresses);
-        if !same_addresses {
+        if before.is_none_or(|identity| identity.addresses != addresses) {
             self.flows.clear();
             self.fragments.clear();
         }
-        if same_key {
-            let identity = self.identity.as_mut().expect("its key was compared");
+        if let Some(identity) = &mut self.identity
+            && identity.prefer(&own)
+        {
             identity.addresses = addresses;
+            self.peers
+                .iter_mut()
+                .for_each(|(_, peer)| peer.tries_spare = false);
             return;
         }
-        let secret = *self.random_secret();
-        let cookies = CookieChecker::new(keys.public(), secret, tunnel_time(now));
         let incarnation = self.next_incarnation();
-        self.identity = Some(Identity {
-            incarnation,
-            keys: Arc::new(keys),
-            addresses,
-            cookies,
-        });
+        self.identity = Some(Identity::new(incarnation, own, addresses));
         for index in self.peers.indices() {
             self.reset_tunnel(index, now);
+        }
+    }
+
+    fn accept_key(&mut self, key: Option<&Secret>, now: Now) {
+        let secret = self.random_secret();
+        let spare = key.map(|key| OwnKey::new(key, &secret, tunnel_time(now)));
+        if let Some(identity) = &mut self.identity {
+            identity.set_spare(spare);
         }
     }
 
@@ -146,9 +148,9 @@ impl Shard {
         }
         match self.peers.get(index).map(|peer| peer.key) {
             Some(key) if key == configured.key => self.change_peer(index, configured, now),
-            Some(_) => {
-                self.remove_peer(index);
-                self.add_peer(index, configured, now);
+            Some(former) => {
+                self.rekey_peer(index, former, configured.key, now);
+                self.change_peer(index, configured, now);
             }
             None => self.add_peer(index, configured, now),
         }
@@ -175,6 +177,30 @@ impl Shard {
         self.keys.insert(key, index);
         self.routes.insert(addresses, index);
         self.peers.insert(index, Peer::new(parts, tunnel_time(now)));
+    }
+
+    /// The host has another key: what is open lives on until the handshake with that is done. It
+    /// begins at once, since the host may have forgotten what was open with the former.
+    fn rekey_peer(
+        &mut self,
+        index: PeerIndex,
+        former: WireguardKey,
+        key: WireguardKey,
+        now: Now,
+    ) {
+        let peer = self
+            .peers
+            .get_mut(index)
+            .expect("the caller found the peer");
+        peer.key = key;
+        peer.tunnel.set_peer(PublicKey::from_bytes(*key.as_bytes()));
+        if peer.tunnel.has_session(tunnel_time(now)) {
+            peer.tunnel.request_handshake(tunnel_time(now));
+        }
+        if self.keys.get(&former) == Some(&index) {
+            self.keys.remove(&former);
+        }
+        self.keys.insert(key, index);
     }
 
     /// The key is the same, so the session lives on.

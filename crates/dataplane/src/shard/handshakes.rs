@@ -1,11 +1,14 @@
 //! Handshake messages and the jobs that they become: who may have one, and what its result does.
 
+use std::sync::Arc;
+
 use model::key::WireguardKey;
 use model::map::PeerIndex;
 use model::time::Now;
+use rand_chacha::rand_core::Rng;
 use wireguard::cookie;
 use wireguard::{
-    ConsumedInitiation, CreatedInitiation, CreatedResponse, Initiation, InitiationRefused,
+    ConsumedInitiation, CreatedInitiation, CreatedResponse, Initiation, InitiationRefused, KeyPair,
     MacVerdict, Response, Timestamp, TransportKeys,
 };
 
@@ -25,15 +28,9 @@ impl Shard {
         now: Now,
         out: &mut impl Outbox,
     ) -> Result<Fate, DropReason> {
-        self.check_sender(from, datagram, now, out)?;
+        let local = self.check_sender(from, datagram, now, out)?;
         let message = Initiation::parse(datagram).ok_or(DropReason::NotWireguard)?;
         let ticket = self.ticket(None, None, Some(from));
-        let local = self
-            .identity
-            .as_ref()
-            .ok_or(DropReason::NoIdentity)?
-            .keys
-            .clone();
         self.dispatch(
             ticket,
             Work::Consume {
@@ -58,44 +55,45 @@ impl Shard {
             .tunnel
             .begin_completion(message)
             .ok_or(DropReason::HandshakeUnexpected)?;
-        self.check_sender(from, datagram, now, out)?;
+        let local = self.check_sender(from, datagram, now, out)?;
         let ticket = self.ticket(Some((index, incarnation)), None, Some(from));
-        let local = self
-            .identity
-            .as_ref()
-            .ok_or(DropReason::NoIdentity)?
-            .keys
-            .clone();
         self.dispatch(ticket, Work::Complete { local, job })
     }
 
     /// Lets a message through whose sender knows our key and, under load, has proven its address.
+    /// Returns the key that it is for.
     fn check_sender(
         &mut self,
         from: Path,
         datagram: &[u8],
         now: Now,
         out: &mut impl Outbox,
-    ) -> Result<(), DropReason> {
-        let time = tunnel_time(now);
-        let secret = self.random_secret();
-        let nonce = *secret.first_chunk::<24>().expect("24 is less than 32");
+    ) -> Result<Arc<KeyPair>, DropReason> {
+        let dice = &mut self.dice;
+        let mut random = || {
+            let mut bytes = [0; 32];
+            dice.fill_bytes(&mut bytes);
+            bytes
+        };
+        let nonce = *random().first_chunk::<24>().expect("24 is less than 32");
         let identity = self.identity.as_mut().ok_or(DropReason::NoIdentity)?;
-        if time >= identity.cookies.secret_expires_at() {
-            identity.cookies.rotate(*secret, time);
-        }
-        let check = |load| identity.cookies.check(datagram, from.remote, load);
-        if check(cookie::Load::Normal) != MacVerdict::Accept {
-            return Err(DropReason::HandshakeBadMac);
-        }
+        identity.rotate_cookies(tunnel_time(now), random);
+        let key = identity
+            .addressed(datagram, from.remote)
+            .ok_or(DropReason::HandshakeBadMac)?;
         if !self.load.is_heavy(now.monotonic) {
-            return Ok(());
+            return Ok(key.pair.clone());
         }
-        if check(cookie::Load::Heavy) == MacVerdict::Accept {
+        if key
+            .cookies
+            .check(datagram, from.remote, cookie::Load::Heavy)
+            == MacVerdict::Accept
+        {
             let may = self.load.may_source(from.remote.ip(), now.monotonic);
-            return may.then_some(()).ok_or(DropReason::HandshakeOverload);
+            let pair = key.pair.clone();
+            return may.then_some(pair).ok_or(DropReason::HandshakeOverload);
         }
-        if let Some(reply) = identity.cookies.reply(datagram, from.remote, nonce) {
+        if let Some(reply) = key.cookies.reply(datagram, from.remote, nonce) {
             send_message(&reply, from, out);
         }
         Err(DropReason::HandshakeNeedsCookie)
@@ -122,7 +120,13 @@ impl Shard {
         let Some(identity) = &self.identity else {
             return;
         };
-        let local = identity.keys.clone();
+        let peer = self
+            .peers
+            .get_mut(index)
+            .expect("the caller found the peer");
+        // Who does not answer may know the other key of this host.
+        peer.tries_spare = identity.has_spare() && (peer.tries_spare != peer.is_unanswered);
+        let local = identity.initiator(peer.tries_spare);
         // Without room it is like a lost datagram: the tunnel asks again in five seconds.
         if !self.has_room_for_job(0) {
             return;

@@ -12,6 +12,7 @@ impl From<MapDelta> for generated::MapDelta {
         Self {
             base: delta.base.map(Into::into),
             revision: Some(delta.revision.into()),
+            head: delta.head.map(Into::into),
             record: delta.record.map(Into::into),
             peers: delta.peers.into_iter().map(Into::into).collect(),
             tombstones: delta.tombstones.into_iter().map(Into::into).collect(),
@@ -32,6 +33,7 @@ impl TryFrom<generated::MapDelta> for MapDelta {
         let delta = Self {
             base: message.base.map(Into::into),
             revision: field::required("MapDelta.revision", message.revision)?.into(),
+            head: message.head.map(TryInto::try_into).transpose()?,
             record: message.record.map(TryInto::try_into).transpose()?,
             peers: field::list(
                 "MapDelta.peers",

@@ -8,7 +8,9 @@ use crate::address::{HostAddresses, OverlayPrefixes};
 use crate::ids::{PolicyVersion, Revision};
 use crate::limits::Limits;
 use crate::name::{Label, Labels, is_dns_suffix};
-use crate::record::{BundleHead, HostRecord, Signature, Signed, Tombstone, TrustStatement};
+use crate::record::{
+    BundleHead, HostRecord, MapHead, Signature, Signed, Tombstone, TrustStatement,
+};
 use crate::time::UnixTime;
 
 impl From<Signed> for generated::Signed {
@@ -270,6 +272,26 @@ impl TryFrom<generated::Tombstone> for Tombstone {
             name: field::parsed("Tombstone.name", &message.name)?,
             revision: field::required("Tombstone.revision", message.revision)?.into(),
             reason: field::text("Tombstone.reason", message.reason)?,
+        })
+    }
+}
+
+impl From<MapHead> for generated::MapHead {
+    fn from(head: MapHead) -> Self {
+        Self {
+            fleet: head.fleet.as_bytes().to_vec(),
+            revision: Some(head.revision.into()),
+        }
+    }
+}
+
+impl TryFrom<generated::MapHead> for MapHead {
+    type Error = WireError;
+
+    fn try_from(message: generated::MapHead) -> Result<Self, WireError> {
+        Ok(Self {
+            fleet: field::id("MapHead.fleet", &message.fleet)?,
+            revision: field::required("MapHead.revision", message.revision)?.into(),
         })
     }
 }

@@ -27,10 +27,24 @@ pub struct StoredIdentity {
     pub wireguard_private_key: Secret,
     /// Ed25519 seed.
     pub tls_private_key: Secret,
+    /// When the WireGuard key was made, in whole seconds.
+    pub wireguard_key_made: UnixTime,
+    /// The WireGuard key that comes next, or was before, while it changes.
+    pub spare_key: Option<SpareKey>,
     /// `None`: not enrolled.
     pub membership: Option<Membership>,
     /// Where coordinators are, `host:port`.
     pub coordinators: Vec<String>,
+}
+
+/// Another WireGuard key of a host, while its key changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpareKey {
+    /// X25519.
+    pub private_key: Secret,
+    /// It was the key before, and is good until then, in whole seconds from 1; `None`: it is to be
+    /// the next one, and not in the host's record yet.
+    pub former_until: Option<UnixTime>,
 }
 
 /// What a host is member of, and as whom.
@@ -80,6 +94,16 @@ pub fn encode_identity(identity: &StoredIdentity) -> SecretBytes {
         format: FORMAT,
         wireguard_private_key: identity.wireguard_private_key.expose().to_vec(),
         tls_private_key: identity.tls_private_key.expose().to_vec(),
+        wireguard_key_made_secs: identity.wireguard_key_made.as_secs(),
+        spare_private_key: identity
+            .spare_key
+            .as_ref()
+            .map_or_else(Vec::new, |spare| spare.private_key.expose().to_vec()),
+        former_until_secs: identity
+            .spare_key
+            .as_ref()
+            .and_then(|spare| spare.former_until)
+            .map_or(0, UnixTime::as_secs),
         membership: identity.membership.clone().map(Into::into),
         coordinators: identity.coordinators.clone(),
     };
@@ -114,6 +138,7 @@ impl fmt::Debug for generated::StoredIdentity {
 fn wipe(message: &mut generated::StoredIdentity) {
     message.wireguard_private_key.zeroize();
     message.tls_private_key.zeroize();
+    message.spare_private_key.zeroize();
 }
 
 fn identity_from(message: &generated::StoredIdentity) -> Result<StoredIdentity, WireError> {
@@ -125,6 +150,15 @@ fn identity_from(message: &generated::StoredIdentity) -> Result<StoredIdentity, 
             &message.wireguard_private_key,
         )?,
         tls_private_key: secret("StoredIdentity.tls_private_key", &message.tls_private_key)?,
+        wireguard_key_made: UnixTime::from_secs(message.wireguard_key_made_secs),
+        spare_key: match message.spare_private_key.as_slice() {
+            [] => None,
+            bytes => Some(SpareKey {
+                private_key: secret("StoredIdentity.spare_private_key", bytes)?,
+                former_until: (message.former_until_secs > 0)
+                    .then(|| UnixTime::from_secs(message.former_until_secs)),
+            }),
+        },
         membership: message
             .membership
             .clone()
@@ -176,13 +210,13 @@ pub fn encode_map(stored: &StoredMap) -> Vec<u8> {
     .encode_to_vec()
 }
 
-/// Decodes a map.
+/// Decodes a map, however many bytes it has: changes add up to more than one message may hold, and
+/// these bytes are the host's own. How many peers, tombstones and leaves it has is bounded.
 ///
 /// # Errors
 /// Names the field that is missing, malformed or out of bounds.
 pub fn decode_map(bytes: &[u8]) -> Result<StoredMap, WireError> {
-    let bytes_max = Limits::CONTROL_MESSAGE_BYTES + Limits::SIGNED_PAYLOAD_BYTES;
-    let message: generated::StoredMap = decode_message("StoredMap", bytes, bytes_max)?;
+    let message: generated::StoredMap = decode_message("StoredMap", bytes, usize::MAX)?;
     check_format("StoredMap.format", message.format)?;
     let map: MapDelta = field::required("StoredMap.map", message.map)?.try_into()?;
     if map.base.is_some() {

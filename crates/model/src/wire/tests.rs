@@ -8,6 +8,9 @@ use prost::Message;
 
 use super::stored::{self, FORMAT};
 use super::*;
+use crate::ids::KeyId;
+use crate::map::{MapDelta, PeerEntry, PolicySlice, ProvenLeaf};
+use crate::record::Signature;
 
 macro_rules! survives {
     ($($test:ident: $strategy:ident, $encode:path, $decode:path;)*) => {
@@ -30,6 +33,7 @@ survives! {
     trust_statements_survive: trust_statement, encode_trust_statement, decode_trust_statement;
     host_records_survive: host_record, encode_host_record, decode_host_record;
     tombstones_survive: tombstone, encode_tombstone, decode_tombstone;
+    map_heads_survive: map_head, encode_map_head, decode_map_head;
     bundle_heads_survive: bundle_head, encode_bundle_head, decode_bundle_head;
     leaves_survive: leaf, encode_leaf, decode_leaf;
     messages_to_hosts_survive: to_host, encode_to_host, decode_to_host;
@@ -51,6 +55,7 @@ fn decode_as_everything(bytes: &[u8]) {
     let _ = decode_trust_statement(bytes);
     let _ = decode_host_record(bytes);
     let _ = decode_tombstone(bytes);
+    let _ = decode_map_head(bytes);
     let _ = decode_bundle_head(bytes);
     let _ = decode_leaf(bytes);
     let _ = decode_to_host(bytes);
@@ -218,7 +223,7 @@ fn a_whole_map_needs_record_and_policy() {
         }),
         ..Default::default()
     };
-    let error = crate::map::MapDelta::try_from(message).unwrap_err();
+    let error = MapDelta::try_from(message).unwrap_err();
     assert_eq!(error.field, "MapDelta.record");
 }
 
@@ -226,7 +231,7 @@ fn a_whole_map_needs_record_and_policy() {
 fn a_change_goes_forward_and_hints_may_stand_still() {
     let revision = |counter| Some(generated::Revision { epoch: 1, counter });
     let change = |base, next, forgotten: &[Vec<u8>]| {
-        crate::map::MapDelta::try_from(generated::MapDelta {
+        MapDelta::try_from(generated::MapDelta {
             base: revision(base),
             revision: revision(next),
             forgotten: forgotten.to_vec(),
@@ -261,7 +266,7 @@ fn texts_for_people_are_cut_when_sent_and_refused_when_they_steer_a_terminal() {
         ToHost::Goodbye(crate::control::Goodbye {
             reason,
             retry_after: std::time::Duration::ZERO,
-            removed: false,
+            tombstone: None,
         })
     };
     let sent = decode_to_host(&encode_to_host(&goodbye("\u{1b}[2J".repeat(2000)))).unwrap();
@@ -301,6 +306,42 @@ fn a_file_of_a_later_format_says_so() {
         stored::decode_high_water(&[]).unwrap_err().field,
         "StoredHighWater.format"
     );
+}
+
+#[test]
+fn a_map_that_changes_made_larger_than_any_message_comes_back_from_the_disk() {
+    let signature = Signature {
+        key_id: KeyId::from_bytes([1; 16]),
+        value: [2; 64],
+    };
+    let signed = |length| Signed {
+        payload: vec![3; length],
+        signatures: vec![signature.clone()],
+    };
+    let entry = PeerEntry {
+        record: signed(Limits::SIGNED_PAYLOAD_BYTES),
+        endpoints: Vec::new(),
+    };
+    let peers = Limits::CONTROL_MESSAGE_BYTES / Limits::SIGNED_PAYLOAD_BYTES + 1;
+    let map = stored::StoredMap {
+        trust: signed(1),
+        map: MapDelta {
+            record: Some(signed(1)),
+            peers: vec![entry; peers],
+            policy: Some(PolicySlice {
+                head: signed(1),
+                leaves: vec![ProvenLeaf {
+                    index: 0,
+                    leaf: vec![4],
+                    path: Vec::new(),
+                }],
+            }),
+            ..MapDelta::default()
+        },
+    };
+    let bytes = stored::encode_map(&map);
+    assert!(bytes.len() > Limits::CONTROL_MESSAGE_BYTES);
+    assert!(stored::decode_map(&bytes) == Ok(map));
 }
 
 #[test]
