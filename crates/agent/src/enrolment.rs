@@ -428,6 +428,15 @@ impl Enrolment {
         }
     }
 
+    /// Returns who this host is in its fleet, also while it leaves.
+    pub(crate) fn host(&self) -> Option<HostId> {
+        match self {
+            Self::Member(member) => Some(member.membership.host),
+            Self::Leaving(leaving) => leaving.host,
+            _ => None,
+        }
+    }
+
     pub(crate) fn poll_timeout(&self) -> Timeout {
         match self {
             Self::Describing(join) | Self::Enrolling(join, _) => join.poll_timeout(),

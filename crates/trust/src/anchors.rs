@@ -7,13 +7,13 @@
 use std::collections::BTreeMap;
 
 use model::ids::{Digest, FleetId, KeyId};
-use model::map::PolicySlice;
+use model::map::{PolicySlice, ProvenLeaf};
 use model::name::Name;
-use model::record::{BundleHead, HostRecord, Signed, Tombstone, TrustStatement};
-use model::rule::Bundle;
+use model::record::{BundleHead, HostRecord, MapHead, Signed, Tombstone, TrustStatement};
+use model::rule::{Bundle, Leaf};
 use model::wire::{self, WireError};
 
-use crate::bundle::{SliceError, verify_leaves};
+use crate::bundle::{SliceError, verify_leaf, verify_leaves};
 use crate::certificate;
 use crate::context::{BUNDLE_HEAD, Context, HOST_RECORD, MAP_HEAD, TOMBSTONE, TRUST_STATEMENT};
 use crate::digest::sha256;
@@ -230,6 +230,14 @@ impl TrustAnchors {
         let head = wire::decode_bundle_head(&signed.payload)?;
         check_fleet(self.fleet(), head.fleet)?;
         Ok(head)
+    }
+
+    /// Verifies and decodes one leaf of a policy version whose head holds.
+    ///
+    /// # Errors
+    /// It is not in the tree, malformed, or holds denies elsewhere than leaf 0.
+    pub fn verify_leaf(&self, head: &BundleHead, proven: &ProvenLeaf) -> Result<Leaf, TrustError> {
+        Ok(verify_leaf(head, proven)?)
     }
 
     /// Verifies the leaves of a policy version that came to this host: the head is signed, every

@@ -152,7 +152,7 @@ pub(crate) fn verify_leaves(
     Ok(Bundle::from_leaves(decoded))
 }
 
-fn verify_leaf(head: &BundleHead, proven: &ProvenLeaf) -> Result<Leaf, SliceError> {
+pub(crate) fn verify_leaf(head: &BundleHead, proven: &ProvenLeaf) -> Result<Leaf, SliceError> {
     let index = proven.index;
     if !is_in_tree(proven, head.leaf_count, &head.tree_root) {
         return Err(SliceError::NotInTree(index));
