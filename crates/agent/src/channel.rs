@@ -177,8 +177,7 @@ impl Channel {
         dice: &mut Dice,
         out: &mut Outputs,
     ) {
-        let wait = goodbye.retry_after.min(RETRY_AFTER_MAX);
-        self.wait_at_least = wait + dice.up_to(wait);
+        self.wait_at_least = jittered(goodbye.retry_after, dice);
         let why = format!("the coordinator said goodbye: {}", goodbye.reason);
         out.info(why.clone());
         self.last_error = Some(ChannelError::new(ChannelErrorKind::Interrupted, why));
@@ -205,6 +204,9 @@ impl Channel {
             }
             State::Open { since, .. } if now - since >= STEADY_AFTER => self.reach.reset(),
             _ => {}
+        }
+        if let Some(asked) = error.retry_after {
+            self.wait_at_least = jittered(asked, dice);
         }
         let is_news = self.last_error.as_ref() != Some(&error);
         self.last_error = Some(error);
@@ -308,6 +310,13 @@ impl Channel {
             .max(std::mem::take(&mut self.wait_at_least));
         self.state = State::Waiting { until: now + wait };
     }
+}
+
+/// Returns how long to wait when a coordinator asks for it: at least that, within reason, and longer by
+/// chance, so that who was sent away together does not come back together.
+pub(crate) fn jittered(asked: Duration, dice: &mut Dice) -> Duration {
+    let wait = asked.min(RETRY_AFTER_MAX);
+    wait + dice.up_to(wait)
 }
 
 #[cfg(test)]

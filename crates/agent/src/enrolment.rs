@@ -16,6 +16,7 @@ use trust::{JoinToken, TrustAnchors, certificate};
 
 use crate::backoff::Backoff;
 use crate::certificate::Validity;
+use crate::channel::jittered;
 use crate::dice::Dice;
 use crate::event::ChannelError;
 use crate::keys::HostKeys;
@@ -60,6 +61,8 @@ pub(crate) struct Join {
     pub(crate) is_saved: bool,
     wait: Wait,
     backoff: Backoff,
+    /// How often it may still be told to come back later.
+    turns_left: u32,
 }
 
 /// What a join waits for, from coordinators.
@@ -125,11 +128,11 @@ pub(crate) struct Newcomer {
 #[derive(Clone, Debug)]
 pub(crate) struct Leaving {
     pub(crate) request: RequestId,
+    /// The member that leaves; `None`: it was none.
+    pub(crate) host: Option<HostId>,
     /// The coordinator said that it knows.
     pub(crate) told: bool,
     /// The last moment for it to say so; `None`: the state is being erased.
-    /// The member that leaves; `None`: it was none.
-    pub(crate) host: Option<HostId>,
     pub(crate) until: Option<Instant>,
 }
 
@@ -139,6 +142,8 @@ const DESCRIBE_ATTEMPTS: u32 = 3;
 const ENROL_ATTEMPTS: u32 = 6;
 /// The program tries several addresses, each with its own time-out.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
+/// How often a join is sent away with a time to come back before that counts as a failure.
+const TURNS_MAX: u32 = 100;
 const RETRY_BASE: Duration = Duration::from_millis(500);
 const RETRY_CAP: Duration = Duration::from_secs(5);
 /// With nobody waiting there is no hurry.
@@ -171,6 +176,7 @@ impl Join {
                 until: now + ANSWER_PATIENCE,
             },
             backoff: Backoff::new(RETRY_BASE, cap),
+            turns_left: TURNS_MAX,
         }
     }
 
@@ -307,6 +313,14 @@ impl Join {
             DESCRIBE_ATTEMPTS
         };
         let is_awaited = self.request.is_some();
+        if let Some(asked) = error.retry_after.filter(|_| self.turns_left > 0) {
+            // It is no failure to be told when it is one's turn.
+            self.turns_left -= 1;
+            self.wait = Wait::Retry {
+                at: now + jittered(asked, dice),
+            };
+            return None;
+        }
         self.wait = Wait::Retry {
             at: now + self.backoff.next_wait(dice),
         };
@@ -388,6 +402,7 @@ impl Member {
         SelfKnowledge {
             host: self.membership.host,
             wireguard_key: self.keys.wireguard_public,
+            spare_key: self.keys.spare.as_ref().map(|spare| spare.public),
             tls_key_hash: self.keys.tls_key_hash,
         }
     }
@@ -402,7 +417,6 @@ impl Member {
                 chain.iter().filter(pinned).cloned().collect()
             },
             |anchors| anchors.root_certificates().to_vec(),
-            spare_key: self.keys.spare.as_ref().map(|spare| spare.public),
         );
         ChannelIdentity {
             roots,
@@ -414,6 +428,15 @@ impl Member {
 }
 
 impl Enrolment {
+    /// Returns who this host is in its fleet, also while it leaves.
+    pub(crate) fn host(&self) -> Option<HostId> {
+        match self {
+            Self::Member(member) => Some(member.membership.host),
+            Self::Leaving(leaving) => leaving.host,
+            _ => None,
+        }
+    }
+
     pub(crate) fn member(&self) -> Option<&Member> {
         match self {
             Self::Member(member) => Some(member),
@@ -424,15 +447,6 @@ impl Enrolment {
     pub(crate) fn member_mut(&mut self) -> Option<&mut Member> {
         match self {
             Self::Member(member) => Some(member),
-            _ => None,
-        }
-    }
-
-    /// Returns who this host is in its fleet, also while it leaves.
-    pub(crate) fn host(&self) -> Option<HostId> {
-        match self {
-            Self::Member(member) => Some(member.membership.host),
-            Self::Leaving(leaving) => leaving.host,
             _ => None,
         }
     }

@@ -1,5 +1,7 @@
 //! What the program tells the brain about the control channel, and how it says that it failed.
 
+use std::time::Duration;
+
 use model::control::{Description, Enrolled, Refusal, ToHost};
 
 /// What happened on the control channel. There is one at a time.
@@ -25,6 +27,8 @@ pub struct ChannelError {
     pub kind: ChannelErrorKind,
     /// What failed, why, what to try.
     pub message: String,
+    /// When the coordinator wants to be asked again, if it says so.
+    pub retry_after: Option<Duration>,
 }
 
 impl ChannelError {
@@ -33,6 +37,16 @@ impl ChannelError {
         Self {
             kind,
             message: message.into(),
+            retry_after: None,
+        }
+    }
+
+    /// Says when the coordinator wants to be asked again.
+    #[must_use]
+    pub fn after(self, retry_after: Option<Duration>) -> Self {
+        Self {
+            retry_after,
+            ..self
         }
     }
 }
