@@ -68,7 +68,7 @@ const HOUSE: &[Room] = &[
         &[],
     ),
     // The lab drives the built programs from outside and reads their JSON as operators do.
-    room("lab", &[], &["trust", "model"]),
+    room("lab", &[], &["trust", "model", "wireguard"]),
     // The packet side of `meshd` as a program of its own, and what stands at its other end.
     room(
         "interop",
