@@ -6,3 +6,4 @@ pub mod commands;
 pub mod connect;
 pub mod failure;
 pub mod output;
+pub mod waiting;

@@ -9,6 +9,7 @@ use crate::arguments::{Join, Targets};
 use crate::connect;
 use crate::failure::Failure;
 use crate::output::{Output, Tone};
+use crate::waiting::while_working;
 
 /// A token is far shorter; more is certainly something else.
 const TOKEN_BYTES_MAX: u64 = 16 << 10;
@@ -25,12 +26,13 @@ pub async fn join(arguments: Join, targets: &Targets, output: &Output) -> Result
         }
         _ => read_token(Ok(std::io::stdin()), "standard input")?,
     };
-    output.progress("joining …");
     let request = JoinRequest {
         token: token.trim().to_owned(),
         name: arguments.name,
     };
-    let joined: Joined = connect::daemon(targets).post("/v1/join", &request).await?;
+    let client = connect::daemon(targets);
+    let work = client.post::<Joined>("/v1/join", &request);
+    let joined = while_working(output, "joining", work).await?;
     output.show("Joined", &joined, |output| {
         let addresses: Vec<String> = joined.addresses.iter().map(ToString::to_string).collect();
         format!(

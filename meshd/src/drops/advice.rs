@@ -101,7 +101,6 @@ fn advice_of(reason: &str) -> Option<&'static str> {
         | "handshake_too_frequent"
         | "handshake_unexpected"
         | "cookie_rejected" => HANDSHAKE_NOISE,
-        "hand_over_full" => "One packet thread is overloaded: set `shards` lower.",
         "hand_over_full" => {
             "Packets come faster than their thread takes them: set `shards` lower, or give the host more cores."
         }

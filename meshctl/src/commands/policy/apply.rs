@@ -30,7 +30,7 @@ pub(super) async fn put_in_force(
         show_check(&checked, &policy::run_tests(&checked, None), output);
     })?;
     let client = connect::coordinator(targets)?;
-    plan::warn(&client, &checked, output).await;
+    plan::warn(&client, &files, output).await;
     let request = ApplyPolicy {
         files: files.clone(),
         base: apply.base.map(PolicyVersion),
@@ -89,14 +89,16 @@ async fn wait_for(
         return Ok(None);
     }
     let deadline = Instant::now() + Duration::from_secs(secs);
-    output.progress(&format!(
-        "version {version} is stored; waiting for the hosts …"
-    ));
+    let mut said = None;
     loop {
         let rollout: Rollout = client.get("/v1/policy/rollout").await?;
         let superseded = rollout.version != version;
         if rollout.pending.is_empty() || superseded || Instant::now() >= deadline {
             return Ok(Some(rollout));
+        }
+        if said.replace(rollout.in_force) != Some(rollout.in_force) {
+            let so_far = rollout_text(&rollout, output);
+            output.progress(&format!("{so_far}; waiting …"));
         }
         sleep(ROLLOUT_INTERVAL).await;
     }
