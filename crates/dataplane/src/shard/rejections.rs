@@ -93,10 +93,10 @@ impl Shard {
             return Err(DropReason::BadControl);
         }
         let key = FlowKey::of(&headers, Direction::Outbound, index);
-        let flow = self.flows.find_mut(&key, now.monotonic);
-        if !flow.is_some_and(|flow| flow.opened == Direction::Outbound) {
-            return Err(DropReason::UnrelatedRejection);
-        }
+        self.flows
+            .find_mut(&key, now.monotonic)
+            .filter(|flow| flow.opened == Direction::Outbound)
+            .ok_or(DropReason::UnrelatedRejection)?;
         self.flows.remove(&key);
         self.counters.set_flows(self.flows.len());
         self.counters.add_denied_by_peer();
