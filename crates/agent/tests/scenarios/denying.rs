@@ -68,6 +68,43 @@ fn a_denial_names_rule_hosts_port_and_version() {
 }
 
 #[test]
+fn what_a_peer_denied_is_told_as_its_word_and_remembered() {
+    let (coordinator, mut host) = member();
+    let db = host.agent.peers(host.now)[0].id;
+    let (mine, theirs) = (
+        coordinator.hosts[&host.id()].addresses.v4,
+        coordinator.hosts[&db].addresses.v4,
+    );
+    let denial = Denial {
+        direction: Direction::Outbound,
+        peer: PeerIndex(0),
+        ip_protocol: ip_protocol::TCP,
+        source: SocketAddr::new(mine.into(), 40_000),
+        destination: SocketAddr::new(theirs.into(), 5432),
+        rule: Some("no-admin".parse().unwrap()),
+        version: PolicyVersion(4),
+    };
+    host.shard(Event::Rejected(Denial {
+        rule: None,
+        version: PolicyVersion(0),
+        ..denial.clone()
+    }));
+    host.shard(Event::Rejected(denial));
+    let flow = format!("tcp web-1 ({mine}:40000) -> db:5432");
+    assert_eq!(
+        host.notices(),
+        [
+            format!("db says: not allowed: {flow}"),
+            format!("db says: denied by rule `no-admin`: {flow} (policy version 4 there)"),
+        ]
+    );
+    let question = why("web-1", "db", "tcp", Some(5432));
+    let report = host.agent.why(&question, host.now).unwrap();
+    let last = report.pair.last_drop.unwrap();
+    assert_eq!(last.rule, Some("no-admin".parse().unwrap()));
+}
+
+#[test]
 fn why_answers_for_hosts_services_and_suffixes() {
     let (_, host) = member();
     let report = host
@@ -231,4 +268,33 @@ fn the_last_denial_with_a_peer_is_remembered() {
     let report = host.agent.why(&question, host.now).unwrap();
     let last = report.pair.last_drop.unwrap();
     assert_eq!((last.secs_ago, last.port, last.inbound), (90, 5432, true));
+}
+
+#[test]
+fn a_denial_says_where_its_rule_stands() {
+    let (mut coordinator, mut host) = member();
+    let mut bundle = bundle_with_service(22);
+    let mut deny = bundle.allow[0].clone();
+    deny.id = "no-ssh".parse().unwrap();
+    deny.source.line = 9;
+    bundle.deny = vec![deny];
+    coordinator.apply(bundle);
+    host.map(coordinator.whole_map(host.id()));
+    host.said.clear();
+    let addresses = |id| coordinator.hosts[&id].addresses.v4.into();
+    let db = host.agent.peers(host.now)[0].id;
+    host.shard(Event::Denied(Denial {
+        direction: Direction::Inbound,
+        peer: PeerIndex(0),
+        ip_protocol: ip_protocol::TCP,
+        source: SocketAddr::new(addresses(db), 40_000),
+        destination: SocketAddr::new(addresses(host.id()), 22),
+        rule: Some("no-ssh".parse().unwrap()),
+        version: PolicyVersion(3),
+    }));
+    let line = host.notice_with("denied by rule");
+    assert!(
+        line.starts_with("denied by rule `no-ssh` (mesh.yaml:9): tcp db "),
+        "{line}"
+    );
 }
