@@ -137,6 +137,13 @@ impl OverlayPrefixes {
         let v6 = Ipv6Addr::from(u128::from(self.v6.network()) + u128::from(offset));
         Some(HostAddresses { v4, v6 })
     }
+
+    /// Returns the index of a host's addresses: what `nth_host` makes them of; `None`: nobody's.
+    pub fn index_of(&self, addresses: HostAddresses) -> Option<u32> {
+        let offset = u32::from(addresses.v4).checked_sub(u32::from(self.v4.network()))?;
+        let index = offset.checked_sub(FIRST_HOST)?;
+        (self.nth_host(index) == Some(addresses)).then_some(index)
+    }
 }
 
 /// The first addresses of a prefix are kept for the fleet itself.
@@ -251,6 +258,7 @@ mod tests {
             let (first, second) = (prefixes.nth_host(a).unwrap(), prefixes.nth_host(b).unwrap());
             prop_assert!(prefixes.contains(first.v4.into()) && prefixes.contains(first.v6.into()));
             prop_assert_eq!(first == second, a == b);
+            prop_assert_eq!(prefixes.index_of(first), Some(a));
         }
     }
 

@@ -12,12 +12,16 @@ use crate::name::{Labels, Name};
 use crate::pair::PairFacts;
 
 mod audit;
+mod backup;
 mod host_changes;
+mod planning;
 mod policy_change;
 mod recovery;
 
 pub use audit::{AuditChange, AuditEntry, AuditOutcome, AuditPage, AuditQuery};
+pub use backup::{Backup, BackupEntry};
 pub use host_changes::{RemovedHost, RemovedHostView, RenameHost};
+pub use planning::{PlanRequest, PlannedPolicy};
 pub use policy_change::{
     CauseEffect, ChangeKind, PartChange, PlanCause, PlanChange, PlanGroup, PlanPair, PlanWarning,
     PlanWarningKind, PolicyChange, PolicyDiff, PolicyItem, PolicyPlan,

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod anchors;
+pub mod audit;
 pub mod authority;
 pub mod bundle;
 pub mod certificate;
@@ -19,8 +20,8 @@ pub mod context;
 pub mod digest;
 pub mod enrolment;
 mod issue;
-pub mod signing;
 pub mod key_change;
+pub mod signing;
 pub mod token;
 
 pub use anchors::{TrustAnchors, TrustError};

@@ -1,0 +1,78 @@
+//! What a daemon has to be able to do to enforce a bundle, by name. A daemon says in its hello what
+//! it can; one that lacks something would leave a rule out or widen it, so it is not given one.
+
+use std::collections::BTreeSet;
+
+use model::record::HostRecord;
+use model::rule::{Bundle, Protocol};
+
+use crate::slice::leaves_concerning;
+
+/// Returns what a host has to be able to do to enforce its part of a bundle; `None`: all of it.
+pub fn features(bundle: &Bundle, host: Option<&HostRecord>) -> BTreeSet<&'static str> {
+    match host {
+        None => of_bundle(bundle),
+        Some(host) => of_bundle(&part_of(bundle, host)),
+    }
+}
+
+fn of_bundle(bundle: &Bundle) -> BTreeSet<&'static str> {
+    let services = bundle
+        .services
+        .iter()
+        .map(|service| match service.protocol {
+            Protocol::Tcp => "services.tcp",
+            Protocol::Udp => "services.udp",
+        });
+    let rules = [
+        (!bundle.allow.is_empty()).then_some("allow"),
+        (!bundle.deny.is_empty()).then_some("deny"),
+    ];
+    services.chain(rules.into_iter().flatten()).collect()
+}
+
+fn part_of(bundle: &Bundle, host: &HostRecord) -> Bundle {
+    let leaves = bundle.leaves();
+    let concerning = leaves_concerning(bundle, host);
+    Bundle::from_leaves(
+        concerning
+            .into_iter()
+            .map(|index| leaves[index as usize].clone()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use model::name::Labels;
+
+    use super::*;
+    use crate::bundle_tests::hypothetical;
+    use crate::{SourceFile, first_policy, load};
+
+    #[test]
+    fn a_host_needs_what_its_own_part_of_a_bundle_needs() {
+        let text = "fleet: prod
+services:
+  time: { port: 123, protocol: udp, endpoints: [\"role=clock\"] }
+allow:
+  - { id: ping, from: any, to: any, icmp: true }
+  - { id: ntp, from: \"role=vm\", to: time }
+";
+        let file = SourceFile {
+            path: "policy.yaml".to_owned(),
+            text: text.to_owned(),
+        };
+        let bundle = load(&[file]).unwrap().bundle;
+        let labels =
+            |value: &str| -> Labels { [("role".parse().unwrap(), value.parse().unwrap())].into() };
+        let host = |value: &str| hypothetical("vm-1".parse().unwrap(), labels(value));
+        let needed = |host: Option<&HostRecord>| features(&bundle, host).into_iter().collect();
+        let all: Vec<&str> = needed(None);
+        assert_eq!(all, ["allow", "services.udp"]);
+        let of_vm: Vec<&str> = needed(Some(&host("vm")));
+        assert_eq!(of_vm, ["allow", "services.udp"]);
+        let of_other: Vec<&str> = needed(Some(&host("other")));
+        assert_eq!(of_other, ["allow"]);
+        assert_eq!(features(&first_policy(), None).len(), 1);
+    }
+}
