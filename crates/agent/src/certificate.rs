@@ -342,7 +342,9 @@ mod tests {
         for coordinator in [ISSUED + 2 * DAY, UnixTime::from_secs(ISSUED.as_secs() - 1)] {
             let mut bench = Bench::new(5);
             let now = bench.now();
-            bench.renewal.handle_coordinator_clock(ISSUED + DAY / 3, now);
+            bench
+                .renewal
+                .handle_coordinator_clock(ISSUED + DAY / 3, now);
             assert!(!bench.renewal.handle_timeout(now, true, &mut bench.dice));
             bench.renewal.handle_coordinator_clock(coordinator, now);
             assert!(bench.renewal.handle_timeout(now, true, &mut bench.dice));

@@ -152,6 +152,7 @@ impl Rotation {
 
     pub(crate) fn poll_timeout(&self, keys: &HostKeys, is_online: bool) -> Timeout {
         let looks = self.every.is_some() || keys.spare.is_some();
+        let has_former = keys.spare.is_some() && keys.next().is_none();
         earliest([
             self.waiting
                 .map(|(_, until)| (until, "tell that the key changes later")),
@@ -159,7 +160,7 @@ impl Rotation {
                 .filter(|_| is_online)
                 .map(|at| (at, "offer the next key")),
             self.former_by
-                .filter(|_| keys.spare.is_some())
+                .filter(|_| has_former)
                 .map(|by| (by, "forget the former key")),
             looks.then_some((self.look_at, "look at the key's age")),
         ])

@@ -17,5 +17,6 @@ mod naming;
 mod random;
 mod reachable_names;
 mod reaching;
+mod recalling;
 mod restarts;
 mod rotating;

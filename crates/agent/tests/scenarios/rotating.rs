@@ -179,6 +179,29 @@ fn a_stop_at_any_write_of_a_change_loses_nothing() {
 }
 
 #[test]
+fn a_second_change_within_a_day_ends_the_first_key_and_comes_to_rest() {
+    let (mut coordinator, mut host) = member();
+    host.rotate();
+    let first = offers(&mut host).pop().unwrap();
+    let delta = grant(&mut coordinator, &host, first);
+    host.map(delta);
+    host.rotate();
+    let mut told = Told::default();
+    told.follow(&mut host);
+    let second = offers(&mut host).pop().unwrap();
+    let expected = Told {
+        own: Some(first.wireguard_key),
+        spare: Some(second.wireguard_key),
+    };
+    assert_eq!(told, expected);
+    // The first change would be over now; the second is not even granted.
+    host.closed(ChannelErrorKind::Unreachable, "gone");
+    host.advance(DAY + DAY);
+    told.follow(&mut host);
+    assert_eq!(told, expected);
+}
+
+#[test]
 fn without_a_coordinator_the_change_waits_and_says_so() {
     let (mut coordinator, mut host) = member();
     host.closed(ChannelErrorKind::Unreachable, "gone");
