@@ -31,10 +31,7 @@ impl Fleet {
         let expected = admin.map_or_else(|| secret_hash(&[0; 16]), |admin| admin.secret_hash);
         let is_right = secret_matches(&secret, &expected);
         let admin = admin.filter(|_| is_right)?;
-        Some(Caller {
-            name: admin.name.to_string(),
-            role: admin.role,
-        })
+        Some(Caller::new(admin.name.as_str(), admin.role))
     }
 
     pub(crate) fn admin_views(&self) -> Vec<AdminView> {
@@ -57,9 +54,27 @@ impl Fleet {
             let text = format!("there are {max} admins; revoke credentials that nobody needs");
             return Err(Rejection::new(RefusalCode::Exhausted, text));
         }
+        Ok(self.plan_secret(caller, name, create.role, now))
+    }
+
+    /// Plans another credential for an admin; the old one is nobody's from then on.
+    pub(crate) fn plan_credential(
+        &mut self,
+        caller: &Caller,
+        name: &Name,
+        now: Now,
+    ) -> Result<Plan, Rejection> {
+        let Some(role) = self.state.admins.get(name).map(|admin| admin.role) else {
+            let text = format!("there is no admin {name}; `POST /v1/admins` makes one");
+            return Err(Rejection::new(RefusalCode::NotFound, text));
+        };
+        Ok(self.plan_secret(caller, name, role, now))
+    }
+
+    fn plan_secret(&mut self, caller: &Caller, name: &Name, role: Role, now: Now) -> Plan {
         let secret = self.random();
         let created = Stamp::new(&caller.name, now.unix);
-        let stored = stored_admin(name, create.role, &secret, created);
+        let stored = stored_admin(name, role, &secret, created);
         let mut draft = Draft::new(&self.state);
         draft.put(Place::Admin(name.clone()).key(), &stored);
         let credential = credential_text(name, &secret);
@@ -67,10 +82,10 @@ impl Fleet {
             name: name.clone(),
             credential,
         };
-        Ok(Plan::Commit {
+        Plan::Commit {
             transaction: draft.finish(),
             answer,
-        })
+        }
     }
 
     pub(crate) fn admin_created(
@@ -128,6 +143,11 @@ pub(crate) fn credential_text(name: &Name, secret: &[u8; 16]) -> String {
         "{PREFIX}.{name}.{}",
         BASE32_NOPAD.encode(secret).to_lowercase()
     )
+}
+
+/// Returns whose credential this claims to be.
+pub(crate) fn claimed_name(credential: &str) -> Option<Name> {
+    Some(parse(credential.trim())?.0)
 }
 
 fn parse(credential: &str) -> Option<(Name, [u8; 16])> {

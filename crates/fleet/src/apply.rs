@@ -12,6 +12,7 @@ use trust::bundle::BundleTree;
 use crate::config::LoadError;
 use crate::interest::{Interest, Move};
 use crate::keys::Place;
+use crate::recovery::UNKNOWN_KEY;
 use crate::state::{CurrentPolicy, Gone, Host, State};
 use crate::stored::{
     StoredAddress, StoredCurrentPolicy, StoredFleet, StoredHost, StoredKeyOwner, StoredPolicy,
@@ -27,6 +28,8 @@ pub(crate) enum Change {
     Removed(Move),
     /// Another policy is in force; who was concerned by what before.
     Policy(Box<Interest>),
+    /// The audit log has this entry.
+    Logged(u64),
     /// Nothing that a host needs to know.
     Internal,
 }
@@ -51,16 +54,20 @@ impl State {
             })?,
             None => Change::Internal,
         };
-        self.modified
-            .insert(stored.key.clone(), stored.mod_revision);
+        // Entries of the log are many, and none is changed.
+        if !matches!(change, Change::Logged(_)) {
+            self.modified
+                .insert(stored.key.clone(), stored.mod_revision);
+        }
         Ok(change)
     }
 
     fn put_at(&mut self, place: Place, stored: &KeyValue) -> Result<Change, String> {
         let (value, revision) = (stored.value.as_slice(), stored.mod_revision);
         match place {
-            // Read once at the start; a new statement comes with key rotation.
-            Place::Fleet => {}
+            Place::Fleet => self.put_trust(value)?,
+            Place::Recovery => self.recovery = Some(decode(value)?),
+            Place::Epoch => self.epoch_began = Some(revision),
             Place::Pruned => {
                 self.pruned_through = StoreRevision(decode::<StoredPruned>(value)?.through);
             }
@@ -100,8 +107,25 @@ impl State {
             Place::Admin(name) => {
                 self.admins.insert(name, decode(value)?);
             }
+            Place::AuditEntry(number) => {
+                self.audit.put_entry(number, value);
+                return Ok(Change::Logged(number));
+            }
+            Place::AuditTip(hash) => self.audit.put_tip(hash, value),
         }
         Ok(Change::Internal)
+    }
+
+    /// A later statement takes the place of the one that everything was verified with so far.
+    fn put_trust(&mut self, value: &[u8]) -> Result<(), String> {
+        let trust = Self::decode_trust(value)?;
+        let newer = self.anchors.update(&trust);
+        if let Some(anchors) = newer.map_err(|error| error.to_string())? {
+            self.statement = anchors.statement().clone();
+            self.anchors = anchors;
+            self.trust = trust;
+        }
+        Ok(())
     }
 
     pub(crate) fn decode_trust(value: &[u8]) -> Result<Signed, String> {
@@ -176,13 +200,21 @@ impl State {
         }
         self.forget_tombstone(id);
         self.tombstones_by_revision.insert((revision, id));
-        self.gone_tls_keys.insert(stored.tls_key_hash, id);
-        let (name, tls_key_hash) = (tombstone.name, stored.tls_key_hash);
+        if stored.tls_key_hash != UNKNOWN_KEY {
+            self.gone_tls_keys.insert(stored.tls_key_hash, id);
+        }
+        if let Some(key) = stored.revoked_key {
+            self.revoked_keys.insert(key, id);
+        }
         let gone = Gone {
-            name,
+            name: tombstone.name,
+            tombstone_revision: tombstone.revision,
+            reason: tombstone.reason,
             signed,
-            tls_key_hash,
+            tls_key_hash: stored.tls_key_hash,
             revision,
+            removed: stored.removed,
+            revoked_key: stored.revoked_key,
             former: stored.former,
         };
         self.tombstones.insert(id, gone);
@@ -196,6 +228,9 @@ impl State {
         self.tombstones_by_revision.remove(&(gone.revision, id));
         if self.gone_tls_keys.get(&gone.tls_key_hash) == Some(&id) {
             self.gone_tls_keys.remove(&gone.tls_key_hash);
+        }
+        if let Some(key) = gone.revoked_key {
+            self.revoked_keys.remove(&key);
         }
     }
 
@@ -271,7 +306,10 @@ impl State {
             Some(Place::Admin(name)) => {
                 self.admins.remove(&name);
             }
-            Some(Place::Fleet | Place::Pruned | Place::CurrentPolicy) | None => {}
+            Some(Place::AuditEntry(number)) => self.audit.remove_entry(number),
+            Some(Place::AuditTip(hash)) => self.audit.remove_tip(&hash),
+            Some(Place::Recovery) => self.recovery = None,
+            Some(Place::Fleet | Place::Pruned | Place::Epoch | Place::CurrentPolicy) | None => {}
         }
         Change::Internal
     }

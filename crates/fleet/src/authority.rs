@@ -1,7 +1,7 @@
 //! What the fleet signs besides records: certificates, and the first things of a new fleet.
 
 use model::address::OverlayPrefixes;
-use model::admin::Role;
+use model::admin::{AuditOutcome, Role};
 use model::ids::PolicyVersion;
 use model::key::SecretBytes;
 use model::name::Name;
@@ -16,7 +16,7 @@ use trust::authority::HOST_CERTIFICATE_LIFETIME;
 use trust::{Authority, HostIdentity};
 
 use crate::admins::{credential_text, stored_admin};
-use crate::audit::Stamp;
+use crate::audit::{Deed, Stamp, first_entry};
 use crate::config::BootstrapConfig;
 use crate::fleet::Fleet;
 use crate::keys::Place;
@@ -90,6 +90,14 @@ pub fn bootstrap(
         &StoredCurrentPolicy { version: first },
     );
     create(&mut transaction, Place::Admin(name).key(), &admin);
+    let founding = Deed {
+        who: "the first start".to_owned(),
+        from: "local".to_owned(),
+        action: "fleet.found".to_owned(),
+        outcome: AuditOutcome::Done,
+        reason: format!("fleet {}", config.fleet_name),
+    };
+    first_entry(founding, &mut transaction, now.unix);
     Bootstrap {
         transaction,
         admin_credential: SecretBytes::new(credential.into_bytes()),

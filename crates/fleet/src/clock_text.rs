@@ -1,7 +1,7 @@
 //! Times as people read them in refusals.
 
 /// Writes Unix seconds as `2026-11-22 09:30:00 UTC`.
-pub(crate) fn utc(unix_secs: u64) -> String {
+pub fn utc(unix_secs: u64) -> String {
     let (days, second) = (unix_secs / 86_400, unix_secs % 86_400);
     let (year, month, day) = civil_from_days(days);
     let (hour, minute) = (second / 3600, second / 60 % 60);

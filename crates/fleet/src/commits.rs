@@ -42,6 +42,8 @@ pub(crate) struct InFlight {
     pub(crate) answer: Answer,
     writes: Vec<Key>,
     durable: bool,
+    /// Of the `Appender`, when its entry of the audit log was planned.
+    pub(crate) generation: u64,
 }
 
 impl Commits {
@@ -63,20 +65,16 @@ impl Commits {
             .find_map(|compare| self.writer(&compare.key))
     }
 
-    /// Starts a commit; nothing under way may block it.
+    /// Starts a commit that changes the keys `writes`; nothing under way may block it.
     pub(crate) fn begin(
         &mut self,
         job: Job,
         answer: Answer,
-        transaction: &Transaction,
+        writes: Vec<Key>,
+        generation: u64,
     ) -> CommitId {
         self.last += 1;
         let id = CommitId(self.last);
-        let writes: Vec<Key> = transaction
-            .operations
-            .iter()
-            .map(|operation| operation.key().clone())
-            .collect();
         self.writers
             .extend(writes.iter().map(|key| (key.clone(), id)));
         self.in_flight.insert(
@@ -86,6 +84,7 @@ impl Commits {
                 answer,
                 writes,
                 durable: false,
+                generation,
             },
         );
         id

@@ -8,6 +8,8 @@ use model::name::Name;
 use model::store::Key;
 use thiserror::Error;
 
+use crate::turnstile::Admission;
+
 /// How this coordinator serves the fleet. What all coordinators of a fleet share is in its store.
 #[derive(Clone, Debug)]
 pub struct FleetConfig {
@@ -16,6 +18,27 @@ pub struct FleetConfig {
     /// Where hosts reach this coordinator, `host:port`, 1 to `Limits::COORDINATOR_ADDRESSES`; goes
     /// in join tokens.
     pub advertise: Vec<String>,
+    /// How fast members may open streams.
+    pub streams: Admission,
+    /// How fast hosts with a good token may join.
+    pub enrolments: Admission,
+}
+
+impl FleetConfig {
+    /// Returns the configuration of a coordinator that is reached at `advertise`, with the pace that
+    /// suits two cores: a handshake and a hello cost about a millisecond.
+    pub fn new(software_version: impl Into<String>, advertise: Vec<String>) -> Self {
+        let pace = Admission {
+            burst: FleetLimits::ADMISSION_BURST,
+            per_sec: FleetLimits::ADMISSION_PER_SEC,
+        };
+        Self {
+            software_version: software_version.into(),
+            advertise,
+            streams: pace,
+            enrolments: pace,
+        }
+    }
 }
 
 /// What is decided once, when a fleet is made.
@@ -36,6 +59,11 @@ pub struct FleetLimits;
 impl FleetLimits {
     /// Requests under way at one time; one more is refused as `Unavailable`.
     pub const REQUESTS_MAX: usize = 16_384;
+    /// Members that may open streams, and hosts that may join, at once after a quiet time; the next
+    /// are told when to come back.
+    pub const ADMISSION_BURST: u32 = 1000;
+    /// How many a second from then on.
+    pub const ADMISSION_PER_SEC: u32 = 500;
     /// Attempts of one request whose commits meet conflicts; then it is refused as `Unavailable`.
     pub const ATTEMPTS_MAX: u32 = 5;
     /// Join tokens that exist at one time; one more is refused, unless an expired one can go.
@@ -46,6 +74,9 @@ impl FleetLimits {
     pub const TOKEN_NAMES_MAX: usize = 64;
     /// Credentials for the admin API; one more is refused.
     pub const ADMINS_MAX: usize = 1024;
+    /// Entries of the audit log that the store keeps; beyond it the oldest goes with each new one. The
+    /// program's log has them all.
+    pub const AUDIT_ENTRIES_MAX: usize = 65_536;
     /// Policy versions whose content is kept; beyond it the oldest is forgotten.
     pub const POLICY_VERSIONS_MAX: usize = 256;
     /// Tombstones that are kept; beyond it the oldest is forgotten, and hosts that were away since
@@ -55,13 +86,15 @@ impl FleetLimits {
     pub const QUESTIONS_MAX: usize = 1024;
     /// Addresses of one host that are remembered because peers saw it there; the newest stay.
     pub const OBSERVATIONS_PER_HOST: usize = 4;
+    /// Former names of one host that are kept from others; with one more it is not renamed.
+    pub const FORMER_NAMES_PER_HOST: usize = 16;
     /// Features that a host may name.
     pub const FEATURES_PER_HOST: usize = 64;
-    /// Messages that a session may send at once, and regains at `SESSION_MESSAGES_PER_SEC`. A host
-    /// that sends more is sent away.
-    pub const SESSION_MESSAGES_BURST: u32 = 16_384;
-    /// See `SESSION_MESSAGES_BURST`.
-    pub const SESSION_MESSAGES_PER_SEC: u32 = 256;
+    /// Messages that a host may send at once, on one stream or several, and regains at
+    /// `MESSAGES_PER_SEC`. A host that sends more is sent away.
+    pub const MESSAGES_BURST: u32 = 16_384;
+    /// See `MESSAGES_BURST`.
+    pub const MESSAGES_PER_SEC: u64 = 256;
 }
 
 /// Why a fleet cannot be loaded from its store.

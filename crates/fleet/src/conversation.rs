@@ -1,5 +1,8 @@
 //! What is said on a host's stream, and what is answered.
 
+use std::net::IpAddr;
+use std::time::Duration;
+
 use model::control::{Applied, FromHost, Hello, ToHost, Welcome};
 use model::ids::{HostId, Revision};
 use model::limits::Limits;
@@ -8,22 +11,40 @@ use model::store::StoreRevision;
 use model::time::Now;
 use trust::enrolment::check_certificate_request;
 
+use crate::allowance::Rate;
 use crate::config::FleetLimits;
 use crate::fleet::Fleet;
+use crate::hints::OBSERVATIONS;
 use crate::output::{Output, SessionId};
 use crate::sessions::Heard;
 
+/// How many messages a host may send, on one stream or on many; one that sends more is sent away.
+const MESSAGES: Rate = Rate {
+    burst: FleetLimits::MESSAGES_BURST,
+    pause: Duration::from_nanos(1_000_000_000 / FleetLimits::MESSAGES_PER_SEC),
+};
+
+/// How often a host may be told everything: it is large, and costs as much as the fleet has hosts.
+const WHOLE_MAPS: Rate = Rate {
+    burst: 3,
+    pause: Duration::from_secs(10),
+};
+
 impl Fleet {
     pub(crate) fn hear(&mut self, session: SessionId, message: FromHost, now: Now) {
+        let Some(message) = self.hear_recalled(session, message, now) else {
+            return;
+        };
         let Some(heard) = self.sessions.heard(session, now.monotonic) else {
             return;
         };
         let host = heard.host;
-        if !heard.within_budget {
+        let presence = self.presences.entry(host);
+        if presence.messages.spend(MESSAGES, now.monotonic).is_err() {
             return self.expel(session, "it sends too many messages", now);
         }
-        self.presences.entry(host).last_seen = Some(now.unix);
-        match (message, heard.follows) {
+        presence.last_seen = Some(now.unix);
+        match (message, heard.has_greeted) {
             (FromHost::Hello(hello), false) => self.welcome(session, heard, hello, now),
             (FromHost::Hello(_), true) => self.expel(session, "it said hello twice", now),
             (_, false) => self.expel(session, "its first message was no hello", now),
@@ -44,8 +65,14 @@ impl Fleet {
                 }
             }
             FromHost::Observation { peer, address } => {
-                let is_peer = self.state.interest.connects(host, peer);
-                if is_peer && self.presences.observe_by_peer(peer, address, &overlay) {
+                let allowance = &mut self.presences.entry(host).observations;
+                let is_allowed = allowance.spend(OBSERVATIONS, now.monotonic).is_ok();
+                let is_heard = is_allowed && self.state.interest.connects(host, peer);
+                if is_heard
+                    && self
+                        .presences
+                        .observe_by_peer(peer, host, address, &overlay)
+                {
                     self.note_hint(peer, now);
                 }
             }
@@ -53,7 +80,9 @@ impl Fleet {
             FromHost::Renew(request) => self.renew(session, host, &request, now),
             FromHost::Explanation(explanation) => self.hear_explanation(host, explanation, now),
             FromHost::Leave => self.accept_leave(session, host, now),
+            FromHost::NewKey(new) => self.accept_new_key(session, host, new, now),
             FromHost::Ping(nonce) => self.send(session, ToHost::Pong(nonce)),
+            FromHost::Memory(_) => self.expel(session, "it tells what nobody asked", now),
         }
     }
 
@@ -61,19 +90,42 @@ impl Fleet {
         if hello.features.len() > FleetLimits::FEATURES_PER_HOST {
             return self.expel(session, "it names too many features", now);
         }
-        let (host, observed) = (heard.host, heard.observed);
-        let welcome = Welcome {
+        if self.wants_recall(heard.host, &hello) {
+            return self.recall(session, heard.host, hello, now);
+        }
+        if self.is_recovering() {
+            return self.put_off(session, heard.host, now);
+        }
+        self.welcome_known(session, heard.host, hello, now);
+    }
+
+    /// Welcomes a host that needs not be asked what it remembers, or has told it.
+    pub(crate) fn welcome_known(
+        &mut self,
+        session: SessionId,
+        host: HostId,
+        hello: Hello,
+        now: Now,
+    ) {
+        let observed = self.sessions.observed(session);
+        self.send(session, ToHost::Welcome(self.welcome_of(observed, now)));
+        if self.sessions.may_follow(session, hello.have) {
+            self.catch_up(session, host, hello.have, now);
+        }
+        self.presences.entry(host).software_version = Some(clipped(hello.software_version));
+        self.note_features(host, hello.features);
+        let overlay = self.state.statement.overlay;
+        if self.presences.observe(host, observed, &overlay) {
+            self.note_hint(host, now);
+        }
+    }
+
+    pub(crate) fn welcome_of(&self, observed: Option<IpAddr>, now: Now) -> Welcome {
+        Welcome {
             trust: self.state.trust.clone(),
             observed,
             software_version: self.config.software_version.clone(),
             unix: now.unix,
-        };
-        self.send(session, ToHost::Welcome(welcome));
-        self.catch_up(session, host, hello.have, now);
-        self.presences.entry(host).software_version = Some(clipped(hello.software_version));
-        let overlay = self.state.statement.overlay;
-        if self.presences.observe(host, observed, &overlay) {
-            self.note_hint(host, now);
         }
     }
 
@@ -100,10 +152,15 @@ impl Fleet {
         knew: Option<StoreRevision>,
         now: Now,
     ) {
+        let allowance = &mut self.presences.entry(host).whole_maps;
+        if let Err(wait) = allowance.spend(WHOLE_MAPS, now.monotonic) {
+            return self.put_off_whole_map(session, wait, now);
+        }
         let Some(me) = self.state.hosts.get(&host) else {
             return;
         };
-        let map = self.whole_map(me, knew);
+        let mut map = self.whole_map(me, knew);
+        map.head = Some(self.map_head());
         self.sessions.start_anew(session, self.state.revision);
         self.send_map(session, map, now);
     }
@@ -137,7 +194,14 @@ impl Fleet {
             ),
             Ok(_) => self.issue_certificate(&name, request, now),
         };
+        let is_granted = answer.is_ok();
         self.send(session, ToHost::Certificate(answer));
+        if !is_granted {
+            return;
+        }
+        if let Some(have) = self.sessions.renewed(session) {
+            self.catch_up(session, host, have, now);
+        }
     }
 
     pub(crate) fn send(&mut self, session: SessionId, message: ToHost) {

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use model::control::{EnrolRequest, Enrolled, RefusalCode};
 use model::ids::HostId;
 use model::limits::Limits;
-use model::name::Name;
 use model::record::HostRecord;
 use model::time::Now;
 use trust::enrolment::{CsrFacts, Transcript, check_certificate_request};
@@ -16,8 +15,9 @@ use crate::clock_text;
 use crate::fleet::Fleet;
 use crate::keys::Place;
 use crate::output::{Rejection, Reply};
+use crate::renaming::NameSeeker;
 use crate::requests::overtaken;
-use crate::state::Host;
+use crate::state::{Gone, Host};
 use crate::stored::{
     StoredAddress, StoredHost, StoredKeyOwner, StoredName, StoredSigned, StoredToken, StoredUse,
 };
@@ -25,6 +25,21 @@ use crate::tokens::{Slot, find_slot};
 use crate::work::{Answer, Draft, Job, Plan, Work};
 
 impl Fleet {
+    /// Lets a host try to join, at the pace of the fleet. Whoever has no good token is refused at
+    /// once and takes nobody's turn.
+    pub(crate) fn admit_joining(
+        &mut self,
+        request: &EnrolRequest,
+        now: Now,
+    ) -> Result<(), Rejection> {
+        if self.shown_token(request).is_err() {
+            return Ok(());
+        }
+        self.enrolments_turnstile
+            .enter(self.config.enrolments, now.monotonic)
+            .map_err(Rejection::busy)
+    }
+
     pub(crate) fn plan_enrolment(
         &mut self,
         request: &EnrolRequest,
@@ -40,13 +55,15 @@ impl Fleet {
         // Before what a new token or name would not mend.
         self.check_wireguard_key_is_new(request)?;
         token.check_not_expired(now.unix)?;
+        self.check_token_is_of_epoch(request.token)?;
         let slot = match find_slot(&self.state, &self.commits, request.token, &token) {
             Slot::Free(slot) => slot,
             Slot::Wait(on) => return Ok(Plan::Wait(on)),
             Slot::UsedUp => return Err(token.used_up()),
         };
         token.check_name(&request.name)?;
-        self.check_name_is_free(request, now)?;
+        let seeker = NameSeeker::Machine(&request.machine_id);
+        self.check_name_is_free(&request.name, seeker, now)?;
         self.check_proof(request)?;
         let csr = check_csr(request)?;
         self.check_tls_key_is_new(&csr)?;
@@ -180,44 +197,12 @@ impl Fleet {
             .map(Plan::Answer)
     }
 
-    fn check_name_is_free(&self, request: &EnrolRequest, now: Now) -> Result<(), Rejection> {
-        let name = &request.name;
-        if self
-            .state
-            .policy
-            .bundle
-            .services
-            .iter()
-            .any(|service| service.name == *name)
-        {
-            let text = format!(
-                "{name} is the name of a service in policy version {}; choose another with --name",
-                self.state.policy.version
-            );
-            return Err(Rejection::new(RefusalCode::Conflict, text));
-        }
-        let Some(owner) = self.state.names.get(name) else {
-            return Ok(());
-        };
-        let Some(until_secs) = owner.reserved_until_secs else {
-            return Err(name_taken(name, owner.host));
-        };
-        let is_same_machine =
-            !owner.machine_id.is_empty() && owner.machine_id == request.machine_id;
-        if is_same_machine || until_secs <= now.unix.as_secs() {
-            return Ok(());
-        }
-        let text = format!(
-            "the name {name} belonged to host {}, which was removed; it is kept from other \
-             machines for {} more; choose another with --name, or wait",
-            owner.host,
-            clock_text::span(until_secs - now.unix.as_secs()),
-        );
-        Err(Rejection::new(RefusalCode::Conflict, text))
-    }
-
     fn check_wireguard_key_is_new(&self, request: &EnrolRequest) -> Result<(), Rejection> {
-        let owner = self.state.wireguard_keys.get(&request.wireguard_key);
+        let key = &request.wireguard_key;
+        if let Some(gone) = self.state.revoked_keys.get(key) {
+            return Err(revoked(&self.state.tombstones[gone]));
+        }
+        let owner = self.state.wireguard_keys.get(key);
         match owner.and_then(|id| self.state.hosts.get(id)) {
             Some(host) => Err(self.cloned(host)),
             None => Ok(()),
@@ -225,6 +210,11 @@ impl Fleet {
     }
 
     fn check_tls_key_is_new(&self, csr: &CsrFacts) -> Result<(), Rejection> {
+        let gone = self.state.gone_tls_keys.get(&csr.tls_key_hash);
+        let gone = gone.and_then(|id| self.state.tombstones.get(id));
+        if let Some(gone) = gone.filter(|gone| gone.revoked_key.is_some()) {
+            return Err(revoked(gone));
+        }
         let owner = self.state.tls_keys.get(&csr.tls_key_hash);
         match owner.and_then(|id| self.state.hosts.get(id)) {
             Some(host) => Err(self.cloned(host)),
@@ -315,12 +305,13 @@ fn check_csr(request: &EnrolRequest) -> Result<CsrFacts, Rejection> {
         .map_err(|error| Rejection::new(RefusalCode::Invalid, error.to_string()))
 }
 
-fn name_taken(name: &Name, host: HostId) -> Rejection {
+fn revoked(gone: &Gone) -> Rejection {
     let text = format!(
-        "the name {name} is taken by host {host}; choose another with --name, or remove that host \
-         with `meshctl hosts remove {name}`"
+        "these keys belonged to host {}, which was {}; they are not let in again. Remove \
+         /var/lib/mesh on this machine and join anew, once it is clean",
+        gone.name, gone.reason
     );
-    Rejection::new(RefusalCode::Conflict, text)
+    Rejection::new(RefusalCode::Denied, text)
 }
 
 fn fleet_full(next_free_secs: Option<u64>) -> Rejection {

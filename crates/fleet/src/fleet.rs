@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 
 use model::control::{Description, EnrolRequest, FromHost};
+use model::ids::Revision;
 use model::limits::Limits;
+use model::record::Signed;
 use model::store::{Committed, KeyValue, StoreRevision};
 use model::time::{Instant, Now};
 use rand_chacha::ChaCha20Rng;
@@ -13,14 +15,18 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use thiserror::Error;
 use trust::Authority;
 
+use crate::audit::{Appender, Refusals};
 use crate::commits::Commits;
 use crate::config::{FleetConfig, LoadError};
 use crate::explain::Questions;
+use crate::hints::Hints;
 use crate::output::{CommitId, Output, Rejection, Reply, RequestId, SessionId};
 use crate::presence::Presences;
+use crate::recovery::Recovery;
 use crate::request::{AdminRequest, Caller};
 use crate::sessions::{SessionPeer, Sessions};
 use crate::state::State;
+use crate::turnstile::Turnstile;
 use crate::work::{Origin, Work};
 
 /// The brain of the coordinator.
@@ -30,11 +36,20 @@ pub struct Fleet {
     pub(crate) authority: Authority,
     pub(crate) state: State,
     pub(crate) commits: Commits,
+    pub(crate) appender: Appender,
+    pub(crate) refusals: Refusals,
+    pub(crate) streams_turnstile: Turnstile,
+    pub(crate) enrolments_turnstile: Turnstile,
     pub(crate) presences: Presences,
     pub(crate) sessions: Sessions,
     pub(crate) questions: Questions,
+    pub(crate) recovery: Recovery,
     /// Where the search for a free address goes on.
     pub(crate) address_cursor: u32,
+    /// The last revision that was signed.
+    pub(crate) map_head: Option<(Revision, Signed)>,
+    /// Hosts that may be reached elsewhere.
+    pub(crate) hints: Hints,
     /// When hosts have to be told what changed.
     pub(crate) publish_at: Option<Instant>,
     random: ChaCha20Rng,
@@ -72,19 +87,38 @@ impl Fleet {
         }
         let state = State::load(&authority.root_pin(), &loaded, revision)?;
         let last_given = state.last_given.map(|(_, index)| index);
-        Ok(Self {
+        let mut fleet = Self {
             address_cursor: last_given.map_or(0, |index| index.saturating_add(1)),
             config,
             authority,
             state,
             commits: Commits::default(),
+            appender: Appender::default(),
+            refusals: Refusals::default(),
+            streams_turnstile: Turnstile::default(),
+            enrolments_turnstile: Turnstile::default(),
             presences: Presences::default(),
             sessions: Sessions::default(),
             questions: Questions::default(),
+            recovery: Recovery::default(),
+            map_head: None,
+            hints: Hints::default(),
             publish_at: None,
             random: ChaCha20Rng::from_seed(seed),
             outputs: VecDeque::new(),
-        })
+        };
+        fleet.check_log();
+        Ok(fleet)
+    }
+
+    /// A damaged audit log stops nobody from working; it is told of.
+    fn check_log(&mut self) {
+        if let Err(broken) = self.state.audit.check() {
+            self.notice(format!(
+                "the audit log was changed by somebody else: {broken}; compare it with copies of it, \
+                 as in this program's log or in backups (`meshctl audit --verify`)"
+            ));
+        }
     }
 
     /// Returns what a joining host must know first.
@@ -98,6 +132,9 @@ impl Fleet {
 
     /// A host asks to become a member, from the address `from`.
     pub fn handle_enrol(&mut self, id: RequestId, request: EnrolRequest, from: IpAddr, now: Now) {
+        if let Err(busy) = self.admit_joining(&request, now) {
+            return self.reply(id, Err(busy));
+        }
         let work = Work::Enrol {
             request: Box::new(request),
             from,
@@ -119,6 +156,11 @@ impl Fleet {
         now: Now,
     ) {
         self.open_session(session, &peer, observed, now);
+    }
+
+    /// Returns whether a stream is a member's, who was let in: its connection may stay.
+    pub fn is_of_member(&self, session: SessionId) -> bool {
+        self.sessions.has(session)
     }
 
     /// A host said something on its stream.
@@ -199,6 +241,7 @@ impl Fleet {
         }
         self.expire_questions(now);
         self.expire_sessions(now);
+        self.expire_recovery(now);
         if self.publish_at.is_some_and(|due| due <= now.monotonic) {
             self.publish(now);
         }
@@ -216,6 +259,7 @@ impl Fleet {
             (self.commits.gap_deadline(), "missing revision"),
             (self.questions.deadline(), "hosts that were asked"),
             (self.sessions.deadline(), "silent sessions"),
+            (self.recovery.deadline(), "what hosts remember"),
             (self.publish_at, "changes to tell hosts"),
         ]
         .into_iter()

@@ -3,6 +3,8 @@
 //! ```text
 //! meta/fleet                   the trust statement and what was decided at the start
 //! meta/pruned                  the revision up to which tombstones may be missing
+//! meta/recovery                this store is behind its hosts, and they are being asked
+//! meta/epoch                   when the epoch began, if it is not the first
 //! hosts/HOST                   a host with its signed record
 //! names/NAME                   the host that has a name, or had it until a moment ago
 //! wireguard-keys/HEX           the host that has a WireGuard key
@@ -13,6 +15,8 @@
 //! policy/current               the version in force
 //! policy/versions/NUMBER       one version: content, head, history
 //! admins/NAME                  a credential of the admin API, only as a hash
+//! audit/entries/NUMBER         an entry of the audit log
+//! audit/tip/HASH               the hash of the last entry, as a key: who appends takes it away
 //! ```
 //!
 //! Whatever may exist once only (a name, a key, an address, a slot of a token) has a key of its own
@@ -20,7 +24,7 @@
 
 use std::str::FromStr;
 
-use model::ids::{HostId, PolicyVersion, TokenId};
+use model::ids::{Digest, HostId, PolicyVersion, TokenId};
 use model::key::WireguardKey;
 use model::name::Name;
 use model::store::Key;
@@ -30,6 +34,8 @@ use model::store::Key;
 pub(crate) enum Place {
     Fleet,
     Pruned,
+    Recovery,
+    Epoch,
     Host(HostId),
     Name(Name),
     WireguardKey(WireguardKey),
@@ -40,6 +46,8 @@ pub(crate) enum Place {
     CurrentPolicy,
     PolicyVersion(PolicyVersion),
     Admin(Name),
+    AuditEntry(u64),
+    AuditTip(Digest),
 }
 
 impl Place {
@@ -48,6 +56,8 @@ impl Place {
         let path = match self {
             Self::Fleet => "meta/fleet".to_owned(),
             Self::Pruned => "meta/pruned".to_owned(),
+            Self::Recovery => "meta/recovery".to_owned(),
+            Self::Epoch => "meta/epoch".to_owned(),
             Self::Host(id) => format!("hosts/{id}"),
             Self::Name(name) => format!("names/{name}"),
             Self::WireguardKey(key) => {
@@ -63,6 +73,8 @@ impl Place {
             Self::CurrentPolicy => "policy/current".to_owned(),
             Self::PolicyVersion(version) => format!("policy/versions/{:020}", version.0),
             Self::Admin(name) => format!("admins/{name}"),
+            Self::AuditEntry(number) => format!("audit/entries/{number:020}"),
+            Self::AuditTip(hash) => format!("audit/tip/{hash}"),
         };
         Key::new(path).expect("ids, names and numbers are short words without slashes")
     }
@@ -78,6 +90,8 @@ impl Place {
         let place = match (folder, item, sub) {
             ("meta", "fleet", None) => Self::Fleet,
             ("meta", "pruned", None) => Self::Pruned,
+            ("meta", "recovery", None) => Self::Recovery,
+            ("meta", "epoch", None) => Self::Epoch,
             ("hosts", id, None) => Self::Host(parse(id)?),
             ("names", name, None) => Self::Name(parse(name)?),
             ("wireguard-keys", hex, None) => {
@@ -93,6 +107,8 @@ impl Place {
                 Self::PolicyVersion(PolicyVersion(parse(number)?))
             }
             ("admins", name, None) => Self::Admin(parse(name)?),
+            ("audit", "entries", Some(number)) => Self::AuditEntry(parse(number)?),
+            ("audit", "tip", Some(hash)) => Self::AuditTip(parse(hash)?),
             _ => return None,
         };
         Some(place)
@@ -114,6 +130,8 @@ mod tests {
         for place in [
             Place::Fleet,
             Place::Pruned,
+            Place::Recovery,
+            Place::Epoch,
             Place::Host(host),
             Place::Name("vm-1".parse().unwrap()),
             Place::WireguardKey(WireguardKey::from_bytes([0xff; 32])),
@@ -124,6 +142,8 @@ mod tests {
             Place::CurrentPolicy,
             Place::PolicyVersion(PolicyVersion(u64::MAX)),
             Place::Admin("ops".parse().unwrap()),
+            Place::AuditEntry(u64::MAX),
+            Place::AuditTip(Digest::from_bytes([0xef; 32])),
         ] {
             assert_eq!(Place::of(&place.key()), Some(place));
         }

@@ -8,8 +8,10 @@
 
 #![forbid(unsafe_code)]
 
+mod abilities;
 mod addresses;
 mod admins;
+mod allowance;
 mod apply;
 mod audit;
 mod authority;
@@ -20,26 +22,39 @@ mod conversation;
 mod enrolment;
 mod explain;
 mod fleet;
+mod hints;
 mod hosts;
 mod interest;
+mod key_changes;
 mod keys;
 mod maps;
 mod news;
 mod output;
+mod planning;
 mod policies;
 mod presence;
+mod recovery;
+mod removal;
+mod renaming;
 mod request;
 mod requests;
 mod sessions;
 mod state;
 mod stored;
 mod tokens;
+mod turnstile;
 mod twins;
+mod verify;
 mod work;
 
 pub use authority::{Bootstrap, bootstrap};
+pub use clock_text::utc as time_text;
 pub use config::{BootstrapConfig, FleetConfig, FleetLimits, LoadError};
 pub use fleet::{CommitError, Fleet};
 pub use output::{CommitId, Output, Rejection, Reply, RequestId, SessionId};
+pub use planning::PlanBasis;
+pub use recovery::restored;
 pub use request::{AdminRequest, Caller};
 pub use sessions::SessionPeer;
+pub use turnstile::Admission;
+pub use verify::{Verified, verify};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use model::ids::{HostId, Revision};
 use model::map::{MapDelta, PeerEntry, PolicySlice};
-use model::record::Signed;
+use model::record::{MapHead, Signed};
 use model::store::StoreRevision;
 use model::time::Now;
 
@@ -25,6 +25,7 @@ impl Fleet {
     /// Tells every host that something concerns what it does not know yet.
     pub(crate) fn publish(&mut self, now: Now) {
         self.publish_at = None;
+        self.pass_hints_on(now);
         let mut changes = 0;
         while let Some(session) = self.sessions.first_with_news() {
             if changes > CHANGES_AT_ONCE {
@@ -39,14 +40,31 @@ impl Fleet {
         let Some((host, told, news)) = self.sessions.take_news(session) else {
             return 0;
         };
-        let Some(delta) = self.delta(host, told, &news) else {
+        let Some(mut delta) = self.delta(host, told, &news) else {
             return 0;
         };
+        if delta.base != Some(delta.revision) {
+            delta.head = Some(self.map_head());
+        }
         let changes = delta.peers.len() + delta.forgotten.len() + delta.tombstones.len();
         self.sessions
             .set_told(session, StoreRevision(delta.revision.counter));
         self.send_map(session, delta, now);
         changes
+    }
+
+    /// Returns the signed revision of everything that is durable; signed once for all hosts.
+    pub(crate) fn map_head(&mut self) -> Signed {
+        let revision = self.state.map_revision(self.state.revision);
+        if let Some((_, head)) = self.map_head.as_ref().filter(|(of, _)| *of == revision) {
+            return head.clone();
+        }
+        let head = self.authority.sign_map_head(&MapHead {
+            fleet: self.state.statement.fleet,
+            revision,
+        });
+        self.map_head = Some((revision, head.clone()));
+        head
     }
 
     /// Returns everything that a host needs to know. `knew`: it knows something already, at most
@@ -58,6 +76,7 @@ impl Fleet {
         MapDelta {
             base: None,
             revision: self.state.map_revision(self.state.revision),
+            head: None,
             record: Some(me.signed.clone()),
             peers: peers
                 .iter()

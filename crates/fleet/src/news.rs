@@ -16,9 +16,6 @@ use crate::state::Host;
 /// How soon after a change of hosts the others are told; changes within this time go together.
 const TELL_CHANGES_AFTER: Duration = Duration::from_millis(20);
 
-/// How soon hints where hosts may be reached are passed on; a storm of them goes together.
-const TELL_HINTS_AFTER: Duration = Duration::from_millis(200);
-
 /// What one host does not know yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct News {
@@ -150,19 +147,6 @@ impl Fleet {
             if let Some(news) = self.sessions.news_for(host) {
                 (news.record, news.policy) = (true, true);
             }
-        }
-    }
-
-    /// Notes for a host's peers that it may be reached elsewhere, and tells them soon.
-    pub(crate) fn note_hint(&mut self, host: HostId, now: Now) {
-        let mut concerns_any = false;
-        for peer in self.state.interest.peers_of(host) {
-            if let Some(news) = self.sessions.news_for(peer) {
-                concerns_any |= news.hints.insert(host);
-            }
-        }
-        if concerns_any {
-            self.publish_within(TELL_HINTS_AFTER, now);
         }
     }
 

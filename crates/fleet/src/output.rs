@@ -1,12 +1,17 @@
 //! What a fleet wants done: commits, answers, messages to hosts, closed sessions, notices.
 
+use std::time::Duration;
+
 use model::admin::{
-    AdminView, AppliedPolicy, CoordinatorStatus, CreatedAdmin, CreatedToken, DiagnosticView,
-    HostView, PolicyContent, PolicyVersionView, Rollout, TokenView, WhyReport,
+    AdminView, AppliedPolicy, AuditEntry, AuditPage, CoordinatorStatus, CreatedAdmin, CreatedToken,
+    DiagnosticView, HostView, PolicyContent, PolicyVersionView, RecoveryStatus, RemovedHost,
+    RemovedHostView, Rollout, TokenView, WhyReport,
 };
 use model::control::{Enrolled, Refusal, RefusalCode, ToHost};
 use model::store::Transaction;
 use thiserror::Error;
+
+use crate::planning::PlanBasis;
 
 /// Names a request of a joining host or an operator; chosen by the program, unique while unanswered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,6 +60,8 @@ pub enum Output {
     },
     /// Something that an operator should find in the log.
     Notice(String),
+    /// The audit log has a new entry; for whoever keeps a copy of it.
+    Audited(Box<AuditEntry>),
 }
 
 /// The answer to a request that was carried out.
@@ -67,10 +74,16 @@ pub enum Reply {
     Status(CoordinatorStatus),
     /// To `ListHosts`.
     Hosts(Vec<HostView>),
-    /// To `ShowHost`, `SetLabels`.
+    /// To `ShowHost`, `SetLabels`, `RenameHost`, `RotateHostKey`.
     Host(HostView),
-    /// To `RemoveHost`: as it was.
+    /// To `RemoveHost`, `RevokeHost`: as it was.
     HostRemoved(HostView),
+    /// To `ListRemoved`, the last to go first.
+    RemovedHosts(Vec<RemovedHostView>),
+    /// To `ShowRemoved`.
+    RemovedHost(RemovedHost),
+    /// To `ShowRecovery`, `StartRecovery`, `FinishRecovery`.
+    Recovery(RecoveryStatus),
     /// To `CreateToken`.
     TokenCreated(CreatedToken),
     /// To `ListTokens`.
@@ -83,6 +96,8 @@ pub enum Reply {
     PolicyVersions(Vec<PolicyVersionView>),
     /// To `ShowPolicy`.
     Policy(PolicyContent),
+    /// To `PlanPolicy`: what the plan is made of.
+    PolicyToPlan(Box<PlanBasis>),
     /// To `ShowRollout`.
     Rollout(Rollout),
     /// To `Why`.
@@ -93,6 +108,10 @@ pub enum Reply {
     Admins(Vec<AdminView>),
     /// To `RevokeAdmin`: as it was.
     AdminRevoked(AdminView),
+    /// To `ListAudit`.
+    Audit(AuditPage),
+    /// To nobody.
+    Noted,
 }
 
 /// Why a request was not carried out; nothing of it happened.
@@ -103,6 +122,8 @@ pub struct Rejection {
     pub refusal: Refusal,
     /// The lines of a policy that are wrong, where that is the reason.
     pub diagnostics: Vec<DiagnosticView>,
+    /// When to try the same again; `None`: that is nobody's to say.
+    pub retry_after: Option<Duration>,
 }
 
 impl From<Refusal> for Rejection {
@@ -110,11 +131,24 @@ impl From<Refusal> for Rejection {
         Self {
             refusal,
             diagnostics: Vec::new(),
+            retry_after: None,
         }
     }
 }
 
 impl Rejection {
+    /// Rejects what may be asked again after a while.
+    pub(crate) fn busy(retry_after: Duration) -> Self {
+        let text = format!(
+            "the coordinator has too much to do at once; try again in {} s",
+            retry_after.as_secs()
+        );
+        Self {
+            retry_after: Some(retry_after),
+            ..Self::new(RefusalCode::Unavailable, text)
+        }
+    }
+
     /// Makes a rejection without diagnostics.
     pub fn new(code: RefusalCode, message: impl Into<String>) -> Self {
         Refusal::new(code, message).into()

@@ -11,10 +11,10 @@ use model::control::{Refusal, RefusalCode};
 use model::ids::{Digest, FleetId, PolicyVersion};
 use model::limits::Limits;
 use model::name::Name;
-use model::record::BundleHead;
+use model::record::{BundleHead, HostRecord};
 use model::rule::Bundle;
 use model::time::{Now, UnixTime};
-use policy::{Diagnostic, TestOutcome};
+use policy::{Checked, Diagnostic, TestOutcome};
 use trust::{Authority, BundleTree, sha256};
 
 use crate::apply::encode_bundle;
@@ -48,7 +48,9 @@ impl Fleet {
     ) -> Result<Plan, Rejection> {
         check_size(apply)?;
         self.check_base(apply.base)?;
-        let compiled = self.compile(&apply.files)?;
+        let mut compiled = self.compile(&apply.files)?;
+        let unable = self.check_enforceable(&compiled.bundle)?;
+        compiled.warnings.extend(unable);
         if apply.dry_run || self.is_in_force(&apply.files, &compiled.bundle) {
             return Ok(Plan::Answer(Reply::PolicyApplied(AppliedPolicy {
                 version: self.state.policy.version,
@@ -160,8 +162,12 @@ impl Fleet {
             .find_map(|name| self.commits.writer(&Place::Name(name.clone()).key()))
     }
 
-    /// Parses, checks, tests and resolves a bundle against the fleet's hosts.
-    fn compile(&self, files: &[PolicyFile]) -> Result<Compiled, Rejection> {
+    /// Parses and checks a bundle, and binds it to the fleet's hosts.
+    pub(crate) fn bind(
+        &self,
+        files: &[PolicyFile],
+        hosts: &[HostRecord],
+    ) -> Result<(Checked, Bundle), Rejection> {
         let checked = policy::load(files).map_err(|wrong| faulty(&wrong))?;
         let fleet_name = &self.state.statement.fleet_name;
         if checked.fleet != *fleet_name {
@@ -171,8 +177,14 @@ impl Fleet {
             );
             return Err(Rejection::new(RefusalCode::Invalid, text));
         }
+        let bundle = policy::resolve(&checked, hosts).map_err(|wrong| faulty(&wrong))?;
+        Ok((checked, bundle))
+    }
+
+    /// Parses, checks, tests and resolves a bundle against the fleet's hosts.
+    fn compile(&self, files: &[PolicyFile]) -> Result<Compiled, Rejection> {
         let inventory = self.state.inventory();
-        let bundle = policy::resolve(&checked, &inventory).map_err(|wrong| faulty(&wrong))?;
+        let (checked, bundle) = self.bind(files, &inventory)?;
         let outcomes = policy::run_tests(&checked, Some(&inventory));
         let failed: Vec<_> = outcomes
             .iter()
@@ -184,8 +196,8 @@ impl Fleet {
             let text = format!("{failed_count} of {count} tests of the policy failed");
             let refusal = Refusal::new(RefusalCode::Invalid, text);
             return Err(Rejection {
-                refusal,
                 diagnostics: failed,
+                ..refusal.into()
             });
         }
         let warnings = checked.warnings.iter().map(DiagnosticView::from).collect();
@@ -232,7 +244,7 @@ impl Fleet {
         Err(Rejection::new(RefusalCode::Conflict, text))
     }
 
-    fn version(&self, version: PolicyVersion) -> Result<&StoredPolicy, Rejection> {
+    pub(crate) fn version(&self, version: PolicyVersion) -> Result<&StoredPolicy, Rejection> {
         self.state.policies.get(&version).ok_or_else(|| {
             let text = format!(
                 "there is no policy version {version}; `meshctl policy history` shows which there \
@@ -370,8 +382,8 @@ fn faulty(diagnostics: &[Diagnostic]) -> Rejection {
         _ => format!("the policy has {errors} errors"),
     };
     Rejection {
-        refusal: Refusal::new(RefusalCode::Invalid, text),
         diagnostics: views,
+        ..Rejection::new(RefusalCode::Invalid, text)
     }
 }
 

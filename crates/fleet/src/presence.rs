@@ -9,8 +9,9 @@ use model::control::{Applied, EndpointReport};
 use model::ids::HostId;
 use model::limits::Limits;
 use model::map::{Endpoint, EndpointKind};
-use model::time::UnixTime;
+use model::time::{Instant, UnixTime};
 
+use crate::allowance::Allowance;
 use crate::config::FleetLimits;
 use crate::twins::Struggle;
 
@@ -28,13 +29,26 @@ pub(crate) struct Presence {
     pub(crate) applied: Option<Applied>,
     pub(crate) last_seen: Option<UnixTime>,
     pub(crate) software_version: Option<String>,
+    /// What its daemon can enforce.
+    pub(crate) features: Option<BTreeSet<String>>,
     /// The last time that two streams of the host fought for its place.
     pub(crate) struggle: Option<Struggle>,
+    /// The last time that it changed its WireGuard key.
+    pub(crate) key_changed: Option<Instant>,
     reported: Vec<Endpoint>,
     listen_port: u16,
     observed: Option<IpAddr>,
-    seen_by_peers: VecDeque<SocketAddr>,
+    /// The last that each of some peers said, the newest first.
+    seen_by_peers: VecDeque<(HostId, SocketAddr)>,
     endpoints: Vec<Endpoint>,
+    /// Messages that it may send.
+    pub(crate) messages: Allowance,
+    /// Whole maps that it may be told.
+    pub(crate) whole_maps: Allowance,
+    /// What it may tell of where others are seen.
+    pub(crate) observations: Allowance,
+    /// How often peers may be told where it may be reached.
+    pub(crate) passed_on: Allowance,
 }
 
 impl Presences {
@@ -71,21 +85,22 @@ impl Presences {
         self.refresh(host, overlay)
     }
 
-    /// Takes over where a peer sees a host; returns whether others have to be told.
+    /// Takes over where a peer sees a host; returns whether others have to be told. Each peer has one
+    /// place: one that lies does not take away what others saw.
     pub(crate) fn observe_by_peer(
         &mut self,
         host: HostId,
+        peer: HostId,
         address: SocketAddr,
         overlay: &OverlayPrefixes,
     ) -> bool {
         let seen = &mut self.entry(host).seen_by_peers;
-        if seen.contains(&address) {
+        if seen.contains(&(peer, address)) {
             return false;
         }
-        if seen.len() == FleetLimits::OBSERVATIONS_PER_HOST {
-            seen.pop_back();
-        }
-        seen.push_front(address);
+        seen.retain(|(observer, _)| *observer != peer);
+        seen.truncate(FleetLimits::OBSERVATIONS_PER_HOST - 1);
+        seen.push_front((peer, address));
         self.refresh(host, overlay)
     }
 
@@ -129,7 +144,7 @@ impl Presence {
                 EndpointKind::Configured | EndpointKind::Interface
             )
         });
-        let by_peers = self.seen_by_peers.iter().map(|&address| Endpoint {
+        let by_peers = self.seen_by_peers.iter().map(|&(_, address)| Endpoint {
             address,
             kind: EndpointKind::Peer,
         });
@@ -182,6 +197,15 @@ mod tests {
 
     const HOST: HostId = HostId::from_bytes([1; 16]);
 
+    const fn peer(number: u8) -> HostId {
+        HostId::from_bytes([100 + number; 16])
+    }
+
+    fn ports_seen(presences: &Presences) -> Vec<u16> {
+        let endpoints = presences.of(HOST).unwrap().endpoints();
+        endpoints.iter().map(|it| it.address.port()).collect()
+    }
+
     #[test]
     fn endpoints_are_ordered_by_who_says_so_and_each_is_there_once() {
         let mut presences = Presences::default();
@@ -198,7 +222,7 @@ mod tests {
             &overlay(),
         );
         presences.observe(HOST, Some("10.0.0.1".parse().unwrap()), &overlay());
-        presences.observe_by_peer(HOST, "192.0.2.1:4000".parse().unwrap(), &overlay());
+        presences.observe_by_peer(HOST, peer(1), "192.0.2.1:4000".parse().unwrap(), &overlay());
         let expected = [
             endpoint("198.51.100.1:51820", EndpointKind::Configured),
             endpoint("10.0.0.1:51820", EndpointKind::Interface),
@@ -229,25 +253,33 @@ mod tests {
     fn only_changes_are_told() {
         let mut presences = Presences::default();
         let address = "192.0.2.1:4000".parse().unwrap();
-        assert!(presences.observe_by_peer(HOST, address, &overlay()));
-        assert!(!presences.observe_by_peer(HOST, address, &overlay()));
+        assert!(presences.observe_by_peer(HOST, peer(1), address, &overlay()));
+        assert!(!presences.observe_by_peer(HOST, peer(1), address, &overlay()));
+        assert!(!presences.observe_by_peer(HOST, peer(2), address, &overlay()));
         assert!(!presences.observe(HOST, None, &overlay()));
     }
 
     #[test]
     fn observations_are_bounded_and_the_newest_stay() {
         let mut presences = Presences::default();
-        for port in 1..=100 {
-            let address = SocketAddr::new("192.0.2.1".parse().unwrap(), port);
-            presences.observe_by_peer(HOST, address, &overlay());
+        for number in 1..=100 {
+            let address = SocketAddr::new("192.0.2.1".parse().unwrap(), number.into());
+            presences.observe_by_peer(HOST, peer(number), address, &overlay());
         }
-        let ports: Vec<_> = presences
-            .of(HOST)
-            .unwrap()
-            .endpoints()
-            .iter()
-            .map(|it| it.address.port())
-            .collect();
-        assert_eq!(ports, [100, 99, 98, 97]);
+        assert_eq!(ports_seen(&presences), [100, 99, 98, 97]);
+    }
+
+    #[test]
+    fn one_peer_that_lies_takes_nothing_away() {
+        let mut presences = Presences::default();
+        let ip = "192.0.2.1".parse().unwrap();
+        for number in 1..=3 {
+            let address = SocketAddr::new(ip, number.into());
+            presences.observe_by_peer(HOST, peer(number), address, &overlay());
+        }
+        for port in 1000..2000 {
+            presences.observe_by_peer(HOST, peer(9), SocketAddr::new(ip, port), &overlay());
+        }
+        assert_eq!(ports_seen(&presences), [1999, 3, 2, 1]);
     }
 }

@@ -1,10 +1,11 @@
 //! What operators ask, who they are, and which role each question needs.
 
 use model::admin::{
-    ApplyPolicy, CreateAdmin, CreateToken, Role, RollbackPolicy, SetLabels, WhyRequest,
+    ApplyPolicy, AuditQuery, CreateAdmin, CreateToken, PlanRequest, Role, RollbackPolicy,
+    SetLabels, WhyRequest,
 };
 use model::control::RefusalCode;
-use model::ids::{PolicyVersion, TokenId};
+use model::ids::{HostId, PolicyVersion, TokenId};
 use model::name::Name;
 
 use crate::output::Rejection;
@@ -12,10 +13,26 @@ use crate::output::Rejection;
 /// Who asks, as the program authenticated them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// Stands in the history beside what they did: an admin's name, or `root` at the local socket.
+    /// Stands in the history beside what they did: an admin's name, or `local:UID`.
     pub name: String,
     /// What they may do.
     pub role: Role,
+    /// Where they are: an address, or `local socket`.
+    pub from: String,
+    /// Why they do it, as they say; may be empty.
+    pub reason: String,
+}
+
+impl Caller {
+    /// Makes a caller of whom nothing else is known.
+    pub fn new(name: impl Into<String>, role: Role) -> Self {
+        Self {
+            name: name.into(),
+            role,
+            from: String::new(),
+            reason: String::new(),
+        }
+    }
 }
 
 /// A question or order of an operator.
@@ -34,8 +51,29 @@ pub enum AdminRequest {
         /// The whole set.
         set: SetLabels,
     },
+    /// `PUT /v1/hosts/NAME/name`
+    RenameHost {
+        /// Which.
+        host: Name,
+        /// What it is called from now on.
+        name: Name,
+    },
     /// `DELETE /v1/hosts/NAME`
     RemoveHost(Name),
+    /// `POST /v1/hosts/NAME/rotate-key`
+    RotateHostKey(Name),
+    /// `POST /v1/hosts/NAME/revoke`
+    RevokeHost(Name),
+    /// `GET /v1/removed`
+    ListRemoved,
+    /// `GET /v1/removed/ID`
+    ShowRemoved(HostId),
+    /// `GET /v1/recovery`
+    ShowRecovery,
+    /// `POST /v1/recovery`: this store is behind its hosts, for this reason.
+    StartRecovery(String),
+    /// `POST /v1/recovery/finish`
+    FinishRecovery,
     /// `POST /v1/tokens`
     CreateToken(CreateToken),
     /// `GET /v1/tokens`
@@ -50,6 +88,8 @@ pub enum AdminRequest {
     ListPolicyVersions,
     /// `GET /v1/policy/versions/N`; `None`: `GET /v1/policy`, the one in force.
     ShowPolicy(Option<PolicyVersion>),
+    /// `POST /v1/policy/plan`
+    PlanPolicy(PlanRequest),
     /// `GET /v1/policy/rollout`
     ShowRollout,
     /// `POST /v1/why`
@@ -60,6 +100,10 @@ pub enum AdminRequest {
     ListAdmins,
     /// `DELETE /v1/admins/NAME`
     RevokeAdmin(Name),
+    /// `POST /v1/admins/NAME/credential`: the old one is nobody's from then on.
+    ReplaceCredential(Name),
+    /// `GET /v1/audit`
+    ListAudit(AuditQuery),
 }
 
 impl AdminRequest {
@@ -73,23 +117,75 @@ impl AdminRequest {
         }
     }
 
+    /// Returns whether nothing is changed by it.
+    pub(crate) fn is_question(&self) -> bool {
+        matches!(self.needs(), Right::See)
+    }
+
     fn needs(&self) -> Right {
         match self {
             Self::Status
             | Self::ListHosts
             | Self::ShowHost(_)
+            | Self::ListRemoved
+            | Self::ShowRecovery
+            | Self::ShowRemoved(_)
             | Self::ListTokens
             | Self::ListPolicyVersions
             | Self::ShowPolicy(_)
+            | Self::PlanPolicy(_)
             | Self::ShowRollout
-            | Self::Why(_) => Right::See,
+            | Self::Why(_)
+            | Self::ListAudit(_) => Right::See,
             Self::ApplyPolicy(apply) if apply.dry_run => Right::See,
             Self::SetLabels { .. }
+            | Self::RenameHost { .. }
             | Self::RemoveHost(_)
+            | Self::RotateHostKey(_)
+            | Self::RevokeHost(_)
             | Self::CreateToken(_)
             | Self::RevokeToken(_) => Right::Operate,
             Self::ApplyPolicy(_) | Self::RollbackPolicy(_) => Right::EditPolicy,
-            Self::CreateAdmin(_) | Self::ListAdmins | Self::RevokeAdmin(_) => Right::Administer,
+            Self::StartRecovery(_)
+            | Self::FinishRecovery
+            | Self::CreateAdmin(_)
+            | Self::ListAdmins
+            | Self::RevokeAdmin(_)
+            | Self::ReplaceCredential(_) => Right::Administer,
+        }
+    }
+
+    /// Returns what the audit log calls this.
+    pub(crate) fn action(&self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::ListHosts => "host.list",
+            Self::ShowHost(_) => "host.show",
+            Self::SetLabels { .. } => "host.labels",
+            Self::RemoveHost(_) => "host.remove",
+            Self::RenameHost { .. } => "host.rename",
+            Self::RotateHostKey(_) => "host.rotate-key",
+            Self::RevokeHost { .. } => "host.revoke",
+            Self::ListRemoved => "removed.list",
+            Self::ShowRemoved(_) => "removed.show",
+            Self::ShowRecovery => "recovery.show",
+            Self::StartRecovery(_) => "recovery.start",
+            Self::FinishRecovery => "recovery.finish",
+            Self::CreateToken(_) => "token.create",
+            Self::ListTokens => "token.list",
+            Self::RevokeToken(_) => "token.revoke",
+            Self::ApplyPolicy(_) => "policy.apply",
+            Self::RollbackPolicy(_) => "policy.rollback",
+            Self::ListPolicyVersions => "policy.history",
+            Self::ShowPolicy(_) => "policy.show",
+            Self::PlanPolicy(_) => "policy.plan",
+            Self::ShowRollout => "policy.rollout",
+            Self::Why(_) => "why",
+            Self::CreateAdmin(_) => "admin.create",
+            Self::ListAdmins => "admin.list",
+            Self::RevokeAdmin(_) => "admin.revoke",
+            Self::ReplaceCredential(_) => "admin.replace",
+            Self::ListAudit(_) => "audit.list",
         }
     }
 
@@ -152,10 +248,7 @@ mod tests {
 
     #[test]
     fn a_refusal_names_the_role_that_is_needed() {
-        let caller = Caller {
-            name: "eve".into(),
-            role: Role::Viewer,
-        };
+        let caller = Caller::new("eve", Role::Viewer);
         let refused = AdminRequest::RemoveHost("a".parse().unwrap()).check_allowed(&caller);
         assert_eq!(
             refused.unwrap_err().to_string(),

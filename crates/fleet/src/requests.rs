@@ -1,10 +1,12 @@
 //! How a request goes from question to answer: planned against what is known, committed, and
 //! answered once that is durable and taken over.
 
+use std::time::Duration;
+
 use model::admin::AppliedPolicy;
-use model::control::RefusalCode;
+use model::control::{NewKey, RefusalCode, ToHost};
 use model::ids::HostId;
-use model::store::{Committed, Transaction};
+use model::store::{Committed, Key, Transaction};
 use model::time::Now;
 
 use crate::apply::Change;
@@ -13,6 +15,9 @@ use crate::fleet::{CommitError, Fleet};
 use crate::output::{CommitId, Output, Rejection, Reply, SessionId};
 use crate::request::{AdminRequest, Caller};
 use crate::work::{Answer, Job, Origin, Plan, Work};
+
+/// When to try again, once there are too many requests under way.
+const BUSY_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 impl Fleet {
     pub(crate) fn accept(&mut self, origin: Origin, work: Work, now: Now) {
@@ -24,12 +29,17 @@ impl Fleet {
         if self.commits.waiting() < FleetLimits::REQUESTS_MAX {
             return self.attempt(job, now);
         }
-        let busy = "the coordinator has too many requests under way; try again in a few seconds";
-        self.answer(
-            &job,
-            Err(Rejection::new(RefusalCode::Unavailable, busy)),
-            now,
-        );
+        self.answer(&job, Err(Rejection::busy(BUSY_RETRY_AFTER)), now);
+    }
+
+    pub(crate) fn accept_new_key(
+        &mut self,
+        session: SessionId,
+        host: HostId,
+        new: NewKey,
+        now: Now,
+    ) {
+        self.accept(Origin::Session(session), Work::ChangeKey(host, new), now);
     }
 
     pub(crate) fn accept_leave(&mut self, session: SessionId, host: HostId, now: Now) {
@@ -46,16 +56,37 @@ impl Fleet {
             }) => self.commit(job, transaction, answer, now),
             Ok(Plan::Wait(on)) => self.commits.park(on, job),
             Ok(Plan::Ask(question)) => self.ask(job.origin, question, now),
-            Err(rejection) => self.answer(&job, Err(rejection), now),
+            Err(rejection) => {
+                self.note_rejection(&job, &rejection, now);
+                self.answer(&job, Err(rejection), now);
+            }
         }
     }
 
     fn plan(&mut self, work: &Work, now: Now) -> Result<Plan, Rejection> {
         match work {
-            Work::Enrol { request, from } => self.plan_enrolment(request, *from, now),
+            Work::Enrol { request, from } => {
+                self.check_not_recovering()?;
+                self.plan_enrolment(request, *from, now)
+            }
+            Work::Merge(remembered) => Ok(self.plan_merge(remembered, now).map_or(
+                Plan::Answer(Reply::Noted),
+                |transaction| Plan::Commit {
+                    transaction,
+                    answer: Answer::Noted,
+                },
+            )),
             Work::Leave(host) => self.plan_leave(*host, now),
+            Work::ChangeKey(host, new) => self.plan_key_change(*host, new, now),
+            Work::Note(_) => Ok(Plan::Commit {
+                transaction: Transaction::default(),
+                answer: Answer::Noted,
+            }),
             Work::Admin { caller, request } => {
                 request.check_allowed(caller)?;
+                if !request.is_question() && !matches!(request, AdminRequest::FinishRecovery) {
+                    self.check_not_recovering()?;
+                }
                 self.plan_admin(caller, request, now)
             }
         }
@@ -73,14 +104,25 @@ impl Fleet {
             AdminRequest::ShowHost(name) => {
                 Reply::Host(self.host_view(self.state.known_host(name)?))
             }
+            AdminRequest::ListRemoved => Reply::RemovedHosts(self.removed_views()),
+            AdminRequest::ShowRemoved(id) => self.removed_host(*id)?,
+            AdminRequest::ShowRecovery => Reply::Recovery(self.recovery_status()),
+            AdminRequest::StartRecovery(why) => return self.plan_recovery(caller, why, now),
+            AdminRequest::FinishRecovery => return self.plan_epoch(caller, now),
             AdminRequest::ListTokens => Reply::Tokens(self.token_views()),
             AdminRequest::ListPolicyVersions => Reply::PolicyVersions(self.policy_views()),
             AdminRequest::ShowPolicy(version) => Reply::Policy(self.policy_content(*version)?),
+            AdminRequest::PlanPolicy(request) => self.plan_basis(request)?,
             AdminRequest::ShowRollout => Reply::Rollout(self.rollout()),
             AdminRequest::ListAdmins => Reply::Admins(self.admin_views()),
             AdminRequest::SetLabels { host, set } => {
                 return self.plan_labels(caller, host, &set.labels, now);
             }
+            AdminRequest::RenameHost { host, name } => {
+                return self.plan_rename(caller, host, name, now);
+            }
+            AdminRequest::RotateHostKey(name) => self.ask_for_new_key(name)?,
+            AdminRequest::RevokeHost(name) => return self.plan_revocation(caller, name, now),
             AdminRequest::RemoveHost(name) => return self.plan_removal(caller, name, now),
             AdminRequest::CreateToken(create) => return self.plan_token(caller, create, now),
             AdminRequest::RevokeToken(id) => return self.plan_token_revocation(caller, *id, now),
@@ -89,19 +131,28 @@ impl Fleet {
             AdminRequest::Why(why) => return self.plan_why(why),
             AdminRequest::CreateAdmin(create) => return self.plan_admin_made(caller, create, now),
             AdminRequest::RevokeAdmin(name) => return self.plan_admin_revoked(name),
+            AdminRequest::ReplaceCredential(name) => {
+                return self.plan_credential(caller, name, now);
+            }
+            AdminRequest::ListAudit(query) => Reply::Audit(self.audit_page(query)),
         };
         Ok(Plan::Answer(reply))
     }
 
-    fn commit(&mut self, job: Job, transaction: Transaction, answer: Answer, now: Now) {
+    fn commit(&mut self, job: Job, mut transaction: Transaction, answer: Answer, now: Now) {
         if let Some(on) = self.commits.blocker(&transaction) {
             return self.commits.park(on, job);
         }
+        let writes = transaction.operations.iter();
+        let writes: Vec<Key> = writes.map(|operation| operation.key().clone()).collect();
+        let deed = self.deed(&job);
+        let generation = self.append_to_log(deed, &mut transaction, now.unix);
         if let Err(error) = transaction.check() {
+            self.appender.break_off(generation);
             let text = format!("too large to be stored at once: {error}");
             return self.answer(&job, Err(Rejection::new(RefusalCode::Exhausted, text)), now);
         }
-        let id = self.commits.begin(job, answer, &transaction);
+        let id = self.commits.begin(job, answer, writes, generation);
         self.output(Output::Commit { id, transaction });
     }
 
@@ -122,6 +173,7 @@ impl Fleet {
 
     fn apply_all(&mut self, committed: &Committed, now: Now) {
         self.state.revision = committed.revision;
+        let was_recovering = self.is_recovering();
         let (mut removed, mut changed) = (Vec::new(), Vec::new());
         let mut before = None;
         for event in &committed.events {
@@ -138,6 +190,7 @@ impl Fleet {
                 Ok(Change::Policy(arranged)) => {
                     before.get_or_insert(arranged);
                 }
+                Ok(Change::Logged(number)) => self.tell_logged(number),
                 Ok(Change::Internal) => {}
                 Err(error) => self.notice(error.to_string()),
             }
@@ -148,10 +201,18 @@ impl Fleet {
         for host in &removed {
             self.farewell_removed(*host, now);
         }
+        self.note_recovery(was_recovering, now);
         if before.is_some() || !removed.is_empty() {
             self.publish(now);
         } else {
             self.publish_changes_soon(now);
+        }
+    }
+
+    fn tell_logged(&mut self, number: u64) {
+        if let Some(entry) = self.state.audit.entry(number) {
+            let entry = Box::new(entry.clone());
+            self.output(Output::Audited(entry));
         }
     }
 
@@ -167,7 +228,7 @@ impl Fleet {
     fn finish(&mut self, job: &Job, answer: Answer, now: Now) -> Result<Reply, Rejection> {
         match answer {
             Answer::Enrolled(host) => self.enrolled(job, host, now),
-            Answer::Labelled(id) => match self.state.hosts.get(&id) {
+            Answer::HostChanged(id) => match self.state.hosts.get(&id) {
                 Some(host) => Ok(Reply::Host(self.host_view(host))),
                 None => Err(overtaken()),
             },
@@ -189,6 +250,8 @@ impl Fleet {
             })),
             Answer::AdminCreated { name, credential } => self.admin_created(&name, credential),
             Answer::AdminRevoked(view) => Ok(Reply::AdminRevoked(*view)),
+            Answer::Noted => Ok(Reply::Noted),
+            Answer::Recovery => Ok(Reply::Recovery(self.recovery_status())),
         }
     }
 
@@ -196,19 +259,25 @@ impl Fleet {
         let Some((flight, parked)) = self.commits.end(id) else {
             return;
         };
-        let mut job = flight.job;
+        let (mut job, generation) = (flight.job, flight.generation);
         match error {
             CommitError::Conflict => {
+                self.appender.break_off(generation);
                 job.conflicts += 1;
                 if job.conflicts < FleetLimits::ATTEMPTS_MAX {
                     self.commits.retry_later(job, now.monotonic);
                 } else {
-                    let text = "others keep changing the same; nothing was changed, try again";
+                    let text = match self.appender.failure_of(generation) {
+                        Some(reason) => format!("the change was not made durable: {reason}"),
+                        None => "others keep changing the same; nothing was changed, try again"
+                            .to_owned(),
+                    };
                     let rejection = Rejection::new(RefusalCode::Unavailable, text);
                     self.answer(&job, Err(rejection), now);
                 }
             }
             CommitError::Failed(reason) => {
+                self.appender.fail(generation, &reason);
                 let text = format!("the change was not made durable: {reason}");
                 self.notice(text.clone());
                 self.answer(
@@ -234,6 +303,12 @@ impl Fleet {
             }
             // A host that left is told so when its removal is taken over.
             (Origin::Session(_), Ok(_)) => {}
+            (Origin::Nobody, result) => self.after_own_work(job, result.is_err(), now),
+            (Origin::Session(session), Err(rejection))
+                if matches!(job.work, Work::ChangeKey(..)) =>
+            {
+                self.send(session, ToHost::KeyRefused(rejection.to_string()));
+            }
             (Origin::Session(session), Err(rejection)) => {
                 self.dismiss(session, rejection.to_string(), now);
             }

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use model::control::{Goodbye, ToHost};
 use model::identity::SpiffeId;
-use model::ids::{Digest, HostId};
+use model::ids::{Digest, HostId, Revision};
+use model::record::Signed;
 use model::store::StoreRevision;
-use model::time::{Instant, Now};
+use model::time::{Instant, Now, UnixTime};
 
-use crate::config::FleetLimits;
 use crate::fleet::Fleet;
 use crate::news::News;
 use crate::output::{Output, SessionId};
@@ -22,6 +22,10 @@ const SILENCE_MAX: Duration = Duration::from_secs(70);
 
 /// How long a host may take to say hello.
 const HELLO_WITHIN: Duration = Duration::from_secs(15);
+
+/// How long a host may take to renew a certificate that is not valid now; it asks again after a minute
+/// or more when it was refused.
+const RENEWAL_WITHIN: Duration = Duration::from_secs(300);
 
 /// How often silent streams are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
@@ -39,6 +43,18 @@ pub struct SessionPeer {
     pub identity: SpiffeId,
     /// SHA-256 of the SubjectPublicKeyInfo of its TLS key.
     pub tls_key_hash: Digest,
+    /// The first second in which it is valid: later than now when the coordinator's clock ran ahead
+    /// once.
+    pub not_before: UnixTime,
+    /// The last second in which it is valid. One that is not valid now opens a stream on which the
+    /// host learns nothing before it has renewed it.
+    pub not_after: UnixTime,
+}
+
+impl SessionPeer {
+    fn is_valid_at(&self, now: UnixTime) -> bool {
+        (self.not_before.as_secs()..=self.not_after.as_secs()).contains(&now.as_secs())
+    }
 }
 
 /// All open streams.
@@ -57,24 +73,23 @@ struct Session {
     observed: Option<IpAddr>,
     opened: Instant,
     last_heard: Instant,
+    must_renew: bool,
     progress: Progress,
-    budget: Budget,
 }
 
 /// What is known of a stream on which something was said.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Heard {
     pub(crate) host: HostId,
-    pub(crate) observed: Option<IpAddr>,
     /// It has said hello.
-    pub(crate) follows: bool,
-    /// It may say this much.
-    pub(crate) within_budget: bool,
+    pub(crate) has_greeted: bool,
 }
 
 #[derive(Debug)]
 enum Progress {
     AwaitsHello,
+    /// It said hello with a certificate that is not valid now, and what it has.
+    MustRenew(Option<Revision>),
     Follows {
         /// The revision that the host has when it applies everything sent so far.
         told: StoreRevision,
@@ -89,6 +104,14 @@ impl Sessions {
         self.by_host.len()
     }
 
+    pub(crate) fn has(&self, session: SessionId) -> bool {
+        self.open.contains_key(&session)
+    }
+
+    pub(crate) fn all(&self) -> Vec<SessionId> {
+        self.open.keys().copied().collect()
+    }
+
     pub(crate) fn is_online(&self, host: HostId) -> bool {
         self.by_host.contains_key(&host)
     }
@@ -97,6 +120,11 @@ impl Sessions {
     pub(crate) fn of_host(&self, host: HostId) -> Option<SessionId> {
         let session = *self.by_host.get(&host)?;
         self.open.get(&session)?.follows().then_some(session)
+    }
+
+    /// Returns where the host of a stream is seen.
+    pub(crate) fn observed(&self, session: SessionId) -> Option<IpAddr> {
+        self.open.get(&session)?.observed
     }
 
     /// Returns the hosts that have said hello.
@@ -122,7 +150,7 @@ impl Sessions {
                 self.with_news.insert(*id);
                 Some(news)
             }
-            Progress::AwaitsHello => None,
+            Progress::AwaitsHello | Progress::MustRenew(_) => None,
         }
     }
 
@@ -137,7 +165,7 @@ impl Sessions {
             Progress::Follows { told, news, .. } => {
                 Some((session.host, *told, std::mem::take(news)))
             }
-            Progress::AwaitsHello => None,
+            Progress::AwaitsHello | Progress::MustRenew(_) => None,
         }
     }
 
@@ -157,10 +185,31 @@ impl Sessions {
         session.last_heard = now;
         Some(Heard {
             host: session.host,
-            observed: session.observed,
-            follows: session.follows(),
-            within_budget: session.budget.spend(now),
+            has_greeted: !matches!(session.progress, Progress::AwaitsHello),
         })
+    }
+
+    /// Notes what a host has that says hello. Returns whether it may be told more: not before it has
+    /// renewed a certificate that is not valid now.
+    pub(crate) fn may_follow(&mut self, session: SessionId, have: Option<Revision>) -> bool {
+        let Some(session) = self.open.get_mut(&session) else {
+            return false;
+        };
+        if session.must_renew {
+            session.progress = Progress::MustRenew(have);
+        }
+        !session.must_renew
+    }
+
+    /// Notes that a host has a certificate that is valid. Returns what it has, when it was kept
+    /// from following until now.
+    pub(crate) fn renewed(&mut self, session: SessionId) -> Option<Option<Revision>> {
+        let session = self.open.get_mut(&session)?;
+        session.must_renew = false;
+        match session.progress {
+            Progress::MustRenew(have) => Some(have),
+            Progress::AwaitsHello | Progress::Follows { .. } => None,
+        }
     }
 
     /// Notes that the host goes on from a revision, and what is new to it.
@@ -232,7 +281,12 @@ impl Sessions {
     fn overdue(&self, now: Instant) -> Vec<(SessionId, &'static str)> {
         let reason = |it: &Session| match it.progress {
             Progress::AwaitsHello if it.opened + HELLO_WITHIN <= now => Some("no hello came"),
-            Progress::Follows { .. } if it.last_heard + SILENCE_MAX <= now => {
+            Progress::MustRenew(_) if it.opened + RENEWAL_WITHIN <= now => {
+                Some("its certificate is not valid now and was not renewed")
+            }
+            Progress::Follows { .. } | Progress::MustRenew(_)
+                if it.last_heard + SILENCE_MAX <= now =>
+            {
                 Some("nothing was heard for too long")
             }
             _ => None,
@@ -260,11 +314,29 @@ impl Fleet {
     ) {
         let host = match self.admitted(peer) {
             Ok(host) => host,
+            Err(goodbye) if self.may_be_forgotten(peer, &goodbye) => {
+                if !self.listen_to_stranger(session, peer.tls_key_hash, now) {
+                    self.send(session, ToHost::Goodbye(goodbye));
+                    self.output(Output::Close { session });
+                }
+                return;
+            }
             Err(goodbye) => {
+                // Who lost its map has to know the fleet's keys to believe what they signed.
+                if goodbye.tombstone.is_some() {
+                    self.send(session, ToHost::Welcome(self.welcome_of(observed, now)));
+                }
                 self.send(session, ToHost::Goodbye(goodbye));
                 return self.output(Output::Close { session });
             }
         };
+        let turn = self
+            .streams_turnstile
+            .enter(self.config.streams, now.monotonic);
+        if let Err(retry_after) = turn {
+            self.send(session, ToHost::Goodbye(busy(retry_after)));
+            return self.output(Output::Close { session });
+        }
         if let Some(&older) = self.sessions.by_host.get(&host) {
             self.supersede(older, host, observed, now);
         }
@@ -274,8 +346,8 @@ impl Fleet {
             observed,
             opened: monotonic,
             last_heard: monotonic,
+            must_renew: !peer.is_valid_at(now.unix),
             progress: Progress::AwaitsHello,
-            budget: Budget::full(monotonic),
         };
         self.sessions.insert(session, opened);
     }
@@ -297,7 +369,7 @@ impl Fleet {
         let goodbye = Goodbye {
             reason: struggle.reason(),
             retry_after: RETRY_AFTER_FAULT,
-            removed: false,
+            tombstone: None,
         };
         self.end_session(older, goodbye, now);
     }
@@ -313,16 +385,28 @@ impl Fleet {
         if *fleet != self.state.statement.fleet_name {
             return Err(refused("the certificate is of another fleet"));
         }
-        let host = self.state.host_named(name);
-        if let Some(host) = host.filter(|it| it.record.tls_key_hash == peer.tls_key_hash) {
-            return Ok(host.record.host);
+        // By its key: a host that was renamed shows a certificate of its former name.
+        let owner = self.state.host_named(name).map(|it| it.record.host);
+        if let Some(host) = self.state.tls_keys.get(&peer.tls_key_hash)
+            && owner.is_none_or(|owner| owner == *host)
+        {
+            return Ok(*host);
         }
-        if self.state.gone_tls_keys.contains_key(&peer.tls_key_hash) {
-            return Err(removed());
+        let gone = self.state.gone_tls_keys.get(&peer.tls_key_hash);
+        if let Some(tombstone) = gone.and_then(|host| self.tombstone_of(*host)) {
+            return Err(removed(tombstone));
         }
         Err(refused(
             "the certificate is not of a key that a host of this fleet has",
         ))
+    }
+
+    /// Returns whether somebody who is refused has a certificate of this fleet, and a key that
+    /// nobody is known to have had.
+    fn may_be_forgotten(&self, peer: &SessionPeer, goodbye: &Goodbye) -> bool {
+        let fleet_name = &self.state.statement.fleet_name;
+        let is_host = matches!(&peer.identity, SpiffeId::Host { fleet, .. } if fleet == fleet_name);
+        is_host && goodbye.tombstone.is_none()
     }
 
     /// Ends a stream; the host comes back soon.
@@ -330,7 +414,7 @@ impl Fleet {
         let goodbye = Goodbye {
             reason,
             retry_after: RETRY_AFTER,
-            removed: false,
+            tombstone: None,
         };
         self.end_session(session, goodbye, now);
     }
@@ -349,7 +433,7 @@ impl Fleet {
         let goodbye = Goodbye {
             reason,
             retry_after: RETRY_AFTER_FAULT,
-            removed: false,
+            tombstone: None,
         };
         self.end_session(session, goodbye, now);
     }
@@ -357,9 +441,27 @@ impl Fleet {
     /// A host is no more: tells it, if it is there, and forgets what it reported.
     pub(crate) fn farewell_removed(&mut self, host: HostId, now: Now) {
         if let Some(&session) = self.sessions.by_host.get(&host) {
-            self.end_session(session, removed(), now);
+            let goodbye = match self.tombstone_of(host) {
+                Some(tombstone) => removed(tombstone),
+                None => refused("this host is no member of the fleet any more"),
+            };
+            self.end_session(session, goodbye, now);
         }
         self.presences.forget(host);
+    }
+
+    fn tombstone_of(&self, host: HostId) -> Option<Signed> {
+        Some(self.state.tombstones.get(&host)?.signed.clone())
+    }
+
+    /// Sends a host away that was told everything a moment ago, and could not use it or forgot it.
+    pub(crate) fn put_off_whole_map(&mut self, session: SessionId, wait: Duration, now: Now) {
+        let goodbye = Goodbye {
+            reason: "this host was told everything several times in a row".to_owned(),
+            retry_after: wait.max(RETRY_AFTER),
+            tombstone: None,
+        };
+        self.end_session(session, goodbye, now);
     }
 
     fn end_session(&mut self, session: SessionId, goodbye: Goodbye, now: Now) {
@@ -371,6 +473,7 @@ impl Fleet {
     }
 
     pub(crate) fn forget_session(&mut self, session: SessionId, now: Now) {
+        self.forget_recall(session);
         let Some(closed) = self.sessions.remove(session) else {
             return;
         };
@@ -390,49 +493,30 @@ impl Fleet {
     }
 }
 
+/// Many hosts come at once, as after a restart of the coordinator: to each its turn.
+fn busy(retry_after: Duration) -> Goodbye {
+    Goodbye {
+        reason: format!(
+            "many hosts come to this coordinator at once; it is this one's turn in {} s",
+            retry_after.as_secs()
+        ),
+        retry_after,
+        tombstone: None,
+    }
+}
+
 fn refused(reason: &str) -> Goodbye {
     Goodbye {
         reason: reason.to_owned(),
         retry_after: RETRY_AFTER_FAULT,
-        removed: false,
+        tombstone: None,
     }
 }
 
-fn removed() -> Goodbye {
+fn removed(tombstone: Signed) -> Goodbye {
     Goodbye {
         reason: "this host was removed from the fleet; join anew to come back".to_owned(),
         retry_after: RETRY_AFTER_FAULT,
-        removed: true,
-    }
-}
-
-/// How many messages a session may still send now.
-#[derive(Debug)]
-struct Budget {
-    messages: u32,
-    since: Instant,
-}
-
-impl Budget {
-    fn full(now: Instant) -> Self {
-        Self {
-            messages: FleetLimits::SESSION_MESSAGES_BURST,
-            since: now,
-        }
-    }
-
-    fn spend(&mut self, now: Instant) -> bool {
-        let regained = now.saturating_since(self.since).as_secs();
-        if regained > 0 {
-            let regained = u32::try_from(regained)
-                .unwrap_or(u32::MAX)
-                .saturating_mul(FleetLimits::SESSION_MESSAGES_PER_SEC);
-            let messages = self.messages.saturating_add(regained);
-            self.messages = messages.min(FleetLimits::SESSION_MESSAGES_BURST);
-            self.since = now;
-        }
-        let may = self.messages > 0;
-        self.messages = self.messages.saturating_sub(1);
-        may
+        tombstone: Some(tombstone),
     }
 }

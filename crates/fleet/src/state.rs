@@ -14,12 +14,13 @@ use model::rule::Bundle;
 use model::store::{Expect, Key, KeyValue, StoreRevision};
 use trust::TrustAnchors;
 
-use crate::audit::Stamp;
+use crate::audit::{Chain, Stamp};
 use crate::config::LoadError;
 use crate::interest::{Interest, Seat, Traits};
 use crate::keys::Place;
 use crate::stored::{
-    StoredAddress, StoredAdmin, StoredFormer, StoredName, StoredPolicy, StoredToken, StoredUse,
+    StoredAddress, StoredAdmin, StoredFormer, StoredName, StoredPolicy, StoredRecovery,
+    StoredToken, StoredUse,
 };
 
 /// Everything durable.
@@ -48,8 +49,13 @@ pub(crate) struct State {
     pub(crate) tombstones: BTreeMap<HostId, Gone>,
     pub(crate) tombstones_by_revision: BTreeSet<(StoreRevision, HostId)>,
     pub(crate) gone_tls_keys: BTreeMap<Digest, HostId>,
+    pub(crate) revoked_keys: BTreeMap<WireguardKey, HostId>,
     /// Tombstones up to this revision may be missing.
     pub(crate) pruned_through: StoreRevision,
+    /// This store is behind its hosts, and they are being asked.
+    pub(crate) recovery: Option<StoredRecovery>,
+    /// When this epoch was stored; `None`: it is the first.
+    pub(crate) epoch_began: Option<StoreRevision>,
 
     pub(crate) tokens: BTreeMap<TokenId, StoredToken>,
     pub(crate) uses: BTreeMap<TokenId, BTreeMap<u32, StoredUse>>,
@@ -58,6 +64,7 @@ pub(crate) struct State {
     /// The members in the sets of that policy.
     pub(crate) interest: Interest,
     pub(crate) admins: BTreeMap<Name, StoredAdmin>,
+    pub(crate) audit: Chain,
 }
 
 /// A member of the fleet.
@@ -82,6 +89,12 @@ pub(crate) struct Gone {
     pub(crate) signed: Signed,
     pub(crate) tls_key_hash: Digest,
     pub(crate) revision: StoreRevision,
+    /// As the tombstone says, these two.
+    pub(crate) tombstone_revision: Revision,
+    pub(crate) reason: String,
+    pub(crate) removed: Stamp,
+    /// Neither this nor its TLS key is let in again.
+    pub(crate) revoked_key: Option<WireguardKey>,
     /// As it was; `None`: an earlier version removed it.
     pub(crate) former: Option<StoredFormer>,
 }
@@ -151,13 +164,17 @@ impl State {
             tombstones: BTreeMap::new(),
             tombstones_by_revision: BTreeSet::new(),
             gone_tls_keys: BTreeMap::new(),
+            revoked_keys: BTreeMap::new(),
             pruned_through: StoreRevision::ZERO,
+            recovery: None,
+            epoch_began: None,
             tokens: BTreeMap::new(),
             uses: BTreeMap::new(),
             policies: BTreeMap::new(),
             policy: CurrentPolicy::default(),
             interest: Interest::default(),
             admins: BTreeMap::new(),
+            audit: Chain::default(),
         }
     }
 
@@ -197,15 +214,14 @@ impl State {
     /// Returns the member that has this name, or says that there is none.
     pub(crate) fn known_host(&self, name: &Name) -> Result<&Host, Refusal> {
         self.host_named(name).ok_or_else(|| {
-            let hint = match self
-                .policy
-                .bundle
-                .services
-                .iter()
-                .any(|it| it.name == *name)
-            {
-                true => "; that is a service",
-                false => "; `meshctl hosts list` shows all",
+            let renamed = self.names.get(name).and_then(|it| self.hosts.get(&it.host));
+            let services = &self.policy.bundle.services;
+            let hint = match renamed {
+                Some(host) => format!("; it is called {} now", host.record.name),
+                None if services.iter().any(|it| it.name == *name) => {
+                    "; that is a service".to_owned()
+                }
+                None => "; `meshctl hosts list` shows all".to_owned(),
             };
             Refusal::new(
                 RefusalCode::NotFound,

@@ -5,6 +5,7 @@ use data_encoding::BASE64;
 use model::address::OverlayPrefixes;
 use model::admin::{PolicyFile, Role};
 use model::ids::{Digest, HostId, KeyId, PolicyVersion, TokenId};
+use model::key::WireguardKey;
 use model::name::{Labels, Name};
 use model::record::{Signature, Signed};
 use serde::de::DeserializeOwned;
@@ -71,6 +72,21 @@ pub(crate) struct StoredPruned {
     pub(crate) through: u64,
 }
 
+/// `meta/recovery`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct StoredRecovery {
+    /// For people.
+    pub(crate) why: String,
+    pub(crate) began: Stamp,
+}
+
+/// `meta/epoch`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct StoredEpoch {
+    pub(crate) epoch: u64,
+    pub(crate) began: Stamp,
+}
+
 /// `hosts/HOST`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct StoredHost {
@@ -122,6 +138,9 @@ pub(crate) struct StoredTombstone {
     /// By which it is known who has to learn of the tombstone; absent before it was kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) former: Option<StoredFormer>,
+    /// The host was revoked: neither this key nor the TLS key is let in again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) revoked_key: Option<WireguardKey>,
 }
 
 /// What a host was before it was removed.
@@ -171,6 +190,13 @@ pub(crate) struct StoredPolicy {
     pub(crate) files: Vec<PolicyFile>,
     pub(crate) message: String,
     pub(crate) applied: Stamp,
+}
+
+/// `audit/tip/HASH`; `audit/entries/NUMBER` is an `AuditEntry`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct StoredTip {
+    /// Of the entry that has this hash.
+    pub(crate) number: u64,
 }
 
 /// `admins/NAME`

@@ -82,7 +82,7 @@ impl Fleet {
             used: self.state.uses_of(id),
             created_secs: token.created.at_secs,
             expires_secs: token.expires_secs,
-            revoked: token.revoked.is_some(),
+            revoked: token.revoked.is_some() || self.is_token_of_former_epoch(*id),
             names: token.names.clone(),
             comment: token.comment.clone(),
         })

@@ -3,14 +3,16 @@
 use std::net::IpAddr;
 
 use model::admin::{DiagnosticView, HostView};
-use model::control::EnrolRequest;
+use model::control::{EnrolRequest, NewKey};
 use model::ids::{HostId, PolicyVersion, TokenId};
 use model::name::Name;
 use model::store::{Compare, Key, Operation, Transaction};
 use serde::Serialize;
 
+use crate::audit::Deed;
 use crate::explain::Question;
 use crate::output::{CommitId, Reply, RequestId, SessionId};
+use crate::recovery::Remembered;
 use crate::request::{AdminRequest, Caller};
 use crate::state::State;
 use crate::stored::encode;
@@ -31,6 +33,8 @@ pub(crate) enum Origin {
     Request(RequestId),
     /// A member at its stream.
     Session(SessionId),
+    /// Nobody.
+    Nobody,
 }
 
 /// What is asked.
@@ -45,6 +49,11 @@ pub(crate) enum Work {
         request: AdminRequest,
     },
     Leave(HostId),
+    /// What a host remembers is stored.
+    Merge(Box<Remembered>),
+    ChangeKey(HostId, NewKey),
+    /// Something that was refused goes in the audit log.
+    Note(Box<Deed>),
 }
 
 /// How a request goes on.
@@ -68,7 +77,7 @@ pub(crate) enum Plan {
 #[derive(Debug)]
 pub(crate) enum Answer {
     Enrolled(HostId),
-    Labelled(HostId),
+    HostChanged(HostId),
     Removed(Box<HostView>),
     TokenCreated {
         id: TokenId,
@@ -85,6 +94,10 @@ pub(crate) enum Answer {
         credential: String,
     },
     AdminRevoked(Box<model::admin::AdminView>),
+    /// Nobody waits for it.
+    Noted,
+    /// Where the recovery stands.
+    Recovery,
 }
 
 /// A transaction in the making. Every key that it changes is compared with what is known of it here,
@@ -114,6 +127,12 @@ impl<'a> Draft<'a> {
         self.transaction
             .operations
             .push(Operation::put(key, encode(value)));
+    }
+
+    /// Sets a key to what is encoded already.
+    pub(crate) fn put_encoded(&mut self, key: Key, value: Vec<u8>) {
+        self.expect_unchanged(key.clone());
+        self.transaction.operations.push(Operation::put(key, value));
     }
 
     /// Removes a key.

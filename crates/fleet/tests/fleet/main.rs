@@ -2,16 +2,23 @@
 
 #![allow(clippy::unwrap_used)] // the helpers of tests are tests
 
+mod abilities;
+mod audit;
 mod commits;
 mod concern;
 mod enrolment;
+mod greed;
+mod hosts;
 mod interest;
 mod interleavings;
+mod key_changes;
 mod maps;
 mod model_host;
 mod policies;
+mod recovery;
 mod scale;
 mod sessions;
+mod storms;
 mod tokens;
 mod why;
 mod world;

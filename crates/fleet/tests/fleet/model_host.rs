@@ -29,6 +29,14 @@ impl ModelHost {
             self.revision <= Some(delta.revision),
             "revisions never go back"
         );
+        match (&delta.head, delta.base == Some(delta.revision)) {
+            (Some(head), false) => {
+                let head = anchors.verify_map_head(head).unwrap();
+                assert_eq!(head.revision, delta.revision);
+            }
+            (None, true) => {}
+            (head, _) => panic!("{head:?} for {:?} on {:?}", delta.revision, delta.base),
+        }
         self.revision = Some(delta.revision);
         for signed in &delta.tombstones {
             let gone = anchors.verify_tombstone(signed).unwrap();

@@ -171,10 +171,7 @@ fn a_dry_run_changes_nothing() {
         dry_run: true,
         ..apply(SSH)
     };
-    let viewer = Caller {
-        name: "eve".into(),
-        role: Role::Viewer,
-    };
+    let viewer = Caller::new("eve", Role::Viewer);
     let id = world.ask_as(viewer, AdminRequest::ApplyPolicy(dry));
     let Reply::PolicyApplied(applied) = world.replies.remove(&id).unwrap().unwrap() else {
         panic!()

@@ -49,6 +49,7 @@ fn hello_is_answered_with_welcome_and_a_whole_map() {
 fn a_certificate_of_another_key_fleet_or_kind_opens_nothing() {
     let mut world = World::new();
     let (machine, _) = world.join("a", 1);
+    world.join("b", 2);
     let host = |fleet: &str, host: &str| SpiffeId::Host {
         fleet: name(fleet),
         host: name(host),
@@ -67,12 +68,14 @@ fn a_certificate_of_another_key_fleet_or_kind_opens_nothing() {
         let peer = SessionPeer {
             identity,
             tls_key_hash: key,
+            not_before: world.now.unix,
+            not_after: world.now.unix,
         };
         world
             .fleet
             .handle_session_opened(session, peer, None, world.now);
         let messages = world.taken(session);
-        assert!(!goodbye(&messages).removed);
+        assert!(goodbye(&messages).tombstone.is_none());
         assert!(world.closed.contains(&session));
     }
     assert_eq!(world.status().hosts_online, 0);
@@ -194,7 +197,7 @@ fn hosts_that_break_the_rules_are_sent_away() {
 
     let session = world.open(&machine, "a");
     world.hello(session, None);
-    for nonce in 0..=u64::from(FleetLimits::SESSION_MESSAGES_BURST) {
+    for nonce in 0..=u64::from(FleetLimits::MESSAGES_BURST) {
         world.say(session, FromHost::Ping(nonce));
     }
     assert!(
@@ -217,7 +220,8 @@ fn a_removed_host_is_told_now_and_whenever_it_comes_back() {
     });
     world.taken(peer);
     world.remove_host("a");
-    assert!(goodbye(&world.taken(session)).removed);
+    let sent = world.taken(session);
+    assert!(world.is_removed_by(enrolled.host, goodbye(&sent)));
     let told = maps(world.taken(peer));
     let tombstone = world
         .anchors()
@@ -230,20 +234,26 @@ fn a_removed_host_is_told_now_and_whenever_it_comes_back() {
 
     world.crash();
     let session = world.open(&machine, "a");
-    assert!(goodbye(&world.taken(session)).removed);
+    let messages = world.taken(session);
+    assert!(
+        matches!(&messages[0], ToHost::Welcome(_)),
+        "a host that lost its map has to know whose signature it is"
+    );
+    assert!(world.is_removed_by(enrolled.host, goodbye(&messages)));
 }
 
 #[test]
 fn a_host_that_leaves_is_removed_durably_before_it_is_told() {
     let mut world = World::new();
-    let (machine, _) = world.join("a", 1);
+    let (machine, enrolled) = world.join("a", 1);
     let session = world.open(&machine, "a");
     world.hello(session, None);
     world.taken(session);
     world.say(session, FromHost::Leave);
     assert!(world.taken(session).is_empty());
     world.settle();
-    assert!(goodbye(&world.taken(session)).removed);
+    let sent = world.taken(session);
+    assert!(world.is_removed_by(enrolled.host, goodbye(&sent)));
     assert!(world.hosts().is_empty());
 }
 
@@ -256,7 +266,7 @@ fn a_host_that_cannot_be_removed_now_is_told_why() {
     world.say(session, FromHost::Leave);
     world.fail(0);
     let messages = world.taken(session);
-    assert!(!goodbye(&messages).removed);
+    assert!(goodbye(&messages).tombstone.is_none());
     assert!(goodbye(&messages).reason.contains("no space left"));
     assert_eq!(world.hosts().len(), 1);
 }
@@ -288,6 +298,97 @@ fn a_certificate_is_renewed_for_the_key_of_the_record_only() {
     let facts = verify_chain(chain, anchors.root_certificates(), world.now.unix).unwrap();
     assert_eq!(facts.tls_key_hash, machine.tls_key_hash());
     assert!(other_key.contains("another key"), "{other_key}");
+}
+
+#[test]
+fn an_expired_certificate_opens_nothing_but_its_renewal() {
+    let mut world = World::new();
+    let (machine, _) = world.join("a", 1);
+    let session = world.open_expired(&machine, "a");
+    assert!(world.fleet.is_of_member(session));
+    world.hello(session, None);
+    world.say(session, FromHost::Ping(3));
+    let failed = Applied {
+        revision: world.status().revision,
+        policy: PolicyVersion(1),
+        error: Some("give me a map".into()),
+    };
+    world.say(session, FromHost::Applied(failed));
+    world.join("b", 2);
+    world.advance(Duration::from_secs(1));
+    let messages = world.taken(session);
+    assert!(
+        matches!(messages[..], [ToHost::Welcome(_), ToHost::Pong(3)]),
+        "{messages:?}"
+    );
+    // Another key does not help.
+    let other = Machine::new(9).certificate_request("a");
+    world.say(session, FromHost::Renew(other));
+    let messages = world.taken(session);
+    assert!(matches!(messages[..], [ToHost::Certificate(Err(_))]));
+
+    world.say(session, FromHost::Renew(machine.certificate_request("a")));
+    let messages = world.taken(session);
+    let [ToHost::Certificate(Ok(_)), ToHost::Map(map)] = &messages[..] else {
+        panic!("{messages:?}")
+    };
+    assert_eq!((map.base, map.peers.len()), (None, 1));
+    world.join("c", 3);
+    world.advance(Duration::from_secs(1));
+    assert_eq!(
+        maps(world.taken(session)).len(),
+        1,
+        "it follows from now on"
+    );
+}
+
+#[test]
+fn a_certificate_of_a_clock_that_ran_ahead_opens_nothing_but_its_renewal() {
+    let mut world = World::new();
+    let (machine, _) = world.join("a", 1);
+    let year = Duration::from_secs(365 * 24 * 3600);
+    let (then, later) = (world.now.unix + year, world.now.unix + 2 * year);
+    let session = world.open_valid_in(&machine, "a", (then, later));
+    world.hello(session, None);
+    let messages = world.taken(session);
+    assert!(matches!(messages[..], [ToHost::Welcome(_)]), "{messages:?}");
+    world.say(session, FromHost::Renew(machine.certificate_request("a")));
+    let messages = world.taken(session);
+    assert!(
+        matches!(messages[..], [ToHost::Certificate(Ok(_)), ToHost::Map(_)]),
+        "{messages:?}"
+    );
+}
+
+#[test]
+fn who_does_not_renew_what_expired_is_sent_away() {
+    let mut world = World::new();
+    let (machine, _) = world.join("a", 1);
+    let session = world.open_expired(&machine, "a");
+    world.hello(session, None);
+    for _ in 0..7 {
+        world.advance(Duration::from_secs(50));
+        world.say(session, FromHost::Ping(1));
+    }
+    let messages = world.taken(session);
+    let goodbye = messages.iter().find_map(|message| match message {
+        ToHost::Goodbye(goodbye) => Some(goodbye.reason.as_str()),
+        _ => None,
+    });
+    assert!(goodbye.is_some_and(|reason| reason.contains("not renewed")));
+}
+
+#[test]
+fn a_removed_host_does_not_renew() {
+    let mut world = World::new();
+    let (machine, enrolled) = world.join("a", 1);
+    world.remove_host("a");
+    let session = world.open_expired(&machine, "a");
+    let sent = world.taken(session);
+    assert!(world.is_removed_by(enrolled.host, goodbye(&sent)));
+    assert!(!world.fleet.is_of_member(session));
+    world.say(session, FromHost::Renew(machine.certificate_request("a")));
+    assert!(world.taken(session).is_empty());
 }
 
 #[test]

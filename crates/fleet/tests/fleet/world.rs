@@ -6,22 +6,23 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use fleet::{
-    AdminRequest, BootstrapConfig, Caller, CommitError, CommitId, Fleet, FleetConfig, LoadError,
-    Output, Rejection, Reply, RequestId, SessionId, SessionPeer, bootstrap,
+    AdminRequest, Admission, BootstrapConfig, Caller, CommitError, CommitId, Fleet, FleetConfig,
+    LoadError, Output, Rejection, Reply, RequestId, SessionId, SessionPeer, bootstrap,
 };
 use model::address::OverlayPrefixes;
 use model::admin::{
-    AppliedPolicy, ApplyPolicy, CoordinatorStatus, CreateToken, HostView, PolicyFile, Role,
-    SetLabels,
+    AppliedPolicy, ApplyPolicy, AuditEntry, CoordinatorStatus, CreateToken, HostView, PolicyFile,
+    Role, SetLabels,
 };
-use model::control::{EnrolRequest, Enrolled, FromHost, Hello, ToHost};
+use model::control::{EnrolRequest, Enrolled, FromHost, Goodbye, Hello, ToHost};
 use model::identity::SpiffeId;
-use model::ids::{Digest, PolicyVersion, Revision};
+use model::ids::{Digest, HostId, PolicyVersion, Revision};
 use model::key::Secret;
 use model::name::{Labels, Name};
 use model::record::{HostRecord, TrustStatement};
 use model::store::{Committed, Event, Key, KeyValue, Operation, StoreRevision, Transaction};
 use model::time::{Instant, Now, UnixTime};
+use trust::authority::HOST_CERTIFICATE_LIFETIME;
 use trust::enrolment::{TlsKey, Transcript, wireguard_proof, wireguard_public};
 use trust::{Authority, AuthoritySeeds, JoinToken, TrustAnchors};
 
@@ -95,6 +96,7 @@ impl ToyStore {
 
 pub(crate) struct World {
     pub(crate) fleet: Fleet,
+    config: FleetConfig,
     pub(crate) store: ToyStore,
     pub(crate) now: Now,
     /// Asked for, not carried out.
@@ -105,6 +107,7 @@ pub(crate) struct World {
     pub(crate) sent: BTreeMap<SessionId, Vec<ToHost>>,
     pub(crate) closed: BTreeSet<SessionId>,
     pub(crate) notices: Vec<String>,
+    pub(crate) audited: Vec<AuditEntry>,
     pub(crate) lists: usize,
     pub(crate) credential: String,
     next_id: u64,
@@ -122,11 +125,22 @@ pub(crate) fn authority() -> Authority {
     Authority::create(&name("prod"), seeds(), UnixTime::from_secs(START_SECS))
 }
 
+/// What a test begins with: nobody is told to wait.
 fn config() -> FleetConfig {
+    let at_once = Admission {
+        burst: u32::MAX,
+        per_sec: 1_000_000,
+    };
     FleetConfig {
-        software_version: "1.2.3".into(),
-        advertise: vec![ADVERTISED.into()],
+        streams: at_once,
+        enrolments: at_once,
+        ..paced()
     }
+}
+
+/// What a coordinator begins with.
+fn paced() -> FleetConfig {
+    FleetConfig::new("1.2.3", vec![ADVERTISED.into()])
 }
 
 pub(crate) fn name(text: &str) -> Name {
@@ -141,10 +155,7 @@ pub(crate) fn labels(pairs: &[(&str, &str)]) -> Labels {
 }
 
 pub(crate) fn operator() -> Caller {
-    Caller {
-        name: "ops".into(),
-        role: Role::Admin,
-    }
+    Caller::new("ops", Role::Admin)
 }
 
 pub(crate) fn from_ip() -> IpAddr {
@@ -156,7 +167,16 @@ impl World {
         Self::with_v4("10.0.0.0/16")
     }
 
+    /// A fleet that lets hosts in at the pace of a real one.
+    pub(crate) fn paced() -> Self {
+        Self::with("10.0.0.0/16", paced())
+    }
+
     pub(crate) fn with_v4(v4: &str) -> Self {
+        Self::with(v4, config())
+    }
+
+    fn with(v4: &str, config: FleetConfig) -> Self {
         let v6 = "fd00:1::/48".parse().unwrap();
         let overlay = OverlayPrefixes::checked(v4.parse().unwrap(), v6).unwrap();
         let now = Now {
@@ -173,7 +193,7 @@ impl World {
         let mut store = ToyStore::default();
         store.transact(&made.transaction).unwrap();
         let fleet = Fleet::new(
-            config(),
+            config.clone(),
             authority,
             store.listing(),
             store.revision,
@@ -183,6 +203,7 @@ impl World {
         .unwrap();
         Self {
             fleet,
+            config,
             store,
             now,
             asked: VecDeque::new(),
@@ -191,10 +212,16 @@ impl World {
             sent: BTreeMap::new(),
             closed: BTreeSet::new(),
             notices: Vec::new(),
+            audited: Vec::new(),
             lists: 0,
             credential: String::from_utf8(made.admin_credential.expose().to_vec()).unwrap(),
             next_id: 0,
         }
+    }
+
+    /// From its next start on the coordinator lets hosts in at the pace of a real one.
+    pub(crate) fn pace(&mut self) {
+        self.config = paced();
     }
 
     /// The coordinator dies and comes back with what its store holds.
@@ -216,7 +243,7 @@ impl World {
     fn load_with(&self, seed: [u8; 32]) -> Result<Fleet, LoadError> {
         let store = &self.store;
         Fleet::new(
-            config(),
+            self.config.clone(),
             authority(),
             store.listing(),
             store.revision,
@@ -245,6 +272,7 @@ impl World {
                 }
                 Output::List => self.lists += 1,
                 Output::Notice(text) => self.notices.push(text),
+                Output::Audited(entry) => self.audited.push(*entry),
             }
         }
     }
@@ -421,6 +449,12 @@ impl World {
         TrustAnchors::from_statement(&description.trust, &authority().root_pin()).unwrap()
     }
 
+    /// Returns whether a goodbye shows the fleet's signature for a host's removal.
+    pub(crate) fn is_removed_by(&self, host: HostId, goodbye: &Goodbye) -> bool {
+        let signed = goodbye.tombstone.as_ref().expect("it shows a tombstone");
+        self.anchors().0.verify_tombstone(signed).unwrap().host == host
+    }
+
     pub(crate) fn record(&self, enrolled: &Enrolled) -> HostRecord {
         self.anchors().0.verify_record(&enrolled.record).unwrap()
     }
@@ -452,11 +486,44 @@ impl World {
         let peer = SessionPeer {
             identity,
             tls_key_hash: machine.tls_key_hash(),
+            not_before: self.now.unix,
+            not_after: self.now.unix + HOST_CERTIFICATE_LIFETIME,
         };
+        self.open_as(session, peer, observed);
+        session
+    }
+
+    /// Opens a stream with a certificate that has expired.
+    pub(crate) fn open_expired(&mut self, machine: &Machine, host: &str) -> SessionId {
+        let past = UnixTime::from_secs(self.now.unix.as_secs() - 1);
+        self.open_valid_in(machine, host, (UnixTime::from_secs(0), past))
+    }
+
+    /// Opens a stream with a certificate that is valid from one time to another.
+    pub(crate) fn open_valid_in(
+        &mut self,
+        machine: &Machine,
+        host: &str,
+        (not_before, not_after): (UnixTime, UnixTime),
+    ) -> SessionId {
+        let session = self.next_session();
+        let peer = SessionPeer {
+            identity: SpiffeId::Host {
+                fleet: name("prod"),
+                host: name(host),
+            },
+            tls_key_hash: machine.tls_key_hash(),
+            not_before,
+            not_after,
+        };
+        self.open_as(session, peer, None);
+        session
+    }
+
+    fn open_as(&mut self, session: SessionId, peer: SessionPeer, observed: Option<IpAddr>) {
         self.fleet
             .handle_session_opened(session, peer, observed, self.now);
         self.drain();
-        session
     }
 
     pub(crate) fn say(&mut self, session: SessionId, message: FromHost) {
@@ -469,7 +536,9 @@ impl World {
         let hello = Hello {
             have,
             software_version: "1.2.3".into(),
-            features: Vec::new(),
+            features: ["allow", "deny", "services.tcp", "services.udp"]
+                .map(str::to_owned)
+                .into(),
             boot_counter: 1,
         };
         self.say(session, FromHost::Hello(hello));
@@ -543,6 +612,17 @@ impl Machine {
         Self {
             machine_id: self.machine_id.clone(),
             ..Self::new(seed)
+        }
+    }
+
+    pub(crate) fn wireguard(&self) -> &Secret {
+        &self.wireguard
+    }
+
+    pub(crate) fn with_wireguard(&self, wireguard: Secret) -> Self {
+        Self {
+            wireguard,
+            ..self.clone()
         }
     }
 

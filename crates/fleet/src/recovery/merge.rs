@@ -1,0 +1,216 @@
+//! What a host remembers becomes what the coordinator knows: a record or a tombstone that is newer
+//! than the stored one, each with the claims that go with it, in one transaction.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::ids::{Digest, HostId, Revision, TokenId};
+use model::record::{HostRecord, Signed, Tombstone};
+use model::store::{Key, Transaction};
+use model::time::Now;
+use serde::Serialize;
+use trust::authority::HOST_CERTIFICATE_LIFETIME;
+
+use crate::audit::Stamp;
+use crate::fleet::Fleet;
+use crate::keys::Place;
+use crate::removal::ADDRESS_RESTS_FOR;
+use crate::state::Host;
+use crate::stored::{
+    StoredAddress, StoredFormer, StoredHost, StoredKeyOwner, StoredName, StoredSigned,
+    StoredTombstone, encode,
+};
+use crate::work::Draft;
+
+/// The TLS key of a host that is known only by its tombstone.
+pub(crate) const UNKNOWN_KEY: Digest = Digest::from_bytes([0; 32]);
+
+/// Who is said to have changed what hosts remember.
+const BY: &str = "recovery";
+
+/// Something that a host remembers and the fleet has signed.
+#[derive(Clone, Debug)]
+pub(crate) enum Remembered {
+    Host {
+        signed: Signed,
+        record: HostRecord,
+    },
+    Gone {
+        signed: Signed,
+        tombstone: Tombstone,
+    },
+}
+
+impl Remembered {
+    pub(crate) fn host(&self) -> HostId {
+        match self {
+            Self::Host { record, .. } => record.host,
+            Self::Gone { tombstone, .. } => tombstone.host,
+        }
+    }
+
+    pub(crate) fn revision(&self) -> Revision {
+        match self {
+            Self::Host { record, .. } => record.revision,
+            Self::Gone { tombstone, .. } => tombstone.revision,
+        }
+    }
+}
+
+impl Fleet {
+    /// Returns whether something is newer than what is stored of its host.
+    pub(super) fn is_newer(&self, remembered: &Remembered) -> bool {
+        let (host, revision) = (remembered.host(), remembered.revision());
+        let known = self.state.hosts.get(&host).map(|it| it.record.revision);
+        let gone = self
+            .state
+            .tombstones
+            .get(&host)
+            .map(|it| it.tombstone_revision);
+        gone.is_none_or(|gone| gone < revision) && known.is_none_or(|known| known < revision)
+    }
+
+    /// Plans to store what a host remembers; `None`: something newer is stored already.
+    pub(crate) fn plan_merge(&self, remembered: &Remembered, now: Now) -> Option<Transaction> {
+        if !self.is_newer(remembered) {
+            return None;
+        }
+        let mut claims = Claims::default();
+        match remembered {
+            Remembered::Host { signed, record } => {
+                self.take_up(&mut claims, signed, record, now)?
+            }
+            Remembered::Gone { signed, tombstone } => {
+                self.bury(&mut claims, signed, tombstone, now);
+            }
+        }
+        Some(claims.transaction(Draft::new(&self.state)))
+    }
+
+    /// A host as it is remembered, in the place of how it is stored.
+    fn take_up(
+        &self,
+        claims: &mut Claims,
+        signed: &Signed,
+        record: &HostRecord,
+        now: Now,
+    ) -> Option<()> {
+        let index = self.state.statement.overlay.index_of(record.addresses)?;
+        let known = self.state.hosts.get(&record.host);
+        if let Some(known) = known {
+            self.release(claims, known, now);
+        }
+        for rival in self.rivals(record, index) {
+            // Who has the later record has what both claim; the other had given it up.
+            if rival.record.revision > record.revision {
+                return None;
+            }
+            claims.delete(Place::Host(rival.record.host));
+            claims.delete(Place::Name(rival.record.name.clone()));
+            claims.delete(Place::WireguardKey(rival.record.wireguard_key));
+            claims.delete(Place::Address(rival.address_index));
+        }
+        let host = record.host;
+        let changed = Stamp::new(BY, now.unix);
+        let stored = StoredHost {
+            record: StoredSigned::from(signed),
+            address_index: index,
+            token: known.map_or(TokenId::from_bytes([0; 8]), |it| it.token),
+            machine_id: known.map_or_else(String::new, |it| it.machine_id.clone()),
+            joined: known.map_or_else(|| changed.clone(), |it| it.joined.clone()),
+            changed,
+        };
+        let name = StoredName {
+            host,
+            reserved_until_secs: None,
+            machine_id: String::new(),
+        };
+        let address = StoredAddress {
+            host,
+            resting_until_secs: None,
+        };
+        claims.put(Place::Host(host), &stored);
+        claims.put(Place::Name(record.name.clone()), &name);
+        claims.put(
+            Place::WireguardKey(record.wireguard_key),
+            &StoredKeyOwner { host },
+        );
+        claims.put(Place::Address(index), &address);
+        Some(())
+    }
+
+    /// Returns the other members that have a name, a key or an address that a record claims.
+    fn rivals(&self, record: &HostRecord, index: u32) -> Vec<&Host> {
+        let state = &self.state;
+        let owners = [
+            state.names.get(&record.name).map(|it| it.host),
+            state.wireguard_keys.get(&record.wireguard_key).copied(),
+            state.tls_keys.get(&record.tls_key_hash).copied(),
+            state.addresses.get(&index).map(|it| it.host),
+        ];
+        let owners: BTreeSet<HostId> = owners.into_iter().flatten().collect();
+        let others = owners.into_iter().filter(|id| *id != record.host);
+        others.filter_map(|id| state.hosts.get(&id)).collect()
+    }
+
+    /// Keeps from others for a while what a host had.
+    fn release(&self, claims: &mut Claims, host: &Host, now: Now) {
+        let id = host.record.host;
+        let name = StoredName {
+            host: id,
+            reserved_until_secs: Some((now.unix + HOST_CERTIFICATE_LIFETIME).as_secs()),
+            machine_id: String::new(),
+        };
+        let address = StoredAddress {
+            host: id,
+            resting_until_secs: Some((now.unix + ADDRESS_RESTS_FOR).as_secs()),
+        };
+        claims.put(Place::Name(host.record.name.clone()), &name);
+        claims.put(Place::Address(host.address_index), &address);
+        claims.delete(Place::WireguardKey(host.record.wireguard_key));
+    }
+
+    /// A host that is remembered to be gone. Why is not known well enough to let its keys in again.
+    fn bury(&self, claims: &mut Claims, signed: &Signed, tombstone: &Tombstone, now: Now) {
+        let known = self.state.hosts.get(&tombstone.host);
+        if let Some(known) = known {
+            self.release(claims, known, now);
+            claims.delete(Place::Host(tombstone.host));
+        }
+        let stored = StoredTombstone {
+            tombstone: StoredSigned::from(signed),
+            tls_key_hash: known.map_or(UNKNOWN_KEY, |it| it.record.tls_key_hash),
+            removed: Stamp::new(BY, now.unix),
+            former: known.map(|it| StoredFormer {
+                labels: it.record.labels.clone(),
+                created: it.created.0,
+                changed: it.revision.0,
+            }),
+            revoked_key: known.map(|it| it.record.wireguard_key),
+        };
+        claims.put(Place::Tombstone(tombstone.host), &stored);
+    }
+}
+
+/// What a transaction changes, each key once: a later claim takes the place of an earlier one.
+#[derive(Default)]
+struct Claims(BTreeMap<Key, Option<Vec<u8>>>);
+
+impl Claims {
+    fn put<T: Serialize>(&mut self, place: Place, value: &T) {
+        self.0.insert(place.key(), Some(encode(value)));
+    }
+
+    fn delete(&mut self, place: Place) {
+        self.0.insert(place.key(), None);
+    }
+
+    fn transaction(self, mut draft: Draft<'_>) -> Transaction {
+        for (key, value) in self.0 {
+            match value {
+                Some(value) => draft.put_encoded(key, value),
+                None => draft.delete(key),
+            }
+        }
+        draft.finish()
+    }
+}

@@ -1,0 +1,275 @@
+//! Streams on which a host is asked what it remembers, before it is welcomed: members while the
+//! coordinator recovers, members that were away since before the epoch, and strangers that show a
+//! certificate of this fleet and may have joined after the backup was made.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use model::admin::Role;
+use model::control::{FromHost, Goodbye, Hello, ToHost};
+use model::ids::{Digest, HostId};
+use model::memory::Memory;
+use model::record::{HostRecord, Signed};
+use model::time::{Instant, Now};
+
+use super::Remembered;
+use crate::fleet::Fleet;
+use crate::output::{Output, SessionId};
+use crate::request::{AdminRequest, Caller};
+use crate::work::{Origin, Work};
+
+/// What a host says that it can do when it can be asked.
+pub(crate) const FEATURE: &str = "recall";
+
+/// Strangers that are listened to at one time; one more has to come again.
+const STRANGERS_MAX: usize = 1024;
+/// How long a host may take to tell everything.
+const TOLD_WITHIN: Duration = Duration::from_secs(60);
+/// When a host that told everything may come back, before its jitter.
+const BACK_AFTER: Duration = Duration::from_secs(3);
+
+/// The hosts that are asked.
+#[derive(Debug, Default)]
+pub(crate) struct Recalls {
+    open: BTreeMap<SessionId, Recall>,
+    /// They were asked in this epoch.
+    asked: BTreeSet<HostId>,
+}
+
+#[derive(Debug)]
+struct Recall {
+    who: Who,
+    until: Instant,
+    /// What it told proves that this store is behind.
+    proof: Option<String>,
+}
+
+#[derive(Debug)]
+enum Who {
+    Member { host: HostId, hello: Hello },
+    Stranger { tls_key_hash: Digest },
+}
+
+impl Recalls {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.open.values().map(|recall| recall.until).min()
+    }
+
+    fn strangers(&self) -> usize {
+        let is_stranger = |recall: &&Recall| matches!(recall.who, Who::Stranger { .. });
+        self.open.values().filter(is_stranger).count()
+    }
+}
+
+impl Fleet {
+    /// Returns whether a member has to be asked before it is welcomed: by what it says that it has,
+    /// it may know something that is not known here.
+    pub(crate) fn wants_recall(&self, host: HostId, hello: &Hello) -> bool {
+        let can_tell = hello.features.iter().any(|feature| feature == FEATURE);
+        if self.is_recovering() {
+            return can_tell && !self.recovery.heard.contains(&host);
+        }
+        let here = self.state.map_revision(self.state.revision);
+        let is_other = hello
+            .have
+            .is_some_and(|have| have > here || have.epoch < here.epoch);
+        can_tell && is_other && !self.recovery.recalls.asked.contains(&host)
+    }
+
+    /// Sends a member away that has told what it remembers, or cannot, while others are asked.
+    pub(crate) fn put_off(&mut self, session: SessionId, host: HostId, now: Now) {
+        self.recovery.heard.insert(host);
+        let reason = "the coordinator was restored and still asks other hosts what they remember; \
+                      come back soon";
+        self.dismiss(session, reason.to_owned(), now);
+        self.tend_recovery(now);
+    }
+
+    /// Asks a member.
+    pub(crate) fn recall(&mut self, session: SessionId, host: HostId, hello: Hello, now: Now) {
+        self.start_recall(session, Who::Member { host, hello }, now);
+        self.send(session, ToHost::Recall);
+    }
+
+    /// Listens to a stranger, if that may be a member of whom this store knows nothing.
+    pub(crate) fn listen_to_stranger(
+        &mut self,
+        session: SessionId,
+        tls_key_hash: Digest,
+        now: Now,
+    ) -> bool {
+        let was_restored = self.is_recovering() || self.state.epoch_began.is_some();
+        let has_room = self.recovery.recalls.strangers() < STRANGERS_MAX;
+        let listens = was_restored && has_room;
+        if listens {
+            self.start_recall(session, Who::Stranger { tls_key_hash }, now);
+        }
+        listens
+    }
+
+    fn start_recall(&mut self, session: SessionId, who: Who, now: Now) {
+        let recall = Recall {
+            who,
+            until: now.monotonic + TOLD_WITHIN,
+            proof: None,
+        };
+        self.recovery.recalls.open.insert(session, recall);
+    }
+
+    pub(crate) fn forget_recall(&mut self, session: SessionId) {
+        self.recovery.recalls.open.remove(&session);
+    }
+
+    /// Takes what is said on a stream that is asked. Returns what is not about that.
+    pub(crate) fn hear_recalled(
+        &mut self,
+        session: SessionId,
+        message: FromHost,
+        now: Now,
+    ) -> Option<FromHost> {
+        let Some(recall) = self.recovery.recalls.open.get(&session) else {
+            return Some(message);
+        };
+        let is_stranger = matches!(recall.who, Who::Stranger { .. });
+        match message {
+            FromHost::Memory(part) => self.hear_memory(session, &part, now),
+            FromHost::Hello(_) if is_stranger => self.send(session, ToHost::Recall),
+            other if !is_stranger => return Some(other),
+            _ => {}
+        }
+        None
+    }
+
+    fn hear_memory(&mut self, session: SessionId, part: &Memory, now: Now) {
+        let own = match self.check_own(session, &part.record) {
+            Ok(own) => own,
+            Err(why) => return self.send_away(session, &why, now),
+        };
+        let proof = self.note_memory(part);
+        if let Some(recall) = self.recovery.recalls.open.get_mut(&session) {
+            recall.proof = recall.proof.take().or(proof);
+        }
+        if part.last {
+            self.end_recall(session, &own, now);
+        }
+    }
+
+    /// A host tells its own memory, and shows by its record who it is.
+    fn check_own(&self, session: SessionId, signed: &Signed) -> Result<HostRecord, String> {
+        let record = self.state.anchors.verify_record(signed);
+        let record = record.map_err(|error| format!("its own record does not hold: {error}"))?;
+        let recall = &self.recovery.recalls.open[&session];
+        let is_own = match &recall.who {
+            Who::Member { host, .. } => record.host == *host,
+            Who::Stranger { tls_key_hash } => record.tls_key_hash == *tls_key_hash,
+        };
+        match is_own {
+            true => Ok(record),
+            false => Err("it tells what another host remembers".to_owned()),
+        }
+    }
+
+    /// Keeps everything that is newer than what is stored. Returns a proof that this store is
+    /// behind, when there is one: something of this epoch, or of a later one, that was signed after
+    /// the last change that is known here.
+    fn note_memory(&mut self, part: &Memory) -> Option<String> {
+        let here = self.state.map_revision(self.state.revision);
+        let mut proof = None;
+        for remembered in self.verified(part) {
+            let revision = remembered.revision();
+            self.recovery.newest_epoch = self.recovery.newest_epoch.max(revision.epoch);
+            if revision > here {
+                let host = remembered.host();
+                proof.get_or_insert(format!("host {host} was changed at revision {revision}"));
+            }
+            if self.is_newer(&remembered) {
+                self.recovery.put(remembered);
+            }
+        }
+        if let Ok(Some(newer)) = self.state.anchors.update(&part.trust) {
+            let newer = newer.statement();
+            self.recovery.newest_epoch = self.recovery.newest_epoch.max(newer.epoch);
+            let text = format!("the trust statement was {}.{}", newer.epoch, newer.serial);
+            proof.get_or_insert(text);
+        }
+        let head = self.state.policy.head.as_ref();
+        let stored = head.map_or((0, self.state.policy.version), |it| (it.epoch, it.version));
+        let slice = part.policy.as_ref();
+        let noted = slice.map(|slice| {
+            let anchors = &self.state.anchors;
+            self.recovery.policy.note(slice, stored, anchors)
+        });
+        if let Some(Ok(true)) = noted {
+            let version = self.recovery.policy.version().unwrap_or_default();
+            proof.get_or_insert(format!("policy version {version} was in force"));
+        }
+        proof
+    }
+
+    fn verified(&self, part: &Memory) -> Vec<Remembered> {
+        let anchors = &self.state.anchors;
+        let records = std::iter::once(&part.record).chain(&part.records);
+        let records = records.filter_map(|signed| {
+            let record = anchors.verify_record(signed).ok()?;
+            let signed = signed.clone();
+            Some(Remembered::Host { signed, record })
+        });
+        let tombstones = part.tombstones.iter().filter_map(|signed| {
+            let tombstone = anchors.verify_tombstone(signed).ok()?;
+            let signed = signed.clone();
+            Some(Remembered::Gone { signed, tombstone })
+        });
+        records.chain(tombstones).collect()
+    }
+
+    fn end_recall(&mut self, session: SessionId, own: &HostRecord, now: Now) {
+        let Some(recall) = self.recovery.recalls.open.remove(&session) else {
+            return;
+        };
+        self.recovery.recalls.asked.insert(own.host);
+        if self.is_recovering() {
+            self.recovery.heard.insert(own.host);
+        } else if let Some(proof) = recall.proof {
+            let name = &own.name;
+            let why = format!("{name} remembers what is not stored here ({proof})");
+            self.notice(format!(
+                "this store is behind its fleet: {why}; was it restored from a backup?"
+            ));
+            let work = Work::Admin {
+                caller: Caller::new("recovery".to_owned(), Role::Admin),
+                request: AdminRequest::StartRecovery(why),
+            };
+            self.accept(Origin::Nobody, work, now);
+        } else if let Who::Member { host, hello } = recall.who
+            && self.recovery.pending() == 0
+        {
+            return self.welcome_known(session, host, hello, now);
+        }
+        let reason = "the coordinator has taken up what this host remembers; come back soon";
+        self.send_away(session, reason, now);
+        self.tend_recovery(now);
+    }
+
+    fn send_away(&mut self, session: SessionId, reason: &str, now: Now) {
+        self.recovery.recalls.open.remove(&session);
+        if self.sessions.has(session) {
+            return self.dismiss(session, reason.to_owned(), now);
+        }
+        let goodbye = Goodbye {
+            reason: reason.to_owned(),
+            retry_after: BACK_AFTER,
+            tombstone: None,
+        };
+        self.send(session, ToHost::Goodbye(goodbye));
+        self.output(Output::Close { session });
+    }
+
+    pub(super) fn expire_recalls(&mut self, now: Now) {
+        let open = self.recovery.recalls.open.iter();
+        let late = open.filter(|(_, recall)| recall.until <= now.monotonic);
+        let late: Vec<SessionId> = late.map(|(session, _)| *session).collect();
+        for session in late {
+            self.send_away(session, "it was too slow to tell what it remembers", now);
+        }
+    }
+}

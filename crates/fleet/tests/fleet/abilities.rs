@@ -1,0 +1,77 @@
+//! Daemons that are older than a policy: named, and not given what they cannot enforce.
+
+use fleet::SessionId;
+use model::admin::CreateToken;
+use model::control::{FromHost, RefusalCode};
+use model::wire::decode_from_host;
+
+use crate::world::{Machine, World, hour_token, labels};
+
+/// The hello of a daemon from before services, as it went over the wire: version 0.0.9, features
+/// `allow` and `deny`, third start.
+const HELLO_0_0_9: [u8; 24] = [
+    0x0a, 0x16, 0x12, 0x05, b'0', b'.', b'0', b'.', b'9', 0x1a, 0x05, b'a', b'l', b'l', b'o', b'w',
+    0x1a, 0x04, b'd', b'e', b'n', b'y', 0x20, 0x03,
+];
+
+const SERVICE: &str = "fleet: prod
+services:
+  time: { port: 123, protocol: udp, endpoints: [\"role=clock\"] }
+allow:
+  - { id: ntp, from: \"role=vm\", to: time }
+";
+
+fn old_host(world: &mut World, called: &str, seed: u16, role: &str) -> SessionId {
+    let token = world.token_with(CreateToken {
+        labels: labels(&[("role", role)]),
+        ..hour_token()
+    });
+    let machine = Machine::new(seed);
+    world.enrol(machine.request(world, &token, called)).unwrap();
+    let session = world.open(&machine, called);
+    let hello = decode_from_host(&HELLO_0_0_9).unwrap();
+    assert!(matches!(&hello, FromHost::Hello(hello) if hello.software_version == "0.0.9"));
+    world.say(session, hello);
+    session
+}
+
+#[test]
+fn a_policy_that_a_connected_daemon_is_too_old_for_is_refused_by_its_name() {
+    let mut world = World::new();
+    old_host(&mut world, "vm-1", 1, "vm");
+    let refused = world.apply_policy(SERVICE).unwrap_err();
+    assert_eq!(refused.refusal.code, RefusalCode::Conflict);
+    assert_eq!(
+        refused.to_string(),
+        "vm-1 (meshd 0.0.9 lacks services.udp) is too old to enforce this policy; upgrade meshd \
+         there, or take out what it lacks"
+    );
+    assert_eq!(world.status().policy.0, 1);
+}
+
+#[test]
+fn a_daemon_that_the_new_rules_do_not_concern_stops_nobody() {
+    let mut world = World::new();
+    old_host(&mut world, "other-1", 1, "other");
+    assert!(world.apply_policy(SERVICE).unwrap().changed);
+}
+
+#[test]
+fn a_daemon_that_is_away_is_warned_of_and_named_when_it_comes_back() {
+    let mut world = World::new();
+    let session = old_host(&mut world, "vm-1", 1, "vm");
+    world.fleet.handle_session_closed(session, world.now);
+    let applied = world.apply_policy(SERVICE).unwrap();
+    let warning = &applied.diagnostics[0].message;
+    assert!(
+        warning.contains("vm-1") && warning.contains("when last seen"),
+        "{warning}"
+    );
+    let session = world.open(&Machine::new(1), "vm-1");
+    world.say(session, decode_from_host(&HELLO_0_0_9).unwrap());
+    let notice = world.notices.last().unwrap();
+    assert!(
+        notice.contains("vm-1 is too old to enforce policy version 2"),
+        "{notice}"
+    );
+}

@@ -1,0 +1,440 @@
+//! A coordinator that is restored from an old backup: what its hosts remember comes back, and
+//! nothing that they have seen goes back.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fleet::{AdminRequest, Reply, SessionId};
+use model::admin::RecoveryStatus;
+use model::control::{FromHost, Goodbye, Hello, RefusalCode, ToHost};
+use model::ids::{HostId, Revision};
+use model::map::{MapDelta, PolicySlice};
+use model::memory::Memory;
+use model::record::Signed;
+
+use crate::world::{Machine, ToyStore, World, name};
+
+/// A host that keeps what it was told, as it was signed.
+struct Rememberer {
+    machine: Machine,
+    called: &'static str,
+    trust: Signed,
+    revision: Option<Revision>,
+    record: Signed,
+    peers: BTreeMap<HostId, Signed>,
+    tombstones: Vec<Signed>,
+    policy: Option<PolicySlice>,
+    session: SessionId,
+}
+
+impl Rememberer {
+    fn join(world: &mut World, called: &'static str, seed: u16) -> Self {
+        let (machine, enrolled) = world.join(called, seed);
+        let mut host = Self {
+            machine,
+            called,
+            trust: world.fleet.describe(world.now).trust,
+            revision: None,
+            record: enrolled.record,
+            peers: BTreeMap::new(),
+            tombstones: Vec::new(),
+            policy: None,
+            session: SessionId(0),
+        };
+        host.session = host.connect(world);
+        host.receive(world, host.session);
+        host
+    }
+
+    fn connect(&self, world: &mut World) -> SessionId {
+        let session = world.open(&self.machine, self.called);
+        let hello = Hello {
+            have: self.revision,
+            software_version: "1.2.3".into(),
+            features: ["allow", "deny", "recall"].map(str::to_owned).into(),
+            boot_counter: 1,
+        };
+        world.say(session, FromHost::Hello(hello));
+        session
+    }
+
+    /// Believes what it is told; answers when it is asked. Returns how the stream ended.
+    fn receive(&mut self, world: &mut World, session: SessionId) -> Option<Goodbye> {
+        let mut end = None;
+        loop {
+            let messages = world.taken(session);
+            if messages.is_empty() {
+                return end;
+            }
+            for message in messages {
+                match message {
+                    ToHost::Welcome(welcome) => self.trust = welcome.trust,
+                    ToHost::Map(delta) => self.apply(world, &delta),
+                    ToHost::Goodbye(goodbye) => end = Some(goodbye),
+                    ToHost::Recall => {
+                        let memory = FromHost::Memory(Box::new(self.memory()));
+                        world.say(session, memory);
+                        world.settle();
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Comes back, tells what it is asked, and comes back again until it is welcome.
+    fn come_back(&mut self, world: &mut World) -> Option<Goodbye> {
+        for _ in 0..3 {
+            let session = self.connect(world);
+            let end = self.receive(world, session);
+            world.settle();
+            world.advance(Duration::from_secs(1));
+            if end.is_none() || end.as_ref().is_some_and(|it| it.tombstone.is_some()) {
+                return end;
+            }
+        }
+        Some(Goodbye {
+            reason: "it was never welcome".into(),
+            retry_after: Duration::ZERO,
+            tombstone: None,
+        })
+    }
+
+    fn apply(&mut self, world: &World, delta: &MapDelta) {
+        let (anchors, _) = world.anchors();
+        assert!(
+            self.revision <= Some(delta.revision),
+            "revisions never go back"
+        );
+        assert!(delta.base.is_none() || delta.base == self.revision);
+        let of = |signed: &Signed| anchors.verify_record(signed).unwrap();
+        if delta.base.is_none() {
+            let known = delta.peers.iter().map(|entry| of(&entry.record).host);
+            let known: Vec<HostId> = known.collect();
+            self.peers.retain(|host, _| known.contains(host));
+        }
+        for entry in &delta.peers {
+            let record = of(&entry.record);
+            if let Some(before) = self.peers.insert(record.host, entry.record.clone()) {
+                assert!(
+                    of(&before).revision <= record.revision,
+                    "records never go back"
+                );
+            }
+        }
+        for signed in &delta.tombstones {
+            let gone = anchors.verify_tombstone(signed).unwrap();
+            self.peers.remove(&gone.host);
+            self.tombstones.push(signed.clone());
+        }
+        for host in &delta.forgotten {
+            self.peers.remove(host);
+        }
+        if let Some(record) = &delta.record {
+            assert!(of(&self.record).revision <= of(record).revision);
+            self.record = record.clone();
+        }
+        if let Some(slice) = &delta.policy {
+            let order = |slice: &PolicySlice| {
+                let head = anchors.verify_head(&slice.head).unwrap();
+                (head.epoch, head.version)
+            };
+            anchors.verify_slice(slice).unwrap();
+            let before = self.policy.as_ref().map(order);
+            assert!(before <= Some(order(slice)), "policies never go back");
+            self.policy = Some(slice.clone());
+        }
+        self.revision = Some(delta.revision);
+    }
+
+    fn memory(&self) -> Memory {
+        Memory {
+            trust: self.trust.clone(),
+            record: self.record.clone(),
+            records: self.peers.values().cloned().collect(),
+            tombstones: self.tombstones.clone(),
+            policy: self.policy.clone(),
+            last: true,
+        }
+    }
+
+    fn knows(&self, world: &World) -> Vec<String> {
+        let (anchors, _) = world.anchors();
+        let records = self.peers.values();
+        let mut names: Vec<String> = records
+            .map(|signed| anchors.verify_record(signed).unwrap().name.to_string())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+fn restore(world: &mut World, backup: ToyStore) {
+    world.store = backup;
+    let mark = fleet::restored("the store was restored from a backup", world.now);
+    world.store.transact(&mark).unwrap();
+    world.crash();
+}
+
+fn recovery(world: &mut World) -> RecoveryStatus {
+    match world.admin(AdminRequest::ShowRecovery).unwrap() {
+        Reply::Recovery(status) => status,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn finish(world: &mut World) {
+    world.admin(AdminRequest::FinishRecovery).unwrap();
+}
+
+const BEFORE: &str = "fleet: prod\nallow:\n  - { id: ping, from: any, to: any, icmp: true }\n";
+const AFTER: &str = "fleet: prod\nallow:\n  - { id: ping, from: any, to: any, icmp: true }\n  \
+                     - { id: ssh, from: any, to: any, tcp: [22] }\ndeny:\n  \
+                     - { id: no-b, from: b, to: any }\n";
+
+/// Three hosts, a backup, and what happened after it: a join, a removal, a rename, a policy.
+fn story() -> (World, ToyStore, Vec<Rememberer>, Rememberer) {
+    let mut world = World::new();
+    world.apply_policy(BEFORE).unwrap();
+    let mut hosts: Vec<_> = [("a", 1), ("b", 2), ("c", 3)]
+        .map(|(called, seed)| Rememberer::join(&mut world, called, seed))
+        .into();
+    let backup = world.store.clone();
+    hosts.push(Rememberer::join(&mut world, "d", 4));
+    world.apply_policy(AFTER).unwrap();
+    world.remove_host("c");
+    let rename = AdminRequest::RenameHost {
+        host: name("b"),
+        name: name("b-2"),
+    };
+    world.admin(rename).unwrap();
+    world.advance(Duration::from_secs(1));
+    for host in &mut hosts {
+        host.receive(&mut world, host.session);
+    }
+    let removed = hosts.remove(2);
+    (world, backup, hosts, removed)
+}
+
+#[test]
+fn what_happened_after_the_backup_comes_back_with_the_hosts() {
+    let (mut world, backup, mut hosts, mut removed) = story();
+    let before: Vec<_> = world
+        .hosts()
+        .iter()
+        .map(|it| (it.id, it.name.clone(), it.addresses))
+        .collect();
+    restore(&mut world, backup);
+    assert!(recovery(&mut world).under_way);
+    for host in &mut hosts {
+        let session = host.connect(&mut world);
+        assert!(
+            host.receive(&mut world, session).is_some(),
+            "nobody is welcome yet"
+        );
+        world.settle();
+    }
+    let status = recovery(&mut world);
+    assert_eq!((status.under_way, status.epoch), (false, 2), "{status:?}");
+    let after: Vec<_> = world
+        .hosts()
+        .iter()
+        .map(|it| (it.id, it.name.clone(), it.addresses))
+        .collect();
+    assert_eq!(after, before);
+    for host in &mut hosts {
+        assert_eq!(host.come_back(&mut world), None);
+        assert_eq!(host.revision.unwrap().epoch, 2);
+    }
+    assert_eq!(hosts[0].knows(&world), ["b-2", "d"]);
+    let end = removed.come_back(&mut world).unwrap();
+    assert!(
+        end.tombstone.is_some(),
+        "a removed host stays removed: {end:?}"
+    );
+    let (anchors, _) = world.anchors();
+    let (head, bundle) = anchors
+        .verify_slice(hosts[0].policy.as_ref().unwrap())
+        .unwrap();
+    assert_eq!(head.version.0, 4, "above version 3, which hosts have seen");
+    assert_eq!((bundle.allow.len(), bundle.deny.len()), (2, 1));
+    // What comes next clashes with nothing, and what was restored can be restarted.
+    world.crash();
+    Rememberer::join(&mut world, "e", 5);
+    let addresses: std::collections::BTreeSet<_> =
+        world.hosts().iter().map(|host| host.addresses).collect();
+    assert_eq!(addresses.len(), 4);
+}
+
+#[test]
+fn nothing_is_changed_while_hosts_are_asked() {
+    let (mut world, backup, _, _) = story();
+    let token = world.token(None);
+    restore(&mut world, backup);
+    let error = world
+        .admin(AdminRequest::RemoveHost(name("a")))
+        .unwrap_err();
+    assert_eq!(error.refusal.code, RefusalCode::Unavailable);
+    assert!(
+        error.to_string().contains("meshctl recovery finish"),
+        "{error}"
+    );
+    let refused = world.refused_enrolment(Machine::new(9).request(&world, &token, "x"));
+    assert!(
+        refused.contains("takes up what its hosts remember"),
+        "{refused}"
+    );
+    let status = recovery(&mut world);
+    assert_eq!(status.missing, ["a", "b", "c"].map(name));
+}
+
+#[test]
+fn join_tokens_from_before_the_restore_are_good_no_more() {
+    let mut world = World::new();
+    let token = world.token(Some(1));
+    let mut host = Rememberer::join(&mut world, "a", 1);
+    let backup = world.store.clone();
+    restore(&mut world, backup);
+    host.come_back(&mut world);
+    let refused = world.refused_enrolment(Machine::new(9).request(&world, &token, "x"));
+    assert!(
+        refused.contains("before the coordinator was restored"),
+        "{refused}"
+    );
+    Rememberer::join(&mut world, "b", 2);
+}
+
+#[test]
+fn a_store_that_was_put_back_by_hand_is_found_out_by_the_first_host() {
+    let (mut world, backup, mut hosts, _) = story();
+    world.store = backup;
+    world.crash();
+    assert!(!recovery(&mut world).under_way);
+    let session = hosts[0].connect(&mut world);
+    assert!(hosts[0].receive(&mut world, session).is_some());
+    world.settle();
+    let status = recovery(&mut world);
+    assert!(status.under_way, "{status:?}");
+    assert!(status.why.unwrap().contains("a remembers"));
+    for host in &mut hosts {
+        host.come_back(&mut world);
+    }
+    assert_eq!(recovery(&mut world).epoch, 2);
+}
+
+#[test]
+fn a_host_that_only_says_so_begins_no_recovery() {
+    let mut world = World::new();
+    let mut host = Rememberer::join(&mut world, "a", 1);
+    host.revision = Some(Revision::new(1, 1_000_000));
+    let session = host.connect(&mut world);
+    let messages = world.taken(session);
+    assert!(matches!(messages[..], [ToHost::Recall]));
+    world.say(session, FromHost::Memory(Box::new(host.memory())));
+    world.settle();
+    assert!(!recovery(&mut world).under_way);
+}
+
+#[test]
+fn what_the_fleet_did_not_sign_is_not_taken_up() {
+    let (mut world, backup, mut hosts, _) = story();
+    restore(&mut world, backup);
+    let host = &mut hosts[0];
+    for signed in host.peers.values_mut() {
+        let last = signed.payload.len() - 1;
+        signed.payload[last] ^= 1;
+    }
+    host.tombstones.clear();
+    host.policy = None;
+    let session = host.connect(&mut world);
+    host.receive(&mut world, session);
+    assert_eq!(recovery(&mut world).stored, 0);
+    assert_eq!(world.hosts().len(), 3);
+}
+
+#[test]
+fn a_host_cannot_tell_what_another_remembers() {
+    let (mut world, backup, hosts, _) = story();
+    restore(&mut world, backup);
+    let session = hosts[0].connect(&mut world);
+    world.taken(session);
+    world.say(session, FromHost::Memory(Box::new(hosts[1].memory())));
+    let messages = world.taken(session);
+    assert!(
+        matches!(&messages[..], [ToHost::Goodbye(goodbye)] if goodbye.reason.contains("another host"))
+    );
+}
+
+#[test]
+fn who_comes_after_the_epoch_is_asked_once_and_adds_what_only_it_remembers() {
+    let (mut world, backup, mut hosts, _) = story();
+    restore(&mut world, backup);
+    finish(&mut world);
+    assert_eq!(recovery(&mut world).epoch, 2);
+    assert_eq!(
+        world.hosts().len(),
+        3,
+        "nobody told of the fourth, or of the removal"
+    );
+    // `d` is a stranger to this store: it joined after the backup.
+    let mut late = hosts.remove(2);
+    assert_eq!(late.come_back(&mut world), None);
+    let names: Vec<_> = world.hosts().iter().map(|it| it.name.to_string()).collect();
+    assert_eq!(
+        names,
+        ["a", "b-2", "d"],
+        "the removal and the rename came with it"
+    );
+    for host in &mut hosts {
+        assert_eq!(host.come_back(&mut world), None);
+    }
+    let session = late.connect(&mut world);
+    assert!(
+        !world
+            .taken(session)
+            .iter()
+            .any(|it| matches!(it, ToHost::Recall))
+    );
+}
+
+#[test]
+fn a_place_that_was_given_away_is_not_given_back() {
+    let (mut world, backup, mut hosts, _) = story();
+    restore(&mut world, backup);
+    finish(&mut world);
+    let newcomer = Rememberer::join(&mut world, "d", 9);
+    let mut late = hosts.remove(2);
+    let end = late.come_back(&mut world).unwrap();
+    assert!(end.tombstone.is_none(), "{end:?}");
+    let with_name: Vec<_> = world
+        .hosts()
+        .into_iter()
+        .filter(|it| it.name == name("d"))
+        .collect();
+    let id = world
+        .anchors()
+        .0
+        .verify_record(&newcomer.record)
+        .unwrap()
+        .host;
+    assert_eq!(with_name.len(), 1);
+    assert_eq!(with_name[0].id, id);
+}
+
+#[test]
+fn what_could_not_be_stored_is_stored_later() {
+    let (mut world, backup, mut hosts, _) = story();
+    restore(&mut world, backup);
+    let session = hosts[0].connect(&mut world);
+    world.taken(session);
+    world.say(session, FromHost::Memory(Box::new(hosts[0].memory())));
+    world.fail(0);
+    assert_eq!(recovery(&mut world).stored, 0);
+    world.advance(Duration::from_secs(10));
+    world.settle();
+    assert!(recovery(&mut world).stored >= 3);
+    for host in &mut hosts {
+        host.come_back(&mut world);
+    }
+    assert_eq!(recovery(&mut world).epoch, 2);
+}

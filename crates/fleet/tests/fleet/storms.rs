@@ -1,0 +1,118 @@
+//! Many at once: all hosts of a fleet come back, ten thousand machines join. Some are let in, each of
+//! the others is told when its turn is, and all are in at the end.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fleet::{FleetLimits, SessionId};
+use model::control::{RefusalCode, ToHost};
+use model::time::Instant;
+
+use crate::world::{Machine, World};
+
+const BURST: usize = FleetLimits::ADMISSION_BURST as usize;
+
+fn called(number: u16) -> String {
+    format!("vm-{number}")
+}
+
+/// Returns when the host may come back; `None`: it was let in.
+fn turn(world: &mut World, session: SessionId) -> Option<Duration> {
+    world.taken(session).iter().find_map(|it| match it {
+        ToHost::Goodbye(goodbye) => Some(goodbye.retry_after),
+        _ => None,
+    })
+}
+
+#[test]
+fn hosts_that_come_back_together_are_let_in_at_a_pace() {
+    const HOSTS: u16 = 3000;
+    let mut world = World::new();
+    let machines: Vec<_> = (0..HOSTS).map(|it| world.join(&called(it), it).0).collect();
+    world.pace();
+    world.crash();
+    // When each comes: at first all at once, later when they were told.
+    let mut coming: BTreeMap<(Instant, u16), ()> = (0..HOSTS)
+        .map(|it| ((world.now.monotonic, it), ()))
+        .collect();
+    let start = world.now.monotonic;
+    let (mut let_in, mut attempts) = (0, 0);
+    while let Some(((at, number), ())) = coming.pop_first() {
+        world.advance(at.saturating_since(world.now.monotonic));
+        attempts += 1;
+        let session = world.open(&machines[usize::from(number)], &called(number));
+        match turn(&mut world, session) {
+            Some(wait) => drop(coming.insert((world.now.monotonic + wait, number), ())),
+            None => {
+                world.hello(session, None);
+                let_in += 1;
+            }
+        }
+        if at == start {
+            assert!(let_in <= BURST, "no more than the burst at once");
+        }
+    }
+    assert_eq!(let_in, usize::from(HOSTS), "nobody is lost");
+    assert!(
+        attempts <= 3 * usize::from(HOSTS),
+        "{attempts}: a turn that is given holds"
+    );
+    let took = world.now.monotonic.saturating_since(start).as_secs();
+    let pace = u64::from(FleetLimits::ADMISSION_PER_SEC);
+    assert!(took <= 2 * u64::from(HOSTS) / pace, "{took} s");
+}
+
+#[test]
+fn ten_thousand_machines_that_join_at_once_are_all_members_soon() {
+    const MACHINES: u16 = 10_000;
+    let mut world = World::paced();
+    let token = world.token(None);
+    let mut coming: BTreeMap<(Instant, u16), ()> = (0..MACHINES)
+        .map(|it| ((world.now.monotonic, it), ()))
+        .collect();
+    let mut under_way_most = 0;
+    while let Some((&(at, _), ())) = coming.first_key_value() {
+        world.advance(at.saturating_since(world.now.monotonic));
+        let mut asked = Vec::new();
+        while let Some(entry) = coming.first_entry().filter(|entry| entry.key().0 <= at) {
+            let (_, number) = *entry.key();
+            entry.remove();
+            let request = Machine::new(number).request(&world, &token, &called(number));
+            asked.push((number, world.start_enrolment(request)));
+        }
+        under_way_most = under_way_most.max(world.asked.len());
+        world.settle();
+        for (number, id) in asked {
+            if let Err(rejection) = world.taken_enrolment(id).unwrap() {
+                assert_eq!(
+                    rejection.refusal.code,
+                    RefusalCode::Unavailable,
+                    "{rejection}"
+                );
+                let wait = rejection.retry_after.expect("it is told when its turn is");
+                coming.insert((world.now.monotonic + wait, number), ());
+            }
+        }
+    }
+    assert_eq!(world.status().hosts, usize::from(MACHINES), "none is lost");
+    assert!(
+        under_way_most <= BURST,
+        "{under_way_most} commits under way"
+    );
+}
+
+#[test]
+fn strangers_without_a_token_take_nobodys_turn() {
+    let mut world = World::paced();
+    let token = world.token(None);
+    let mut wrong = Machine::new(1).request(&world, &token, "a");
+    wrong.token_secret[0] ^= 1;
+    for _ in 0..3 * BURST {
+        let id = world.start_enrolment(wrong.clone());
+        let refused = world.taken_enrolment(id).unwrap().unwrap_err();
+        assert_eq!(refused.refusal.code, RefusalCode::Denied);
+    }
+    world
+        .enrol(Machine::new(2).request(&world, &token, "b"))
+        .unwrap();
+}
