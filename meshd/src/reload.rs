@@ -72,6 +72,10 @@ fn needs_restart(now: &Settings, next: &Settings) -> Vec<&'static str> {
         ("shards", ours.queues != theirs.queues),
         ("listen_port", now.listen_port != next.listen_port),
         ("dns_listen", now.dns_listen != next.dns_listen),
+        (
+            "rotate_key_days",
+            now.rotate_key_days != next.rotate_key_days,
+        ),
         ("log_format", now.log_format != next.log_format),
     ];
     let changed = all.into_iter().filter(|(_, differs)| *differs);

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Parser;
 use model::address::is_one_host;
@@ -58,6 +59,9 @@ pub struct FileSettings {
     /// Bytes of the largest overlay packet, 1280 to 9000 [default: 1420]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(1280..=9000))]
     pub mtu: Option<u16>,
+    /// Days after which the host's WireGuard key is changed by itself, 1 to 3650 [default: never]
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub rotate_key_days: Option<u16>,
     /// Packet threads: auto, or a power of two up to 64 [default: auto]
     #[arg(long, value_name = "NUMBER")]
     pub shards: Option<Shards>,
@@ -86,6 +90,8 @@ pub struct Settings {
     pub dns_listen: SocketAddr,
     /// Whether this host's resolver is told to ask mesh DNS.
     pub resolver: ResolverMode,
+    /// Days after which the host's WireGuard key is changed by itself.
+    pub rotate_key_days: Option<u16>,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Which are written.
@@ -137,6 +143,7 @@ impl Settings {
                 None => SocketAddr::from(([127, 0, 0, 150], 53)),
             },
             resolver: flags.resolver.or(file.resolver).unwrap_or_default(),
+            rotate_key_days: flags.rotate_key_days.or(file.rotate_key_days),
             log_format: flags.log_format.or(file.log_format).unwrap_or_default(),
             log_level: flags
                 .log_level
@@ -145,6 +152,12 @@ impl Settings {
         };
         settings.check()?;
         Ok(settings)
+    }
+
+    /// Returns the time after which the host's WireGuard key is changed by itself.
+    pub fn rotate_key_every(&self) -> Option<Duration> {
+        let days = self.rotate_key_days?;
+        Some(Duration::from_secs(u64::from(days) * 24 * 3600))
     }
 
     fn check(&self) -> Result<(), String> {
@@ -171,6 +184,12 @@ impl Settings {
                 "mtu {} is out of range: 1280 to 9000",
                 self.interface.mtu
             ));
+        }
+        if self
+            .rotate_key_days
+            .is_some_and(|days| !(1..=3650).contains(&days))
+        {
+            return Err("rotate_key_days is out of range: 1 to 3650".to_owned());
         }
         // The coordinator takes no report that has another in it.
         if let Some(bad) = self.endpoints.iter().find(|it| !is_one_host(**it)) {

@@ -10,7 +10,7 @@ use model::ids::{HostId, PolicyVersion, Revision, TokenId};
 use model::key::Secret;
 use model::map::{Endpoint, EndpointKind, MapDelta, PeerEntry, PolicySlice};
 use model::name::Name;
-use model::record::{BundleHead, HostRecord, Signed, Tombstone, TrustStatement};
+use model::record::{BundleHead, HostRecord, MapHead, Signed, Tombstone, TrustStatement};
 use model::rule::Bundle;
 use model::time::UnixTime;
 use trust::authority::HOST_CERTIFICATE_LIFETIME;
@@ -155,12 +155,21 @@ impl SmallFleet {
         MapDelta {
             base: None,
             revision: Revision::new(1, 8),
+            head: Some(self.map_head(Revision::new(1, 8))),
             record: Some(self.authority.sign_record(host)),
             peers: others.map(|it| self.entry(it)).collect(),
             tombstones: Vec::new(),
             forgotten: Vec::new(),
             policy: Some(self.slice()),
         }
+    }
+
+    /// Signs that the fleet has reached a revision.
+    pub(crate) fn map_head(&self, revision: Revision) -> Signed {
+        self.authority.sign_map_head(&MapHead {
+            fleet: self.authority.fleet_id(),
+            revision,
+        })
     }
 
     pub(crate) fn entry(&self, host: &HostRecord) -> PeerEntry {

@@ -43,8 +43,10 @@ pub(crate) fn seeds() -> Vec<Seed> {
     let fleet = Member::new().fleet;
     let mut next = control_messages::delta(&fleet, None);
     next.revision = Revision::new(1, 9);
+    next.head = Some(fleet.map_head(next.revision));
     let mut change = control_messages::delta(&fleet, Some(Revision::new(1, 8)));
     change.revision = Revision::new(1, 9);
+    change.head = Some(fleet.map_head(change.revision));
     let news = [("news-whole", next), ("news-change", change)];
     control_messages::to_host(&fleet)
         .into_iter()
