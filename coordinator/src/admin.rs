@@ -5,21 +5,22 @@ mod answer;
 mod asker;
 mod body;
 
-use axum::extract::Path;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Extension, Json, Router};
 use fleet::AdminRequest;
 use model::admin::{
-    ApplyPolicy, CoordinatorVersion, CreateAdmin, CreateToken, RollbackPolicy, SetLabels,
+    ApplyPolicy, AuditQuery, CoordinatorVersion, CreateAdmin, CreateToken, PlanRequest, RenameHost, RollbackPolicy, SetLabels, StartRecovery,
     WhyRequest,
 };
 use model::control::{Refusal, RefusalCode};
-use model::ids::{PolicyVersion, TokenId};
+use model::ids::{HostId, PolicyVersion, TokenId};
 use model::name::Name;
 use runtime::local_socket::LocalPeer;
 
-use self::answer::Failure;
+pub(crate) use self::answer::Failure;
 use self::asker::Asker;
 use self::body::Body;
 use crate::brain::BrainHandle;
@@ -31,16 +32,26 @@ pub fn router(brain: BrainHandle) -> Router {
         .route("/v1/hosts", get(list_hosts))
         .route("/v1/hosts/{name}", get(show_host).delete(remove_host))
         .route("/v1/hosts/{name}/labels", put(set_labels))
+        .route("/v1/hosts/{name}/name", put(rename_host))
+        .route("/v1/hosts/{name}/rotate-key", post(rotate_host_key))
+        .route("/v1/hosts/{name}/revoke", post(revoke_host))
+        .route("/v1/recovery", get(show_recovery).post(start_recovery))
+        .route("/v1/recovery/finish", post(finish_recovery))
+        .route("/v1/removed", get(list_removed))
+        .route("/v1/removed/{id}", get(show_removed))
         .route("/v1/tokens", get(list_tokens).post(create_token))
         .route("/v1/tokens/{id}", delete(revoke_token))
         .route("/v1/policy", get(show_policy).post(apply_policy))
         .route("/v1/policy/rollback", post(roll_policy_back))
         .route("/v1/policy/versions", get(list_policy_versions))
         .route("/v1/policy/versions/{version}", get(show_policy_version))
+        .route("/v1/policy/plan", post(plan_policy))
         .route("/v1/policy/rollout", get(show_rollout))
         .route("/v1/why", post(why))
         .route("/v1/admins", get(list_admins).post(create_admin))
         .route("/v1/admins/{name}", delete(revoke_admin))
+        .route("/v1/admins/{name}/credential", post(replace_credential))
+        .route("/v1/audit", get(list_audit))
         .fallback(|| async { Failure::no_such_request() })
         .method_not_allowed_fallback(|| async { Failure::no_such_method() })
         .with_state(brain)
@@ -84,6 +95,49 @@ async fn set_labels(
         .await
 }
 
+async fn rename_host(
+    asker: Asker,
+    Path(name): Path<String>,
+    Body(rename): Body<RenameHost>,
+) -> Answered {
+    asker
+        .ask(AdminRequest::RenameHost {
+            host: parse(&name)?,
+            name: rename.name,
+        })
+        .await
+}
+
+async fn rotate_host_key(asker: Asker, Path(name): Path<String>) -> Answered {
+    asker.ask(AdminRequest::RotateHostKey(parse(&name)?)).await
+}
+
+async fn revoke_host(asker: Asker, Path(name): Path<String>) -> Answered {
+    asker.ask(AdminRequest::RevokeHost(parse(&name)?)).await
+}
+
+async fn show_recovery(asker: Asker) -> Answered {
+    asker.ask(AdminRequest::ShowRecovery).await
+}
+
+async fn start_recovery(asker: Asker, Body(start): Body<StartRecovery>) -> Answered {
+    asker.ask(AdminRequest::StartRecovery(start.why)).await
+}
+
+async fn finish_recovery(asker: Asker) -> Answered {
+    asker.ask(AdminRequest::FinishRecovery).await
+}
+
+async fn list_removed(asker: Asker) -> Answered {
+    asker.ask(AdminRequest::ListRemoved).await
+}
+
+async fn show_removed(asker: Asker, Path(id): Path<String>) -> Answered {
+    asker
+        .ask(AdminRequest::ShowRemoved(parse::<HostId>(&id)?))
+        .await
+}
+
 async fn list_tokens(asker: Asker) -> Answered {
     asker.ask(AdminRequest::ListTokens).await
 }
@@ -119,6 +173,16 @@ async fn show_policy_version(asker: Asker, Path(version): Path<String>) -> Answe
     asker.ask(AdminRequest::ShowPolicy(Some(version))).await
 }
 
+/// Made off the threads that answer: it takes a while for large fleets.
+async fn plan_policy(asker: Asker, Body(request): Body<PlanRequest>) -> Answered {
+    let reply = asker.reply(AdminRequest::PlanPolicy(request)).await?;
+    let made = tokio::task::spawn_blocking(move || answer::to_json(reply)).await;
+    made.map_err(|error| {
+        let text = format!("the plan could not be made: {error}");
+        Refusal::new(RefusalCode::Unavailable, text).into()
+    })
+}
+
 async fn show_rollout(asker: Asker) -> Answered {
     asker.ask(AdminRequest::ShowRollout).await
 }
@@ -139,6 +203,21 @@ async fn revoke_admin(asker: Asker, Path(name): Path<String>) -> Answered {
     asker
         .ask(AdminRequest::RevokeAdmin(parse::<Name>(&name)?))
         .await
+}
+
+async fn replace_credential(asker: Asker, Path(name): Path<String>) -> Answered {
+    asker
+        .ask(AdminRequest::ReplaceCredential(parse::<Name>(&name)?))
+        .await
+}
+
+async fn list_audit(
+    asker: Asker,
+    query: Result<Query<AuditQuery>, QueryRejection>,
+) -> Answered {
+    let invalid = |error: QueryRejection| Refusal::new(RefusalCode::Invalid, error.body_text());
+    let Query(query) = query.map_err(invalid)?;
+    asker.ask(AdminRequest::ListAudit(query)).await
 }
 
 fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Failure> {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use fleet::{
     AdminRequest, Caller, Fleet, Output, Rejection, Reply, RequestId, SessionId, SessionPeer,
 };
+use model::admin::AuditEntry;
 use model::control::{Description, EnrolRequest, FromHost};
 use runtime::clock::Clock;
 use tokio::sync::{mpsc, oneshot};
@@ -37,8 +38,8 @@ pub enum Input {
     Describe(Answer<Description>),
     /// A host wants to be a member; from this address.
     Enrol(Box<EnrolRequest>, IpAddr, Answer<Outcome>),
-    /// Whose credential is this?
-    Authenticate(String, Answer<Option<Caller>>),
+    /// Whose credential is this? It was shown from this address.
+    Authenticate(String, IpAddr, Answer<Option<Caller>>),
     /// An operator asks or orders something.
     Admin(Caller, AdminRequest, Answer<Outcome>),
     /// A host opened its stream, seen at this address.
@@ -185,8 +186,13 @@ impl Brain {
         let now = self.clock.now();
         match input {
             Input::Describe(answer) => drop(answer.send(self.fleet.describe(now))),
-            Input::Authenticate(credential, answer) => {
-                drop(answer.send(self.fleet.authenticate_admin(&credential)));
+            Input::Authenticate(credential, from, answer) => {
+                let caller = self.fleet.authenticate_admin(&credential);
+                if caller.is_none() {
+                    let from = from.to_string();
+                    self.fleet.handle_unknown_credential(&credential, &from, now);
+                }
+                let _ = answer.send(caller);
             }
             Input::Enrol(request, from, answer) => {
                 let id = self.expect(answer);
@@ -198,10 +204,14 @@ impl Brain {
             }
             // Once it stops, dropping the answer is the answer.
             Input::Open(..) if self.stopping.is_some() => {}
+            Input::Open(_, _, answer) if self.sessions.are_laden() => {
+                let _ = answer.send(self.sessions.turn_away());
+            }
             Input::Open(peer, from, answer) => {
-                let session = self.sessions.open();
+                let mut session = self.sessions.open();
                 let id = session.id;
                 self.fleet.handle_session_opened(id, peer, Some(from), now);
+                session.is_of_member = self.fleet.is_of_member(id);
                 // Whoever asked is gone already: so is the stream.
                 if answer.send(session).is_err() && self.sessions.close(id) {
                     self.fleet.handle_session_closed(id, now);
@@ -260,7 +270,24 @@ impl Brain {
                     self.sessions.close(session);
                 }
                 Output::Notice(text) => tracing::warn!("{text}"),
+                Output::Audited(entry) => log_audited(&entry),
             }
         }
     }
+}
+
+/// A copy of the audit log outside of the store, so that who changes the one has to change the other.
+fn log_audited(entry: &AuditEntry) {
+    tracing::info!(
+        target: "audit",
+        number = entry.number,
+        who = entry.who,
+        from = entry.from,
+        action = entry.action,
+        outcome = ?entry.outcome,
+        reason = entry.reason,
+        changes = ?entry.changes,
+        hash = %entry.hash,
+        "audit"
+    );
 }

@@ -2,7 +2,6 @@
 //! brain and back.
 
 use std::pin::Pin;
-use std::time::Duration;
 
 use fleet::{Rejection, Reply, SessionId, SessionPeer};
 use model::control::{EnrolRequest, FromHost};
@@ -19,8 +18,6 @@ use crate::sessions::{Outgoing, Session};
 
 /// The path of all calls.
 pub const PATH: &str = "/mesh.v1.Control/{call}";
-/// How long a host may take to read why its stream ends; then the connection is closed.
-const FAREWELL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Returns the service for `PATH`.
 pub fn service(brain: BrainHandle) -> ControlServer<ControlService> {
@@ -62,9 +59,13 @@ impl Control for ControlService {
                 Ok(Response::new(enrolled.into()))
             }
             Ok(other) => unreachable!("an enrolment is answered by an enrolment, not by {other:?}"),
-            Err(Rejection { refusal: why, .. }) => {
+            Err(Rejection {
+                refusal: why,
+                retry_after,
+                ..
+            }) => {
                 tracing::info!(host = %name, %from, %why, "a host may not join");
-                Err(refusal::to_grpc(why))
+                Err(refusal::to_grpc_after(why, retry_after))
             }
         }
     }
@@ -84,6 +85,8 @@ impl Control for ControlService {
         let peer = SessionPeer {
             identity: facts.spiffe.clone(),
             tls_key_hash: facts.tls_key_hash,
+            not_before: facts.not_before,
+            not_after: facts.not_after,
         };
         let from = connection.remote.ip();
         let opened = self
@@ -92,10 +95,14 @@ impl Control for ControlService {
             .await;
         let Session {
             id,
+            is_of_member,
             outgoing,
             ended,
             delivered,
         } = opened.map_err(gone)?;
+        if is_of_member {
+            connection.admit();
+        }
         let listener = Listener {
             id,
             brain: self.brain.clone(),
@@ -126,19 +133,16 @@ impl Listener {
                     Ok(Some(message)) => self.hear(message).await,
                     Ok(None) | Err(_) => {
                         tracing::debug!(session = self.id.0, "a host's stream is gone");
-                        return self.brain.tell(Input::Closed(self.id)).await;
+                        self.brain.tell(Input::Closed(self.id)).await;
+                        break;
                     }
                 },
                 _ = &mut ended => break,
             }
         }
-        // The brain ended it. What was sent has its time to arrive, then nothing more is owed.
-        if tokio::time::timeout(FAREWELL_TIMEOUT, delivered)
-            .await
-            .is_err()
-        {
-            self.connection.close();
-        }
+        // A connection is good for one stream: it goes as soon as what was sent has arrived.
+        self.connection.end();
+        let _ = delivered.await;
     }
 
     async fn hear(&self, message: pb::FromHost) {

@@ -46,7 +46,7 @@ pub(crate) fn refresh(state: &StateDir, addresses: &[String]) -> Result<(), Stat
     }
 }
 
-fn encode(credential: &AdminCredential) -> Zeroizing<Vec<u8>> {
+pub(crate) fn encode(credential: &AdminCredential) -> Zeroizing<Vec<u8>> {
     let mut text = serde_json::to_vec_pretty(credential).expect("texts are JSON");
     text.push(b'\n');
     Zeroizing::new(text)

@@ -23,14 +23,15 @@ use runtime::{process, tls};
 use tokio::sync::oneshot;
 use trust::{Authority, TrustAnchors};
 
+use crate::backup::BackupSource;
 use crate::brain::{Brain, BrainError, BrainHandle, Input};
 use crate::founding::{self, Founded};
 use crate::server_certificate::ServerCertificate;
 use crate::settings::Settings;
-use crate::{addresses, admin, control};
+use crate::{addresses, admin, authority_file, backup, control, overlap};
 
 /// The port of the control channel and the admin API.
-const DEFAULT_PORT: u16 = 7443;
+pub(crate) const DEFAULT_PORT: u16 = 7443;
 
 /// A coordinator that has started and holds what it needs; it answers once it serves.
 pub struct Daemon {
@@ -41,6 +42,7 @@ pub struct Daemon {
     roots: Arc<[Vec<u8>]>,
     socket: LocalSocket,
     socket_path: PathBuf,
+    backup: BackupSource,
     statement: TrustStatement,
     pin: String,
     // Last, so that it is let go last.
@@ -90,10 +92,7 @@ impl Daemon {
             Arc::from([authority.root_certificate().to_vec()]),
             authority.root_pin(),
         );
-        let config = FleetConfig {
-            software_version: env!("CARGO_PKG_VERSION").into(),
-            advertise: advertise.clone(),
-        };
+        let config = FleetConfig::new(env!("CARGO_PKG_VERSION"), advertise.clone());
         let fleet = Fleet::new(
             config,
             file.authority()?,
@@ -105,8 +104,15 @@ impl Daemon {
         let fleet = fleet.map_err(text)?;
         let statement = statement(&fleet, &authority, clock)?;
         settings.fleet.check_against(&statement)?;
+        overlap::refuse_advertised(statement.overlay, &settings.advertise)?;
         let certificate =
             ServerCertificate::issue(authority, statement.fleet_name.clone(), &advertise)?;
+        let backup = BackupSource {
+            fleet: statement.fleet_name.clone(),
+            store: Arc::downgrade(&store),
+            authority: state.file(authority_file::FILE),
+            clock,
+        };
         let (brain, handle) = Brain::new(fleet, store, clock);
         let socket = LocalSocket::bind(&settings.socket).map_err(text)?;
         if let Some(path) = credential {
@@ -124,6 +130,7 @@ impl Daemon {
             roots,
             socket,
             socket_path: settings.socket.clone(),
+            backup,
             statement,
             pin: pin.to_string(),
             _state: state,
@@ -165,10 +172,11 @@ impl Daemon {
                 let _ = door_closes.await;
             },
         ));
+        let local = admin::router(self.handle.clone()).merge(backup::router(self.backup));
         process::notify_ready("ready");
         tokio::select! {
             ended = &mut thinking => return Err(last_words(ended)),
-            () = self.socket.serve(admin::router(self.handle.clone())) => {}
+            () = self.socket.serve(local) => {}
             () = self.certificate.keep_renewed() => {}
             () = stop => {}
         }

@@ -4,12 +4,16 @@
 mod addresses;
 pub mod admin;
 mod authority_file;
+mod backup;
 pub mod brain;
 pub mod control;
 mod credential_file;
 pub mod daemon;
 mod founding;
+mod overlap;
+pub mod restore;
 mod server_certificate;
+pub mod recover;
 pub mod sessions;
 pub mod settings;
 mod storage;

@@ -1,11 +1,13 @@
 //! The coordinator's ends of the hosts' streams: bounded queues, filled by the brain, emptied as
 //! fast as each host reads. A host that does not read is sent away; it holds nobody up.
 
+mod backlog;
+
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fleet::SessionId;
 use futures_util::Stream;
@@ -15,6 +17,8 @@ use runtime::clock::random_seed;
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
+use self::backlog::{Backlog, Total, weight};
+
 /// Messages that may wait for a host to read them; with one more its stream is ended.
 const MESSAGES_MAX: usize = 256;
 /// Hosts a second that are sent away when the coordinator stops come back at about this rate.
@@ -23,16 +27,21 @@ const RETURNS_PER_SEC: u32 = 500;
 const RETURN_AFTER: Duration = Duration::from_secs(1);
 const RETURN_WITHIN: Duration = Duration::from_secs(3);
 
+/// When hosts come back that found the coordinator laden.
+const LADEN_RETRY_AFTER: Duration = Duration::from_secs(15);
+
 /// The brain's ends of all streams.
 #[derive(Default)]
 pub(crate) struct Sessions {
     open: BTreeMap<SessionId, Near>,
     last: u64,
+    total: Total,
 }
 
 /// The brain's end of a stream. Dropping it ends the stream after what was sent.
 struct Near {
     messages: mpsc::Sender<ToHost>,
+    backlog: Arc<Backlog>,
     end: Arc<OnceLock<Status>>,
     _open: oneshot::Sender<()>,
 }
@@ -41,6 +50,8 @@ struct Near {
 pub struct Session {
     /// Which it is.
     pub id: SessionId,
+    /// Its host is let in; another is told why not, and when to come back.
+    pub is_of_member: bool,
     /// What is to be sent.
     pub outgoing: Outgoing,
     /// Resolves when the brain has ended the stream.
@@ -52,6 +63,7 @@ pub struct Session {
 /// Messages to a host, then the reason why the stream ends, if there is one.
 pub struct Outgoing {
     messages: mpsc::Receiver<ToHost>,
+    backlog: Arc<Backlog>,
     end: Arc<OnceLock<Status>>,
     has_ended: bool,
     _delivered: oneshot::Sender<()>,
@@ -66,22 +78,26 @@ impl Sessions {
         let (open, ended) = oneshot::channel();
         let (delivering, delivered) = oneshot::channel();
         let end = Arc::new(OnceLock::new());
+        let backlog = Backlog::new(self.total.clone());
         self.open.insert(
             id,
             Near {
                 messages,
+                backlog: Arc::clone(&backlog),
                 end: Arc::clone(&end),
                 _open: open,
             },
         );
         let outgoing = Outgoing {
             messages: queue,
+            backlog,
             end,
             has_ended: false,
             _delivered: delivering,
         };
         Session {
             id,
+            is_of_member: false,
             outgoing,
             ended,
             delivered,
@@ -94,14 +110,33 @@ impl Sessions {
         let Some(near) = self.open.get(&id) else {
             return true;
         };
+        if !near.backlog.push(weight(&message), Instant::now()) {
+            return !self.end(id, does_not_read());
+        }
         match near.messages.try_send(message) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Closed(_)) => !self.close(id),
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                let reason = "this host does not read what it is sent; connect again";
-                !self.end(id, Status::resource_exhausted(reason))
-            }
+            Err(mpsc::error::TrySendError::Full(_)) => !self.end(id, does_not_read()),
         }
+    }
+
+    /// Returns whether more waits for hosts than another one could be served beside.
+    pub(crate) fn are_laden(&self) -> bool {
+        self.total.is_full()
+    }
+
+    /// Makes a stream that only says when to come back.
+    pub(crate) fn turn_away(&mut self) -> Session {
+        let session = self.open();
+        let goodbye = Goodbye {
+            reason: "this coordinator has more to send than its hosts read; come back later".into(),
+            retry_after: LADEN_RETRY_AFTER,
+            tombstone: None,
+        };
+        if self.send(session.id, ToHost::Goodbye(goodbye)) {
+            self.close(session.id);
+        }
+        session
     }
 
     /// Ends a stream after what was sent. Returns whether it stood.
@@ -128,12 +163,18 @@ impl Sessions {
             let goodbye = Goodbye {
                 reason: "the coordinator is stopping".into(),
                 retry_after: RETURN_AFTER + spread.mul_f64(fraction()),
-                removed: false,
+                tombstone: None,
             };
+            let message = ToHost::Goodbye(goodbye);
+            near.backlog.push(weight(&message), Instant::now());
             // A host that has no room for it sees the stream end, and comes back by itself.
-            let _ = near.messages.try_send(ToHost::Goodbye(goodbye));
+            let _ = near.messages.try_send(message);
         }
     }
+}
+
+fn does_not_read() -> Status {
+    Status::resource_exhausted("this host does not read what it is sent; connect again")
 }
 
 /// From 0 to 1, by chance.
@@ -151,7 +192,10 @@ impl Stream for Outgoing {
         }
         match self.messages.poll_recv(context) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Some(message)) => Poll::Ready(Some(Ok(message.into()))),
+            Poll::Ready(Some(message)) => {
+                self.backlog.pop(weight(&message), Instant::now());
+                Poll::Ready(Some(Ok(message.into())))
+            }
             Poll::Ready(None) => {
                 self.has_ended = true;
                 Poll::Ready(self.end.get().cloned().map(Err))
@@ -195,6 +239,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_laden_coordinator_says_when_to_come_back() {
+        let mut sessions = Sessions::default();
+        let session = sessions.turn_away();
+        let items: Vec<_> = session.outgoing.collect().await;
+        let message = ToHost::try_from(items[0].clone().unwrap()).unwrap();
+        let ToHost::Goodbye(goodbye) = message else {
+            panic!("{message:?}")
+        };
+        assert_eq!((goodbye.retry_after, items.len()), (LADEN_RETRY_AFTER, 1));
+    }
+
+    #[tokio::test]
     async fn a_stopping_coordinator_says_when_to_come_back() {
         let mut sessions = Sessions::default();
         let hosts: Vec<_> = (0..20).map(|_| sessions.open()).collect();
@@ -205,7 +261,7 @@ mod tests {
             let ToHost::Goodbye(goodbye) = message else {
                 panic!("{message:?}")
             };
-            assert!(!goodbye.removed);
+            assert!(goodbye.tombstone.is_none());
             assert!(goodbye.retry_after >= RETURN_AFTER, "{goodbye:?}");
             assert!(
                 goodbye.retry_after <= RETURN_AFTER + RETURN_WITHIN,

@@ -23,6 +23,50 @@ pub struct Flags {
     /// One flag for each key of the file.
     #[command(flatten)]
     pub overrides: FileSettings,
+    /// What to do instead of running.
+    #[command(subcommand)]
+    pub task: Option<Task>,
+}
+
+/// What can be done instead of running the coordinator.
+#[derive(Debug, clap::Subcommand)]
+pub enum Task {
+    /// Make the state directory of a backup; the next start asks the hosts what they remember since
+    Restore {
+        /// What `meshctl backup` wrote
+        file: PathBuf,
+    },
+    /// Look after the store
+    #[command(subcommand)]
+    Store(StoreTask),
+    /// Look after operators' credentials, while the coordinator runs
+    #[command(subcommand)]
+    Admin(AdminTask),
+}
+
+/// `mesh-coordinator admin`
+#[derive(Debug, clap::Subcommand)]
+pub enum AdminTask {
+    /// Replace an admin's credential that was lost; the old one opens nothing any more
+    Recover {
+        /// Whose; made, with all rights, where there is none of this name
+        #[arg(long, value_name = "NAME", default_value = "admin")]
+        name: Name,
+        /// Where to write it [default: admin.credential in the state directory]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+}
+
+/// `mesh-coordinator store`
+#[derive(Debug, clap::Subcommand)]
+pub enum StoreTask {
+    /// Check the store, or a backup: every value, every signature, every claim
+    Verify {
+        /// A backup instead of the store
+        #[arg(long, value_name = "FILE")]
+        backup: Option<PathBuf>,
+    },
 }
 
 /// The keys of `coordinator.toml`; each is a flag too.
@@ -91,6 +135,13 @@ pub struct FleetChoices {
     pub overlay_v6: Option<Ipv6Net>,
     /// What follows names in DNS.
     pub dns_suffix: Option<String>,
+}
+
+impl Flags {
+    /// Takes what is to be done instead of running.
+    pub fn take_task(mut self) -> (Option<Task>, Self) {
+        (self.task.take(), self)
+    }
 }
 
 /// Where settings are when no `--config` says otherwise.

@@ -69,6 +69,8 @@ async fn a_stranger_with_a_certificate_is_told_why_its_stream_ends() {
     let peer = SessionPeer {
         identity,
         tls_key_hash: Digest::from_bytes([9; 32]),
+        not_before: UnixTime::from_secs(0),
+        not_after: UnixTime::from_secs(u64::MAX >> 1),
     };
     let from = "192.0.2.9".parse().unwrap();
     let mut session = stage
@@ -108,10 +110,7 @@ impl Stage {
         let first = fleet::bootstrap(&config, &authority, [4; 32], clock.now());
         store.transaction(first.transaction).await.unwrap().unwrap();
         let Listing { revision, entries } = store.range("").await.unwrap();
-        let config = FleetConfig {
-            software_version: "test".into(),
-            advertise: vec!["192.0.2.1:7443".into()],
-        };
+        let config = FleetConfig::new("test", vec!["192.0.2.1:7443".into()]);
         let fleet = Fleet::new(config, authority, entries, revision, [5; 32], clock.now()).unwrap();
         let (brain, handle) = Brain::new(fleet, Arc::clone(&store) as Arc<dyn Store>, clock);
         Self {
@@ -122,10 +121,7 @@ impl Stage {
     }
 
     async fn ask(&self, request: AdminRequest) -> Result<Outcome, BrainGone> {
-        let caller = Caller {
-            name: "ops".into(),
-            role: Role::Admin,
-        };
+        let caller = Caller::new("ops", Role::Admin);
         self.brain
             .ask(|answer| Input::Admin(caller, request, answer))
             .await

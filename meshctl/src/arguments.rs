@@ -69,6 +69,17 @@ pub enum Command {
     /// Make, list and revoke join tokens
     #[command(subcommand)]
     Tokens(Tokens),
+    /// Write a backup of the coordinator, on its own machine; it holds the fleet's keys
+    Backup {
+        /// Where to; there must be no such file
+        file: PathBuf,
+    },
+    /// Show what a restored coordinator still asks its hosts, or end it
+    Recovery {
+        /// What to do instead of showing it
+        #[command(subcommand)]
+        verb: Option<Recovery>,
+    },
     /// Check, test, apply and roll back the policy
     #[command(subcommand)]
     Policy(Policy),
@@ -178,6 +189,19 @@ pub enum Hosts {
         /// Its last name or its id
         host: Option<String>,
     },
+}
+
+/// `meshctl recovery`
+#[derive(Debug, Subcommand)]
+pub enum Recovery {
+    /// The store is behind its hosts: ask them all what they remember
+    Start {
+        /// How that is known, for people
+        #[arg(default_value = "an operator says so")]
+        why: String,
+    },
+    /// Wait for no more hosts, and sign a new epoch
+    Finish,
 }
 
 /// `meshctl tokens`

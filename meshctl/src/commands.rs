@@ -1,6 +1,7 @@
 //! One file a verb.
 
 pub mod audit;
+pub mod backup;
 pub mod completion;
 pub mod dns;
 pub mod drops;
@@ -36,6 +37,8 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Hosts(hosts) => hosts::run(hosts, targets, &output).await,
         Command::Keys(keys) => keys::run(keys, targets, &output).await,
         Command::Tokens(tokens) => tokens::run(tokens, targets, &output).await,
+        Command::Backup { file } => backup::backup(&file, targets, &output).await,
+        Command::Recovery { verb } => backup::recovery(verb, targets, &output).await,
         Command::Policy(policy) => policy::run(policy, targets, &output).await,
         Command::Audit(audit) => audit::run(audit, targets, &output).await,
         Command::Drops(drops) => drops::drops(drops, targets, &output).await,

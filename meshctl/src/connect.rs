@@ -33,6 +33,11 @@ pub fn daemon(targets: &Targets) -> ApiClient {
 /// # Errors
 /// The credential cannot be used, or there is no way to a coordinator.
 pub fn coordinator(targets: &Targets) -> Result<ApiClient, Failure> {
+    let client = coordinator_client(targets)?;
+    Ok(client.with_reason(targets.reason.as_deref().unwrap_or("")))
+}
+
+fn coordinator_client(targets: &Targets) -> Result<ApiClient, Failure> {
     if let Some(path) = &targets.credential {
         return with_credential(path);
     }

@@ -1,5 +1,7 @@
 //! What operators are answered: JSON, also when the answer is no.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -12,15 +14,20 @@ use crate::brain::BrainGone;
 
 /// An answer that is not a success.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(crate) struct Failure {
     status: StatusCode,
     body: ErrorBody,
+    retry_after: Option<Duration>,
 }
 
 impl Failure {
     pub(super) fn new(status: StatusCode, refusal: Refusal) -> Self {
         let (_, body) = refusal::to_http(refusal);
-        Self { status, body }
+        Self {
+            status,
+            body,
+            retry_after: None,
+        }
     }
 
     pub(super) fn unauthenticated(message: &str) -> Self {
@@ -53,9 +60,9 @@ impl Failure {
 
 impl From<Refusal> for Failure {
     fn from(why: Refusal) -> Self {
-        let (status, body) = refusal::to_http(why);
+        let (status, _) = refusal::to_http(why.clone());
         let status = StatusCode::from_u16(status).expect("a constant of the table");
-        Self { status, body }
+        Self::new(status, why)
     }
 }
 
@@ -63,6 +70,7 @@ impl From<Rejection> for Failure {
     fn from(rejection: Rejection) -> Self {
         let mut failure = Self::from(rejection.refusal);
         failure.body.diagnostics = rejection.diagnostics;
+        failure.retry_after = rejection.retry_after;
         failure
     }
 }
@@ -82,6 +90,12 @@ impl IntoResponse for Failure {
                 .headers_mut()
                 .insert(header::WWW_AUTHENTICATE, scheme);
         }
+        if let Some(wait) = self.retry_after {
+            // Whole seconds, rounded up (RFC 9110 10.2.3).
+            let secs = wait.as_millis().div_ceil(1000).to_string();
+            let secs = HeaderValue::from_str(&secs).expect("digits");
+            response.headers_mut().insert(header::RETRY_AFTER, secs);
+        }
         response
     }
 }
@@ -92,17 +106,22 @@ pub(super) fn to_json(reply: Reply) -> Response {
         Reply::Status(it) => Json(it).into_response(),
         Reply::Hosts(it) => Json(it).into_response(),
         Reply::Host(it) | Reply::HostRemoved(it) => Json(it).into_response(),
+        Reply::RemovedHosts(it) => Json(it).into_response(),
+        Reply::RemovedHost(it) => Json(it).into_response(),
+        Reply::Recovery(it) => Json(it).into_response(),
         Reply::TokenCreated(it) => Json(it).into_response(),
         Reply::Tokens(it) => Json(it).into_response(),
         Reply::Token(it) => Json(it).into_response(),
         Reply::PolicyApplied(it) => Json(it).into_response(),
         Reply::PolicyVersions(it) => Json(it).into_response(),
         Reply::Policy(it) => Json(it).into_response(),
+        Reply::PolicyToPlan(it) => Json(it.plan()).into_response(),
         Reply::Rollout(it) => Json(it).into_response(),
         Reply::Why(it) => Json(it).into_response(),
         Reply::AdminCreated(it) => Json(it).into_response(),
         Reply::Admins(it) => Json(it).into_response(),
         Reply::AdminRevoked(it) => Json(it).into_response(),
-        Reply::Enrolled(_) => unreachable!("operators do not enrol"),
+        Reply::Audit(it) => Json(it).into_response(),
+        Reply::Enrolled(_) | Reply::Noted => unreachable!("operators do not ask for this"),
     }
 }

@@ -1,13 +1,17 @@
 //! Who asks: found out before anything else of a request is looked at.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{Method, Uri, header};
 use axum::response::Response;
-use fleet::{AdminRequest, Caller};
+use fleet::{AdminRequest, Caller, Reply};
 use model::admin::Role;
 use model::control::{Refusal, RefusalCode};
+use model::limits::Limits;
 use runtime::local_socket::LocalPeer;
+use runtime::tls_server::Connection;
 
 use super::answer::{Failure, to_json};
 use crate::brain::{BrainHandle, Input};
@@ -23,6 +27,11 @@ pub(super) struct Asker {
 impl Asker {
     /// Asks the fleet. Changes, and attempts at them, are logged.
     pub(super) async fn ask(self, request: AdminRequest) -> Result<Response, Failure> {
+        self.reply(request).await.map(to_json)
+    }
+
+    /// As `ask`, for an answer that is not shown as it is.
+    pub(super) async fn reply(self, request: AdminRequest) -> Result<Reply, Failure> {
         let Self {
             brain,
             caller,
@@ -46,7 +55,7 @@ impl Asker {
                 tracing::info!(by = name, %method, path = uri.path(), why = why.message(), "refused")
             }
         }
-        outcome.map(to_json)
+        outcome
     }
 }
 
@@ -57,6 +66,11 @@ impl FromRequestParts<BrainHandle> for Asker {
         let caller = match parts.extensions.get::<LocalPeer>() {
             Some(peer) => local(peer)?,
             None => bearer(parts, brain).await?,
+        };
+        let caller = Caller {
+            from: origin(parts),
+            reason: reason(parts)?,
+            ..caller
         };
         Ok(Self {
             brain: brain.clone(),
@@ -69,13 +83,35 @@ impl FromRequestParts<BrainHandle> for Asker {
 
 fn local(peer: &LocalPeer) -> Result<Caller, Failure> {
     if peer.trusted {
-        return Ok(Caller {
-            name: format!("local:{}", peer.uid),
-            role: Role::Admin,
-        });
+        return Ok(Caller::new(format!("local:{}", peer.uid), Role::Admin));
     }
     let message = "only root and members of group mesh may do this; try sudo";
     Err(Refusal::new(RefusalCode::Denied, message).into())
+}
+
+/// Where a request comes from, for the audit log.
+fn origin(parts: &Parts) -> String {
+    match address(parts) {
+        Some(address) => address.to_string(),
+        None => "local socket".to_owned(),
+    }
+}
+
+fn address(parts: &Parts) -> Option<IpAddr> {
+    let connection = parts.extensions.get::<Connection>()?;
+    Some(connection.remote.ip())
+}
+
+/// Why the operator asks, if they say so.
+fn reason(parts: &Parts) -> Result<String, Failure> {
+    let Some(header) = parts.headers.get(runtime::reason::HEADER) else {
+        return Ok(String::new());
+    };
+    runtime::reason::decode(header.as_bytes()).ok_or_else(|| {
+        let max = Limits::TEXT_CHARS;
+        let text = format!("the reason cannot be read, or has more than {max} characters");
+        Refusal::new(RefusalCode::Invalid, text).into()
+    })
 }
 
 async fn bearer(parts: &Parts, brain: &BrainHandle) -> Result<Caller, Failure> {
@@ -98,8 +134,9 @@ async fn bearer(parts: &Parts, brain: &BrainHandle) -> Result<Caller, Failure> {
             "a credential is understood as Authorization: Bearer CREDENTIAL only",
         ));
     };
+    let from = address(parts).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let caller = brain
-        .ask(|answer| Input::Authenticate(credential, answer))
+        .ask(|answer| Input::Authenticate(credential, from, answer))
         .await?;
     caller.ok_or_else(|| {
         Failure::unauthenticated(

@@ -5,10 +5,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod admin_api;
+mod audit;
 mod doors;
 mod enrolment;
 mod first_start;
 mod host;
+mod recovery;
 mod restart;
+mod restoring;
 mod stage;
 mod streams;

@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::reason;
 use crate::tls::{self, ConnectError};
 
 /// Bytes of an answer that are read at most.
@@ -77,6 +78,8 @@ impl fmt::Debug for Bearer {
 #[derive(Clone, Debug)]
 pub struct ApiClient {
     target: Target,
+    /// For the audit log, as the header has it.
+    reason: Option<HeaderValue>,
 }
 
 impl ApiClient {
@@ -84,6 +87,7 @@ impl ApiClient {
     pub fn unix(path: &Path) -> Self {
         Self {
             target: Target::Unix(path.to_owned()),
+            reason: None,
         }
     }
 
@@ -95,6 +99,17 @@ impl ApiClient {
                 config,
                 bearer: Bearer(bearer),
             },
+            reason: None,
+        }
+    }
+
+    /// Says why, with each request, for the audit log.
+    #[must_use]
+    pub fn with_reason(self, reason: &str) -> Self {
+        let header = HeaderValue::from_str(&reason::encode(reason));
+        Self {
+            reason: header.ok().filter(|header| !header.is_empty()),
+            ..self
         }
     }
 
@@ -157,6 +172,9 @@ impl ApiClient {
             .header(header::CONTENT_TYPE, "application/json");
         if let Target::Tls { bearer, .. } = &self.target {
             request = request.header(header::AUTHORIZATION, bearer.header()?);
+        }
+        if let Some(reason) = &self.reason {
+            request = request.header(reason::HEADER, reason.clone());
         }
         let request = request
             .body(Full::new(Bytes::from(bytes)))

@@ -9,6 +9,7 @@ pub mod linux;
 pub mod local_socket;
 pub mod logs;
 pub mod process;
+pub mod reason;
 pub mod refusal;
 pub mod state_dir;
 pub mod tls;

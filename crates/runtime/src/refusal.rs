@@ -1,5 +1,7 @@
 //! Refusals as HTTP and gRPC say them.
 
+use std::time::Duration;
+
 use model::admin::ErrorBody;
 use model::control::{Refusal, RefusalCode};
 use tonic::{Code, Status};
@@ -22,6 +24,26 @@ pub fn to_http(refusal: Refusal) -> (u16, ErrorBody) {
             diagnostics: Vec::new(),
         },
     )
+}
+
+/// The metadata of a status that says when to try again, in milliseconds: what gRPC calls server
+/// pushback (gRFC A6).
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
+
+/// Returns the status of a refusal that says when to try again.
+pub fn to_grpc_after(refusal: Refusal, retry_after: Option<Duration>) -> Status {
+    let mut status = to_grpc(refusal);
+    if let Some(wait) = retry_after {
+        let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        status.metadata_mut().insert(PUSHBACK, millis.into());
+    }
+    status
+}
+
+/// Returns when to try again, if the status says so.
+pub fn retry_after(status: &Status) -> Option<Duration> {
+    let value = status.metadata().get(PUSHBACK)?.to_str().ok()?;
+    value.parse().ok().map(Duration::from_millis)
 }
 
 /// Returns the gRPC status of a refusal.
@@ -53,6 +75,14 @@ pub fn from_grpc(status: &Status) -> Option<Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn when_to_come_back_survives_grpc() {
+        let busy = || Refusal::new(RefusalCode::Unavailable, "busy");
+        let wait = Some(Duration::from_millis(12_345));
+        assert_eq!(retry_after(&to_grpc_after(busy(), wait)), wait);
+        assert_eq!(retry_after(&to_grpc_after(busy(), None)), None);
+    }
 
     #[test]
     fn refusals_survive_grpc() {
