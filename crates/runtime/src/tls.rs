@@ -224,8 +224,9 @@ impl ResolvesServerCert for ServerIdentity {
     }
 }
 
-/// Serves HTTP/2 and HTTP/1.1. Clients may show a certificate of these roots; one that is expired
-/// is let in too, since its host must be able to renew it: what it opens is decided by `fleet`.
+/// Serves HTTP/2 and HTTP/1.1. Clients may show a certificate of these roots; one that is expired,
+/// or was issued by a clock that ran ahead, is let in too, since its host must be able to renew it:
+/// what it opens is decided by `fleet`.
 pub fn server(identity: Arc<ServerIdentity>, roots: Vec<Vec<u8>>) -> Arc<ServerConfig> {
     let verifier = Arc::new(HostVerifier {
         roots,
@@ -247,7 +248,7 @@ pub fn client_facts(
     roots: &[Vec<u8>],
 ) -> Option<CertificateFacts> {
     let chain = connection.peer_certificates()?;
-    verify_even_expired(&owned(chain), roots, crate::clock::unix_now()).ok()
+    verify_at_its_time(&owned(chain), roots, crate::clock::unix_now()).ok()
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -385,7 +386,7 @@ impl ClientCertVerifier for HostVerifier {
         now: RustlsTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         let chain = presented(end_entity, intermediates);
-        verify_even_expired(&chain, &self.roots, UnixTime::from_secs(now.as_secs()))
+        verify_at_its_time(&chain, &self.roots, UnixTime::from_secs(now.as_secs()))
             .map_err(not_believed)?;
         Ok(ClientCertVerified::assertion())
     }
@@ -415,7 +416,8 @@ impl ClientCertVerifier for HostVerifier {
     }
 }
 
-fn verify_even_expired(
+/// Verifies a chain as if now were a time at which its first certificate is valid.
+fn verify_at_its_time(
     chain: &[Vec<u8>],
     roots: &[Vec<u8>],
     now: UnixTime,
@@ -423,6 +425,9 @@ fn verify_even_expired(
     match certificate::verify_chain(chain, roots, now) {
         Err(CertificateError::Expired { not_after, .. }) => {
             certificate::verify_chain(chain, roots, not_after)
+        }
+        Err(CertificateError::NotYetValid { not_before, .. }) => {
+            certificate::verify_chain(chain, roots, not_before)
         }
         outcome => outcome,
     }

@@ -1,7 +1,8 @@
 //! The TLS port of a program: accepts connections, shakes hands, serves HTTP/2 and HTTP/1.1.
 //! Nobody is waited for: who is slow to shake hands, to ask or to read loses only its own
-//! connection, and strangers have fewer places than members.
+//! connection, and who is not let in as a member has fewer places than those who are.
 
+mod connection;
 mod strangers;
 
 use std::io;
@@ -16,22 +17,22 @@ use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tower::ServiceExt;
-use trust::certificate::CertificateFacts;
+
+pub use connection::Connection;
 
 use crate::tls;
+use connection::{Stay, Turn};
 use strangers::{Place, Strangers};
 
 /// Connections at one time; one more is closed at once.
 const CONNECTIONS_MAX: usize = 131_072;
 /// How long a handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a stranger's connection lives: long enough for any request.
-const STRANGER_LIFETIME: Duration = Duration::from_secs(300);
 /// How long the head of an HTTP/1.1 request may take, also of the next one on a connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often an idle HTTP/2 connection is asked whether it is alive.
@@ -51,23 +52,6 @@ const CONNECTION_WINDOW_BYTES: u32 = 512 << 10;
 const STOP_GRACE: Duration = Duration::from_secs(3);
 /// How long nothing is accepted after the kernel was out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// The connection that a request came by; in the extensions of each request.
-#[derive(Clone, Debug)]
-pub struct Connection {
-    /// Where it comes from.
-    pub remote: SocketAddr,
-    /// What the client's certificate says; it may be expired. `None`: it showed none.
-    pub certificate: Option<CertificateFacts>,
-    closer: Arc<Notify>,
-}
-
-impl Connection {
-    /// Closes the connection with everything on it, without a farewell.
-    pub fn close(&self) {
-        self.closer.notify_one();
-    }
-}
 
 /// A bound port, and what it shows.
 pub struct TlsServer {
@@ -158,13 +142,14 @@ impl Door {
             return;
         }
         let Some(place) = self.strangers.take(remote.ip()) else {
-            tracing::debug!(%remote, "closed: too many connections show no certificate");
+            tracing::debug!(%remote, "closed: too many connections are no member's");
             return;
         };
         let visit = Visit {
             acceptor: self.acceptor.clone(),
             roots: Arc::clone(&self.roots),
             router: self.router.clone(),
+            strangers: self.strangers.clone(),
             stopped: self.stopped.clone(),
             remote: SocketAddr::new(remote.ip().to_canonical(), remote.port()),
         };
@@ -177,6 +162,7 @@ struct Visit {
     acceptor: TlsAcceptor,
     roots: Arc<[Vec<u8>]>,
     router: Router,
+    strangers: Strangers,
     stopped: watch::Receiver<()>,
     remote: SocketAddr,
 }
@@ -192,21 +178,17 @@ impl Visit {
             }
         };
         let certificate = tls::client_facts(stream.get_ref().1, &self.roots);
-        match certificate {
-            Some(_) => {
-                drop(place);
-                self.serve(stream, certificate).await;
-            }
-            None => {
-                let served = self.serve(stream, None);
-                if tokio::time::timeout(STRANGER_LIFETIME, served)
-                    .await
-                    .is_err()
-                {
-                    tracing::debug!(%remote, "closed: it showed no certificate and stayed long");
-                }
+        let mut of_key = None;
+        if let Some(facts) = &certificate {
+            of_key = self.strangers.show(facts.tls_key_hash);
+            if of_key.is_none() {
+                tracing::debug!(%remote, "closed: too many connections show this certificate");
+                return;
             }
         }
+        let (connection, stay) = Connection::new(remote, certificate, place);
+        self.serve(stream, connection, stay).await;
+        drop(of_key);
     }
 
     async fn shake_hands(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
@@ -216,13 +198,7 @@ impl Visit {
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
-    async fn serve(mut self, stream: TlsStream<TcpStream>, certificate: Option<CertificateFacts>) {
-        let closer = Arc::new(Notify::new());
-        let seen = Connection {
-            remote: self.remote,
-            certificate,
-            closer: Arc::clone(&closer),
-        };
+    async fn serve(mut self, stream: TlsStream<TcpStream>, seen: Connection, mut stay: Stay) {
         let service = self
             .router
             .map_request(move |mut request: hyper::Request<_>| {
@@ -233,7 +209,7 @@ impl Visit {
         let served =
             builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
         let mut served = pin!(served);
-        let mut ending = false;
+        let mut is_stopping = false;
         loop {
             tokio::select! {
                 outcome = served.as_mut() => {
@@ -242,9 +218,15 @@ impl Visit {
                     }
                     return;
                 }
-                () = closer.notified() => return,
-                _ = self.stopped.changed(), if !ending => {
-                    ending = true;
+                turn = stay.next() => match turn {
+                    Turn::End => served.as_mut().graceful_shutdown(),
+                    Turn::Close => {
+                        tracing::debug!(remote = %self.remote, "closed: it stayed too long");
+                        return;
+                    }
+                },
+                _ = self.stopped.changed(), if !is_stopping => {
+                    is_stopping = true;
                     served.as_mut().graceful_shutdown();
                 }
             }

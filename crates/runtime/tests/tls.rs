@@ -19,6 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio_rustls::client::TlsStream;
 use trust::authority::{COORDINATOR_CERTIFICATE_LIFETIME, HOST_CERTIFICATE_LIFETIME};
 use trust::enrolment::TlsKey;
 use trust::{Authority, AuthoritySeeds, CoordinatorIdentity, HostIdentity};
@@ -87,6 +88,14 @@ async fn a_member_whose_certificate_expired_is_still_known() {
 }
 
 #[tokio::test]
+async fn a_member_whose_certificate_was_issued_ahead_of_time_is_still_known() {
+    let server = Server::start(Fleet::new(1)).await;
+    let to_come = UnixTime::from_secs(unix_now().as_secs() + 30 * 24 * 3600);
+    let seen = server.ask(server.fleet.member(to_come)).await;
+    assert_eq!(seen, Ok(Some("spiffe://prod/host/vm-1".to_owned())));
+}
+
+#[tokio::test]
 async fn a_member_of_another_fleet_is_turned_away() {
     let (server, other) = (Server::start(Fleet::new(1)).await, Fleet::new(2));
     let key = TlsKey::from_seed(Secret::from_bytes([5; 32]));
@@ -117,6 +126,33 @@ async fn a_renewed_certificate_is_shown_to_the_next_client() {
         server.ask(tls::pinned_client(server.fleet.pin())).await,
         Ok(None)
     );
+}
+
+#[tokio::test]
+async fn a_certificate_has_few_connections() {
+    let server = Server::start(Fleet::new(1)).await;
+    let mut open = Vec::new();
+    for _ in 0..4 {
+        open.push(server.visit().await.unwrap());
+    }
+    server.visit().await.unwrap_err();
+    // Also when it was let in: a member needs one.
+    open[0].say("/admit").await.unwrap();
+    server.visit().await.unwrap_err();
+    assert_eq!(
+        server.ask(tls::pinned_client(server.fleet.pin())).await,
+        Ok(None),
+        "others have theirs"
+    );
+}
+
+#[tokio::test]
+async fn a_connection_that_is_over_ends_after_its_answer() {
+    let server = Server::start(Fleet::new(1)).await;
+    let mut visit = server.visit().await.unwrap();
+    let rest = visit.say("/end").await.unwrap();
+    assert!(rest.contains("200 OK"), "{rest}");
+    assert!(visit.say("/").await.is_err());
 }
 
 #[tokio::test]
@@ -234,7 +270,10 @@ impl Server {
             .await
             .unwrap();
         let address = listener.address();
-        let router = Router::new().route("/", get(who_asks));
+        let router = Router::new()
+            .route("/", get(who_asks))
+            .route("/admit", get(admit))
+            .route("/end", get(end));
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(listener.serve(config, roots.into(), router, async {
             let _ = stopped.await;
@@ -252,6 +291,15 @@ impl Server {
         self.address.to_string()
     }
 
+    /// Connects as a member, and asks once: the server has looked at its certificate.
+    async fn visit(&self) -> std::io::Result<Visit> {
+        let connected = tls::connect(&[self.at()], self.fleet.member(unix_now())).await;
+        let (stream, _) = connected.map_err(std::io::Error::other)?;
+        let mut visit = Visit(stream);
+        visit.say("/").await?;
+        Ok(visit)
+    }
+
     async fn ask(&self, config: Arc<rustls::ClientConfig>) -> Result<Option<String>, String> {
         let client = ApiClient::tls(vec![self.at()], config, "none".into());
         let asked = tokio::time::timeout(Duration::from_secs(60), client.get("/")).await;
@@ -259,6 +307,32 @@ impl Server {
             .expect("a server that answers")
             .map_err(|error| error.to_string())
     }
+}
+
+/// A connection of one member, over which it asks several times.
+#[derive(Debug)]
+struct Visit(TlsStream<TcpStream>);
+
+impl Visit {
+    /// Asks for a path; returns the answer as it comes.
+    async fn say(&mut self, path: &str) -> std::io::Result<String> {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: c1\r\n\r\n");
+        self.0.write_all(request.as_bytes()).await?;
+        let mut answer = vec![0; 4096];
+        let read = self.0.read(&mut answer).await?;
+        if read == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(String::from_utf8_lossy(&answer[..read]).into_owned())
+    }
+}
+
+async fn admit(Extension(connection): Extension<Connection>) {
+    connection.admit();
+}
+
+async fn end(Extension(connection): Extension<Connection>) {
+    connection.end();
 }
 
 async fn who_asks(Extension(connection): Extension<Connection>) -> Json<Option<String>> {

@@ -219,8 +219,8 @@ pub(crate) fn host_believes(
     })
 }
 
-/// What the coordinator's TLS would say to a host's chain: one that is expired is let in, so that
-/// it can renew.
+/// What the coordinator's TLS would say to a host's chain: one that is not valid now is let in, so
+/// that it can renew.
 ///
 /// # Errors
 /// It is not believed.
@@ -234,12 +234,16 @@ pub(crate) fn coordinator_believes(
         Err(CertificateError::Expired { not_after, .. }) => {
             certificate::verify_chain(chain, &roots, not_after)
         }
+        Err(CertificateError::NotYetValid { not_before, .. }) => {
+            certificate::verify_chain(chain, &roots, not_before)
+        }
         other => other,
     };
     match facts {
         Ok(facts) => Ok(SessionPeer {
             identity: facts.spiffe,
             tls_key_hash: facts.tls_key_hash,
+            not_before: facts.not_before,
             not_after: facts.not_after,
         }),
         Err(error) => Err(ChannelError::new(

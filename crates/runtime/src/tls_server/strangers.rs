@@ -1,15 +1,22 @@
-//! Places for connections that have shown no certificate, or none yet: few in all, and fewer for
-//! one source, so that one machine cannot keep all others from showing theirs.
+//! Places for connections that the program has not let in as a member's: few in all, and fewer for
+//! one source, so that one machine cannot keep all others from showing who they are. A certificate
+//! alone is no reason to be let in: its host may have been removed since.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use model::ids::Digest;
+
 /// Places in all.
 const PLACES_MAX: usize = 4096;
-/// Places of one source. Many hosts may be behind one address; they need theirs for a handshake
-/// only.
+/// Places of one source. Many hosts may be behind one address; they need theirs for a handshake and
+/// until they are let in.
 const PLACES_PER_SOURCE_MAX: usize = 256;
+/// Connections that show certificates of one key, let in or not. A host needs one; another is there
+/// while it has not noticed yet that an earlier one is dead.
+const CONNECTIONS_PER_KEY_MAX: usize = 4;
 
 /// The places of one port.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +26,7 @@ pub(super) struct Strangers(Arc<Mutex<Taken>>);
 struct Taken {
     all: usize,
     by_source: BTreeMap<IpAddr, usize>,
+    by_key: BTreeMap<Digest, usize>,
 }
 
 /// A place, free again when it is dropped.
@@ -26,6 +34,13 @@ struct Taken {
 pub(super) struct Place {
     strangers: Strangers,
     source: IpAddr,
+}
+
+/// One of the connections of a key, until it is dropped.
+#[derive(Debug)]
+pub(super) struct OfKey {
+    strangers: Strangers,
+    key: Digest,
 }
 
 impl Strangers {
@@ -48,6 +63,26 @@ impl Strangers {
         })
     }
 
+    /// Counts a connection that shows a certificate of a key; `None`: there are too many.
+    pub(super) fn show(&self, key: Digest) -> Option<OfKey> {
+        let mut taken = self.taken();
+        let of_key = taken.by_key.entry(key).or_default();
+        if *of_key >= CONNECTIONS_PER_KEY_MAX {
+            return None;
+        }
+        *of_key += 1;
+        Some(OfKey {
+            strangers: self.clone(),
+            key,
+        })
+    }
+
+    /// Returns how many places are taken.
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.taken().all
+    }
+
     fn taken(&self) -> MutexGuard<'_, Taken> {
         self.0.lock().expect("nobody panics with the lock held")
     }
@@ -57,11 +92,21 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.strangers.taken();
         taken.all -= 1;
-        if let Some(of_source) = taken.by_source.get_mut(&self.source) {
-            *of_source -= 1;
-            if *of_source == 0 {
-                taken.by_source.remove(&self.source);
-            }
+        leave(&mut taken.by_source, self.source);
+    }
+}
+
+impl Drop for OfKey {
+    fn drop(&mut self) {
+        leave(&mut self.strangers.taken().by_key, self.key);
+    }
+}
+
+fn leave<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K) {
+    if let Entry::Occupied(mut count) = counts.entry(key) {
+        *count.get_mut() -= 1;
+        if *count.get() == 0 {
+            count.remove();
         }
     }
 }
@@ -110,6 +155,18 @@ mod tests {
         assert_eq!(places(&strangers, "192.0.2.1").len(), PLACES_PER_SOURCE_MAX);
         assert_eq!(strangers.taken().all, 0);
         assert!(strangers.taken().by_source.is_empty());
+    }
+
+    #[test]
+    fn one_key_has_few_connections() {
+        let strangers = Strangers::default();
+        let key = Digest::from_bytes([1; 32]);
+        let greedy: Vec<_> = std::iter::from_fn(|| strangers.show(key)).collect();
+        assert_eq!(greedy.len(), CONNECTIONS_PER_KEY_MAX);
+        assert!(strangers.show(Digest::from_bytes([2; 32])).is_some());
+        drop(greedy);
+        assert!(strangers.show(key).is_some());
+        assert!(strangers.taken().by_key.is_empty());
     }
 
     #[test]
