@@ -183,3 +183,22 @@ fn versions_are_told_and_completions_are_scripts() -> Result<(), LabError> {
     assert!(known.stdout.contains("meshctl"), "{}", known.stdout);
     Ok(())
 }
+
+#[test]
+fn colour_is_for_people_and_for_those_who_ask_for_it() -> Result<(), LabError> {
+    let lab = Lab::new()?;
+    let pair = Pair::start(&lab)?;
+    let status = |arguments: &[&str], variables: &[&str]| -> Result<bool, LabError> {
+        let mut launch = pair.alpha.meshctl(&["status"]).args(arguments);
+        for variable in variables {
+            launch = launch.env(variable, "1");
+        }
+        Ok(launch.run()?.success()?.stdout.contains('\u{1b}'))
+    };
+    assert!(!status(&[], &[])?, "nobody looks at a pipe");
+    assert!(status(&[], &["CLICOLOR_FORCE"])?);
+    assert!(!status(&[], &["CLICOLOR_FORCE", "NO_COLOR"])?);
+    assert!(status(&["--color", "always"], &["NO_COLOR"])?);
+    assert!(!status(&["--color", "always", "--json"], &[])?);
+    Ok(())
+}

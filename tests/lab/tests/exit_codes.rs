@@ -63,6 +63,19 @@ fn every_exit_code_means_what_it_says() -> Result<(), LabError> {
     Ok(())
 }
 
+/// An answer that is as its schema says.
+fn described(launch: Launch, kind: &str) -> Result<(), LabError> {
+    // Some of them find something wanting, and say so in JSON too.
+    let ran = launch.arg("--json").run()?;
+    let said = format!("{}{}", ran.stdout, ran.stderr);
+    let envelope: serde_json::Value = serde_json::from_str(&ran.stdout).expect(&said);
+    assert_eq!(envelope["kind"], kind, "{said}");
+    assert_eq!(envelope["version"], 1, "{said}");
+    let complaints = lab::schema::complaints(&envelope);
+    assert!(complaints.is_empty(), "{complaints:#?}\n{envelope:#}");
+    Ok(())
+}
+
 /// A copy of the first admin's credential, as an operator would have it, after `change`.
 fn credential(
     lab: &Lab,
@@ -157,21 +170,13 @@ fn every_answer_in_json_has_one_envelope() -> Result<(), LabError> {
         (&["policy", "status"], "Rollout"),
         (&["why", "alpha", "beta/icmp"], "WhyReport"),
     ];
-    let check = |launch: Launch, kind: &str| -> Result<(), LabError> {
-        let envelope = launch.arg("--json").run()?.json()?;
-        assert_eq!(envelope["version"], 1, "{envelope}");
-        assert_eq!(envelope["kind"], kind);
-        let complaints = lab::schema::complaints(&envelope);
-        assert!(complaints.is_empty(), "{complaints:#?}\n{envelope:#}");
-        Ok(())
-    };
     for (arguments, kind) in of_host {
-        check(pair.alpha.meshctl(arguments), kind)?;
+        described(pair.alpha.meshctl(arguments), kind)?;
     }
     for (arguments, kind) in of_operator {
-        check(pair.fleet.coordinator.meshctl(arguments), kind)?;
+        described(pair.fleet.coordinator.meshctl(arguments), kind)?;
     }
-    check(
+    described(
         pair.fleet
             .coordinator
             .meshctl(&["policy", "apply", &directory]),
@@ -187,4 +192,47 @@ fn every_answer_in_json_has_one_envelope() -> Result<(), LabError> {
     let report: serde_json::Value = serde_json::from_str(&denied.stdout).unwrap();
     assert_eq!(report["data"]["policy"]["allowed"], false);
     Ok(())
+}
+
+#[test]
+fn what_changes_something_and_what_compares_has_a_schema_too() -> Result<(), LabError> {
+    let lab = Lab::new()?;
+    let pair = Pair::start(&lab)?;
+    pair.alpha.wait_reaches("beta")?;
+    let coordinator = &pair.fleet.coordinator;
+    let policy = "fleet: test\nservices:\n  web: { port: 80, protocol: tcp, endpoints: [\"role=web\"] }\n\
+                  allow:\n  - { id: all-web, from: any, to: web }\n";
+    coordinator.apply_policy_text(policy)?;
+    let directory = coordinator.write_policy("fleet: test\n")?;
+    let directory = directory.to_string_lossy();
+    let token = coordinator.ask(&["tokens", "create"])?;
+    let token_id = token["id"].as_str().unwrap();
+    let secret = token["token"].as_str().unwrap();
+    let newcomer = pair.fleet.machine("gamma")?;
+    described(newcomer.meshctl(&["join", secret]), "Joined")?;
+    let of_host: [(&[&str], &str); 4] = [
+        (&["services", "list"], "ServiceList"),
+        (&["services", "show", "web"], "Service"),
+        (&["why", "beta", "web"], "LocalWhyReport"),
+        (&["keys", "rotate"], "KeyRotated"),
+    ];
+    for (arguments, kind) in of_host {
+        described(pair.beta.meshctl(arguments), kind)?;
+    }
+    let of_operator: [(&[&str], &str); 10] = [
+        (&["tokens", "revoke", token_id], "Token"),
+        (&["policy", "fmt", &directory], "PolicyFormat"),
+        (&["policy", "diff", "1", "2"], "PolicyDiff"),
+        (&["policy", "plan", &directory], "PolicyPlan"),
+        (&["policy", "rollback", "1"], "AppliedPolicy"),
+        (&["hosts", "rename", "alpha", "delta"], "Host"),
+        (&["audit"], "AuditLog"),
+        (&["audit", "--verify"], "AuditCheck"),
+        (&["hosts", "revoke", "delta"], "RemovedHost"),
+        (&["hosts", "removed"], "RemovedHostList"),
+    ];
+    for (arguments, kind) in of_operator {
+        described(coordinator.meshctl(arguments), kind)?;
+    }
+    described(newcomer.meshctl(&["leave"]), "Left")
 }

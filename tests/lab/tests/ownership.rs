@@ -169,6 +169,14 @@ fn a_resolver_of_the_hosts_own_is_given_back_as_it_was() -> Result<(), LabError>
     fs::write(&file, "nameserver 10.77.0.1\n").expect("the file can be written");
     wait_alarm(&alpha, "took the block of meshd out of /etc/resolv.conf")?;
     assert_eq!(read(&file), "nameserver 10.77.0.1\n");
+    wait_until(
+        "the change is told where names are",
+        CHANGE_DEADLINE,
+        || {
+            let dns = alpha.ask(&["dns", "show"])?;
+            Ok((dns["resolver"]["state"] == "changed").then_some(()))
+        },
+    )?;
 
     // Told to try once more, it does; stopped, it leaves what the others wrote.
     let process = alpha.process().expect("it runs");
