@@ -126,20 +126,17 @@ fn a_stop_at_any_write_of_a_change_loses_nothing() {
         let first = coordinator.hosts[&host.id()].wireguard_key;
         host.holds_writes = true;
         host.rotate();
-        let mut writes = 0;
         let mut granted = None;
         // Carries the change on, one write at a time, until the stop.
-        for _ in 0..20 {
+        for write in 0..=stop_after {
             if let (Some(new), None) = (offers(&mut host).pop(), granted) {
                 let delta = grant(&mut coordinator, &host, new);
                 granted = Some(new.wireguard_key);
                 host.map(delta);
             }
-            if writes == stop_after {
-                break;
+            if write < stop_after {
+                host.write_one();
             }
-            host.write_one();
-            writes += 1;
         }
         host.holds_writes = false;
         host.restart();
@@ -298,7 +295,7 @@ fn a_key_that_is_old_enough_changes_by_itself_once() {
     for _ in 0..(35 * 24) {
         host.advance(Duration::from_secs(10));
         host.now.unix = host.now.unix + Duration::from_secs(3590);
-        host.now.monotonic = host.now.monotonic + Duration::from_secs(3590);
+        host.now.monotonic += Duration::from_secs(3590);
         host.closed(ChannelErrorKind::Interrupted, "an hour has passed");
         host.connect(&coordinator);
         while let Some(new) = offers(&mut host).pop() {
