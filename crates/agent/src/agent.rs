@@ -260,6 +260,7 @@ impl Agent {
             self.enrolment.poll_timeout(),
             self.channel.poll_timeout(),
             self.disk.poll_timeout(),
+            self.staging.poll_timeout(),
             self.paths.poll_timeout(),
             self.endpoints.poll_timeout(),
             self.renewal
@@ -326,6 +327,8 @@ impl Agent {
         self.tend_rotation(now);
         self.tend_clock(now);
         self.disk.handle_timeout(now.monotonic, &mut self.out);
+        self.staging
+            .handle_timeout(now.monotonic, &mut self.disk, &mut self.out);
         let is_online = self.channel.is_online();
         self.paths
             .handle_timeout(now.monotonic, is_online, &mut self.out);

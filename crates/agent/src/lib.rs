@@ -7,6 +7,7 @@
 mod agent;
 mod alarms;
 mod backoff;
+mod bygone;
 mod certificate;
 mod channel;
 mod denials;

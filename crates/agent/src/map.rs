@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use model::ids::{HostId, PolicyVersion, Revision};
+use model::ids::{Digest, HostId, PolicyVersion, Revision};
 use model::map::{Endpoint, MapDelta, PeerEntry, PolicySlice};
 use model::name::Name;
 use model::record::{BundleHead, HostRecord, Signed, TrustStatement};
 use model::rule::Bundle;
 use model::wire::stored::StoredMap;
+
+use crate::bygone::{FormerPeers, Tombstones};
 
 /// What one host knows, verified.
 #[derive(Clone, Debug)]
@@ -18,7 +20,10 @@ pub(crate) struct Map {
     pub(crate) revision: Revision,
     pub(crate) own: Arc<Known>,
     pub(crate) peers: BTreeMap<HostId, Arc<Peer>>,
-    pub(crate) tombstones: BTreeMap<HostId, Arc<Dead>>,
+    pub(crate) tombstones: Tombstones,
+    pub(crate) former: FormerPeers,
+    /// Hosts that the last change offered, with older records than those that were forgotten here.
+    pub(crate) left_out: Vec<Name>,
     pub(crate) policy: Arc<Policy>,
 }
 
@@ -55,6 +60,8 @@ pub(crate) struct Dead {
 pub(crate) struct Policy {
     pub(crate) slice: PolicySlice,
     pub(crate) head: BundleHead,
+    /// SHA-256 of the head's payload: the next head names it.
+    pub(crate) digest: Digest,
     pub(crate) bundle: Bundle,
 }
 
@@ -105,14 +112,11 @@ impl Map {
                 head: None,
                 record: Some(self.own.signed.clone()),
                 peers: self.peers.values().map(|peer| peer.to_entry()).collect(),
-                tombstones: self
-                    .tombstones
-                    .values()
-                    .map(|dead| dead.signed.clone())
-                    .collect(),
+                tombstones: self.tombstones.signed().cloned().collect(),
                 forgotten: Vec::new(),
                 policy: Some(self.policy.slice.clone()),
             },
+            former: self.former.to_stored(),
         }
     }
 }

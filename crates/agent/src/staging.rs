@@ -1,12 +1,20 @@
 //! A map on its way from verified to in force: first the map is durable, then the marks that never
 //! go back, then it may be enforced. While one is under way, only the newest behind it is kept.
 
+use std::time::Duration;
+
 use model::key::SecretBytes;
+use model::time::Instant;
 use model::wire::stored::{StoredHighWater, encode_high_water, encode_map};
 
 use crate::map::Map;
 use crate::output::{Outputs, StateFile};
 use crate::persistence::{Disk, Version};
+use crate::timer::{Timeout, is_due};
+
+/// How long hints may wait for the disk: it is not worn out by peers that move, and a host that
+/// stops before then asks for them again.
+const HINTS_WRITTEN_WITHIN: Duration = Duration::from_secs(600);
 
 /// The map in force, the one on its way to the disk, and the newest behind it.
 #[derive(Debug, Default)]
@@ -14,6 +22,8 @@ pub(crate) struct Staging {
     in_force: Option<Map>,
     under_way: Option<Staged>,
     next: Option<Map>,
+    /// When hints that the disk does not have yet are written.
+    write_hints_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -39,6 +49,40 @@ impl Staging {
     pub(crate) fn newest(&self) -> Option<&Map> {
         let under_way = self.under_way.as_ref().map(|staged| &staged.map);
         self.next.as_ref().or(under_way).or(self.in_force.as_ref())
+    }
+
+    /// Takes the newest map with other hints where peers may be. Returns what may be enforced at
+    /// once, and that `set_in_force` expects back: nothing that must not go back depends on hints.
+    pub(crate) fn take_hints(&mut self, map: Map, now: Instant) -> Option<Map> {
+        if self.next.is_some() {
+            self.next = Some(map);
+            return None;
+        }
+        self.write_hints_at
+            .get_or_insert(now + HINTS_WRITTEN_WITHIN);
+        match &mut self.under_way {
+            Some(staged) => {
+                staged.map = map;
+                None
+            }
+            None => Some(map),
+        }
+    }
+
+    /// Writes the hints that waited long enough.
+    pub(crate) fn handle_timeout(&mut self, now: Instant, disk: &mut Disk, out: &mut Outputs) {
+        if self.write_hints_at.take_if(|at| is_due(*at, now)).is_none() {
+            return;
+        }
+        let under_way = self.under_way.as_ref().map(|staged| &staged.map);
+        if let Some(map) = under_way.or(self.in_force.as_ref()) {
+            put_map(map, disk, out);
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Timeout {
+        let at = self.write_hints_at?;
+        Some((at, "write where peers may be"))
     }
 
     pub(crate) fn is_under_way(&self) -> bool {
@@ -91,6 +135,7 @@ impl Staging {
     }
 
     fn start(&mut self, map: Map, disk: &mut Disk, out: &mut Outputs) {
+        self.write_hints_at = None;
         let stage = Stage::Map(put_map(&map, disk, out));
         self.under_way = Some(Staged { map, stage });
     }
@@ -100,14 +145,16 @@ impl Staging {
 pub(crate) fn raise(high_water: &mut StoredHighWater, map: &Map) {
     high_water.revision = high_water.revision.max(map.revision);
     let policy = (map.policy.head.epoch, map.policy.head.version);
-    (high_water.policy_epoch, high_water.policy) =
-        policy.max((high_water.policy_epoch, high_water.policy));
+    if policy >= (high_water.policy_epoch, high_water.policy) {
+        (high_water.policy_epoch, high_water.policy) = policy;
+        high_water.policy_digest = Some(map.policy.digest);
+    }
     let trust = (map.statement().epoch, map.statement().serial);
     (high_water.trust_epoch, high_water.trust_serial) =
         trust.max((high_water.trust_epoch, high_water.trust_serial));
 }
 
-pub(crate) fn put_map(map: &Map, disk: &mut Disk, out: &mut Outputs) -> Version {
+fn put_map(map: &Map, disk: &mut Disk, out: &mut Outputs) -> Version {
     let bytes = SecretBytes::new(encode_map(&map.to_stored()));
     disk.put(StateFile::Map, bytes, out)
 }

@@ -5,15 +5,17 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::Arc;
 
-use model::ids::{Digest, HostId, Revision};
+use model::ids::{Digest, HostId, PolicyVersion, Revision};
 use model::key::WireguardKey;
 use model::limits::Limits;
 use model::map::{MapDelta, PeerEntry, PolicySlice};
-use model::record::{HostRecord, Signed, Tombstone};
-use model::wire::stored::StoredHighWater;
-use trust::TrustAnchors;
+use model::name::Name;
+use model::record::{BundleHead, HostRecord, Signed, Tombstone};
+use model::wire::stored::{StoredHighWater, StoredMap};
+use trust::{TrustAnchors, sha256};
 
-use crate::map::{Dead, Known, Map, Peer, Policy, Trusted};
+use crate::bygone::{FormerPeers, Tombstones};
+use crate::map::{Known, Map, Peer, Policy, Trusted};
 
 /// What this host knows of itself, whatever a coordinator says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,9 +68,6 @@ pub(crate) enum SyncError {
     Refused(String),
 }
 
-/// Tombstones that a host keeps, the newest; each stops a replayed record of a host that is gone.
-const TOMBSTONES_MAX: usize = 65_536;
-
 impl Verifier<'_> {
     /// Makes the map that `current` becomes by `delta`, which a coordinator sent.
     ///
@@ -82,12 +81,16 @@ impl Verifier<'_> {
         Ok(step)
     }
 
-    /// Makes the map of a whole map that this host wrote down itself.
+    /// Makes the map of what this host wrote down itself.
     ///
     /// # Errors
     /// Says what does not hold.
-    pub(crate) fn restore(&self, whole: &MapDelta) -> Result<Step, SyncError> {
-        self.follow(None, whole)
+    pub(crate) fn restore(&self, stored: &StoredMap) -> Result<Step, SyncError> {
+        let mut step = self.follow(None, &stored.map)?;
+        if let Step::New(map) = &mut step {
+            map.former = FormerPeers::of(&stored.former);
+        }
+        Ok(step)
     }
 
     fn follow(&self, current: Option<&Map>, delta: &MapDelta) -> Result<Step, SyncError> {
@@ -101,15 +104,18 @@ impl Verifier<'_> {
             }
         }
         self.check_revision(have, delta.revision)?;
-        let mut draft = Draft::new(if delta.base.is_some() { current } else { None });
+        let mut draft = Draft::new(current, delta.base.is_some());
         if let Some(tombstone) = self.bury(&mut draft, current, &delta.tombstones)? {
             return Ok(Step::Removed(tombstone));
         }
         for id in &delta.forgotten {
-            draft.peers.remove(id);
+            draft.forget(*id);
         }
         for entry in &delta.peers {
             self.add_peer(&mut draft, current, entry)?;
+        }
+        if delta.base.is_none() {
+            draft.forget_absent(current);
         }
         if let Some(signed) = &delta.record {
             draft.own = Some(self.own_record(current, signed)?);
@@ -181,10 +187,6 @@ impl Verifier<'_> {
         current: Option<&Map>,
         tombstones: &[Signed],
     ) -> Result<Option<Tombstone>, SyncError> {
-        // A whole map may leave out old tombstones: what was once known stays known.
-        draft.tombstones = current
-            .map(|map| map.tombstones.clone())
-            .unwrap_or_default();
         for signed in tombstones {
             let tombstone = self
                 .anchors
@@ -198,7 +200,7 @@ impl Verifier<'_> {
             }
             draft.bury(signed, &tombstone);
         }
-        draft.limit_tombstones();
+        draft.tombstones.limit();
         Ok(None)
     }
 
@@ -213,13 +215,20 @@ impl Verifier<'_> {
         if record.host == self.me.host {
             return Err(refused("it has this host among its own peers".to_owned()));
         }
-        if draft.is_buried(record) {
+        if draft.tombstones.is_buried(record) {
             // The tombstone beats the record, whoever sent which when.
             return Ok(());
         }
-        if let Some(peer) = current.and_then(|map| map.peers.get(&record.host)) {
-            check_not_older(&peer.known, &known)?;
+        match current.and_then(|map| map.peers.get(&record.host)) {
+            Some(peer) => check_not_older(&peer.known, &known)?,
+            None if draft.former.is_newer_than(record) => {
+                // A restored coordinator may know no better: the map holds without this host.
+                draft.left_out.push(record.name.clone());
+                return Ok(());
+            }
+            None => {}
         }
+        draft.former.remove(record.host);
         let peer = Peer {
             known,
             endpoints: entry.endpoints.clone(),
@@ -276,21 +285,73 @@ impl Verifier<'_> {
             .anchors
             .verify_slice(slice)
             .map_err(|error| invalid("the policy", error))?;
-        let highest = (self.high_water.policy_epoch, self.high_water.policy);
-        let highest = current.map_or(highest, |map| {
-            highest.max((map.policy.head.epoch, map.policy.head.version))
-        });
-        if (head.epoch, head.version) < highest {
-            return Err(refused(format!(
-                "it has policy version {}, older than version {} which was in force here",
-                head.version, highest.1
-            )));
-        }
+        let digest = sha256(&slice.head.payload);
+        self.last_policy(current).check_next(&head, digest)?;
         Ok(Arc::new(Policy {
             slice: slice.clone(),
             head,
+            digest,
             bundle,
         }))
+    }
+
+    /// Returns the latest policy that was believed here.
+    fn last_policy(&self, current: Option<&Map>) -> LastPolicy {
+        let marks = LastPolicy {
+            epoch: self.high_water.policy_epoch,
+            version: self.high_water.policy,
+            digest: self.high_water.policy_digest,
+        };
+        let in_map = current.map(|map| LastPolicy {
+            epoch: map.policy.head.epoch,
+            version: map.policy.head.version,
+            digest: Some(map.policy.digest),
+        });
+        // Of equals the one whose digest is known.
+        in_map
+            .filter(|it| it.number() >= marks.number())
+            .unwrap_or(marks)
+    }
+}
+
+/// The latest policy that was believed: no other may follow than the one that names it.
+struct LastPolicy {
+    epoch: u64,
+    version: PolicyVersion,
+    /// `None`: the marks are older than this check.
+    digest: Option<Digest>,
+}
+
+impl LastPolicy {
+    fn number(&self) -> (u64, PolicyVersion) {
+        (self.epoch, self.version)
+    }
+
+    fn check_next(&self, head: &BundleHead, digest: Digest) -> Result<(), SyncError> {
+        let (last, offered) = (self.version, head.version);
+        if (head.epoch, offered) < self.number() {
+            return Err(refused(format!(
+                "it has policy version {offered}, older than version {last} which was in force here"
+            )));
+        }
+        if head.epoch != self.epoch || self.digest.is_none() {
+            return Ok(());
+        }
+        if offered == last && self.digest != Some(digest) {
+            return Err(refused(format!(
+                "it has another policy version {offered} than the one that was in force here; was \
+                 the coordinator restored from a backup without a new epoch?"
+            )));
+        }
+        let is_next = offered.0.checked_sub(1) == Some(last.0);
+        if is_next && self.digest != head.previous {
+            return Err(refused(format!(
+                "its policy version {offered} was made after another version {last} than the one \
+                 that was in force here; was the coordinator restored from a backup without a new \
+                 epoch?"
+            )));
+        }
+        Ok(())
     }
 }
 
@@ -299,61 +360,62 @@ impl Verifier<'_> {
 struct Draft {
     own: Option<Arc<Known>>,
     peers: BTreeMap<HostId, Arc<Peer>>,
-    tombstones: BTreeMap<HostId, Arc<Dead>>,
+    tombstones: Tombstones,
+    former: FormerPeers,
+    left_out: Vec<Name>,
     policy: Option<Arc<Policy>>,
 }
 
 impl Draft {
-    fn new(base: Option<&Map>) -> Self {
-        base.map_or_else(Self::default, |map| Self {
+    /// A whole map may leave out old tombstones: what was once known of the gone stays known.
+    fn new(current: Option<&Map>, is_change: bool) -> Self {
+        let Some(map) = current else {
+            return Self::default();
+        };
+        let gone = Self {
+            tombstones: map.tombstones.clone(),
+            former: map.former.clone(),
+            ..Self::default()
+        };
+        if !is_change {
+            return gone;
+        }
+        Self {
             own: Some(map.own.clone()),
             peers: map.peers.clone(),
-            tombstones: BTreeMap::new(),
             policy: Some(map.policy.clone()),
-        })
+            ..gone
+        }
+    }
+
+    fn forget(&mut self, id: HostId) {
+        if let Some(peer) = self.peers.remove(&id) {
+            self.former.insert(&peer.known.record);
+        }
+    }
+
+    /// Forgets the peers that a whole map leaves out.
+    fn forget_absent(&mut self, current: Option<&Map>) {
+        let before = current.into_iter().flat_map(Map::peer_records);
+        for record in before {
+            if !self.peers.contains_key(&record.host) && !self.tombstones.is_buried(record) {
+                self.former.insert(record);
+            }
+        }
     }
 
     fn bury(&mut self, signed: &Signed, tombstone: &Tombstone) {
-        let revision = tombstone.revision;
-        if self
-            .tombstones
-            .get(&tombstone.host)
-            .is_none_or(|dead| dead.revision < revision)
-        {
-            let dead = Dead {
-                signed: signed.clone(),
-                revision,
-            };
-            self.tombstones.insert(tombstone.host, Arc::new(dead));
-        }
+        self.tombstones.bury(signed, tombstone);
         if self
             .peers
             .get(&tombstone.host)
-            .is_some_and(|peer| self.is_buried(&peer.known.record))
+            .is_some_and(|peer| self.tombstones.is_buried(&peer.known.record))
         {
             self.peers.remove(&tombstone.host);
         }
     }
 
-    fn is_buried(&self, record: &HostRecord) -> bool {
-        self.tombstones
-            .get(&record.host)
-            .is_some_and(|dead| record.revision < dead.revision)
-    }
-
-    fn limit_tombstones(&mut self) {
-        while self.tombstones.len() > TOMBSTONES_MAX {
-            let oldest = self
-                .tombstones
-                .iter()
-                .min_by_key(|(_, dead)| dead.revision)
-                .map(|(id, _)| *id)
-                .expect("there are more than the maximum");
-            self.tombstones.remove(&oldest);
-        }
-    }
-
-    fn finish(self, trust: &Arc<Trusted>, revision: Revision) -> Result<Map, SyncError> {
+    fn finish(mut self, trust: &Arc<Trusted>, revision: Revision) -> Result<Map, SyncError> {
         // Many changes may add up to more than the disk's copy may have, and be read back as.
         if self.peers.len() > Limits::HOSTS {
             return Err(refused(format!(
@@ -361,6 +423,7 @@ impl Draft {
                 Limits::HOSTS
             )));
         }
+        self.former.limit();
         Ok(Map {
             trust: trust.clone(),
             revision,
@@ -369,6 +432,8 @@ impl Draft {
                 .ok_or_else(|| refused("it lacks this host's own record".to_owned()))?,
             peers: self.peers,
             tombstones: self.tombstones,
+            former: self.former,
+            left_out: self.left_out,
             policy: self
                 .policy
                 .ok_or_else(|| refused("it lacks the policy".to_owned()))?,

@@ -23,6 +23,8 @@ impl Limits {
     pub const BUNDLE_BYTES: usize = 16 << 20;
     /// Hosts of a fleet.
     pub const HOSTS: usize = 1 << 20;
+    /// Forgotten peers of which a host keeps how far their records had come.
+    pub const FORMER_PEERS: usize = 1 << 16;
     /// Bytes of one message of the control channel.
     pub const CONTROL_MESSAGE_BYTES: usize = 64 << 20;
     /// Bytes of one certificate.

@@ -15,7 +15,6 @@ use crate::event::{ChannelError, ChannelErrorKind};
 use crate::map::{Map, Trusted};
 use crate::output::{Output, StateFile};
 use crate::skew::{CoordinatorClock, Skew};
-use crate::staging::put_map;
 use crate::sync::{Step, SyncError, Verifier, ends};
 use trust::enrolment::TlsKey;
 
@@ -263,6 +262,12 @@ impl Agent {
             Ok(Step::Old) => {}
             Ok(Step::New(map)) => {
                 self.wants_whole_map &= delta.base.is_some();
+                for name in &map.left_out {
+                    self.out.warn(format!(
+                        "the coordinator's record of {name} is older than the one that this host \
+                         had: {name} is no peer here until the coordinator has its latest record"
+                    ));
+                }
                 self.staging.offer(*map, &mut self.disk, &mut self.out);
             }
             Ok(Step::Hint(map)) => self.take_hint(*map, now),
@@ -285,13 +290,11 @@ impl Agent {
         }
     }
 
-    /// Uses hints at once: nothing that must not go back depends on them.
+    /// Uses hints at once; the disk has time.
     fn take_hint(&mut self, map: Map, now: Now) {
-        if self.staging.is_under_way() {
-            return self.staging.offer(map, &mut self.disk, &mut self.out);
+        if let Some(map) = self.staging.take_hints(map, now.monotonic) {
+            self.enforce(map, now);
         }
-        put_map(&map, &mut self.disk, &mut self.out);
-        self.enforce(map, now);
     }
 
     fn distrust(&mut self, why: String, now: Now) {

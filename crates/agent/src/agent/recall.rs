@@ -37,9 +37,9 @@ fn parts_of(map: &Map) -> Vec<Memory> {
         parts.make_room(signed_bytes(signed));
         parts.open.records.push(signed.clone());
     }
-    for dead in map.tombstones.values() {
-        parts.make_room(signed_bytes(&dead.signed));
-        parts.open.tombstones.push(dead.signed.clone());
+    for signed in map.tombstones.signed() {
+        parts.make_room(signed_bytes(signed));
+        parts.open.tombstones.push(signed.clone());
     }
     let slice = &map.policy.slice;
     for leaf in slice

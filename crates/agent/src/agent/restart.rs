@@ -146,7 +146,7 @@ impl Agent {
         };
         verifier.check_trust().map_err(|error| error.to_string())?;
         match verifier
-            .restore(&stored.map)
+            .restore(&stored)
             .map_err(|error| error.to_string())?
         {
             Step::New(map) => Ok((fleet, *map)),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use model::address::OverlayPrefixes;
 use model::control::{Description, EnrolRequest, Enrolled, Goodbye, ToHost, Welcome};
-use model::ids::{HostId, PolicyVersion, Revision, TokenId};
+use model::ids::{Digest, HostId, PolicyVersion, Revision, TokenId};
 use model::key::{Secret, WireguardKey};
 use model::map::{Endpoint, EndpointKind, MapDelta, PeerEntry, PolicySlice};
 use model::name::Labels;
@@ -28,6 +28,8 @@ pub(crate) struct Coordinator {
     pub(crate) revision: Revision,
     pub(crate) policy: PolicyVersion,
     pub(crate) bundle: Bundle,
+    /// What the policy's head says was before it.
+    pub(crate) previous: Option<Digest>,
     pub(crate) clock: UnixTime,
     pub(crate) enrolments: usize,
     next_host: u32,
@@ -64,6 +66,7 @@ impl Coordinator {
             revision: Revision::new(1, 1),
             policy: PolicyVersion(1),
             bundle: policy::first_policy(),
+            previous: None,
             clock: START,
             enrolments: 0,
             next_host: 0,
@@ -187,6 +190,7 @@ impl Coordinator {
     /// Puts another policy in force, as the next version.
     pub(crate) fn apply(&mut self, bundle: Bundle) {
         self.revision.counter += 1;
+        self.previous = Some(trust::sha256(&self.slice().head.payload));
         self.policy.0 += 1;
         self.bundle = bundle;
     }
@@ -233,8 +237,8 @@ impl Coordinator {
             version: self.policy,
             tree_root: tree.root(),
             leaf_count: tree.leaf_count(),
-            previous: None,
-            signed_at: self.clock,
+            previous: self.previous,
+            signed_at: START,
         });
         PolicySlice {
             head,

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use agent::{ChannelErrorKind, Output};
-use model::ids::Revision;
+use model::ids::{Digest, Revision};
 use model::key::WireguardKey;
 use model::local::HostState;
 use model::map::MapDelta;
@@ -263,6 +263,90 @@ fn a_tombstone_beats_a_record_that_comes_with_it_or_after_it() {
     host.map(whole);
     assert_eq!(host.revision(), Some(coordinator.revision));
     assert_eq!(host.detail().peers, 0);
+}
+
+#[test]
+fn another_policy_of_the_same_version_is_refused() {
+    let (mut coordinator, mut host) = member();
+    let truth = std::mem::replace(&mut coordinator.bundle, bundle_with_service(22));
+    let lie = next_whole_map(&mut coordinator, &host);
+    coordinator.bundle = truth;
+    is_refused(
+        &mut coordinator,
+        &mut host,
+        lie,
+        "another policy version 1 than the one that was in force here",
+    );
+}
+
+#[test]
+fn a_policy_that_follows_another_one_is_refused_also_without_the_map() {
+    let (mut coordinator, mut host) = member();
+    coordinator.apply(bundle_with_service(22));
+    let truth = coordinator.previous;
+    coordinator.previous = Some(Digest::from_bytes([9; 32]));
+    let lie = next_whole_map(&mut coordinator, &host);
+    coordinator.previous = truth;
+    let expected = "was made after another version 1";
+    is_refused(&mut coordinator, &mut host, lie, expected);
+    assert_eq!(host.detail().policy, Some(coordinator.policy));
+
+    // The marks alone remember what was believed.
+    host.disk.map = None;
+    host.restart();
+    host.connect(&coordinator);
+    coordinator.apply(bundle_with_service(23));
+    coordinator.previous = None;
+    let lie = next_whole_map(&mut coordinator, &host);
+    host.map(lie);
+    assert_eq!(host.revision(), None);
+    let alarms = host.detail().alarms;
+    let is_told = alarms
+        .iter()
+        .any(|alarm| alarm.contains("was made after another version 2"));
+    assert!(is_told, "{alarms:?}");
+}
+
+#[test]
+fn a_record_does_not_go_back_by_being_forgotten() {
+    let (mut coordinator, mut host) = member();
+    let db = host.agent.peers(host.now)[0].id;
+    let old = coordinator.entry(db);
+    coordinator.change(db, |record| {
+        record.wireguard_key = WireguardKey::from_bytes([0xcc; 32]);
+    });
+    let whole = coordinator.whole_map(host.id());
+    host.map(whole);
+
+    let base = coordinator.revision;
+    coordinator.revision.counter += 1;
+    let mut forgetting = coordinator.delta(base);
+    forgetting.forgotten = vec![db];
+    host.map(forgetting);
+    for restarts in 0..2 {
+        let base = coordinator.revision;
+        coordinator.revision.counter += 1;
+        let mut replay = coordinator.delta(base);
+        replay.peers = vec![old.clone()];
+        host.map(replay);
+        assert_eq!(host.revision(), Some(coordinator.revision));
+        assert_eq!(host.detail().peers, 0, "after {restarts} restarts");
+        host.notice_with("the coordinator's record of db is older");
+        host.restart();
+        host.connect(&coordinator);
+    }
+
+    // A whole map that leaves it out forgets it too, and the latest record comes back.
+    let mut whole = next_whole_map(&mut coordinator, &host);
+    host.map(whole.clone());
+    assert_eq!(host.detail().peers, 1);
+    for peers in [Vec::new(), vec![old]] {
+        whole = next_whole_map(&mut coordinator, &host);
+        whole.peers = peers;
+        host.map(whole);
+        assert_eq!(host.revision(), Some(coordinator.revision));
+        assert_eq!(host.detail().peers, 0);
+    }
 }
 
 #[test]

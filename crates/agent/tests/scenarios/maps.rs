@@ -1,5 +1,7 @@
 //! Maps and changes of them: what reaches the shard, the interface, DNS and the disk, and when.
 
+use std::time::Duration;
+
 use agent::{NameKind, Output, StateFile};
 use dataplane::Command;
 use model::map::PeerIndex;
@@ -248,9 +250,69 @@ fn hints_are_used_at_once_without_a_revision_and_without_a_disk() {
     host.map(hint);
     assert_eq!(shape(&host.commands()), ["path 0 198.51.100.9:51820"]);
     host.disk_error = None;
-    host.advance(std::time::Duration::from_secs(31));
+    host.advance(Duration::from_secs(631));
     host.restart();
     assert!(shape(&host.commands()).contains(&"path 0 198.51.100.9:51820".to_owned()));
+}
+
+/// A hint that the only peer, which answers at `tail` now, has moved.
+fn moved(coordinator: &Coordinator, tail: u8) -> model::map::MapDelta {
+    let db = *coordinator.hosts.keys().next().unwrap();
+    let mut entry = coordinator.entry(db);
+    entry.endpoints[0].address = format!("198.51.100.{tail}:51820").parse().unwrap();
+    let mut hint = coordinator.delta(coordinator.revision);
+    hint.peers = vec![entry];
+    hint
+}
+
+fn writes(host: &mut Host) -> usize {
+    let is_write = |output: &Output| matches!(output, Output::Persist { .. }).then_some(());
+    host.take(is_write).len()
+}
+
+#[test]
+fn a_storm_of_hints_wears_out_no_disk() {
+    let mut coordinator = Coordinator::new(1);
+    coordinator.add_host("db");
+    let mut host = Host::member_of(&mut coordinator);
+    host.said.clear();
+    for tail in 0..100 {
+        host.map(moved(&coordinator, tail));
+        host.advance(Duration::from_secs(1));
+    }
+    assert_eq!(host.commands().len(), 100, "each is used at once");
+    assert_eq!(writes(&mut host), 0);
+    host.advance(Duration::from_secs(600));
+    assert_eq!(writes(&mut host), 1);
+    host.advance(Duration::from_secs(600));
+    assert_eq!(writes(&mut host), 0);
+    host.restart();
+    assert!(shape(&host.commands()).contains(&"path 0 198.51.100.99:51820".to_owned()));
+}
+
+#[test]
+fn hints_that_come_while_the_disk_writes_ask_for_no_other_write() {
+    let mut coordinator = Coordinator::new(1);
+    coordinator.add_host("db");
+    let mut host = Host::member_of(&mut coordinator);
+    host.said.clear();
+    host.holds_writes = true;
+    let base = coordinator.revision;
+    coordinator.revision.counter += 1;
+    host.map(coordinator.delta(base));
+    for tail in 0..100 {
+        host.map(moved(&coordinator, tail));
+        if tail == 50 {
+            host.write_held();
+            host.drain();
+        }
+    }
+    host.write_held();
+    host.drain();
+    assert_eq!(host.revision(), Some(coordinator.revision));
+    assert_eq!(shape(&host.commands()), ["path 0 198.51.100.99:51820"]);
+    assert_eq!(writes(&mut host), 2, "the map and the marks");
+    assert!(host.held.is_empty());
 }
 
 #[test]

@@ -810,9 +810,19 @@ pub struct StoredMap {
     /// a whole map
     #[prost(message, optional, tag = "3")]
     pub map: ::core::option::Option<MapDelta>,
+    #[prost(message, repeated, tag = "4")]
+    pub former: ::prost::alloc::vec::Vec<FormerPeer>,
+}
+/// A peer that the host was told to forget: its record must not come back older than it was.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FormerPeer {
+    #[prost(bytes = "vec", tag = "1")]
+    pub host: ::prost::alloc::vec::Vec<u8>,
+    #[prost(message, optional, tag = "2")]
+    pub record: ::core::option::Option<Revision>,
 }
 /// What must never go back.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StoredHighWater {
     #[prost(uint32, tag = "1")]
     pub format: u32,
@@ -831,4 +841,7 @@ pub struct StoredHighWater {
     pub policy_epoch: u64,
     #[prost(uint64, tag = "8")]
     pub trust_epoch: u64,
+    /// SHA-256 of the bundle head's payload; empty: unknown
+    #[prost(bytes = "vec", tag = "9")]
+    pub policy_hash: ::prost::alloc::vec::Vec<u8>,
 }

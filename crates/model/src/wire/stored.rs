@@ -67,6 +67,17 @@ pub struct StoredMap {
     pub trust: Signed,
     /// A whole map.
     pub map: MapDelta,
+    /// Peers that were forgotten since.
+    pub former: Vec<FormerPeer>,
+}
+
+/// A peer that a host was told to forget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FormerPeer {
+    /// Which host.
+    pub host: HostId,
+    /// How far its record had come: an older one must not come back.
+    pub record: Revision,
 }
 
 /// The highest that was ever in force on the host.
@@ -78,6 +89,8 @@ pub struct StoredHighWater {
     pub policy_epoch: u64,
     /// Of the bundle head.
     pub policy: PolicyVersion,
+    /// SHA-256 of the bundle head's payload; `None`: unknown.
+    pub policy_digest: Option<Digest>,
     /// Of the trust statement.
     pub trust_epoch: u64,
     /// Of the trust statement.
@@ -206,6 +219,7 @@ pub fn encode_map(stored: &StoredMap) -> Vec<u8> {
         format: FORMAT,
         trust: Some(stored.trust.clone().into()),
         map: Some(stored.map.clone().into()),
+        former: stored.former.iter().copied().map(Into::into).collect(),
     }
     .encode_to_vec()
 }
@@ -228,7 +242,33 @@ pub fn decode_map(bytes: &[u8]) -> Result<StoredMap, WireError> {
     Ok(StoredMap {
         trust: field::required("StoredMap.trust", message.trust)?.try_into()?,
         map,
+        former: field::list(
+            "StoredMap.former",
+            message.former,
+            Limits::FORMER_PEERS,
+            TryInto::try_into,
+        )?,
     })
+}
+
+impl From<FormerPeer> for generated::FormerPeer {
+    fn from(former: FormerPeer) -> Self {
+        Self {
+            host: former.host.as_bytes().to_vec(),
+            record: Some(former.record.into()),
+        }
+    }
+}
+
+impl TryFrom<generated::FormerPeer> for FormerPeer {
+    type Error = WireError;
+
+    fn try_from(message: generated::FormerPeer) -> Result<Self, WireError> {
+        Ok(Self {
+            host: field::id("FormerPeer.host", &message.host)?,
+            record: field::required("FormerPeer.record", message.record)?.into(),
+        })
+    }
 }
 
 /// Encodes the marks that never go back.
@@ -238,6 +278,9 @@ pub fn encode_high_water(marks: &StoredHighWater) -> Vec<u8> {
         revision: Some(marks.revision.into()),
         policy_epoch: marks.policy_epoch,
         policy_version: marks.policy.0,
+        policy_hash: marks
+            .policy_digest
+            .map_or_else(Vec::new, |hash| hash.as_bytes().to_vec()),
         trust_epoch: marks.trust_epoch,
         trust_serial: marks.trust_serial,
         handshake_unix_nanos: marks.handshake.as_nanos(),
@@ -258,6 +301,7 @@ pub fn decode_high_water(bytes: &[u8]) -> Result<StoredHighWater, WireError> {
         revision: field::required("StoredHighWater.revision", message.revision)?.into(),
         policy_epoch: message.policy_epoch,
         policy: PolicyVersion(message.policy_version),
+        policy_digest: field::optional_id("StoredHighWater.policy_hash", &message.policy_hash)?,
         trust_epoch: message.trust_epoch,
         trust_serial: message.trust_serial,
         handshake: UnixTime::from_duration(std::time::Duration::from_nanos(

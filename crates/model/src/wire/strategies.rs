@@ -7,7 +7,7 @@ use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 
-use super::stored::{Membership, SpareKey, StoredHighWater, StoredIdentity, StoredMap};
+use super::stored::{FormerPeer, Membership, SpareKey, StoredHighWater, StoredIdentity, StoredMap};
 use crate::address::{HostAddresses, OverlayPrefixes};
 use crate::control::{
     Applied, Description, EndpointReport, EnrolRequest, Enrolled, Explanation, FromHost, Goodbye,
@@ -561,14 +561,19 @@ pub(super) fn stored_identity() -> impl Strategy<Value = StoredIdentity> {
 }
 
 pub(super) fn stored_map() -> impl Strategy<Value = StoredMap> {
-    (signed(), whole_map()).prop_map(|(trust, map)| StoredMap { trust, map })
+    let former = (host(), revision()).prop_map(|(host, record)| FormerPeer { host, record });
+    (signed(), whole_map(), vec(former, 0..4)).prop_map(|(trust, map, former)| StoredMap {
+        trust,
+        map,
+        former,
+    })
 }
 
 pub(super) fn stored_high_water() -> impl Strategy<Value = StoredHighWater> {
     let trust = (any::<u64>(), any::<u64>());
     (
         revision(),
-        (any::<u64>(), version()),
+        (any::<u64>(), version(), option::of(digest())),
         trust,
         any::<u64>(),
         any::<u64>(),
@@ -576,7 +581,7 @@ pub(super) fn stored_high_water() -> impl Strategy<Value = StoredHighWater> {
         .prop_map(
             |(
                 revision,
-                (policy_epoch, policy),
+                (policy_epoch, policy, policy_digest),
                 (trust_epoch, trust_serial),
                 nanos,
                 boot_counter,
@@ -585,6 +590,7 @@ pub(super) fn stored_high_water() -> impl Strategy<Value = StoredHighWater> {
                     revision,
                     policy_epoch,
                     policy,
+                    policy_digest,
                     trust_epoch,
                     trust_serial,
                     handshake: UnixTime::from_duration(Duration::from_nanos(nanos)),

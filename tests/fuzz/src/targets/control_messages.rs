@@ -14,7 +14,9 @@ use model::map::MapDelta;
 use model::pair::{Listener, PairDrop, PairFacts};
 use model::record::{HostRecord, Signed};
 use model::rule::{FlowQuery, ip_protocol};
-use model::wire::stored::{self, Membership, SpareKey, StoredHighWater, StoredIdentity, StoredMap};
+use model::wire::stored::{
+    self, FormerPeer, Membership, SpareKey, StoredHighWater, StoredIdentity, StoredMap,
+};
 use model::wire::{self, WireError};
 use std::time::Duration;
 use trust::TrustAnchors;
@@ -173,6 +175,10 @@ pub(crate) fn seeds() -> Vec<Seed> {
     let map = StoredMap {
         trust: fleet.trust(),
         map: delta(&fleet, None),
+        former: vec![FormerPeer {
+            host: HostId::from_bytes([8; 16]),
+            record: Revision::new(1, 2),
+        }],
     };
     add("stored-map", stored::encode_map(&map));
     add(
@@ -340,6 +346,7 @@ fn high_water() -> StoredHighWater {
         revision: Revision::new(1, 8),
         policy_epoch: 1,
         policy: PolicyVersion(3),
+        policy_digest: None,
         trust_epoch: 1,
         trust_serial: 1,
         handshake: NOW,
