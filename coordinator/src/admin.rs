@@ -12,8 +12,8 @@ use axum::routing::{delete, get, post, put};
 use axum::{Extension, Json, Router};
 use fleet::AdminRequest;
 use model::admin::{
-    ApplyPolicy, AuditQuery, CoordinatorVersion, CreateAdmin, CreateToken, PlanRequest, RenameHost, RollbackPolicy, SetLabels, StartRecovery,
-    WhyRequest,
+    ApplyPolicy, AuditQuery, CoordinatorVersion, CreateAdmin, CreateToken, PlanRequest, RenameHost,
+    RollbackPolicy, SetLabels, StartRecovery, WhyRequest,
 };
 use model::control::{Refusal, RefusalCode};
 use model::ids::{HostId, PolicyVersion, TokenId};
@@ -211,10 +211,7 @@ async fn replace_credential(asker: Asker, Path(name): Path<String>) -> Answered 
         .await
 }
 
-async fn list_audit(
-    asker: Asker,
-    query: Result<Query<AuditQuery>, QueryRejection>,
-) -> Answered {
+async fn list_audit(asker: Asker, query: Result<Query<AuditQuery>, QueryRejection>) -> Answered {
     let invalid = |error: QueryRejection| Refusal::new(RefusalCode::Invalid, error.body_text());
     let Query(query) = query.map_err(invalid)?;
     asker.ask(AdminRequest::ListAudit(query)).await

@@ -12,7 +12,7 @@ use trust::{Authority, AuthoritySeeds};
 use zeroize::{Zeroize, Zeroizing};
 
 /// Its name in the state directory.
-const FILE: &str = "authority";
+pub(crate) const FILE: &str = "authority";
 /// The format that this version writes, and the only one that it reads.
 const FORMAT: u32 = 1;
 
@@ -77,6 +77,11 @@ impl AuthorityFile {
                     path.display()
                 )
             })
+    }
+
+    /// Reads the file of an authority, as a backup holds it.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, String> {
+        Self::decode(bytes).map_err(|why| format!("the authority cannot be used: {why}"))
     }
 
     /// Takes the authority up. Each call makes one of its own.

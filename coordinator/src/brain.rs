@@ -190,7 +190,8 @@ impl Brain {
                 let caller = self.fleet.authenticate_admin(&credential);
                 if caller.is_none() {
                     let from = from.to_string();
-                    self.fleet.handle_unknown_credential(&credential, &from, now);
+                    self.fleet
+                        .handle_unknown_credential(&credential, &from, now);
                 }
                 let _ = answer.send(caller);
             }

@@ -17,13 +17,15 @@ use runtime::state_dir::StateDir;
 
 use crate::authority_file::AuthorityFile;
 use crate::credential_file;
+use crate::overlap;
+use crate::restore;
 use crate::settings::FleetChoices;
 use crate::store::{Listing, RedbStore, Store};
 
 /// The note that a fleet is being founded.
 const NOTE: &str = "founding";
 /// The store's own directory.
-const STORE: &str = "store";
+pub(crate) const STORE: &str = "store";
 /// The name of a fleet when nobody says another.
 const DEFAULT_NAME: &str = "main";
 /// The DNS suffix of a fleet when nobody says another.
@@ -48,6 +50,13 @@ pub(crate) async fn take_up(
     advertise: &[String],
     now: Now,
 ) -> Result<Founded, String> {
+    if state.read(restore::NOTE).map_err(text)?.is_some() {
+        return Err(format!(
+            "a restore into {} was cut off; run `mesh-coordinator restore` with the same backup \
+             again",
+            state.file("").display()
+        ));
+    }
     let is_founding = begin(state)?;
     let authority = match AuthorityFile::read(state)? {
         Some(authority) => authority,
@@ -127,9 +136,12 @@ async fn found(
         ));
     }
     let authority = file.authority()?;
+    let overlay = choices.overlay(authority.fleet_id())?;
+    overlap::refuse_routes(overlay)?;
+    overlap::refuse_advertised(overlay, advertise)?;
     let config = BootstrapConfig {
         fleet_name: file.fleet.clone(),
-        overlay: Some(choices.overlay(authority.fleet_id())?),
+        overlay: Some(overlay),
         dns_suffix: choices
             .dns_suffix
             .clone()

@@ -1,10 +1,11 @@
 //! `mesh-coordinator`: reads the settings, starts the logs, runs the daemon.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use coordinator::daemon;
 use coordinator::settings::{Flags, Settings};
+use coordinator::{daemon, restore};
 use runtime::process::finish;
 
 fn main() -> ExitCode {
@@ -12,11 +13,20 @@ fn main() -> ExitCode {
 }
 
 fn start(flags: Flags) -> Result<(), String> {
+    let (task, flags) = flags.take_task();
     let settings = Settings::load(flags)?;
     runtime::logs::start(settings.log_format, &settings.log_level)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;
-    runtime.block_on(daemon::run(settings))
+    match task {
+        None => runtime.block_on(daemon::run(settings)),
+        Some(task) => {
+            let done = runtime.block_on(restore::run(task, &settings))?;
+            // A closed pipe is the reader's way to say that it has enough.
+            let _ = writeln!(io::stdout(), "{done}");
+            Ok(())
+        }
+    }
 }

@@ -121,7 +121,7 @@ impl StoreLimits {
 }
 
 /// All keys under a prefix at one revision.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
     /// The revision; a watch after it misses nothing.
     pub revision: StoreRevision,

@@ -83,6 +83,15 @@ impl RedbStore {
         })
     }
 
+    /// Makes a store of what another held, with its revisions, and opens it. Blocks.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; there is a store in `directory` already, or it cannot be written.
+    pub fn create_from(directory: &Path, listing: &Listing) -> Result<Self, OpenError> {
+        directory::create_from(directory, listing)?;
+        Self::open(directory)
+    }
+
     /// Hands a change to the writer and waits until it is durable.
     async fn submit(&self, change: Change) -> Answer {
         let (answer, answered) = oneshot::channel();

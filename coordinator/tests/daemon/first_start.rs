@@ -89,3 +89,22 @@ async fn a_state_directory_that_cannot_be_made_is_named() {
     let refused = place.try_start(&settings).await.err().unwrap();
     assert!(refused.contains("file/state"), "{refused}");
 }
+
+#[tokio::test]
+async fn an_address_inside_the_overlay_is_not_where_hosts_join() {
+    let place = Place::new();
+    let mut settings = place.settings();
+    settings.fleet.overlay_v4 = Some("10.64.0.0/16".parse().unwrap());
+    settings.advertise = vec!["10.64.3.9:7443".into()];
+    let refused = place.try_start(&settings).await.err().unwrap();
+    assert!(
+        refused.contains("10.64.3.9:7443") && refused.contains("--advertise"),
+        "{refused}"
+    );
+    settings.advertise = vec!["10.65.3.9:7443".into()];
+    place.try_start(&settings).await.unwrap().stop().await;
+
+    settings.advertise = vec!["10.64.3.9:7443".into()];
+    let refused = place.try_start(&settings).await.err().unwrap();
+    assert!(refused.contains("lies in the overlay"), "a later start too");
+}

@@ -128,7 +128,11 @@ impl Host {
             .await
             .unwrap()
             .into_inner();
-        Stream { outgoing, incoming }
+        Stream {
+            client,
+            outgoing,
+            incoming,
+        }
     }
 
     /// Opens the stream and says hello.
@@ -156,11 +160,19 @@ fn hello() -> FromHost {
 
 /// An open `Sync` stream.
 pub(crate) struct Stream {
+    /// Makes more calls over the same connection.
+    pub(crate) client: ControlClient,
     pub(crate) outgoing: mpsc::Sender<pb::FromHost>,
     pub(crate) incoming: Streaming<pb::ToHost>,
 }
 
 impl Stream {
+    /// Waits until the coordinator has closed the connection.
+    pub(crate) async fn is_cut_off(&mut self) {
+        let ask = pb::DescribeRequest::default;
+        soon(async { while self.client.describe(ask()).await.is_ok() {} }).await;
+    }
+
     pub(crate) async fn say(&self, message: FromHost) {
         self.outgoing.send(message.into()).await.unwrap();
     }

@@ -157,10 +157,26 @@ async fn a_removed_host_is_told_so() {
         ToHost::Goodbye(goodbye) => Some(goodbye),
         _ => None,
     };
-    assert!(stream.find(goodbye).await.removed);
+    assert!(stream.find(goodbye).await.tombstone.is_some());
+    stream.is_cut_off().await;
     // Its certificate is good still, and opens nothing.
     let mut again = host.connect(&running.at()).await;
-    assert!(again.find(goodbye).await.removed);
+    assert!(again.find(goodbye).await.tombstone.is_some());
+}
+
+#[tokio::test]
+async fn who_is_not_let_in_does_not_keep_its_connection() {
+    let place = Place::new();
+    let running = place.start().await;
+    let host = member(&running, "vm-1", 1).await;
+    let _: model::admin::HostView = soon(running.local().delete("/v1/hosts/vm-1"))
+        .await
+        .unwrap();
+    for _ in 0..10 {
+        let mut stream = host.connect(&running.at()).await;
+        while stream.next().await.unwrap().is_some() {}
+        stream.is_cut_off().await;
+    }
 }
 
 #[tokio::test]
@@ -189,7 +205,7 @@ async fn a_stopping_coordinator_takes_leave() {
     };
     let goodbye = stream.find(goodbye).await;
     assert!(
-        !goodbye.removed && !goodbye.retry_after.is_zero(),
+        goodbye.tombstone.is_none() && !goodbye.retry_after.is_zero(),
         "{goodbye:?}"
     );
 }

@@ -7,8 +7,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use runtime::state_dir::advice;
 use thiserror::Error;
 
+use super::super::Listing;
 use super::file::{FORMAT_VERSION, StoreFile};
 use super::tables;
 
@@ -63,7 +65,7 @@ pub enum OpenError {
         reason: String,
     },
     /// The system refused.
-    #[error("cannot open the store {}: {source}", path.display())]
+    #[error("cannot open the store {}: {source}{}", path.display(), advice(.source))]
     Io {
         /// The file or directory.
         path: PathBuf,
@@ -95,12 +97,23 @@ pub(super) fn open(directory: &Path) -> Result<StoreFile, OpenError> {
     let path = directory.join(FILE_NAME);
     let exists = path.try_exists().map_err(io_error(&path))?;
     if !exists {
-        create(directory, &lock)?;
+        create(directory, &lock, &Listing::default())?;
     }
     let options = OpenOptions::new().read(true).write(true).open(&path);
     let file = StoreFile::new(options.map_err(io_error(&path))?, path, lock);
     recognise(&file)?;
     Ok(file)
+}
+
+/// Makes the file of a store of what another held.
+pub(super) fn create_from(directory: &Path, listing: &Listing) -> Result<(), OpenError> {
+    let lock = Arc::new(lock(directory)?);
+    let path = directory.join(FILE_NAME);
+    if path.try_exists().map_err(io_error(&path))? {
+        let source = io::Error::from(io::ErrorKind::AlreadyExists);
+        return Err(OpenError::Io { path, source });
+    }
+    create(directory, &lock, listing)
 }
 
 fn lock(directory: &Path) -> Result<File, OpenError> {
@@ -129,7 +142,7 @@ fn lock(directory: &Path) -> Result<File, OpenError> {
     }
 }
 
-fn create(directory: &Path, lock: &Arc<File>) -> Result<(), OpenError> {
+fn create(directory: &Path, lock: &Arc<File>, listing: &Listing) -> Result<(), OpenError> {
     let path = directory.join(UNFINISHED_NAME);
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -149,7 +162,7 @@ fn create(directory: &Path, lock: &Arc<File>) -> Result<(), OpenError> {
         Arc::clone(lock),
     );
     file.write_header().map_err(io_error(&path))?;
-    tables::create(&file).map_err(|error| OpenError::from_database(&path, error))?;
+    tables::create(&file, listing).map_err(|error| OpenError::from_database(&path, error))?;
     file.sync_all().map_err(io_error(&path))?;
     fs::rename(&path, directory.join(FILE_NAME)).map_err(io_error(&path))?;
     lock.sync_all().map_err(io_error(directory))

@@ -42,11 +42,16 @@ pub(super) fn open_database(file: &StoreFile) -> Result<Database, Error> {
     Ok(builder.create_with_backend(file.clone())?)
 }
 
-/// Makes an empty database in `file`.
-pub(super) fn create(file: &StoreFile) -> Result<(), Error> {
+/// Makes a database in `file` that holds what is listed.
+pub(super) fn create(file: &StoreFile, listing: &Listing) -> Result<(), Error> {
     let database = open_database(file)?;
     let transaction = database.begin_write()?;
-    RedbTables::open(&transaction)?.set_counters(StoreRevision::ZERO, 0)?;
+    let mut tables = RedbTables::open(&transaction)?;
+    for stored in &listing.entries {
+        tables.put(stored, None)?;
+    }
+    tables.set_counters(listing.revision, 0)?;
+    drop(tables);
     transaction.commit()?;
     Ok(database.close()?)
 }

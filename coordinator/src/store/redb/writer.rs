@@ -4,7 +4,7 @@
 //! redb gives up a database after a failed write, so it is opened again, and what it then holds
 //! says whether the group happened. After a failed flush nothing can say that any more.
 
-use std::sync::{Arc, RwLockWriteGuard};
+use std::sync::{Arc, RwLockReadGuard, RwLockWriteGuard};
 
 use model::store::StoreRevision;
 use redb::{Database, Error, WriteTransaction};
@@ -129,11 +129,7 @@ impl Writer {
         self.ensure_open()
             .map_err(|reason| StoreError::NotStored { reason })?;
         let attempt = {
-            let slot = self
-                .shared
-                .database
-                .read()
-                .expect("only this thread writes the slot");
+            let slot = self.database();
             let database = slot.as_ref().expect("it was just made sure");
             write(database, group, (self.revision, self.commits))
         };
@@ -160,7 +156,9 @@ impl Writer {
     /// Opens the database if an earlier failure left it closed. What happened in between is only
     /// in the file: watches start over from there, leases are counted anew.
     fn ensure_open(&mut self) -> Result<(), String> {
-        if self.database_slot().is_some() {
+        // Who reads is not waited for, and waits for nothing.
+        let is_open = self.database().is_some();
+        if is_open {
             return Ok(());
         }
         let start = self.reopen()?;
@@ -188,6 +186,13 @@ impl Writer {
         }
         *slot = Some(database);
         Ok(start)
+    }
+
+    fn database(&self) -> RwLockReadGuard<'_, Option<Database>> {
+        self.shared
+            .database
+            .read()
+            .expect("only this thread writes the slot")
     }
 
     fn database_slot(&self) -> RwLockWriteGuard<'_, Option<Database>> {
@@ -274,4 +279,30 @@ fn apply(
         },
         tables.written(),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use model::store::{Key, Operation, Transaction};
+
+    use super::super::super::Store;
+    use super::super::RedbStore;
+    use super::*;
+
+    #[tokio::test]
+    #[allow(clippy::await_holding_lock)] // the writer has a thread of its own
+    async fn a_change_does_not_wait_for_who_reads() {
+        let root = tempfile::tempdir().unwrap();
+        let store = RedbStore::open(&root.path().join("store")).unwrap();
+        let shared = Arc::clone(&store.shared);
+        let reading = shared.database.read().unwrap();
+        let put = Transaction {
+            operations: vec![Operation::put(Key::new("a").unwrap(), vec![1])],
+            ..Transaction::default()
+        };
+        let patience = std::time::Duration::from_secs(60);
+        let written = tokio::time::timeout(patience, store.transaction(put)).await;
+        drop(reading);
+        assert!(written.expect("it is written meanwhile").unwrap().is_ok());
+    }
 }
