@@ -1,12 +1,14 @@
 //! `meshctl hosts`.
 
-use model::admin::{HostView, SetLabels};
-use model::name::{Label, Labels};
+use model::admin::{HostView, RenameHost, SetLabels};
+use model::name::{Label, Labels, Name};
 
 use crate::arguments::{Hosts, Targets};
 use crate::connect;
 use crate::failure::Failure;
 use crate::output::{Output, Table, Tone, time};
+
+mod removed;
 
 /// Runs a verb of `meshctl hosts`.
 ///
@@ -34,6 +36,30 @@ pub async fn run(verb: Hosts, targets: &Targets, output: &Output) -> Result<(), 
                 .await?;
             output.show("Host", &after, |output| description(&after, output));
         }
+        Hosts::Rename { host, name } => {
+            let path = format!("/v1/hosts/{}/name", segment(&host)?);
+            let name = name_of(&name)?;
+            let after: HostView = client.put(&path, &RenameHost { name }).await?;
+            output.show("Host", &after, |output| description(&after, output));
+        }
+        Hosts::RotateKey { host } => {
+            let path = format!("/v1/hosts/{}/rotate-key", segment(&host)?);
+            let before: HostView = client.post(&path, &serde_json::json!({})).await?;
+            output.show("Host", &before, |output| {
+                format!(
+                    "{} {} was asked to change its key from {}; `meshctl hosts show {}` tells the \
+                     new one",
+                    output.paint(Tone::Good, "✓"),
+                    before.name,
+                    before.wireguard_key,
+                    before.name
+                )
+            });
+        }
+        Hosts::Revoke { host, wait } => {
+            return removed::revoke(&client, &segment(&host)?, wait, output).await;
+        }
+        Hosts::Removed { host } => return removed::show(&client, host.as_deref(), output).await,
         Hosts::Remove { host } => {
             let removed: HostView = client
                 .delete(&format!("/v1/hosts/{}", segment(&host)?))
@@ -52,9 +78,12 @@ pub async fn run(verb: Hosts, targets: &Targets, output: &Output) -> Result<(), 
 
 /// A host's name as a part of a path.
 fn segment(host: &str) -> Result<String, Failure> {
-    host.parse::<model::name::Name>()
-        .map(String::from)
-        .map_err(|error| Failure::Usage(error.to_string()))
+    name_of(host).map(String::from)
+}
+
+fn name_of(text: &str) -> Result<Name, Failure> {
+    text.parse()
+        .map_err(|error: model::name::InvalidName| Failure::Usage(error.to_string()))
 }
 
 fn changed(mut labels: Labels, changes: &[String]) -> Result<Labels, Failure> {

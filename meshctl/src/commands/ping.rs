@@ -90,7 +90,7 @@ pub async fn ping(arguments: Ping, targets: &Targets, output: &Output) -> Result
                 host: &arguments.host,
                 timeout: probe_timeout(slowest, arguments.timeout),
             };
-            Some(probe.search(last.interface_mtu).await?)
+            probe.search(last.interface_mtu).await?
         }
         _ => None,
     };
@@ -126,17 +126,17 @@ struct Prober<'a> {
 
 impl Prober<'_> {
     /// Finds the largest packet that passes, between what every path takes and what the interface
-    /// takes.
-    async fn search(&self, interface_bytes: u16) -> Result<Mtu, Failure> {
+    /// takes; `None`: no packet was answered any more, of whatever size.
+    async fn search(&self, interface_bytes: u16) -> Result<Option<Mtu>, Failure> {
         let mut search = Search::new(interface_bytes);
         while let Some(packet_bytes) = search.next() {
             let passed = self.passes(packet_bytes).await?;
             search.note(packet_bytes, passed);
         }
-        Ok(Mtu {
+        Ok((search.passing > PACKET_BYTES_MIN).then_some(Mtu {
             largest_packet_bytes: search.passing,
             interface_bytes,
-        })
+        }))
     }
 
     async fn passes(&self, packet_bytes: u16) -> Result<bool, Failure> {

@@ -1,19 +1,15 @@
-//! `meshctl policy plan`, and the warnings that `apply` gives: computed here, from the fleet's
-//! hosts and the policy in force.
+//! `meshctl policy plan`, and the warnings that `apply` gives: made by the coordinator, shown here.
 
 use std::io::{self, Write};
 
 use model::admin::{
-    CauseEffect, HostView, PlanCause, PlanChange, PlanGroup, PlanWarning, PolicyPlan,
+    CauseEffect, PlanCause, PlanChange, PlanGroup, PlanRequest, PlanWarning, PlannedPolicy,
+    PolicyFile, PolicyPlan,
 };
-use model::ids::{Digest, FleetId, PolicyVersion, Revision};
-use model::record::HostRecord;
-use policy::Checked;
 use runtime::api_client::ApiClient;
-use serde::Serialize;
 
-use super::bundle::{Origin, fetch};
-use super::check::{self, rendered};
+use super::bundle::Origin;
+use super::check::{self, refused};
 use super::count;
 use super::directory::read_bundle;
 use crate::arguments::Targets;
@@ -21,33 +17,32 @@ use crate::connect;
 use crate::failure::Failure;
 use crate::output::{Output, Tone};
 
-/// A plan and what it was made against, for `--json`.
-#[derive(Serialize)]
-struct PlanReport {
-    base: PolicyVersion,
-    #[serde(flatten)]
-    plan: PolicyPlan,
-}
-
 /// Shows what a directory or an old version would change.
 pub(super) async fn plan(what: &str, targets: &Targets, output: &Output) -> Result<(), Failure> {
-    let origin = Origin::parse(what);
-    let local = match &origin {
-        Origin::Directory(directory) => Some(check::load(&read_bundle(directory)?, output)?),
-        _ => None,
+    let request = match Origin::parse(what) {
+        Origin::Directory(directory) => {
+            let files = read_bundle(&directory)?;
+            check::load(&files, output)?;
+            of_files(files)
+        }
+        Origin::Version(version) => PlanRequest {
+            version: Some(version),
+            ..PlanRequest::default()
+        },
+        Origin::InForce => {
+            let text = "give a directory or an old version: what is in force changes nothing";
+            return Err(Failure::Usage(text.into()));
+        }
     };
     let client = connect::coordinator(targets)?;
-    let new = match local {
-        Some(checked) => checked,
-        None => fetch(&client, &origin).await?.checked,
-    };
-    let report = make(&client, &new).await?;
+    let report = make(&client, &request).await?;
     output.show("PolicyPlan", &report, |output| text(&report, output));
+    let is_refused = report.diagnostics.iter().any(|it| it.severity == "error");
     let dangers = dangers(&report.plan).count();
-    if dangers > 0 {
+    if dangers > 0 || is_refused {
         return Err(Failure::Wanting(format!(
             "{} to look at before this is applied",
-            count(dangers, "warning")
+            count(dangers + usize::from(is_refused), "warning")
         )));
     }
     Ok(())
@@ -55,8 +50,8 @@ pub(super) async fn plan(what: &str, targets: &Targets, output: &Output) -> Resu
 
 /// Tells on standard error what may do harm about a bundle that is about to be applied. That no
 /// plan can be made stops nothing: the coordinator checks what it is given by itself.
-pub(super) async fn warn(client: &ApiClient, new: &Checked, output: &Output) {
-    let lines: Vec<String> = match make(client, new).await {
+pub(super) async fn warn(client: &ApiClient, files: &[PolicyFile], output: &Output) {
+    let lines: Vec<String> = match make(client, &of_files(files.to_vec())).await {
         Ok(report) => dangers(&report.plan)
             .map(|warning| warning_text(warning, output))
             .collect(),
@@ -73,32 +68,19 @@ pub(super) async fn warn(client: &ApiClient, new: &Checked, output: &Output) {
     }
 }
 
-async fn make(client: &ApiClient, new: &Checked) -> Result<PlanReport, Failure> {
-    let hosts: Vec<HostView> = client.get("/v1/hosts").await?;
-    let old = fetch(client, &Origin::InForce).await?;
-    let hosts: Vec<HostRecord> = hosts.into_iter().map(record).collect();
-    let new = policy::resolve(new, &hosts)
-        .map_err(|diagnostics| Failure::Wanting(rendered(&diagnostics)))?;
-    // What is in force is bound to hosts by id, which its files do not tell: the plan goes by name.
-    let plan = policy::plan(&old.checked.bundle, &new, &hosts);
-    Ok(PlanReport {
-        base: old.version,
-        plan,
-    })
+fn of_files(files: Vec<PolicyFile>) -> PlanRequest {
+    PlanRequest {
+        files,
+        version: None,
+    }
 }
 
-/// Returns a host as `policy` needs it, which looks at nothing but id, name and labels.
-fn record(view: HostView) -> HostRecord {
-    HostRecord {
-        fleet: FleetId::from_bytes([0; 16]),
-        host: view.id,
-        name: view.name,
-        labels: view.labels,
-        wireguard_key: view.wireguard_key,
-        tls_key_hash: Digest::from_bytes([0; 32]),
-        addresses: view.addresses,
-        revision: Revision::default(),
-    }
+/// Asks the coordinator: it alone knows which hosts the names in force mean.
+async fn make(client: &ApiClient, request: &PlanRequest) -> Result<PlannedPolicy, Failure> {
+    client
+        .post("/v1/policy/plan", request)
+        .await
+        .map_err(|error| refused(error, &request.files))
 }
 
 fn dangers(plan: &PolicyPlan) -> impl Iterator<Item = &PlanWarning> {
@@ -106,8 +88,12 @@ fn dangers(plan: &PolicyPlan) -> impl Iterator<Item = &PlanWarning> {
     warnings.filter(|warning| warning.kind.is_dangerous())
 }
 
-fn text(report: &PlanReport, output: &Output) -> String {
-    let PlanReport { base, plan } = report;
+fn text(report: &PlannedPolicy, output: &Output) -> String {
+    let PlannedPolicy {
+        base,
+        plan,
+        diagnostics,
+    } = report;
     let mut lines: Vec<String> = plan
         .groups
         .iter()
@@ -127,6 +113,7 @@ fn text(report: &PlanReport, output: &Output) -> String {
     if plan.warnings_left_out > 0 {
         lines.push(format!("and {}", count(plan.warnings_left_out, "warning")));
     }
+    lines.extend(diagnostics.iter().map(crate::output::diagnostic_line));
     if !plan.complete {
         lines.push("too much to look at all of it: the numbers are lower bounds".into());
     }
@@ -208,13 +195,15 @@ fn some_of(words: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use model::admin::{PlanPair, PlanWarningKind};
+    use model::ids::PolicyVersion;
 
     use super::*;
     use crate::output::Color;
 
     #[test]
     fn people_read_what_changes_by_which_rule() {
-        let report = PlanReport {
+        let report = PlannedPolicy {
+            diagnostics: Vec::new(),
             base: PolicyVersion(7),
             plan: PolicyPlan {
                 hosts: 43,

@@ -1,0 +1,170 @@
+//! `meshctl backup`, on the coordinator's own machine; and `meshctl recovery`, after a restore.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use model::admin::{Backup, RecoveryStatus, StartRecovery};
+use runtime::api_client::ApiClient;
+
+use crate::arguments::{self, Targets};
+use crate::connect::{self, COORDINATOR_SOCKET};
+use crate::failure::Failure;
+use crate::output::{Output, Tone};
+
+/// Writes a backup of the coordinator to a file that only its owner can read.
+///
+/// # Errors
+/// There is such a file, the coordinator does not run on this machine, or what it says is damaged.
+pub async fn backup(file: &Path, targets: &Targets, output: &Output) -> Result<(), Failure> {
+    let socket = targets.coordinator_socket.as_deref();
+    let socket = socket.unwrap_or(Path::new(COORDINATOR_SOCKET));
+    if !socket.exists() {
+        return Err(Failure::Unreachable(format!(
+            "{} is not there: a backup holds the fleet's keys and is made on the coordinator's own \
+             machine only",
+            socket.display()
+        )));
+    }
+    if file.exists() {
+        let text = format!("{} is there already; choose another name", file.display());
+        return Err(Failure::Failed(text));
+    }
+    let backup: Backup = ApiClient::unix(socket).get("/v1/backup").await?;
+    if trust::sha256(&backup.sealed_bytes()) != backup.digest {
+        let text = "what the coordinator sent is damaged; nothing was written".to_owned();
+        return Err(Failure::Failed(text));
+    }
+    let bytes = serde_json::to_vec(&backup).map_err(|error| Failure::Failed(error.to_string()))?;
+    write(file, &bytes)
+        .map_err(|error| Failure::Failed(format!("cannot write {}: {error}", file.display())))?;
+    let shown = serde_json::json!({
+        "file": file,
+        "fleet": backup.fleet,
+        "revision": backup.revision,
+        "bytes": bytes.len(),
+    });
+    output.show("Backup", &shown, |output| {
+        format!(
+            "{} {}: fleet {} at revision {}, {} bytes. It holds the fleet's keys: keep it as safe \
+             as the coordinator",
+            output.paint(Tone::Good, "✓"),
+            file.display(),
+            backup.fleet,
+            backup.revision,
+            bytes.len()
+        )
+    });
+    Ok(())
+}
+
+/// All of it or nothing, durably.
+fn write(file: &Path, bytes: &[u8]) -> io::Result<()> {
+    let unfinished = file.with_added_extension("unfinished");
+    let written = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&unfinished)
+        .and_then(|mut open| {
+            open.write_all(bytes)?;
+            open.sync_all()
+        })
+        .and_then(|()| fs::rename(&unfinished, file));
+    if written.is_err() {
+        // What is there is of no use to anybody.
+        let _ = fs::remove_file(&unfinished);
+    }
+    written
+}
+
+/// Runs a verb of `meshctl recovery`.
+///
+/// # Errors
+/// The coordinator does not answer or refuses.
+pub async fn recovery(
+    verb: Option<arguments::Recovery>,
+    targets: &Targets,
+    output: &Output,
+) -> Result<(), Failure> {
+    let client = connect::coordinator(targets)?;
+    let status: RecoveryStatus = match verb {
+        None => client.get("/v1/recovery").await?,
+        Some(arguments::Recovery::Start { why }) => {
+            client.post("/v1/recovery", &StartRecovery { why }).await?
+        }
+        Some(arguments::Recovery::Finish) => {
+            client
+                .post("/v1/recovery/finish", &serde_json::json!({}))
+                .await?
+        }
+    };
+    output.show("RecoveryStatus", &status, |output| text(&status, output));
+    Ok(())
+}
+
+fn text(status: &RecoveryStatus, output: &Output) -> String {
+    if !status.under_way {
+        return format!(
+            "no recovery is under way; epoch {}, {} hosts",
+            status.epoch, status.hosts
+        );
+    }
+    let mut lines = vec![output.paint(
+        Tone::Doubtful,
+        "the hosts are being asked what they remember",
+    )];
+    if let Some(why) = &status.why {
+        lines.push(format!("  why        {why}"));
+    }
+    lines.push(format!(
+        "  heard      {} of {} hosts",
+        status.heard, status.hosts
+    ));
+    lines.push(format!(
+        "  stored     {} newer records and tombstones, {} under way",
+        status.stored, status.pending
+    ));
+    if let Some(version) = status.recalled_policy {
+        lines.push(format!("  policy     version {version} is remembered"));
+    }
+    if !status.missing.is_empty() {
+        let missing: Vec<String> = status.missing.iter().map(ToString::to_string).collect();
+        lines.push(format!("  missing    {}", missing.join(" ")));
+        lines.push(
+            "`meshctl recovery finish` goes on without them: what only they remember comes when \
+             they come back"
+                .to_owned(),
+        );
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::Color;
+
+    #[test]
+    fn people_read_who_is_missing_and_what_to_do() {
+        let status = RecoveryStatus {
+            under_way: true,
+            why: Some("it was restored".into()),
+            epoch: 1,
+            hosts: 3,
+            heard: 2,
+            missing: vec!["vm-17".parse().unwrap()],
+            stored: 4,
+            pending: 0,
+            recalled_policy: None,
+        };
+        let text = text(&status, &Output::new(false, Color::Never));
+        assert!(
+            text.contains("2 of 3 hosts") && text.contains("missing    vm-17"),
+            "{text}"
+        );
+        assert!(text.contains("meshctl recovery finish"), "{text}");
+    }
+}
