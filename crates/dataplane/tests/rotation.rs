@@ -3,6 +3,7 @@
 
 mod pair;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use dataplane::{Command, DropReason, Event, PeerKind};
@@ -105,6 +106,34 @@ fn a_peer_that_hears_of_it_late_reaches_the_host_and_is_reached() {
     assert_eq!(pair.delivered(A), [packet]);
     tell_peer(&mut pair, B);
     assert_eq!(traffic(&mut pair, 400), 0);
+}
+
+/// How often a host gives up a path on which nobody answers, within a minute.
+fn paths_given_up(spare: Option<[u8; 32]>) -> usize {
+    let mut pair = Pair::new();
+    accept(&mut pair, B, spare);
+    pair.set_path(B, SocketAddr::new([203, 0, 113, 9].into(), 1));
+    let packet = pair.udp(B, 3, 4);
+    for _ in 0..60 {
+        pair.send(B, &packet);
+        pair.pass(SECOND);
+    }
+    let is_given_up = |event: &Event| matches!(event, Event::PathUnanswered { .. });
+    pair.events(B)
+        .iter()
+        .filter(|event| is_given_up(event))
+        .count()
+}
+
+/// Else keys and paths might change in step, and a peer hear of each key on one path only.
+#[test]
+fn both_keys_are_tried_on_a_path_before_it_is_given_up() {
+    let (with_one_key, with_two) = (paths_given_up(None), paths_given_up(Some(NEXT)));
+    assert!(with_two > 0);
+    assert!(
+        2 * with_two <= with_one_key + 1,
+        "{with_two} of {with_one_key}"
+    );
 }
 
 #[test]

@@ -17,6 +17,7 @@ use super::{Shard, send_message, tunnel_time};
 use crate::drops::DropReason;
 use crate::event::Event;
 use crate::handshake_job::{Done, HandshakeDone, HandshakeJob, Ticket, Work};
+use crate::identity::Identity;
 use crate::outbox::{Outbox, Path};
 
 /// Messages of others.
@@ -153,13 +154,17 @@ impl Shard {
     }
 
     /// Tells of a path that did not answer, or that there is none.
+    /// Tells that a path is unanswered: when this host has two keys, only after both were tried on
+    /// it, else a peer of two paths might hear of each key on the other path alone.
     fn complain_of_path(&mut self, index: PeerIndex) {
+        let has_spare = self.identity.as_ref().is_some_and(Identity::has_spare);
         let peer = self
             .peers
             .get_mut(index)
             .expect("the caller found the peer");
         let path = peer.path;
-        if peer.is_unanswered || path.is_none() {
+        let is_given_up = peer.is_unanswered && (peer.tries_spare || !has_spare);
+        if is_given_up || path.is_none() {
             peer.is_path_proven = false;
             self.emit(Event::PathUnanswered { peer: index, path });
         }
