@@ -189,7 +189,7 @@ impl Host {
         self.in_force = Some(map.clone());
         if let Some((host, highest, policy)) = self.highest
             && host == detail.id
-            && (revision < highest || version < policy)
+            && (revision < highest || revision.epoch == highest.epoch && version < policy)
         {
             return Err(format!(
                 "revision {revision} with policy {version} after {highest} with {policy}"

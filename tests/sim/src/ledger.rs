@@ -89,6 +89,17 @@ impl Ledger {
         self.policies.insert(version, message);
     }
 
+    /// The coordinator was restored from a backup: of all that was acknowledged only the members
+    /// that are there have to stay, with the names and addresses that they have.
+    pub(crate) fn restored(&mut self, alive: &BTreeSet<HostId>) {
+        let mut joined = std::mem::take(&mut self.joined);
+        joined.retain(|host, _| alive.contains(host));
+        *self = Self {
+            joined,
+            ..Self::default()
+        };
+    }
+
     /// Says what was acknowledged and is not there, or what cannot be.
     pub(crate) fn objection(&self, claims: &Claims) -> Option<String> {
         self.objection_to_hosts(&claims.hosts)

@@ -29,6 +29,8 @@ pub(crate) enum Errand {
     JoinAnew(HostIndex),
     /// Gives a host other labels.
     Relabel(HostIndex),
+    /// Wants a host to have another WireGuard key.
+    RotateKey(HostIndex),
     /// Removes whoever has a name.
     Remove(Name),
     /// Applies another policy.
@@ -44,6 +46,7 @@ pub(crate) enum Errand {
 pub(crate) enum Order {
     TokenFor(HostIndex),
     Labels(Name, Labels),
+    KeyRotation(Name),
     Removal(Name),
     /// With what was written, and what it meant when it was asked for.
     Policy(Change),
@@ -80,6 +83,12 @@ impl Operator {
             changes: 0,
             policies: Policies::new(),
         }
+    }
+
+    /// The coordinator was restored from a backup: what it knows is not what it acknowledged.
+    pub(crate) fn restored(&mut self) {
+        self.tokens.clear();
+        self.policies = Policies::new();
     }
 
     fn labels(&mut self) -> Labels {
@@ -131,6 +140,11 @@ impl World {
                 self.ledger.may_be_labelled(&name, &labels);
                 self.order(Order::Labels(name, labels), request);
             }
+            Errand::RotateKey(host) => {
+                let name = self.host(host).name.clone();
+                let request = AdminRequest::RotateHostKey(name.clone());
+                self.order(Order::KeyRotation(name), request);
+            }
             Errand::Remove(name) => {
                 self.ledger.name_may_be_removed(&name);
                 self.order(Order::Removal(name.clone()), AdminRequest::RemoveHost(name));
@@ -156,7 +170,10 @@ impl World {
             Errand::RollBack => {
                 let newest = self.operator.policies.newest();
                 let newest = usize::try_from(newest.0).expect("few versions");
-                let to = PolicyVersion(1 + self.operator.dice.below(newest) as u64);
+                // Not to the first, when that is not for a fleet of this size.
+                let first = if self.scenario.sites > 1 { 2 } else { 1 };
+                let count = (newest + 1).saturating_sub(first).max(1);
+                let to = PolicyVersion((first + self.operator.dice.below(count)) as u64);
                 let message = format!("back to version {to}");
                 let back = RollbackPolicy { to, base: None };
                 if let Some(Reply::Policy(old)) = self.ask(AdminRequest::ShowPolicy(Some(to))) {
@@ -263,6 +280,8 @@ impl World {
             (Order::Labels(..), Ok(Reply::Host(view))) => {
                 self.ledger.labelled(view.id, view.labels);
             }
+            // The host makes the key, and says so later.
+            (Order::KeyRotation(_), Ok(Reply::Host(_))) => {}
             (Order::Removal(_), Ok(Reply::HostRemoved(view))) => {
                 self.say(
                     Who::Operator,
@@ -296,7 +315,10 @@ impl World {
         self.say(Who::Operator, format!("{order:?} is refused: {rejection}"));
         let is_possible = match order {
             Order::TokenFor(_) => matches!(code, RefusalCode::Unavailable),
-            Order::Labels(..) | Order::Removal(_) | Order::Revocation(_) => {
+            Order::Labels(..)
+            | Order::KeyRotation(_)
+            | Order::Removal(_)
+            | Order::Revocation(_) => {
                 matches!(
                     code,
                     RefusalCode::Unavailable | RefusalCode::NotFound | RefusalCode::Conflict

@@ -9,7 +9,7 @@ use model::address::HostAddresses;
 use model::ids::{HostId, PolicyVersion, Revision};
 use model::name::Name;
 use model::record::HostRecord;
-use model::rule::{Bundle, Selector, ip_protocol};
+use model::rule::{Bundle, Selector, Service, ip_protocol};
 use model::wire;
 use model::wire::stored::decode_map;
 use policy::reference::decide;
@@ -147,7 +147,8 @@ impl KnownMap {
         decide(&self.bundle, from, to, ip_protocol, port).allowed
     }
 
-    /// Returns what every name should resolve to: services at their endpoints, and hosts.
+    /// Returns what every name should resolve to: hosts, and services at their endpoints that this
+    /// host is or may reach; without any of these only when a rule names the service for this host.
     pub(crate) fn names(&self) -> BTreeMap<Name, Vec<HostAddresses>> {
         let mut names = BTreeMap::new();
         for service in &self.bundle.services {
@@ -159,15 +160,31 @@ impl KnownMap {
                         .iter()
                         .any(|endpoint| endpoint.matches(host, &[]))
                 })
+                .filter(|host| host.host == self.me.host || self.may_use(service, host))
                 .map(|host| host.addresses)
                 .collect();
             addresses.sort_unstable();
-            names.insert(service.name.clone(), addresses);
+            if !addresses.is_empty() || self.is_named_for_me(&service.name) {
+                names.insert(service.name.clone(), addresses);
+            }
         }
         for host in self.hosts() {
             names.insert(host.name.clone(), vec![host.addresses]);
         }
         names
+    }
+
+    fn may_use(&self, service: &Service, at: &HostRecord) -> bool {
+        self.allows(&self.me, at, service.protocol.ip_protocol(), service.port)
+    }
+
+    fn is_named_for_me(&self, name: &Name) -> bool {
+        self.bundle.allow.iter().any(|rule| {
+            let mut from = rule.from.iter();
+            let names_it = |to: &Selector| matches!(to, Selector::Service(it) if it == name);
+            rule.to.iter().any(names_it)
+                && from.any(|from| from.matches(&self.me, &self.bundle.services))
+        })
     }
 
     fn peer_at(&self, address: IpAddr) -> Result<&HostRecord, String> {

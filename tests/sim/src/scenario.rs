@@ -30,6 +30,8 @@ pub struct Scenario {
     pub newer_per_mille: u32,
     /// Sites, each with roles of its own; with more than one, no rule speaks of the whole fleet.
     pub sites: u32,
+    /// The coordinator is restored from an old backup at the end.
+    pub is_restored: bool,
     /// How many others each host tries when everything is right.
     pub probes_per_host: usize,
 }
@@ -51,6 +53,7 @@ impl Scenario {
             natted_per_mille: 200,
             newer_per_mille: 100,
             sites: 1,
+            is_restored: false,
             probes_per_host: 100,
         }
     }
@@ -79,6 +82,19 @@ impl Scenario {
         }
     }
 
+    /// Twenty hosts, two minutes in which everything goes wrong, and a coordinator that is restored
+    /// from a backup of before.
+    pub const fn restored() -> Self {
+        Self {
+            name: "restored",
+            hosts: 20,
+            early_per_mille: 500,
+            faults: Duration::from_secs(120),
+            is_restored: true,
+            ..Self::rough()
+        }
+    }
+
     /// Fifty hosts, and nothing goes wrong.
     pub const fn quiet() -> Self {
         Self {
@@ -91,7 +107,13 @@ impl Scenario {
 
     /// Returns the scenario of a name.
     pub fn named(name: &str) -> Option<Self> {
-        let all = [Self::rough(), Self::large(), Self::small(), Self::quiet()];
+        let all = [
+            Self::rough(),
+            Self::large(),
+            Self::small(),
+            Self::restored(),
+            Self::quiet(),
+        ];
         all.into_iter().find(|scenario| scenario.name == name)
     }
 

@@ -28,7 +28,6 @@ pub(crate) struct CoordinatorStore {
 }
 
 /// A copy of a store.
-#[cfg(test)]
 #[derive(Clone)]
 pub(crate) struct Backup(Tables);
 
@@ -81,13 +80,11 @@ impl CoordinatorStore {
     }
 
     /// Returns a copy of what is durable: a backup.
-    #[cfg(test)]
     pub(crate) fn backup(&self) -> Backup {
         Backup(self.durable.clone())
     }
 
     /// Becomes what it was when a backup was made.
-    #[cfg(test)]
     pub(crate) fn restore(&mut self, backup: &Backup) {
         *self = Self {
             durable: backup.0.clone(),

@@ -16,6 +16,7 @@ use crate::network::{Network, Place};
 use crate::operator::Operator;
 use crate::queue::EventQueue;
 use crate::scenario::Scenario;
+use crate::store::Backup;
 use crate::trace::Trace;
 use crate::traffic::Traffic;
 use crate::truth::Truth;
@@ -29,6 +30,7 @@ mod hosts;
 mod phases;
 mod probing;
 mod quiet;
+mod restoring;
 mod rogues;
 mod settling;
 mod shards;
@@ -59,6 +61,9 @@ pub(crate) struct World {
     pub(crate) truth: Rc<Truth>,
     pub(crate) phase: Phase,
     pub(crate) loudness: Loudness,
+    pub(crate) backup: Option<Backup>,
+    /// The coordinator was restored, and not everything is right since.
+    pub(crate) is_recovering: bool,
     pub(crate) violation: Option<Violation>,
     /// What a host and the coordinator say to each other, for whoever listens in.
     pub(crate) tapped: Option<Tap>,
@@ -108,6 +113,8 @@ impl World {
             ledger: Ledger::default(),
             phase: Phase::Joining,
             loudness: Loudness::default(),
+            backup: None,
+            is_recovering: false,
             violation: None,
             tapped: None,
             scenario,

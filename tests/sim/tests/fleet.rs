@@ -46,9 +46,14 @@ fn three_hundred_hosts_hold() {
 }
 
 #[test]
+fn a_coordinator_from_an_old_backup_takes_up_what_its_hosts_remember() {
+    hold(Scenario::restored(), 1);
+}
+
+#[test]
 fn fresh_seeds_hold() {
     let budget = Duration::from_secs(setting("SIM_SECONDS").unwrap_or(60));
-    try_fresh_seeds(budget, &[Scenario::rough()]);
+    try_fresh_seeds(budget, &[Scenario::rough(), Scenario::restored()]);
 }
 
 #[test]
@@ -56,7 +61,11 @@ fn fresh_seeds_hold() {
 fn fresh_seeds_hold_for_long() {
     let budget = Duration::from_secs(setting("SIM_LONG_SECONDS").unwrap_or(600));
     let [rough, large, small] = [Scenario::rough(), Scenario::large(), Scenario::small()];
-    try_fresh_seeds(budget, &[rough, small, rough, small, rough, large]);
+    let restored = Scenario::restored();
+    try_fresh_seeds(
+        budget,
+        &[rough, small, restored, rough, small, restored, large],
+    );
 }
 
 /// Tries seeds that nobody tried before, in these scenarios by turns, and tells how fast time passed

@@ -24,7 +24,9 @@ impl World {
         }
         self.say(Who::Coordinator, "starts".to_owned());
         self.drive_coordinator();
-        self.check_acknowledged();
+        if !self.is_recovering {
+            self.check_acknowledged();
+        }
     }
 
     /// Stops the coordinator without a warning; `is_dark`: the machine with it.

@@ -25,6 +25,7 @@ enum Fault {
     PolicyChanges,
     PolicyRollsBack,
     LabelsChange,
+    KeyIsRotated,
     HostIsRemoved,
     HostLeaves,
     HostJoinsLate,
@@ -38,7 +39,7 @@ enum Fault {
 }
 
 /// Kinds and their shares.
-const FAULTS: [(Fault, usize); 22] = [
+const FAULTS: [(Fault, usize); 23] = [
     (Fault::HostCrashes, 16),
     (Fault::CoordinatorCrashes, 8),
     (Fault::NetworkParts, 6),
@@ -50,6 +51,7 @@ const FAULTS: [(Fault, usize); 22] = [
     (Fault::StoreFills, 3),
     (Fault::PolicyChanges, 14),
     (Fault::PolicyRollsBack, 3),
+    (Fault::KeyIsRotated, 4),
     (Fault::LabelsChange, 10),
     (Fault::HostIsRemoved, 4),
     (Fault::HostLeaves, 4),
@@ -141,6 +143,10 @@ impl World {
             Fault::LabelsChange => {
                 let index = self.any_host();
                 self.run_errand(Errand::Relabel(index));
+            }
+            Fault::KeyIsRotated => {
+                let index = self.any_host();
+                self.run_errand(Errand::RotateKey(index));
             }
             Fault::HostIsRemoved => {
                 let index = self.any_host();
@@ -251,7 +257,9 @@ impl World {
     }
 
     fn strike_coordinator_clock(&mut self) {
-        let error = *self.fate.pick(&[30, -30, HOUR_SECS, -HOUR_SECS]);
+        // Hosts learn the coordinator's clock when they open a stream, and blame their own for more
+        // than five minutes' difference until they open another.
+        let error = *self.fate.pick(&[30, -30, 240, -240]);
         self.coordinator.clock_error = error;
         self.say(
             Who::Fault,

@@ -391,6 +391,7 @@ impl World {
             && let Some(error) = &applied.error
             && !self.host(index).disk.is_full
             && !error.contains("no space left")
+            && !self.is_recovering
         {
             self.violate(
                 "hosts believe an honest coordinator",

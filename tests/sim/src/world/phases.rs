@@ -35,6 +35,8 @@ pub(crate) enum Round {
     AfterFaults,
     WithoutCoordinator,
     AfterReunion,
+    /// The coordinator was restored from an old backup.
+    AfterRestore,
     /// One host got other labels, when all was well.
     AfterChange {
         changed: HostId,
@@ -47,9 +49,10 @@ impl Round {
         match self {
             // The longest wait that a brain may be in is a minute: a coordinator may send a host
             // away for that long.
-            Self::AfterFaults | Self::WithoutCoordinator | Self::AfterReunion => {
-                Duration::from_secs(300)
-            }
+            Self::AfterFaults
+            | Self::WithoutCoordinator
+            | Self::AfterReunion
+            | Self::AfterRestore => Duration::from_secs(300),
             Self::AfterChange { .. } => Duration::from_secs(10),
         }
     }
@@ -86,7 +89,10 @@ impl World {
 
     pub(crate) fn tick(&mut self) {
         self.push_in(TICK, Event::Tick);
-        self.check_acknowledged();
+        self.back_up();
+        if !(self.is_recovering && self.tend_recovery()) {
+            self.check_acknowledged();
+        }
         self.check_strangers();
         self.tend_members();
         let elapsed = self.now.since_start();
@@ -208,7 +214,8 @@ impl World {
                     round,
                 };
             }
-            Round::AfterReunion => self.change_one_thing(),
+            Round::AfterReunion if self.scenario.is_restored => self.restore_backup(),
+            Round::AfterReunion | Round::AfterRestore => self.change_one_thing(),
             Round::AfterChange { .. } => {}
         }
     }

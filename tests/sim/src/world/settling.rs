@@ -30,12 +30,18 @@ impl World {
             self.run_errand(Errand::Apply);
         }
         let truth = Truth::new(&views, bundle);
-        match self.what_is_not_settled(&truth, status.policy) {
+        let is_asking = self.is_recovering && self.tend_recovery();
+        let what = match is_asking {
+            true => Some("the coordinator still asks its hosts what they remember".to_owned()),
+            false => self.what_is_not_settled(&truth, status.policy),
+        };
+        match what {
             None if let Round::AfterChange { changed } = round => {
                 self.check_unconcerned(changed, &truth);
                 self.phase = Phase::Over;
             }
             None => {
+                self.is_recovering = false;
                 self.listen();
                 let after = self.now - since;
                 self.say(Who::World, format!("everything is right after {after:?}"));
