@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask demo | test | fuzz | bench | generate`.
+//! The project's own commands: `cargo xtask demo | test | fuzz | bench | storm | generate`.
 //!
 //! Every command is a module; what they share is where the workspace is and how a program is run.
 
@@ -15,6 +15,7 @@ mod documents;
 mod failure;
 mod fuzz;
 mod generate;
+mod storm;
 mod test;
 mod workspace;
 
@@ -46,6 +47,9 @@ enum Command {
         /// Also runs the tests that take long.
         #[arg(long)]
         long: bool,
+        /// For how many minutes whole fleets are simulated from fresh seeds.
+        #[arg(long, default_value_t = 10, requires = "long")]
+        minutes: u32,
     },
     /// Looks for inputs that break a parser, with libFuzzer. What it finds is in target/fuzz.
     Fuzz {
@@ -61,6 +65,15 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Puts the hosts of a fleet at one coordinator, kills it, and measures until all are back.
+    Storm {
+        /// How many hosts.
+        #[arg(long, default_value_t = 2000)]
+        hosts: usize,
+        /// With optimised programs, as users get them.
+        #[arg(long)]
+        release: bool,
+    },
     /// Writes the Rust code of the protobuf messages and services, and the documents that are written
     /// from code: manual pages, the reference of the commands.
     Generate {
@@ -74,9 +87,11 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Demo { remove: true, .. } => demo::remove(),
         Command::Demo { keep, .. } => demo::run(keep),
-        Command::Test { long } => test::run(long),
+        Command::Test { long: false, .. } => test::run(None),
+        Command::Test { minutes, .. } => test::run(Some(minutes)),
         Command::Fuzz { seconds, targets } => fuzz::run(seconds, &targets),
         Command::Bench { arguments } => bench::run(&arguments),
+        Command::Storm { hosts, release } => storm::run(hosts, release),
         Command::Generate { check: false } => generate::write().and_then(|()| documents::write()),
         Command::Generate { check: true } => generate::check(),
     };

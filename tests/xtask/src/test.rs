@@ -17,8 +17,9 @@ struct Report {
     remarks: Vec<String>,
 }
 
-/// Runs all checks; `long` adds the tests that are marked `#[ignore = "long: …"]`.
-pub(crate) fn run(long: bool) -> Result<(), Failure> {
+/// Runs all checks; `long_minutes` adds the tests that are marked `#[ignore = "long: …"]`, and
+/// simulates fleets for so long.
+pub(crate) fn run(long_minutes: Option<u32>) -> Result<(), Failure> {
     let mut report = Report {
         started: Instant::now(),
         passed: 0,
@@ -36,15 +37,17 @@ pub(crate) fn run(long: bool) -> Result<(), Failure> {
         report.remarks.push(remark);
     }
     report.step("programs", build_programs)?;
-    let runner = Runner::find(long);
-    report.step("tests", || passes(runner.outside_of_namespaces()))?;
+    let runner = Runner::find(long_minutes);
+    report.step("tests", || {
+        passes(runner.with_minutes(runner.outside_of_namespaces()))
+    })?;
     report.step("tests in documentation", || {
         passes(cargo("test --locked --workspace --doc --quiet"))
     })?;
     report.step("tests in network namespaces", || {
         passes(runner.in_namespaces())
     })?;
-    if long {
+    if long_minutes.is_some() {
         report.step("fuzz", || fuzz::run(FUZZ_SECONDS, &[]))?;
     } else {
         report
@@ -121,15 +124,27 @@ const IN_NAMESPACES: [&str; 3] = ["lab", "interop", "xtask"];
 /// What runs the tests: nextest where it is installed, cargo itself elsewhere.
 struct Runner {
     has_nextest: bool,
-    long: bool,
+    long_minutes: Option<u32>,
 }
 
 impl Runner {
-    fn find(long: bool) -> Self {
+    fn find(long_minutes: Option<u32>) -> Self {
         Self {
             has_nextest: has_subcommand("nextest"),
-            long,
+            long_minutes,
         }
+    }
+
+    fn is_long(&self) -> bool {
+        self.long_minutes.is_some()
+    }
+
+    /// Says for how long fleets are simulated from fresh seeds.
+    fn with_minutes(&self, mut command: Command) -> Command {
+        if let Some(minutes) = self.long_minutes {
+            command.env("SIM_LONG_SECONDS", (minutes * 60).to_string());
+        }
+        command
     }
 
     fn outside_of_namespaces(&self) -> Command {
@@ -141,7 +156,7 @@ impl Runner {
         command.args(IN_NAMESPACES.map(|package| format!("--exclude={package}")));
         command
             .arg("--")
-            .args(self.long.then_some("--include-ignored"));
+            .args(self.is_long().then_some("--include-ignored"));
         command
     }
 
@@ -157,14 +172,14 @@ impl Runner {
         command.args(IN_NAMESPACES.map(|package| format!("--package={package}")));
         command
             .args(["--", "--test-threads=1"])
-            .args(self.long.then_some("--include-ignored"));
+            .args(self.is_long().then_some("--include-ignored"));
         command
     }
 
     fn nextest(&self, filter: &str) -> Command {
         let mut command = cargo("nextest run --locked --workspace --no-fail-fast");
         command.args(["--filterset", filter]);
-        command.args(self.long.then_some("--run-ignored=all"));
+        command.args(self.is_long().then_some("--run-ignored=all"));
         command
     }
 }
