@@ -1,14 +1,14 @@
 //! What DNS answers: a snapshot of every name that the map has, replaced whole. Case, wire format
 //! and sockets are the DNS server's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use model::address::{HostAddresses, OverlayPrefixes};
 use model::ids::HostId;
 use model::name::Name;
 use model::record::HostRecord;
-use model::rule::{Protocol, Selector, Service};
+use model::rule::{Protocol, Rule, Selector, Service};
 
 use crate::map::Map;
 
@@ -131,9 +131,10 @@ impl Names {
             own: Some(map.me().addresses),
             ..Self::default()
         };
+        let named = services_named_for(map);
         for service in &map.bundle().services {
             let entry = service_entry(service, map, &may_reach);
-            if !entry.addresses.is_empty() || is_named_for(map, &service.name) {
+            if !entry.addresses.is_empty() || named.contains(&service.name) {
                 names.entries.insert(service.name.clone(), entry);
             }
         }
@@ -158,17 +159,21 @@ impl Names {
     }
 }
 
-/// Returns whether an allow of this host names the service as what may be reached.
-fn is_named_for(map: &Map, name: &Name) -> bool {
+/// Returns the services that an allow of this host names as what may be reached.
+fn services_named_for(map: &Map) -> BTreeSet<&Name> {
     let bundle = map.bundle();
-    bundle.allow.iter().any(|rule| {
-        let mut to = rule.to.iter();
-        to.any(|to| matches!(to, Selector::Service(named) if named == name))
-            && rule
-                .from
-                .iter()
-                .any(|from| from.matches(map.me(), &bundle.services))
-    })
+    let is_mine = |rule: &&Rule| {
+        let mut from = rule.from.iter();
+        from.any(|from| from.matches(map.me(), &bundle.services))
+    };
+    let opened = bundle.allow.iter().filter(is_mine);
+    opened
+        .flat_map(|rule| &rule.to)
+        .filter_map(|to| match to {
+            Selector::Service(name) => Some(name),
+            _ => None,
+        })
+        .collect()
 }
 
 fn service_entry(

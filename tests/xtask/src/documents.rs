@@ -5,7 +5,11 @@ use crate::cargo::{cargo, passes};
 use crate::failure::Failure;
 
 /// Tests that write documents, as arguments of `cargo test`.
-const WRITERS: &[&str] = &["-p meshctl --test documents"];
+const WRITERS: &[&str] = &[
+    "-p meshctl --test documents",
+    "-p meshd --test manual",
+    "-p coordinator --test manual",
+];
 /// Tells such a test to write instead of to compare.
 const WRITE: &str = "MESH_GENERATE";
 
