@@ -71,6 +71,12 @@ struct Case<'h> {
 
 impl Runner<'_> {
     fn run(&self, test: &Test) -> TestOutcome {
+        if let Some(name) = self.stranger(test) {
+            let message = format!(
+                "not run: the fleet has no host `{name}` (is it mistyped, renamed or removed?)"
+            );
+            return outcome(test, TestVerdict::Failed, message);
+        }
         let from_hosts = self.hosts(&test.from, &self.source_name);
         let to_hosts = self.hosts(&test.to, &self.target_name);
         let (ip_protocol, port) = self.traffic(test);
@@ -108,6 +114,19 @@ impl Runner<'_> {
             TestVerdict::Passed,
             first_decision.map(|it| it.to_string()).unwrap_or_default(),
         )
+    }
+
+    /// Returns the host that a test names and the fleet does not have.
+    fn stranger<'t>(&self, test: &'t Test) -> Option<&'t Name> {
+        let inventory = self.inventory?;
+        let mut ends = [&test.from, &test.to].into_iter();
+        ends.find_map(|end| {
+            match end {
+                Selector::Host { name, .. } => Some(name),
+                _ => None,
+            }
+            .filter(|name| !inventory.iter().any(|record| record.name == **name))
+        })
     }
 
     /// Returns the hosts that one end of a test stands for.
