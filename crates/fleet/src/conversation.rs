@@ -26,7 +26,7 @@ const MESSAGES: Rate = Rate {
 
 /// How often a host may be told everything: it is large, and costs as much as the fleet has hosts.
 const WHOLE_MAPS: Rate = Rate {
-    burst: 3,
+    burst: 8,
     pause: Duration::from_secs(10),
 };
 
@@ -137,7 +137,8 @@ impl Fleet {
         let known = have.and_then(|have| self.known_up_to(have));
         let news = known.and_then(|known| Some((known, self.news_since(known, me)?)));
         if let Some((known, news)) = news {
-            self.sessions.resume(session, known, news);
+            self.sessions
+                .resume(session, known, news, self.hints.last());
             self.tell(session, now);
             return;
         }
@@ -161,7 +162,8 @@ impl Fleet {
         };
         let mut map = self.whole_map(me, knew);
         map.head = Some(self.map_head());
-        self.sessions.start_anew(session, self.state.revision);
+        let (revision, hinted) = (self.state.revision, self.hints.last());
+        self.sessions.start_anew(session, revision, hinted);
         self.send_map(session, map, now);
     }
 

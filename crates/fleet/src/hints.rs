@@ -2,7 +2,7 @@
 //! They are cheap to tell and dear to pass on, to all peers of a host: so each host has its share of
 //! what it may tell of others, and peers are told of one host now and then only, of all at once.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use model::ids::HostId;
@@ -29,12 +29,24 @@ const PASS_ON_AFTER: Duration = Duration::from_millis(200);
 
 /// Hosts that may be reached elsewhere, as not all of their peers know yet.
 #[derive(Debug, Default)]
-pub(crate) struct Hints(BTreeSet<HostId>);
+pub(crate) struct Hints {
+    /// Each with the number of its last hint.
+    waiting: BTreeMap<HostId, u64>,
+    last: u64,
+}
+
+impl Hints {
+    /// Returns the number of the last hint.
+    pub(crate) fn last(&self) -> u64 {
+        self.last
+    }
+}
 
 impl Fleet {
     /// Notes that a host may be reached elsewhere.
     pub(crate) fn note_hint(&mut self, host: HostId, now: Now) {
-        if self.hints.0.insert(host) {
+        self.hints.last += 1;
+        if self.hints.waiting.insert(host, self.hints.last).is_none() {
             self.publish_within(PASS_ON_AFTER, now);
         }
     }
@@ -42,15 +54,15 @@ impl Fleet {
     /// Notes for their peers where hosts may be reached, of those whose turn it is.
     pub(crate) fn pass_hints_on(&mut self, now: Now) {
         let mut next = None::<Duration>;
-        for host in std::mem::take(&mut self.hints.0) {
+        for (host, hint) in std::mem::take(&mut self.hints.waiting) {
             if !self.state.hosts.contains_key(&host) {
                 continue;
             }
             let allowance = &mut self.presences.entry(host).passed_on;
             match allowance.spend(PASSED_ON, now.monotonic) {
-                Ok(()) => self.pass_on(host),
+                Ok(()) => self.pass_on(host, hint),
                 Err(wait) => {
-                    self.hints.0.insert(host);
+                    self.hints.waiting.insert(host, hint);
                     next = Some(next.map_or(wait, |sooner| sooner.min(wait)));
                 }
             }
@@ -60,9 +72,9 @@ impl Fleet {
         }
     }
 
-    fn pass_on(&mut self, host: HostId) {
+    fn pass_on(&mut self, host: HostId, hint: u64) {
         for peer in self.state.interest.peers_of(host) {
-            if let Some(news) = self.sessions.news_for(peer) {
+            if let Some(news) = self.sessions.news_for_hint(peer, hint) {
                 news.hints.insert(host);
             }
         }

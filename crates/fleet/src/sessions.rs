@@ -94,6 +94,8 @@ enum Progress {
         /// The revision that the host has when it applies everything sent so far.
         told: StoreRevision,
         news: News,
+        /// It was told this hint and all before it with its first map.
+        hinted: u64,
         /// It was sent a whole map, and has not failed to apply one since it last succeeded.
         has_whole_map: bool,
     },
@@ -151,6 +153,15 @@ impl Sessions {
                 Some(news)
             }
             Progress::AwaitsHello | Progress::MustRenew(_) => None,
+        }
+    }
+
+    /// As `news_for`, if the host was not told a hint with its first map.
+    pub(crate) fn news_for_hint(&mut self, host: HostId, hint: u64) -> Option<&mut News> {
+        let id = self.by_host.get(&host)?;
+        match &self.open.get(id)?.progress {
+            Progress::Follows { hinted, .. } if *hinted < hint => self.news_for(host),
+            _ => None,
         }
     }
 
@@ -213,21 +224,34 @@ impl Sessions {
     }
 
     /// Notes that the host goes on from a revision, and what is new to it.
-    pub(crate) fn resume(&mut self, session: SessionId, told: StoreRevision, news: News) {
-        self.follow(session, told, news, false);
+    pub(crate) fn resume(
+        &mut self,
+        session: SessionId,
+        told: StoreRevision,
+        news: News,
+        hinted: u64,
+    ) {
+        self.follow(session, (told, hinted), news, false);
     }
 
     /// Notes that the host was sent everything up to a revision.
-    pub(crate) fn start_anew(&mut self, session: SessionId, told: StoreRevision) {
-        self.follow(session, told, News::default(), true);
+    pub(crate) fn start_anew(&mut self, session: SessionId, told: StoreRevision, hinted: u64) {
+        self.follow(session, (told, hinted), News::default(), true);
     }
 
-    fn follow(&mut self, id: SessionId, told: StoreRevision, news: News, has_whole_map: bool) {
+    fn follow(
+        &mut self,
+        id: SessionId,
+        (told, hinted): (StoreRevision, u64),
+        news: News,
+        has_whole_map: bool,
+    ) {
         self.with_news.remove(&id);
         if let Some(session) = self.open.get_mut(&id) {
             session.progress = Progress::Follows {
                 told,
                 news,
+                hinted,
                 has_whole_map,
             };
         }

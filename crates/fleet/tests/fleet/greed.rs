@@ -36,15 +36,17 @@ fn a_host_that_keeps_forgetting_is_told_everything_a_few_times_only() {
         let messages = world.taken(session);
         told += whole_maps(&messages);
         wait = goodbye(&messages).map_or(wait, |(_, retry_after)| retry_after);
-        world
-            .fleet
-            .handle_session_closed(session, world.now);
+        world.fleet.handle_session_closed(session, world.now);
     }
-    assert_eq!(told, 3);
+    assert_eq!(told, 8);
     world.advance(wait);
     let session = world.open(&machine, "a");
     world.hello(session, None);
-    assert_eq!(whole_maps(&world.taken(session)), 1, "when it was told to come");
+    assert_eq!(
+        whole_maps(&world.taken(session)),
+        1,
+        "when it was told to come"
+    );
 }
 
 #[test]
@@ -63,7 +65,7 @@ fn a_host_that_fails_again_and_again_is_told_everything_a_few_times_only() {
         world.say(session, FromHost::Applied(applied));
         messages.extend(world.taken(session));
     }
-    assert_eq!(whole_maps(&messages), 3);
+    assert_eq!(whole_maps(&messages), 8);
     let (reason, _) = goodbye(&messages).unwrap();
     assert!(reason.contains("several times in a row"), "{reason}");
 }
@@ -81,9 +83,7 @@ fn messages_are_counted_over_all_streams_of_a_host() {
             world.say(session, FromHost::Ping(nonce));
         }
         messages = world.taken(session);
-        world
-            .fleet
-            .handle_session_closed(session, world.now);
+        world.fleet.handle_session_closed(session, world.now);
     }
     let (reason, _) = goodbye(&messages).unwrap();
     assert!(reason.contains("too many messages"), "{reason}");

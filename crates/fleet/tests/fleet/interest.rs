@@ -380,12 +380,22 @@ impl Run {
 
     /// After everything was told, every host knows whom it must, as they are, and nobody else.
     fn check(&mut self) {
-        self.world.advance(Duration::from_millis(200));
-        self.receive();
+        self.rest();
         let online: Vec<u8> = self.online().collect();
         for host in online {
             self.check_knowledge(host);
             self.check_strangers(&self.members[&host]);
+        }
+    }
+
+    /// Lets time pass until nobody has asked for too much lately.
+    fn rest(&mut self) {
+        for _ in 0..4 {
+            self.world.advance(Duration::from_secs(10));
+            for session in self.members.values().filter_map(|it| it.session) {
+                self.world.say(session, FromHost::Ping(0));
+            }
+            self.receive();
         }
     }
 

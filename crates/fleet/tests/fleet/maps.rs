@@ -164,10 +164,20 @@ impl Run {
         self.host.apply_all(&self.world, &messages);
     }
 
+    /// Lets time pass until nobody has asked for too much lately.
+    fn rest(&mut self) {
+        for _ in 0..4 {
+            self.world.advance(Duration::from_secs(10));
+            for session in self.streams.values().chain([&self.session]) {
+                self.world.say(*session, FromHost::Ping(0));
+            }
+            self.receive();
+        }
+    }
+
     /// After everything was told, the host knows what one that starts anew is told.
     fn check(&mut self) {
-        self.world.advance(Duration::from_millis(200));
-        self.receive();
+        self.rest();
         let session = self.world.open(&self.machine, "watcher");
         self.world.hello(session, None);
         let messages = self.world.taken(session);
