@@ -7,7 +7,7 @@ mod ours;
 mod wireguard;
 mod wireguard_go;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use interop::{Device, Program};
@@ -31,6 +31,8 @@ pub(crate) trait Contender {
 pub(crate) struct Joined {
     /// Where the left machine reaches the right one.
     pub(crate) target: IpAddr,
+    /// Where the right machine's daemon takes handshakes, and the number of its device.
+    pub(crate) handshakes: Option<(SocketAddr, u8)>,
     daemons: Vec<Box<dyn Daemon>>,
 }
 

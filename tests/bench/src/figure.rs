@@ -4,6 +4,7 @@ mod daemons;
 mod round_trip;
 mod tcp;
 
+use interop::{Flood, public_key};
 use lab::LabError;
 
 use crate::contender::Joined;
@@ -14,6 +15,8 @@ use crate::ground::Ground;
 pub(crate) enum Figure {
     /// One TCP stream, in Gb/s of payload.
     TcpStream,
+    /// The same while strangers begin 20,000 handshakes a second, in hundredths of what it is alone.
+    FloodedStream,
     /// Processor time of both daemons for that stream, in seconds for each GB of payload.
     ProcessorTime,
     /// Round trip of an echo request while nothing else moves, in µs.
@@ -24,8 +27,9 @@ pub(crate) enum Figure {
 
 impl Figure {
     /// In the order of the table's columns.
-    pub(crate) const ALL: [Self; 4] = [
+    pub(crate) const ALL: [Self; 5] = [
         Self::TcpStream,
+        Self::FloodedStream,
         Self::ProcessorTime,
         Self::IdleRoundTrip,
         Self::ResidentMemory,
@@ -35,6 +39,7 @@ impl Figure {
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::TcpStream => "TCP, 1 stream (Gb/s)",
+            Self::FloodedStream => "of it in a handshake flood (%)",
             Self::ProcessorTime => "daemons' CPU (s/GB)",
             Self::IdleRoundTrip => "RTT idle p50 (µs)",
             Self::ResidentMemory => "resident (MiB)",
@@ -45,7 +50,7 @@ impl Figure {
     pub(crate) fn decimals(self) -> usize {
         match self {
             Self::TcpStream | Self::ProcessorTime => 2,
-            Self::IdleRoundTrip => 0,
+            Self::IdleRoundTrip | Self::FloodedStream => 0,
             Self::ResidentMemory => 1,
         }
     }
@@ -73,6 +78,12 @@ pub(crate) fn measure(
         figures.push((Figure::ProcessorTime, seconds_per_gigabyte));
         let resident = daemons::largest_resident_bytes(&daemons)?;
         figures.push((Figure::ResidentMemory, resident as f64 / f64::from(1 << 20)));
+    }
+    if let Some((at, number)) = joined.handshakes {
+        let _flood = Flood::start(&ground.left.namespace, public_key(number), at)?;
+        let flooded = tcp::stream(ground, joined.target, seconds)?;
+        let share = flooded.gigabits_per_sec / stream.gigabits_per_sec;
+        figures.push((Figure::FloodedStream, share * 100.0));
     }
     Ok(figures)
 }

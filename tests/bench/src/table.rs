@@ -58,7 +58,7 @@ mod tests {
         }
         results.add(Link::NicLike, "other", [(Figure::TcpStream, 0.5)]);
         let text = render(&[OURS, "other"], &results);
-        assert!(text.contains("| ours | 2.00 | – | – | – |\n"), "{text}");
+        assert!(text.contains("| ours | 2.00 | – | – | – | – |\n"), "{text}");
         assert!(text.contains("| other | 0.50 (0.25×) | – |"), "{text}");
     }
 

@@ -20,6 +20,7 @@ impl Contender for NoTunnel {
     fn join(&self, ground: &Ground) -> Result<Joined, LabError> {
         Ok(Joined {
             target: ground.right.address,
+            handshakes: None,
             daemons: Vec::new(),
         })
     }

@@ -23,6 +23,7 @@ pub(super) fn join(program: &Program, ground: &Ground) -> Result<Joined, LabErro
     left.configure(&[peer(RIGHT, ground.right.address)])?;
     Ok(Joined {
         target: addresses(RIGHT).v4.into(),
+        handshakes: Some((SocketAddr::new(ground.right.address, WIREGUARD_PORT), RIGHT)),
         daemons: vec![Box::new(left), Box::new(right)],
     })
 }

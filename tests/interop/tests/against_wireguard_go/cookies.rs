@@ -1,9 +1,8 @@
 //! A side under load asks for proof of address, and the other gives it.
 
-use interop::public_key;
+use interop::{Flood, public_key};
 use lab::{LabError, wait_until};
 
-use crate::flood::Flood;
 use crate::pair::{Initiator, Pair, SOON, Terms, ours};
 
 /// What `wireguard-go` says when it is sent a cookie, and when it sends one.

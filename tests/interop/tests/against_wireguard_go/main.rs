@@ -2,7 +2,6 @@
 //! keepalives, cookies, and every byte as it was sent. Needs root.
 
 mod cookies;
-mod flood;
 mod handshakes;
 mod inside;
 mod keepalives;

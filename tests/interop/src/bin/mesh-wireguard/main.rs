@@ -102,7 +102,9 @@ async fn run(arguments: &Arguments) -> Result<(), String> {
         ended = device.serve(events) => ended,
         signal = process::termination() => signal.map(drop).map_err(text),
     };
-    interface.down().await;
+    if let Err(error) = interface.down().await {
+        tracing::warn!(%error, "what guards the overlay stays");
+    }
     worker.stop();
     outcome
 }

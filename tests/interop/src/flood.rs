@@ -14,29 +14,32 @@ use wireguard::{
     TunnelConfig,
 };
 
-use crate::inside::inside;
-
 /// More than `wireguard-go` takes as a sign of load (a queue of 128), less than fills its queue.
 const BURST: usize = 400;
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The flood; it ends when this is dropped.
-pub(crate) struct Flood {
+/// The flood, of 20,000 initiations a second; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Flood {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Flood {
-    pub(crate) fn start(
-        from: &Namespace,
-        victim: WireguardKey,
-        at: SocketAddr,
-    ) -> Result<Self, LabError> {
-        let socket = inside(from, "open a socket", || {
+    /// Starts it from a namespace at the device whose key is `victim`.
+    ///
+    /// # Errors
+    ///
+    /// When the namespace gives no socket, or has no route there.
+    pub fn start(from: &Namespace, victim: WireguardKey, at: SocketAddr) -> Result<Self, LabError> {
+        let open = || {
             let socket = UdpSocket::bind("0.0.0.0:0")?;
             socket.connect(at)?;
             Ok(socket)
-        })?;
+        };
+        let opened: std::io::Result<UdpSocket> = from.inside(open)?;
+        let socket =
+            opened.map_err(|error| LabError::new(format!("cannot send to {at}: {error}")))?;
         let initiation = initiation_of_a_stranger(victim);
         let stop = Arc::new(AtomicBool::new(false));
         let until = Arc::clone(&stop);
