@@ -181,13 +181,7 @@ impl Shard {
 
     /// The host has another key: what is open lives on until the handshake with that is done. It
     /// begins at once, since the host may have forgotten what was open with the former.
-    fn rekey_peer(
-        &mut self,
-        index: PeerIndex,
-        former: WireguardKey,
-        key: WireguardKey,
-        now: Now,
-    ) {
+    fn rekey_peer(&mut self, index: PeerIndex, former: WireguardKey, key: WireguardKey, now: Now) {
         let peer = self
             .peers
             .get_mut(index)
