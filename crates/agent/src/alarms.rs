@@ -39,7 +39,9 @@ impl Alarms {
     /// Ends an alarm.
     pub(crate) fn clear(&mut self, kind: AlarmKind, out: &mut Outputs) {
         if let Some(message) = self.0.remove(&kind) {
-            out.info(format!("over: {message}"));
+            // What to do about it is over too.
+            let trouble = message.split_once("; ").map_or(&*message, |(what, _)| what);
+            out.info(format!("over: {trouble}"));
         }
     }
 
@@ -56,6 +58,19 @@ impl Alarms {
 mod tests {
     use super::*;
     use crate::output::Output;
+
+    #[test]
+    fn what_is_over_asks_nobody_to_do_anything() {
+        let (mut alarms, mut out) = (Alarms::default(), Outputs::default());
+        let message = "cannot write the map: No space left; free some space".to_owned();
+        alarms.raise(AlarmKind::Map, message, &mut out);
+        out.pop();
+        alarms.clear(AlarmKind::Map, &mut out);
+        let Some(Output::Notice { message, .. }) = out.pop() else {
+            panic!("the end is not told")
+        };
+        assert_eq!(message, "over: cannot write the map: No space left");
+    }
 
     #[test]
     fn an_alarm_is_told_once_when_it_arises_and_once_when_it_ends() {

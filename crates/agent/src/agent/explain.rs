@@ -100,9 +100,9 @@ impl Agent {
         };
         explanation.policy = map.policy_version();
         let (Some(from), Some(to)) = (map.host(query.from), map.host(query.to)) else {
-            explanation
-                .notes
-                .push("the other host is not known here: no packet of it is".to_owned());
+            explanation.notes.push(
+                "the other host is not known here, so no packet passes between the two".to_owned(),
+            );
             return explanation;
         };
         let explained = explain(map.bundle(), from, to, query.ip_protocol, query.port);

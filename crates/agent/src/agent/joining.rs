@@ -38,6 +38,10 @@ impl Agent {
             .map_err(|error: trust::token::TokenError| {
                 Refusal::new(RefusalCode::Invalid, error.to_string())
             })?;
+        if self.is_joined_already(&token, join.name.as_deref()) {
+            self.confirm_membership(request);
+            return Ok(());
+        }
         let name = self.name_to_take(join.name.as_deref())?;
         let keys = match &mut self.enrolment {
             Enrolment::Unenrolled(keys) => keys.clone(),
@@ -72,6 +76,33 @@ impl Agent {
         self.alarms.clear(AlarmKind::Coordinator, &mut self.out);
         self.describe(join, now);
         Ok(())
+    }
+
+    /// Returns whether a join asks for nothing but what this host is: a member of that fleet, under
+    /// that name. Whoever sets machines up by a script runs the same command again.
+    fn is_joined_already(&self, token: &JoinToken, name: Option<&str>) -> bool {
+        let Enrolment::Member(member) = &self.enrolment else {
+            return false;
+        };
+        token.pin == member.membership.root_pin
+            && name.is_none_or(|name| name == member.membership.name.as_str())
+    }
+
+    fn confirm_membership(&mut self, request: RequestId) {
+        let member = self.enrolment.member().expect("the caller looked");
+        let detail = self.member_detail(member);
+        let note = match detail.revision {
+            Some(_) => "this host was a member before; nothing was changed".to_owned(),
+            None => self.why_no_map(),
+        };
+        let joined = Joined {
+            name: detail.name,
+            fleet: detail.fleet,
+            addresses: detail.addresses,
+            dns_suffix: detail.dns_suffix,
+            note: Some(note),
+        };
+        self.out.reply(Some(request), Ok(Reply::Joined(joined)));
     }
 
     fn name_to_take(&self, asked: Option<&str>) -> Result<Name, Refusal> {
@@ -412,8 +443,8 @@ fn already_member(member: &Member) -> Refusal {
     Refusal::new(
         RefusalCode::Conflict,
         format!(
-            "this host is already {} of fleet {}; to join another fleet, or to join again, run \
-             `meshctl leave` first",
+            "this host is already {} of fleet {}; to join another fleet, or under another name, \
+             run `meshctl leave` first",
             member.membership.name, member.fleet_name
         ),
     )

@@ -31,6 +31,12 @@ impl Agent {
     pub(super) fn load(&mut self, stored: StoredFiles, now: Now) -> Result<(), LoadError> {
         let identity = stored.identity.filter(|bytes| !bytes.is_empty());
         let Some(bytes) = identity else {
+            if stored.map.is_some_and(|bytes| !bytes.is_empty()) {
+                self.out.warn(
+                    "the state directory has a map, but no identity file: if this host was a \
+                     member, restore that file from a backup, or join again with a new token",
+                );
+            }
             return Ok(());
         };
         let identity = identity_file::decode(bytes).map_err(|why| LoadError::Identity { why })?;
@@ -44,6 +50,7 @@ impl Agent {
         if is_copy {
             return self.load_copy(keys, identity.standing, identity.coordinators);
         }
+        let has_marks = stored.high_water.is_some();
         self.load_high_water(stored.high_water);
         self.high_water.boot_counter = self.high_water.boot_counter.saturating_add(1);
         match identity.standing {
@@ -62,6 +69,12 @@ impl Agent {
                 let member = Member::from_stored(keys, membership, identity.coordinators)
                     .map_err(|why| LoadError::Identity { why })?;
                 self.become_member(Box::new(member), now);
+                if !has_marks {
+                    self.out.warn(
+                        "there is no high-water file in the state directory; what was highest is \
+                         taken from the map instead",
+                    );
+                }
                 self.load_map(stored.map, now);
             }
         }

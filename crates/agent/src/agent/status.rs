@@ -13,16 +13,16 @@ impl Agent {
             version: self.config.software_version.clone(),
             state: self.host_state(),
             detail: match &self.enrolment {
-                Enrolment::Member(member) => Some(self.detail(member)),
+                Enrolment::Member(member) => Some(self.member_detail(member)),
                 Enrolment::Removed(member, reason) => {
-                    let mut detail = self.detail(member);
+                    let mut detail = self.member_detail(member);
                     detail
                         .alarms
                         .push(format!("removed from the fleet: {reason}"));
                     Some(detail)
                 }
                 Enrolment::Cloned(member) => {
-                    let mut detail = self.detail(member);
+                    let mut detail = self.member_detail(member);
                     detail.alarms.push(cloned(member));
                     Some(detail)
                 }
@@ -44,7 +44,7 @@ impl Agent {
         }
     }
 
-    fn detail(&self, member: &Member) -> HostDetail {
+    pub(super) fn member_detail(&self, member: &Member) -> HostDetail {
         let map = self.staging.in_force();
         let me = map.map(|map| map.me());
         let statement = self.fleet.as_ref().map(|fleet| &fleet.trusted.statement);

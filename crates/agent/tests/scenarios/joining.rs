@@ -275,15 +275,58 @@ fn a_lost_enrolment_is_repeated_with_the_same_keys_and_then_given_up() {
 fn a_member_is_told_to_leave_first_and_a_second_join_to_wait() {
     let mut coordinator = Coordinator::new(1);
     let mut host = Host::member_of(&mut coordinator);
-    let request = host.join(&coordinator.token());
-    let answer = refusal(&mut host, request);
-    assert_eq!(answer.code, RefusalCode::Conflict);
-    assert!(answer.message.contains("meshctl leave"), "{answer}");
+    let elsewhere = JoinRequest {
+        token: Coordinator::new(2).token(),
+        name: None,
+    };
+    let renamed = JoinRequest {
+        token: coordinator.token(),
+        name: Some("web-2".to_owned()),
+    };
+    for (id, join) in (90..).map(RequestId).zip([elsewhere, renamed]) {
+        host.agent.handle_join(id, join, host.now);
+        host.drain();
+        let answer = refusal(&mut host, id);
+        assert_eq!(answer.code, RefusalCode::Conflict);
+        assert!(answer.message.contains("meshctl leave"), "{answer}");
+    }
 
     let mut host = Host::new();
     host.join(&coordinator.token());
     let second = host.join(&coordinator.token());
     assert!(refusal(&mut host, second).message.contains("under way"));
+}
+
+#[test]
+fn a_join_that_is_repeated_succeeds_and_changes_nothing() {
+    let mut coordinator = Coordinator::new(1);
+    let mut host = Host::member_of(&mut coordinator);
+    host.said.clear();
+    for name in [None, Some("web-1".to_owned())] {
+        let join = JoinRequest {
+            token: coordinator.token(),
+            name,
+        };
+        host.agent.handle_join(RequestId(9), join, host.now);
+        host.drain();
+        let Some(Ok(Reply::Joined(joined))) = host.reply(RequestId(9)) else {
+            panic!("the same join is refused")
+        };
+        assert_eq!(joined.name.as_str(), "web-1");
+        assert_eq!(joined.addresses.len(), 2);
+        assert!(joined.note.unwrap().contains("nothing was changed"));
+        assert!(host.said.is_empty(), "{:?}", host.said);
+    }
+    assert_eq!(coordinator.enrolments, 1);
+
+    // Also while it has no map, which is said.
+    host.disk.map = None;
+    host.restart();
+    let request = host.join(&coordinator.token());
+    let Some(Ok(Reply::Joined(joined))) = host.reply(request) else {
+        panic!("the same join is refused")
+    };
+    assert!(joined.note.unwrap().contains("not in force yet"));
 }
 
 #[test]

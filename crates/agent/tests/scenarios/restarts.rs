@@ -164,6 +164,23 @@ fn damaged_marks_are_named_and_taken_from_the_map() {
 }
 
 #[test]
+fn files_that_are_missing_are_named() {
+    let (coordinator, mut host) = member();
+    host.disk.high_water = None;
+    host.restart();
+    host.notice_with("there is no high-water file");
+    assert_eq!(host.revision(), Some(coordinator.revision));
+    host.restart();
+    let again = host.notices();
+    assert!(!again.iter().any(|notice| notice.contains("high-water")));
+
+    host.disk.identity = None;
+    host.restart();
+    host.notice_with("has a map, but no identity file");
+    assert_eq!(host.state(), HostState::Unenrolled);
+}
+
+#[test]
 fn another_fleet_s_map_is_not_believed() {
     let (_, mut host) = member();
     let mut other = Coordinator::new(2);
