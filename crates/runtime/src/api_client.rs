@@ -80,6 +80,8 @@ pub struct ApiClient {
     target: Target,
     /// For the audit log, as the header has it.
     reason: Option<HeaderValue>,
+    /// How long an answer may take.
+    patience: Duration,
 }
 
 impl ApiClient {
@@ -88,6 +90,7 @@ impl ApiClient {
         Self {
             target: Target::Unix(path.to_owned()),
             reason: None,
+            patience: ANSWER_TIMEOUT,
         }
     }
 
@@ -100,6 +103,7 @@ impl ApiClient {
                 bearer: Bearer(bearer),
             },
             reason: None,
+            patience: ANSWER_TIMEOUT,
         }
     }
 
@@ -111,6 +115,12 @@ impl ApiClient {
             reason: header.ok().filter(|header| !header.is_empty()),
             ..self
         }
+    }
+
+    /// Waits no longer than that for an answer.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Asks `GET path`.
@@ -179,12 +189,12 @@ impl ApiClient {
         let request = request
             .body(Full::new(Bytes::from(bytes)))
             .map_err(|error| ApiError::Protocol(format!("{path} is not a path: {error}")))?;
-        let answered = tokio::time::timeout(ANSWER_TIMEOUT, self.exchange(request));
+        let answered = tokio::time::timeout(self.patience, self.exchange(request));
         let (status, bytes) = answered.await.map_err(|_| {
             ApiError::Unreachable(format!(
                 "{} did not answer within {} s; look at its logs",
                 self.target_name(),
-                ANSWER_TIMEOUT.as_secs()
+                self.patience.as_secs()
             ))
         })??;
         parse(status, &bytes)
@@ -288,6 +298,16 @@ mod tests {
         };
         let printed = format!("{client:?} {:?}", bearer.header().unwrap());
         assert!(!printed.contains("hunter2"), "{printed}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_silent_is_waited_for_no_longer_than_asked() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.sock");
+        let _silent = tokio::net::UnixListener::bind(&path).unwrap();
+        let client = ApiClient::unix(&path).with_patience(Duration::ZERO);
+        let error = client.get::<()>("/").await.unwrap_err().to_string();
+        assert!(error.contains("did not answer within 0 s"), "{error}");
     }
 
     #[tokio::test]

@@ -14,6 +14,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::MissedTickBehavior;
 use tower::ServiceExt;
 
 use crate::linux::peer_groups::peer_groups;
@@ -26,6 +27,8 @@ pub const ADMIN_GROUP: &str = "mesh";
 const STRANGERS_MAX: usize = 64;
 /// How long the connection of a user who is not trusted lives.
 const STRANGER_LIFETIME: Duration = Duration::from_secs(60);
+/// How often it is looked whether the socket's file is still there.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long the head of a request may take.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -81,9 +84,6 @@ impl LocalSocket {
             path: path.to_owned(),
             source,
         };
-        if let Some(directory) = path.parent() {
-            fs::create_dir_all(directory).map_err(io_error)?;
-        }
         if path.exists() {
             if !fs::metadata(path)
                 .map_err(io_error)?
@@ -97,26 +97,53 @@ impl LocalSocket {
             }
             fs::remove_file(path).map_err(io_error)?;
         }
-        let listener = UnixListener::bind(path).map_err(io_error)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o666)).map_err(io_error)?;
         Ok(Self {
-            listener,
+            listener: open(path).map_err(io_error)?,
             path: path.to_owned(),
             admin_group: group_id(ADMIN_GROUP),
             strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
         })
     }
 
-    /// Answers requests until the future is dropped.
+    /// Answers requests until the future is dropped. A socket whose file was removed is made again.
     pub async fn serve(&self, router: Router) {
+        let mut made_again = None;
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            match self.listener.accept().await {
+            let listener = made_again.as_ref().unwrap_or(&self.listener);
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = looks.tick() => {
+                    made_again = self.make_again().or(made_again);
+                    continue;
+                }
+            };
+            match accepted {
                 Ok((stream, _)) => self.serve_connection(stream, router.clone()),
                 Err(error) => {
                     tracing::warn!(%error, socket = %self.path.display(), "cannot accept a connection");
                     // Out of descriptors: wait for others to close theirs.
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
+            }
+        }
+    }
+
+    /// Makes the socket anew when nothing is in its place: else nobody could ask any more.
+    fn make_again(&self) -> Option<UnixListener> {
+        match fs::symlink_metadata(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            _ => return None,
+        }
+        match open(&self.path) {
+            Ok(listener) => {
+                tracing::warn!(socket = %self.path.display(), "the socket was removed, and is made again");
+                Some(listener)
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the socket was removed, and cannot be made again");
+                None
             }
         }
     }
@@ -196,6 +223,16 @@ impl Drop for LocalSocket {
     }
 }
 
+/// Opens a socket, where nothing is yet, for every local user.
+fn open(path: &Path) -> io::Result<UnixListener> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+    Ok(listener)
+}
+
 /// Looks a group up in /etc/group.
 fn group_id(name: &str) -> Option<u32> {
     let text = fs::read_to_string("/etc/group").ok()?;
@@ -241,6 +278,32 @@ mod tests {
             Err(SocketError::NotASocket(_))
         ));
         assert_eq!(fs::read(&path).unwrap(), b"data");
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_was_removed_is_made_again_and_one_in_its_place_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("run/x.sock");
+        let socket = LocalSocket::bind(&path).unwrap();
+        assert!(socket.make_again().is_none(), "it is there");
+        fs::remove_dir_all(path.parent().unwrap()).unwrap();
+        // The first look is at once.
+        let router = Router::new().route("/", axum::routing::get(|| async { "1" }));
+        let client = crate::api_client::ApiClient::unix(&path);
+        let mut serving = std::pin::pin!(socket.serve(router));
+        let made_again = async {
+            while !path.exists() {
+                tokio::task::yield_now().await;
+            }
+            client.get::<u32>("/").await
+        };
+        tokio::select! {
+            answer = made_again => assert_eq!(answer.unwrap(), 1),
+            () = &mut serving => unreachable!("serves until dropped"),
+        }
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "precious").unwrap();
+        assert!(socket.make_again().is_none(), "it is somebody else's");
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 //! it is plugged into rustls.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{
     ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
 };
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use trust::certificate::{self, CertificateError, CertificateFacts};
@@ -78,7 +79,19 @@ async fn connect_one(
     address: &str,
     config: Arc<ClientConfig>,
 ) -> Result<TlsStream<TcpStream>, ConnectError> {
-    let stream = TcpStream::connect(address).await.map_err(|error| ConnectError {
+    let unknown = |why: String| ConnectError {
+        message: format!(
+            "cannot find the coordinator at {address} ({why}); does its name resolve here?"
+        ),
+        untrusted: false,
+        clock: false,
+    };
+    let found = lookup_host(address).await;
+    let found: Vec<SocketAddr> = found.map_err(|error| unknown(error.to_string()))?.collect();
+    if found.is_empty() {
+        return Err(unknown("the name has no address".to_owned()));
+    }
+    let stream = TcpStream::connect(&found[..]).await.map_err(|error| ConnectError {
         message: format!("cannot reach the coordinator at {address} ({error}); is it running, and is its TCP port open from here?"),
         untrusted: false,
         clock: false,
@@ -117,8 +130,17 @@ fn tls_failure(address: &str, error: &std::io::Error) -> ConnectError {
                 clock,
             }
         }
+        Some(rustls::Error::InvalidMessage(_)) => ConnectError {
+            message: format!(
+                "{address} answered, but speaks no TLS; is another program on that port, or a proxy in between?"
+            ),
+            untrusted: false,
+            clock: false,
+        },
         Some(error) => ConnectError {
-            message: format!("{address} answered, but TLS failed: {error}"),
+            message: format!(
+                "{address} answered, but TLS failed ({error}); is another program on that port?"
+            ),
             untrusted: false,
             clock: false,
         },

@@ -60,6 +60,42 @@ async fn a_certificate_out_of_its_time_names_the_clock() {
 }
 
 #[tokio::test]
+async fn another_program_behind_the_address_is_called_that() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap().to_string();
+    let other = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream
+            .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            .await
+            .unwrap();
+        // Open until the other end has read it.
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    });
+    let config = tls::pinned_client(Digest::from_bytes([0; 32]));
+    let error = tls::connect(&[at], config).await.unwrap_err();
+    assert!(
+        error.message.contains("is another program on that port"),
+        "{error}"
+    );
+    assert!(!error.untrusted);
+    other.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_name_that_is_none_is_not_taken_for_a_closed_port() {
+    // No resolver is asked for a name with an empty label.
+    let at = "no..name:7443".to_owned();
+    let config = tls::pinned_client(Digest::from_bytes([0; 32]));
+    let error = tls::connect(&[at], config).await.unwrap_err();
+    assert!(
+        error.message.contains("does its name resolve here?"),
+        "{error}"
+    );
+    assert!(!error.message.contains("port"), "{error}");
+}
+
+#[tokio::test]
 async fn a_host_that_poses_as_coordinator_is_not_believed() {
     let fleet = Fleet::new(1);
     let key = TlsKey::from_seed(Secret::from_bytes([5; 32]));
