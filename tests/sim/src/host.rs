@@ -50,6 +50,8 @@ pub(crate) struct Host {
     pub(crate) is_rogue: bool,
     /// It runs from a copy of another machine's disk.
     pub(crate) is_clone: bool,
+    /// Who it was in the fleet when its disk was copied: a clone may since have changed its key.
+    pub(crate) copied: Option<HostId>,
     /// Which machine it says that it is: as a rule itself.
     pub(crate) machine: HostIndex,
     /// What it put on its disk, by revision.
@@ -104,6 +106,7 @@ impl Host {
             is_wanted: false,
             is_rogue: false,
             is_clone: false,
+            copied: None,
             machine: index,
             maps: BTreeMap::new(),
             in_force: None,
@@ -197,6 +200,11 @@ impl Host {
         }
         self.highest = Some((detail.id, revision, version));
         Ok(())
+    }
+
+    /// Returns whether another machine has, or had, its keys.
+    pub(crate) fn has_twin(&self) -> bool {
+        self.is_clone || self.copied.is_some() && self.copied == self.identity()
     }
 
     /// Gets an empty disk: whatever it was, it is that no more.

@@ -132,6 +132,7 @@ impl World {
                 let (name, labels) = (self.host(host).name.clone(), self.operator.labels());
                 let set = SetLabels {
                     labels: labels.clone(),
+                    base: None,
                 };
                 let request = AdminRequest::SetLabels {
                     host: name.clone(),

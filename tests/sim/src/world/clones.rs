@@ -30,6 +30,7 @@ impl World {
         );
         self.crash_host(clone, false);
         let copy = self.host(original).disk.copy();
+        self.host_mut(original).copied = self.host(original).identity();
         let is_whole = self.fate.chance(600);
         let host = self.host_mut(clone);
         (host.disk, host.is_clone) = (copy, true);

@@ -392,6 +392,7 @@ impl World {
             && !self.host(index).disk.is_full
             && !error.contains("no space left")
             && !self.is_recovering
+            && !self.host(index).has_twin()
         {
             self.violate(
                 "hosts believe an honest coordinator",

@@ -90,7 +90,8 @@ impl World {
     pub(crate) fn tick(&mut self) {
         self.push_in(TICK, Event::Tick);
         self.back_up();
-        if !(self.is_recovering && self.tend_recovery()) {
+        // A store that was put back knows little before its hosts have noticed and told.
+        if !self.is_recovering {
             self.check_acknowledged();
         }
         self.check_strangers();

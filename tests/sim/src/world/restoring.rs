@@ -17,7 +17,8 @@ const FINISH_AFTER: Duration = Duration::from_secs(100);
 impl World {
     /// Makes the backup, once, as soon as somebody has joined.
     pub(super) fn back_up(&mut self) {
-        let is_time = self.now.since_start() >= self.scenario.joining / 2;
+        let is_time =
+            self.phase == Phase::Joining && self.now.since_start() >= self.scenario.joining / 2;
         if self.scenario.is_restored && self.backup.is_none() && is_time {
             self.backup = Some(self.coordinator.store.backup());
             self.say(Who::Operator, "a backup is made".to_owned());
