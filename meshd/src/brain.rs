@@ -15,8 +15,8 @@ use dataplane::{Command, DropReason, Event};
 use model::address::HostAddresses;
 use model::control::{Explanation, FromHost, Refusal};
 use model::local::{
-    DropCount, DropsView, HostStatus, JoinRequest, Joined, KeyRotated, Left, LocalWhyReport,
-    LocalWhyRequest, PeerView, ServiceView,
+    DropCount, DropsView, HostState, HostStatus, JoinRequest, Joined, KeyRotated, Left,
+    LocalWhyReport, LocalWhyRequest, PeerView, ServiceView,
 };
 use model::rule::FlowQuery;
 use runtime::clock::Clock;
@@ -149,6 +149,14 @@ struct Requests {
     rotations: Vec<(RequestId, Answer<Result<KeyRotated, Refusal>>)>,
 }
 
+/// The machine's host name up to the first dot, as names of the mesh are written.
+fn machine_name() -> Option<String> {
+    let uname = rustix::system::uname();
+    let node = uname.nodename().to_string_lossy().to_lowercase();
+    let name = node.split('.').next()?;
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
 impl Requests {
     fn next(&mut self) -> RequestId {
         self.last += 1;
@@ -217,7 +225,9 @@ impl Brain {
         let mut interfaces = tokio::time::interval(INTERFACES_INTERVAL);
         let mut reports = tokio::time::interval(REPORT_INTERVAL);
         self.carry_out().await?;
-        self.around.overlay.begin().await;
+        let state = self.agent.status(self.around.clock.now()).state;
+        let is_member = matches!(state, HostState::Online | HostState::Autonomous);
+        self.around.overlay.begin(is_member).await;
         loop {
             let deadline = self.deadline();
             tokio::select! {
@@ -256,7 +266,9 @@ impl Brain {
     fn handle(&mut self, input: Input) {
         let now = self.around.clock.now();
         match input {
-            Input::Join(join, answer) => {
+            Input::Join(mut join, answer) => {
+                // Asked now: cloud-init names a machine when its daemons run already.
+                join.name = join.name.or_else(machine_name);
                 let id = self.requests.next();
                 self.requests.joins.push((id, answer));
                 self.agent.handle_join(id, join, now);

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use agent::{AgentConfig, Names};
 use arc_swap::ArcSwap;
 use dataplane::ShardConfig;
-use model::name::Name;
 use runtime::clock::{Clock, random_seed};
 use runtime::local_socket::LocalSocket;
 use runtime::process::{self, Termination};
@@ -22,6 +21,7 @@ use tokio::task::JoinHandle;
 use crate::brain::{Brain, Input, Surroundings};
 use crate::dns::{DnsServer, Forwarder, Responder};
 use crate::local_api::{self, LocalApi};
+use crate::machine::machine_id;
 use crate::overlay::{OverlayHandle, OverlayParts};
 use crate::packets::{PacketWorker, UdpSockets};
 use crate::reload::Reloader;
@@ -153,31 +153,12 @@ pub(crate) fn agent_config(settings: &Settings, listen_port: u16) -> AgentConfig
     AgentConfig {
         software_version: env!("CARGO_PKG_VERSION").into(),
         machine_id: machine_id(),
-        default_name: default_name(),
+        default_name: None,
         listen_port,
         configured_endpoints: settings.endpoints.clone(),
         interface: settings.interface.name.clone(),
         mtu: settings.interface.mtu,
         rotate_key_every: settings.rotate_key_every(),
-    }
-}
-
-/// The machine's host name up to the first dot, when it can be a name of the mesh.
-fn default_name() -> Option<Name> {
-    let node = rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .to_lowercase();
-    node.split('.').next()?.parse().ok()
-}
-
-/// Names this machine without telling its id (machine-id(5) asks for that).
-fn machine_id() -> String {
-    match std::fs::read_to_string("/etc/machine-id") {
-        Ok(id) if !id.trim().is_empty() => {
-            trust::digest(b"mesh.v1.machine-id", id.trim().as_bytes()).to_string()
-        }
-        _ => String::new(),
     }
 }
 

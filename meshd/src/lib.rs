@@ -9,6 +9,7 @@ pub mod drops;
 pub mod linux;
 pub mod listeners;
 pub mod local_api;
+pub mod machine;
 pub mod overlay;
 pub mod packets;
 pub mod ping;

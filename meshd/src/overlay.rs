@@ -52,8 +52,8 @@ pub struct OverlayParts {
 enum Order {
     /// The overlay as it should be; `None`: none at all.
     Want(Option<InterfaceConfig>, oneshot::Sender<()>),
-    /// The agent has said what it wants, or wants nothing.
-    Begin,
+    /// The agent has said what it wants, or wants nothing; with whether the host is a member.
+    Begin { is_member: bool },
     /// The snapshot of names is another.
     Names,
     /// An operator has changed the settings.
@@ -114,9 +114,10 @@ impl OverlayHandle {
     }
 
     /// Tells that the agent has been asked: what a daemon that died left, and is not wanted any
-    /// more, is taken back.
-    pub async fn begin(&self) {
-        self.tell(Order::Begin).await;
+    /// more, is taken back. A member that knows no overlay, because its map is lost, keeps what
+    /// guards it.
+    pub async fn begin(&self, is_member: bool) {
+        self.tell(Order::Begin { is_member }).await;
     }
 
     /// Tells that the snapshot of names is another.

@@ -147,6 +147,9 @@ async fn obstacles(settings: &Settings, member: &Member) -> Vec<String> {
         )),
         Err(error) => found.push(error.to_string()),
     }
+    if let Err(error) = interface::refuse_table(&settings.interface.table).await {
+        found.push(error.to_string());
+    }
     let servers = asked_in_the_end(&HostFiles::default(), settings.dns_listen).await;
     if let Some(server) = servers.into_iter().find(|it| prefixes.contains(*it)) {
         found.push(format!(

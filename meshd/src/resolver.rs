@@ -171,12 +171,15 @@ fn is_resolved_stub(server: &IpAddr) -> bool {
     matches!(server, IpAddr::V4(v4) if [[127, 0, 0, 53], [127, 0, 0, 54]].contains(&v4.octets()))
 }
 
-/// Takes back what a daemon that died left in the host's files.
-///
-/// # Errors
-/// The file system refuses.
-pub fn clean_up(files: &HostFiles, interface: &str) -> Result<bool, ResolverError> {
-    block::remove(&files.resolv_conf(), interface)
+/// Takes back what a daemon that died left in the host's files, with this interface.
+pub fn clean_up_after(files: &HostFiles, interface: &str) {
+    match block::remove(&files.resolv_conf(), interface) {
+        Ok(true) => {
+            tracing::info!("took the block out of resolv.conf that a dead daemon had left");
+        }
+        Ok(false) => {}
+        Err(error) => tracing::warn!(%error, "what a dead daemon left in resolv.conf stays"),
+    }
 }
 
 #[cfg(test)]

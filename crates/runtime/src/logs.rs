@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
 
 use serde::Deserialize;
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{EnvFilter, reload};
 
 /// How log lines look.
@@ -76,9 +77,26 @@ fn keep<S: 'static>(handle: reload::Handle<EnvFilter, S>) {
     }));
 }
 
+/// What a filter that names parts only says of the rest.
+const REST: &str = "info";
+
 fn filter(level: &str) -> Result<EnvFilter, String> {
-    EnvFilter::try_new(format!("{QUIET},{level}"))
-        .map_err(|error| format!("log level {level:?} is not understood: {error}; try info"))
+    let refused = |why: &str| {
+        format!("log level {level:?} is not understood: {why}; try info, or info,meshd::dns=debug")
+    };
+    // Alone, a mistyped level would be the name of a part, and silence all others.
+    let mut rest = REST;
+    for word in level.split(',').filter(|word| !word.contains('=')) {
+        if word.is_empty() || word.parse::<LevelFilter>().is_err() {
+            return Err(refused(&format!(
+                "{word:?} is none of error, warn, info, debug, trace, off"
+            )));
+        }
+        rest = word;
+    }
+    let parts = level.split(',').filter(|word| word.contains('='));
+    let all: Vec<&str> = [rest, QUIET].into_iter().chain(parts).collect();
+    EnvFilter::try_new(all.join(",")).map_err(|error| refused(&error.to_string()))
 }
 
 /// The journal stamps lines itself.
@@ -109,7 +127,21 @@ mod tests {
 
     #[test]
     fn a_level_that_is_none_says_what_to_try() {
-        let message = filter("loud=er=still").unwrap_err();
-        assert!(message.contains("try info"), "{message}");
+        for level in ["loud=er=still", "inof", "", "info,meshd"] {
+            let message = filter(level).unwrap_err();
+            assert!(message.contains("try info"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_filter_of_one_part_silences_no_other() {
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter(filter("meshd::dns=debug").unwrap())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            assert!(tracing::enabled!(target: "agent", tracing::Level::INFO));
+            assert!(!tracing::enabled!(target: "agent", tracing::Level::DEBUG));
+            assert!(tracing::enabled!(target: "meshd::dns", tracing::Level::DEBUG));
+        });
     }
 }

@@ -49,6 +49,13 @@ pub async fn listing(table: &str) -> Result<String, FirewallError> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Whether a table was made by a daemon like this one, dead or of another version.
+pub fn is_ours(listing: &str) -> bool {
+    ["from_network", "to_network"]
+        .iter()
+        .all(|chain| listing.contains(&format!("chain {chain} {{")))
+}
+
 /// Removes the table; one that is not there is no error.
 ///
 /// # Errors
@@ -127,6 +134,7 @@ mod tests {
         let overlay = OverlayPrefixes::derived_from(FleetId::from_bytes([0; 16]));
         let rules = ruleset("mesh", "mesh0", overlay);
         assert!(rules.starts_with("table inet mesh {\n"));
+        assert!(is_ours(&rules) && !is_ours("table inet mesh {\n\tchain mine {\n\t}\n}\n"));
         assert_eq!(rules.matches(r#"{ "mesh0", "lo" } accept"#).count(), 3);
         assert_eq!(rules.matches("100.64.0.0/16").count(), 5);
     }

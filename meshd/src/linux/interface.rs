@@ -57,6 +57,11 @@ pub enum InterfaceError {
         "an interface {0} exists already and is not ours; stop what made it, or choose another name with --interface"
     )]
     Taken(String),
+    /// Another program owns an nftables table of this name.
+    #[error(
+        "an nftables table inet {0} exists already and is not ours; remove it (`nft delete table inet {0}`), or choose another name with --nft-table"
+    )]
+    TableTaken(String),
     /// The kernel refused.
     #[error("cannot {what}: {source}")]
     Netlink {
@@ -176,6 +181,38 @@ impl Interface {
         }
         let (table, prefixes) = (&self.settings.table, self.overlay.prefixes);
         take_guards_back(&self.handle, table, prefixes).await
+    }
+}
+
+/// Puts up what guards an overlay that cannot stand: nothing for it leaves this host.
+///
+/// # Errors
+/// The kernel or `nft` refuses.
+pub async fn guard(
+    table: &str,
+    interface: &str,
+    prefixes: OverlayPrefixes,
+) -> Result<(), InterfaceError> {
+    let (connection, handle, _) = rtnetlink::new_connection().map_err(InterfaceError::Socket)?;
+    let driver = tokio::spawn(connection);
+    let guards = routes::guards(prefixes, ipv6_is_available());
+    let installed = routes::install(&handle, &guards).await;
+    driver.abort();
+    installed?;
+    Ok(firewall::install(table, interface, prefixes).await?)
+}
+
+/// Refuses to replace a table that another program made.
+///
+/// # Errors
+/// There is one of this name, without the chains of ours.
+pub async fn refuse_table(table: &str) -> Result<(), InterfaceError> {
+    match firewall::listing(table).await {
+        Ok(listing) if !firewall::is_ours(&listing) => {
+            Err(InterfaceError::TableTaken(table.to_owned()))
+        }
+        Ok(_) | Err(FirewallError::Refused { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -21,7 +21,7 @@ use super::{DnsSetup, Order, OverlayParts};
 use crate::dns::reverse;
 use crate::linux::interface::{self, Interface, InterfaceError, OverlayConfig};
 use crate::packets::WorkerMessage;
-use crate::resolver::ResolverKeeper;
+use crate::resolver::{ResolverKeeper, clean_up_after};
 
 /// How often it is looked whether everything is as it was left.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
@@ -75,6 +75,9 @@ impl Keeper {
     ) -> Result<Self, StateError> {
         let claimed = Claims::load(&parts.state)?;
         let name = parts.interface.name.clone();
+        if let Some(before) = claimed.as_ref().filter(|it| it.interface != name) {
+            clean_up_after(&parts.files, &before.interface);
+        }
         let resolver = ResolverKeeper::new(parts.files.clone(), name, parts.dns, parts.resolver);
         let dns = OverlayDns::new(Arc::clone(&parts.names), parts.dns.port());
         Ok(Self {
@@ -132,8 +135,9 @@ impl Keeper {
                 let _ = done.send(());
                 self.bring_resolver_about().await;
             }
-            Order::Begin if self.wanted.is_none() => self.take_down().await,
-            Order::Begin => {}
+            Order::Begin { .. } if self.wanted.is_some() => {}
+            Order::Begin { is_member: false } => self.take_down().await,
+            Order::Begin { is_member: true } => self.guard().await,
             Order::Names => self.bring_resolver_about().await,
             Order::Reload(mode) => {
                 self.resolver.set_mode(mode);
@@ -184,6 +188,7 @@ impl Keeper {
     async fn stand_up(&mut self, wanted: OverlayConfig, claims: Claims) -> Result<(), StandError> {
         self.refuse_covered_resolver(wanted.prefixes).await?;
         interface::refuse_clash(&self.parts.interface, wanted.prefixes).await?;
+        interface::refuse_table(&self.parts.interface.table).await?;
         self.claim(claims);
         let health = health::look(self.resolver.files()).await;
         let interface = Interface::up(self.parts.interface.clone(), wanted).await?;
@@ -194,6 +199,21 @@ impl Keeper {
         self.standing = Some(interface);
         self.answer_dns().await;
         Ok(())
+    }
+
+    /// A member that lost its map lets nothing for the overlay out until it has another.
+    async fn guard(&self) {
+        let Some(claims) = &self.claimed else {
+            return;
+        };
+        let Claims {
+            interface,
+            nft_table,
+            prefixes,
+        } = claims;
+        if let Err(error) = interface::guard(nft_table, interface, *prefixes).await {
+            tracing::error!(%error, "the overlay's prefixes are not guarded");
+        }
     }
 
     /// Servers that the host asks must stay where they are, which no route of the host would tell.

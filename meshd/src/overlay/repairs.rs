@@ -99,7 +99,7 @@ impl Repairs {
                 difference.what
             ),
             Remedy::LeaveAlone => format!(
-                "{}; meshd does not fight about it: find the other program, then restart meshd",
+                "{}; meshd does not fight about it: find the other program, then reload meshd",
                 difference.what
             ),
         };

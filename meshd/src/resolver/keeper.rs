@@ -8,7 +8,7 @@ use model::local::{ResolverState, ResolverView};
 use tokio::time::Instant;
 
 use super::{
-    Choice, HostFiles, HostResolver, ResolverMode, Routing, choose, clean_up, nameservers,
+    Choice, HostFiles, HostResolver, ResolverMode, Routing, choose, clean_up_after, nameservers,
     resolv_conf,
 };
 
@@ -47,13 +47,7 @@ impl ResolverKeeper {
         server: SocketAddr,
         mode: ResolverMode,
     ) -> Self {
-        match clean_up(&files, &interface) {
-            Ok(true) => {
-                tracing::info!("took the block out of resolv.conf that a dead daemon had left");
-            }
-            Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "what a dead daemon left in resolv.conf stays"),
-        }
+        clean_up_after(&files, &interface);
         Self {
             files,
             interface,

@@ -113,6 +113,27 @@ fn nothing_leaves_in_the_clear_while_the_daemon_is_dead() -> Result<(), LabError
     Ok(())
 }
 
+#[test]
+fn a_member_that_lost_its_map_lets_nothing_out() -> Result<(), LabError> {
+    let lab = Lab::new()?;
+    let mut pair = Pair::start(&lab)?;
+    pair.fleet.coordinator.apply_policy_text(OPEN)?;
+    add_default_routes(&pair.alpha)?;
+    let watch = Watch::start(&pair.fleet)?;
+    let (v4, _) = pair.beta.overlay_addresses()?;
+    pair.fleet.coordinator.kill();
+    pair.alpha.kill();
+    std::fs::remove_file(pair.alpha.state_dir().join("map")).unwrap();
+    pair.alpha.start()?;
+    pair.alpha.wait_state("autonomous")?;
+    let dialled = pair.alpha.namespace().dial((v4, 8080))?;
+    assert!(matches!(dialled, Dialled::Unreachable), "{dialled:?}");
+    assert_eq!(watch.leaked()?, 0);
+    // With the coordinator all comes back.
+    pair.fleet.coordinator.restart()?;
+    pair.alpha.wait_reaches("beta")
+}
+
 fn prefix_of(fleet: &Fleet) -> Result<String, LabError> {
     let status = fleet.coordinator.ask(&["status"])?;
     let prefix = status["coordinator"]["overlay_v4"].as_str();
