@@ -81,6 +81,10 @@ impl State {
                 self.wireguard_keys
                     .insert(key, decode::<StoredKeyOwner>(value)?.host);
             }
+            // Who has it stands in the host's record; this is the claim.
+            Place::TlsKey(_) => {
+                decode::<StoredKeyOwner>(value)?;
+            }
             Place::Address(index) => {
                 self.put_address(index, decode(value)?, revision);
             }
@@ -154,6 +158,9 @@ impl State {
         }
         let moved = self.interest.place(&record);
         self.tls_keys.insert(record.tls_key_hash, id);
+        if !stored.machine_id.is_empty() {
+            self.machines.insert((stored.machine_id.clone(), id));
+        }
         let host = Host {
             record,
             signed,
@@ -175,6 +182,7 @@ impl State {
         self.hosts_by_revision.remove(&(host.revision, id));
         self.rewritten_hosts.remove(&(host.revision, id));
         self.tls_keys.remove(&host.record.tls_key_hash);
+        self.machines.remove(&(host.machine_id, id));
     }
 
     fn put_address(&mut self, index: u32, address: StoredAddress, revision: StoreRevision) {
@@ -309,6 +317,7 @@ impl State {
             Some(Place::AuditEntry(number)) => self.audit.remove_entry(number),
             Some(Place::AuditTip(hash)) => self.audit.remove_tip(&hash),
             Some(Place::Recovery) => self.recovery = None,
+            Some(Place::TlsKey(_)) => {}
             Some(Place::Fleet | Place::Pruned | Place::Epoch | Place::CurrentPolicy) | None => {}
         }
         Change::Internal

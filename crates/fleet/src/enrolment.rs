@@ -127,6 +127,10 @@ impl Fleet {
             Place::WireguardKey(request.wireguard_key).key(),
             &StoredKeyOwner { host },
         );
+        draft.put(
+            Place::TlsKey(seat.tls_key_hash).key(),
+            &StoredKeyOwner { host },
+        );
         draft.put(Place::Address(seat.index).key(), &address);
         draft.put(Place::Use(request.token, seat.slot).key(), &used);
         // A revocation, or a policy with a service of this name, is not overtaken.
@@ -261,11 +265,7 @@ impl Fleet {
         if request.machine_id.is_empty() {
             return;
         }
-        let twin = self
-            .state
-            .hosts
-            .values()
-            .find(|host| host.machine_id == request.machine_id);
+        let twin = self.state.host_on(&request.machine_id);
         if let Some(twin) = twin {
             self.notice(format!(
                 "{} joins from {from} with the machine id of {}: is one a clone of the other, or \

@@ -8,6 +8,7 @@
 //! hosts/HOST                   a host with its signed record
 //! names/NAME                   the host that has a name, or had it until a moment ago
 //! wireguard-keys/HEX           the host that has a WireGuard key
+//! tls-keys/HASH                the host that has a TLS key
 //! addresses/INDEX              the host that has an address, or had it until a moment ago
 //! tombstones/HOST              a host that is no more, signed
 //! tokens/TOKEN                 a join token; its secret only as a hash
@@ -39,6 +40,7 @@ pub(crate) enum Place {
     Host(HostId),
     Name(Name),
     WireguardKey(WireguardKey),
+    TlsKey(Digest),
     Address(u32),
     Tombstone(HostId),
     Token(TokenId),
@@ -66,6 +68,7 @@ impl Place {
                     data_encoding::HEXLOWER.encode(key.as_bytes())
                 )
             }
+            Self::TlsKey(hash) => format!("tls-keys/{hash}"),
             Self::Address(index) => format!("addresses/{index:010}"),
             Self::Tombstone(id) => format!("tombstones/{id}"),
             Self::Token(id) => format!("tokens/{id}"),
@@ -98,6 +101,7 @@ impl Place {
                 let bytes = data_encoding::HEXLOWER.decode(hex.as_bytes()).ok()?;
                 Self::WireguardKey(WireguardKey::try_from(&bytes[..]).ok()?)
             }
+            ("tls-keys", hash, None) => Self::TlsKey(parse(hash)?),
             ("addresses", index, None) => Self::Address(parse(index)?),
             ("tombstones", id, None) => Self::Tombstone(parse(id)?),
             ("tokens", id, None) => Self::Token(parse(id)?),
@@ -135,6 +139,7 @@ mod tests {
             Place::Host(host),
             Place::Name("vm-1".parse().unwrap()),
             Place::WireguardKey(WireguardKey::from_bytes([0xff; 32])),
+            Place::TlsKey(Digest::from_bytes([0xed; 32])),
             Place::Address(u32::MAX),
             Place::Tombstone(host),
             Place::Token(token),

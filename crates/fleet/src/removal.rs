@@ -128,6 +128,7 @@ impl Fleet {
         draft.put(Place::Name(record.name.clone()).key(), &name);
         draft.put(Place::Address(host.address_index).key(), &address);
         draft.delete(Place::WireguardKey(record.wireguard_key).key());
+        draft.delete(Place::TlsKey(record.tls_key_hash).key());
         self.prune_tombstones(&mut draft);
         let answer = Answer::Removed(Box::new(self.host_view(host)));
         Plan::Commit {

@@ -42,6 +42,8 @@ pub(crate) struct State {
     pub(crate) names: BTreeMap<Name, StoredName>,
     pub(crate) wireguard_keys: BTreeMap<WireguardKey, HostId>,
     pub(crate) tls_keys: BTreeMap<Digest, HostId>,
+    /// By the id of their machine, where they say it.
+    pub(crate) machines: BTreeSet<(String, HostId)>,
     pub(crate) addresses: BTreeMap<u32, StoredAddress>,
     /// The index that was given to a host last, and when.
     pub(crate) last_given: Option<(StoreRevision, u32)>,
@@ -159,6 +161,7 @@ impl State {
             names: BTreeMap::new(),
             wireguard_keys: BTreeMap::new(),
             tls_keys: BTreeMap::new(),
+            machines: BTreeSet::new(),
             addresses: BTreeMap::new(),
             last_given: None,
             tombstones: BTreeMap::new(),
@@ -209,6 +212,13 @@ impl State {
         self.hosts
             .get(&owner.host)
             .filter(|host| host.record.name == *name)
+    }
+
+    /// Returns a member that says that it is this machine.
+    pub(crate) fn host_on(&self, machine_id: &str) -> Option<&Host> {
+        let first = (machine_id.to_owned(), HostId::from_bytes([0; 16]));
+        let (found, host) = self.machines.range(first..).next()?;
+        (found == machine_id).then(|| &self.hosts[host])
     }
 
     /// Returns the member that has this name, or says that there is none.

@@ -1,6 +1,7 @@
 //! Join tokens: made, listed, revoked, and checked when a host shows one. The secret is shown once
 //! and kept only as a hash.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use model::admin::{CreateToken, CreatedToken, TokenView};
@@ -50,9 +51,20 @@ pub(crate) fn find_slot(
     let last = taken
         .and_then(|uses| uses.last_key_value())
         .map_or(0, |(&slot, _)| slot);
-    let start = if token.uses.is_none() { last } else { 0 };
+    let (start, end) = match token.uses {
+        None => (last, u32::MAX),
+        // Slots are taken in order: where as many are taken, the next is mostly free.
+        Some(uses) => {
+            let used = taken.map_or(0, BTreeMap::len);
+            (
+                u32::try_from(used).map_or(uses, |used| used.min(uses)),
+                uses,
+            )
+        }
+    };
+    let before = if token.uses.is_some() { 0..start } else { 0..0 };
     let mut under_way = None;
-    for slot in start..token.uses.unwrap_or(u32::MAX) {
+    for slot in (start..end).chain(before) {
         if is_taken(slot) {
             continue;
         }

@@ -107,6 +107,7 @@ impl Fleet {
             claims.delete(Place::Host(rival.record.host));
             claims.delete(Place::Name(rival.record.name.clone()));
             claims.delete(Place::WireguardKey(rival.record.wireguard_key));
+            claims.delete(Place::TlsKey(rival.record.tls_key_hash));
             claims.delete(Place::Address(rival.address_index));
         }
         let host = record.host;
@@ -134,6 +135,7 @@ impl Fleet {
             Place::WireguardKey(record.wireguard_key),
             &StoredKeyOwner { host },
         );
+        claims.put(Place::TlsKey(record.tls_key_hash), &StoredKeyOwner { host });
         claims.put(Place::Address(index), &address);
         Some(())
     }
@@ -167,6 +169,7 @@ impl Fleet {
         claims.put(Place::Name(host.record.name.clone()), &name);
         claims.put(Place::Address(host.address_index), &address);
         claims.delete(Place::WireguardKey(host.record.wireguard_key));
+        claims.delete(Place::TlsKey(host.record.tls_key_hash));
     }
 
     /// A host that is remembered to be gone. Why is not known well enough to let its keys in again.
