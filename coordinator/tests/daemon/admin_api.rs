@@ -131,6 +131,7 @@ async fn hosts_are_shown_labelled_and_removed() {
         .unwrap();
     let labels = SetLabels {
         labels: [("role".parse().unwrap(), "web".parse().unwrap())].into(),
+        base: None,
     };
     let set: HostView = soon(operator.put("/v1/hosts/vm-1/labels", &labels))
         .await

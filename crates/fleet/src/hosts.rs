@@ -1,6 +1,6 @@
 //! Hosts as operators see them, and their labels. Names are `renaming`'s, ends `removal`'s.
 
-use model::admin::{CoordinatorStatus, HostView};
+use model::admin::{CoordinatorStatus, HostView, SetLabels};
 use model::control::RefusalCode;
 use model::limits::Limits;
 use model::name::{Labels, Name};
@@ -78,11 +78,20 @@ impl Fleet {
         &mut self,
         caller: &Caller,
         name: &Name,
-        labels: &Labels,
+        set: &SetLabels,
         now: Now,
     ) -> Result<Plan, Rejection> {
+        let labels = &set.labels;
         check_label_count(labels)?;
         let host = self.state.known_host(name)?;
+        let is_overtaken = |base: &Labels| *base != host.record.labels;
+        if set.base.as_ref().is_some_and(is_overtaken) {
+            let text = format!(
+                "the labels of {name} were changed meanwhile; look at them (`meshctl hosts show \
+                 {name}`), and try again"
+            );
+            return Err(Rejection::new(RefusalCode::Conflict, text));
+        }
         if host.record.labels == *labels {
             return Ok(Plan::Answer(Reply::Host(self.host_view(host))));
         }

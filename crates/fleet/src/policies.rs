@@ -51,6 +51,7 @@ impl Fleet {
         let mut compiled = self.compile(&apply.files)?;
         let unable = self.check_enforceable(&compiled.bundle)?;
         compiled.warnings.extend(unable);
+        self.check_services_are_free(&compiled.bundle, now)?;
         if apply.dry_run || self.is_in_force(&apply.files, &compiled.bundle) {
             return Ok(Plan::Answer(Reply::PolicyApplied(AppliedPolicy {
                 version: self.state.policy.version,
@@ -154,6 +155,27 @@ impl Fleet {
             .iter()
             .map(|service| &service.name)
             .filter(move |it| !known.contains(it))
+    }
+
+    /// Checks that no new service has a name that is kept for a host that had it a moment ago: whoever
+    /// still looks for that host must not find something else.
+    fn check_services_are_free(&self, bundle: &Bundle, now: Now) -> Result<(), Rejection> {
+        for name in self.new_services(bundle) {
+            let owner = self.state.names.get(name);
+            let until_secs = owner.and_then(|it| it.reserved_until_secs).unwrap_or(0);
+            if let Some(left) = until_secs
+                .checked_sub(now.unix.as_secs())
+                .filter(|it| *it > 0)
+            {
+                let text = format!(
+                    "service {name} would have the name of a host that was removed or renamed; it \
+                     is kept for {} more: wait, or call the service otherwise",
+                    clock_text::span(left)
+                );
+                return Err(Rejection::new(RefusalCode::Conflict, text));
+            }
+        }
+        Ok(())
     }
 
     /// Returns the enrolment under way of a host that would have the name of a service.

@@ -116,7 +116,7 @@ impl Fleet {
             AdminRequest::ShowRollout => Reply::Rollout(self.rollout()),
             AdminRequest::ListAdmins => Reply::Admins(self.admin_views()),
             AdminRequest::SetLabels { host, set } => {
-                return self.plan_labels(caller, host, &set.labels, now);
+                return self.plan_labels(caller, host, set, now);
             }
             AdminRequest::RenameHost { host, name } => {
                 return self.plan_rename(caller, host, name, now);

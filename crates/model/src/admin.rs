@@ -171,6 +171,9 @@ pub struct HostView {
 pub struct SetLabels {
     /// Replaces the labels of the host.
     pub labels: Labels,
+    /// What they replace, as far as the caller knows; refused when the host has others by now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<Labels>,
 }
 
 /// One file of a bundle's directory.

@@ -2,6 +2,7 @@
 
 use model::admin::{HostView, RenameHost, SetLabels};
 use model::name::{Label, Labels, Name};
+use runtime::api_client::{ApiClient, ApiError};
 
 use crate::arguments::{Hosts, Targets};
 use crate::connect;
@@ -28,12 +29,7 @@ pub async fn run(verb: Hosts, targets: &Targets, output: &Output) -> Result<(), 
             output.show("Host", &host, |output| description(&host, output));
         }
         Hosts::Label { host, changes } => {
-            let path = format!("/v1/hosts/{}", segment(&host)?);
-            let before: HostView = client.get(&path).await?;
-            let labels = changed(before.labels, &changes)?;
-            let after: HostView = client
-                .put(&format!("{path}/labels"), &SetLabels { labels })
-                .await?;
+            let after = label(&client, &segment(&host)?, &changes).await?;
             output.show("Host", &after, |output| description(&after, output));
         }
         Hosts::Rename { host, name } => {
@@ -74,6 +70,24 @@ pub async fn run(verb: Hosts, targets: &Targets, output: &Output) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// Changes some labels and leaves the others as they are. When somebody else changes them at the same
+/// time, both get what they want.
+async fn label(client: &ApiClient, host: &str, changes: &[String]) -> Result<HostView, Failure> {
+    let path = format!("/v1/hosts/{host}");
+    let mut is_again = false;
+    loop {
+        let before: HostView = client.get(&path).await?;
+        let set = SetLabels {
+            labels: changed(before.labels.clone(), changes)?,
+            base: Some(before.labels),
+        };
+        match client.put(&format!("{path}/labels"), &set).await {
+            Err(ApiError::Refused { status: 409, .. }) if !is_again => is_again = true,
+            outcome => return Ok(outcome?),
+        }
+    }
 }
 
 /// A host's name as a part of a path.

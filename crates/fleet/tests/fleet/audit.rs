@@ -80,6 +80,7 @@ fn a_change_has_an_entry_that_says_who_what_from_where_why_and_the_difference() 
     };
     let set = model::admin::SetLabels {
         labels: crate::world::labels(&[("role", "web")]),
+        base: None,
     };
     let request = AdminRequest::SetLabels {
         host: name("a"),

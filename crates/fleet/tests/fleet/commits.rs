@@ -63,6 +63,28 @@ fn of_two_hosts_with_one_name_the_first_has_it() {
 }
 
 #[test]
+fn of_two_hosts_with_one_tls_key_the_first_has_it() {
+    let mut world = World::new();
+    let token = world.token(None);
+    let machine = Machine::new(1);
+    let first = world.start_enrolment(machine.request(&world, &token, "a"));
+    let twin = Machine::new(2).with_tls_key_of(&machine);
+    let second = world.start_enrolment(twin.request(&world, &token, "b"));
+    world.settle();
+    assert!(world.taken_enrolment(first).unwrap().is_ok());
+    let rejection = world.taken_enrolment(second).unwrap().unwrap_err();
+    assert!(
+        rejection
+            .to_string()
+            .contains("these keys belong to host a"),
+        "{rejection}"
+    );
+    // Once the first is gone the key is free.
+    world.remove_host("a");
+    world.enrol(twin.request(&world, &token, "b")).unwrap();
+}
+
+#[test]
 fn the_second_gets_the_name_when_the_first_cannot_be_stored() {
     let mut world = World::new();
     let token = world.token(Some(1));
@@ -102,6 +124,7 @@ fn a_full_disk_changes_nothing_in_memory() {
             host: name("a"),
             set: model::admin::SetLabels {
                 labels: labels(&[("role", "web")]),
+                base: None,
             },
         },
         AdminRequest::CreateToken(hour_token()),
@@ -162,6 +185,7 @@ fn a_conflict_with_another_writer_is_tried_again_on_what_it_wrote() {
     let (_, enrolled) = world.join("a", 1);
     let set = model::admin::SetLabels {
         labels: labels(&[("role", "web")]),
+        base: None,
     };
     let id = world.ask(AdminRequest::SetLabels {
         host: name("a"),

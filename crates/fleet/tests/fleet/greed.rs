@@ -101,7 +101,7 @@ fn peers_are_told_of_endpoints_that_change_all_the_time_now_and_then() {
     });
     world.advance(SECOND);
     world.taken(peer);
-    let mut report = |world: &mut World, port: u16| {
+    let report = |world: &mut World, port: u16| {
         let endpoint = Endpoint {
             address: SocketAddr::new("192.0.2.1".parse().unwrap(), port),
             kind: EndpointKind::Interface,

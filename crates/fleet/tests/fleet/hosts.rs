@@ -10,7 +10,7 @@ use model::ids::{HostId, PolicyVersion};
 use trust::certificate;
 
 use crate::model_host::ModelHost;
-use crate::world::{Machine, World, name, operator};
+use crate::world::{Machine, World, labels, name, operator};
 
 fn rename(world: &mut World, old: &str, new: &str) -> Result<HostView, Rejection> {
     let request = AdminRequest::RenameHost {
@@ -201,6 +201,39 @@ fn one_host_cannot_keep_names_without_end() {
     let kept = world.store.keys.keys();
     let kept = kept.filter(|key| key.as_str().starts_with("names/"));
     assert_eq!(kept.count(), 2, "the current and the former name");
+}
+
+#[test]
+fn labels_are_set_in_the_place_of_those_that_were_seen() {
+    let mut world = World::new();
+    world.join("a", 1);
+    let seen = world.hosts()[0].labels.clone();
+    world.set_labels("a", &[("role", "web")]);
+    let mut set = |base| {
+        world.admin(AdminRequest::SetLabels {
+            host: name("a"),
+            set: model::admin::SetLabels {
+                labels: labels(&[("zone", "b")]),
+                base,
+            },
+        })
+    };
+    let refused = set(Some(seen)).unwrap_err();
+    assert_eq!(refused.refusal.code, RefusalCode::Conflict);
+    set(Some(labels(&[("role", "web")]))).unwrap();
+}
+
+#[test]
+fn a_service_does_not_take_the_name_of_a_host_that_just_left() {
+    let mut world = World::new();
+    world.join("db", 1);
+    world.remove_host("db");
+    let services =
+        "fleet: prod\nservices:\n  db: { port: 5432, protocol: tcp, endpoints: [\"role=db\"] }\n";
+    let refused = world.apply_policy(services).unwrap_err();
+    assert!(refused.to_string().contains("it is kept for"), "{refused}");
+    world.advance(Duration::from_secs(15 * 60));
+    world.apply_policy(services).unwrap();
 }
 
 #[test]

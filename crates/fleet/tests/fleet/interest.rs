@@ -297,6 +297,7 @@ impl Run {
         let called = member.record.name.clone();
         let set = model::admin::SetLabels {
             labels: labels(&[("role", ROLES[role])]),
+            base: None,
         };
         let other = fleet::AdminRequest::SetLabels { host: called, set };
         let mut elsewhere = self.world.load().unwrap();

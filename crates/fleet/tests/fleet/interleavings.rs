@@ -101,6 +101,7 @@ impl Run {
                 let text = format!("v{value}");
                 let set = model::admin::SetLabels {
                     labels: crate::world::labels(&[("role", &text)]),
+                    base: None,
                 };
                 world.ask(AdminRequest::SetLabels {
                     host: name(&format!("h{host}")),

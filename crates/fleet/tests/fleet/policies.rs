@@ -172,7 +172,11 @@ fn a_dry_run_changes_nothing() {
         ..apply(SSH)
     };
     let viewer = Caller::new("eve", Role::Viewer);
-    let id = world.ask_as(viewer, AdminRequest::ApplyPolicy(dry));
+    let id = world.ask_as(viewer, AdminRequest::ApplyPolicy(dry.clone()));
+    let refused = world.replies.remove(&id).unwrap().unwrap_err();
+    assert_eq!(refused.refusal.code, RefusalCode::Denied, "it is work");
+    let editor = Caller::new("eve", Role::PolicyEditor);
+    let id = world.ask_as(editor, AdminRequest::ApplyPolicy(dry));
     let Reply::PolicyApplied(applied) = world.replies.remove(&id).unwrap().unwrap() else {
         panic!()
     };

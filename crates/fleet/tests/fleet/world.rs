@@ -418,6 +418,7 @@ impl World {
     pub(crate) fn set_labels(&mut self, host: &str, pairs: &[(&str, &str)]) -> HostView {
         let set = SetLabels {
             labels: labels(pairs),
+            base: None,
         };
         match self
             .admin(AdminRequest::SetLabels {

@@ -116,7 +116,7 @@ fn questions(fleet: &SmallFleet) -> Vec<Seed> {
     };
     vec![
         seed("create-token", &create_token),
-        seed("set-labels", &SetLabels { labels }),
+        seed("set-labels", &SetLabels { labels, base: None }),
         seed("apply-policy", &apply),
         seed("rollback", &rollback),
         seed("why", &why),
