@@ -28,6 +28,7 @@ use crate::channel::{self, Channel};
 use crate::drops::DropLedger;
 use crate::linux::interface::underlay_addresses;
 use crate::listeners;
+use crate::machine;
 use crate::overlay::OverlayHandle;
 use crate::packets::{WorkerHandle, WorkerMessage};
 use crate::reload::Reload;
@@ -149,14 +150,6 @@ struct Requests {
     rotations: Vec<(RequestId, Answer<Result<KeyRotated, Refusal>>)>,
 }
 
-/// The machine's host name up to the first dot, as names of the mesh are written.
-fn machine_name() -> Option<String> {
-    let uname = rustix::system::uname();
-    let node = uname.nodename().to_string_lossy().to_lowercase();
-    let name = node.split('.').next()?;
-    (!name.is_empty()).then(|| name.to_owned())
-}
-
 impl Requests {
     fn next(&mut self) -> RequestId {
         self.last += 1;
@@ -266,9 +259,8 @@ impl Brain {
     fn handle(&mut self, input: Input) {
         let now = self.around.clock.now();
         match input {
-            Input::Join(mut join, answer) => {
-                // Asked now: cloud-init names a machine when its daemons run already.
-                join.name = join.name.or_else(machine_name);
+            Input::Join(join, answer) => {
+                let join = machine::named(join, self.agent.status(now).state);
                 let id = self.requests.next();
                 self.requests.joins.push((id, answer));
                 self.agent.handle_join(id, join, now);

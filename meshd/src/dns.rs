@@ -44,11 +44,18 @@ pub struct DnsServer {
 /// The address cannot be had.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot answer DNS on {address}: {source}; is another resolver there? (--dns-listen chooses another address)"
+    "cannot answer DNS on {address}: {source}; {}", dns_advice(.source)
 )]
 pub struct DnsError {
     address: SocketAddr,
     source: std::io::Error,
+}
+
+fn dns_advice(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied => "run meshd as root",
+        _ => "is another resolver there? (--dns-listen chooses another address)",
+    }
 }
 
 /// What a server answers with.

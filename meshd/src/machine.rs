@@ -1,10 +1,12 @@
-//! Which machine this is: by it a state directory tells whether it was copied elsewhere.
+//! Which machine this is, and what it is called: by its id a state directory tells whether it was
+//! copied elsewhere, and by its name it joins when nobody gives it another.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use model::local::{HostState, JoinRequest};
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 
 /// What systemd writes into the file of an image that has not started yet (machine-id(5)).
@@ -38,6 +40,26 @@ fn goes_with_a_reboot(path: &Path, transient: &Path) -> io::Result<bool> {
     let identity = |file: fs::Metadata| (file.dev(), file.ino());
     let other = fs::metadata(transient).map(identity).ok();
     Ok(other == Some(identity(fs::metadata(path)?)))
+}
+
+/// Gives a join that names nobody the machine's name. It is asked now: cloud-init names a machine
+/// when its daemons run already. A member has a name, and is asked for no other.
+pub fn named(join: JoinRequest, state: HostState) -> JoinRequest {
+    match state {
+        HostState::Online | HostState::Autonomous => join,
+        _ => JoinRequest {
+            name: join.name.or_else(machine_name),
+            ..join
+        },
+    }
+}
+
+/// The machine's host name up to the first dot, as names of the mesh are written.
+fn machine_name() -> Option<String> {
+    let uname = rustix::system::uname();
+    let node = uname.nodename().to_string_lossy().to_lowercase();
+    let name = node.split('.').next()?;
+    (!name.is_empty()).then(|| name.to_owned())
 }
 
 #[cfg(test)]
@@ -98,5 +120,22 @@ mod tests {
         let machine = Machine::with("id");
         let path = machine.root.path().join("machine-id");
         assert!(!goes_with_a_reboot(&path, Path::new("/nonexistent")).unwrap());
+    }
+
+    #[test]
+    fn only_a_join_of_no_member_gets_the_machine_s_name() {
+        let join = |name: Option<&str>| JoinRequest {
+            token: "mesh1abc".to_owned(),
+            name: name.map(str::to_owned),
+        };
+        assert_eq!(
+            named(join(None), HostState::Unenrolled).name,
+            machine_name()
+        );
+        let chosen = named(join(Some("web-1")), HostState::Removed);
+        assert_eq!(chosen.name.as_deref(), Some("web-1"));
+        for state in [HostState::Online, HostState::Autonomous] {
+            assert_eq!(named(join(None), state).name, None, "{state:?}");
+        }
     }
 }

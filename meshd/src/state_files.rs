@@ -1,6 +1,7 @@
 //! The agent's files in the state directory, and who writes them.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,16 +10,36 @@ use model::key::SecretBytes;
 use runtime::state_dir::{StateDir, StateError};
 use tokio::sync::mpsc;
 
-/// Reads what an earlier daemon kept.
+/// Reads what an earlier daemon kept, and warns of what others could read or write meanwhile.
 ///
 /// # Errors
 /// A file is there and cannot be read.
 pub fn load(state: &StateDir) -> Result<StoredFiles, StateError> {
+    let files = StateFile::ALL.iter();
+    for warning in files.filter_map(|file| exposure(&state.file(file.name()))) {
+        tracing::warn!("{warning}");
+    }
     Ok(StoredFiles {
         identity: state.read(StateFile::Identity.name())?,
         map: state.read(StateFile::Map.name())?,
         high_water: state.read(StateFile::HighWater.name())?,
     })
+}
+
+/// Says who else could read or change a file: a copy that was put back loses what kept it private.
+fn exposure(path: &Path) -> Option<String> {
+    let file = std::fs::metadata(path).ok()?;
+    let (owner, mode) = (file.uid(), file.mode() & 0o777);
+    let me = rustix::process::geteuid().as_raw();
+    if owner == me && mode & 0o077 == 0 {
+        return None;
+    }
+    let path = path.display();
+    Some(format!(
+        "{path} belongs to user {owner} and has mode {mode:o}; it should be private to user {me}: \
+         run chown {me} {path}; chmod 600 {path}. If somebody else could read it, make new keys: \
+         meshctl leave, then meshctl join"
+    ))
 }
 
 /// Reads what a daemon keeps, which may run meanwhile.
@@ -153,6 +174,22 @@ mod tests {
             writer.ask(PersistId(id), Work::Erase).unwrap();
         }
         assert!(writer.ask(PersistId(99), Work::Erase).is_err());
+    }
+
+    #[test]
+    fn a_file_that_others_can_read_is_named_with_what_to_do() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().unwrap();
+        let state = StateDir::open(root.path(), "test").unwrap();
+        state.write("identity", b"keys").unwrap();
+        let path = state.file("identity");
+        assert_eq!(exposure(&path), None);
+        assert_eq!(exposure(&state.file("map")), None, "one that is not there");
+        let open = std::fs::Permissions::from_mode(0o644);
+        std::fs::set_permissions(&path, open).unwrap();
+        let warning = exposure(&path).unwrap();
+        assert!(warning.contains("has mode 644"), "{warning}");
+        assert!(warning.contains("chmod 600"), "{warning}");
     }
 
     #[test]

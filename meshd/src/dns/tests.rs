@@ -291,3 +291,14 @@ async fn only_local_askers_learn_the_version() {
     let answer = ask(&overlay, &asked).await;
     assert_eq!(answer.metadata.response_code, ResponseCode::Refused);
 }
+
+#[test]
+fn an_address_that_may_not_be_had_is_not_taken_for_another_resolver_s() {
+    let failed = |kind: std::io::ErrorKind| {
+        let address = "127.0.0.150:53".parse().unwrap();
+        let source = kind.into();
+        DnsError { address, source }.to_string()
+    };
+    assert!(failed(std::io::ErrorKind::PermissionDenied).ends_with("run meshd as root"));
+    assert!(failed(std::io::ErrorKind::AddrInUse).contains("another resolver"));
+}
