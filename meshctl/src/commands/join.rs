@@ -33,21 +33,26 @@ pub async fn join(arguments: Join, targets: &Targets, output: &Output) -> Result
     let client = connect::daemon(targets);
     let work = client.post::<Joined>("/v1/join", &request);
     let joined = while_working(output, "joining", work).await?;
-    output.show("Joined", &joined, |output| {
-        let addresses: Vec<String> = joined.addresses.iter().map(ToString::to_string).collect();
-        format!(
-            "{} {} is a member of fleet {} as {}.{}",
-            output.paint(Tone::Good, "✓"),
-            joined.name,
-            joined.fleet,
-            joined.name,
-            joined.dns_suffix,
-        ) + &format!(
-            "\n  addresses {}\n  next: meshctl status, meshctl peers",
-            addresses.join(" ")
-        )
-    });
+    output.show("Joined", &joined, |output| joined_text(&joined, output));
     Ok(())
+}
+
+fn joined_text(joined: &Joined, output: &Output) -> String {
+    let addresses: Vec<String> = joined.addresses.iter().map(ToString::to_string).collect();
+    format!(
+        "{} {} is a member of fleet {} as {}.{}",
+        output.paint(Tone::Good, "✓"),
+        joined.name,
+        joined.fleet,
+        joined.name,
+        joined.dns_suffix,
+    ) + &format!(
+        "\n  addresses {}\n  next: meshctl status, meshctl peers",
+        addresses.join(" ")
+    ) + &joined
+        .note
+        .as_ref()
+        .map_or_else(String::new, |note| format!("\n  note: {note}"))
 }
 
 fn read_token(source: std::io::Result<impl Read>, name: &str) -> Result<String, Failure> {
@@ -85,6 +90,7 @@ pub async fn leave(targets: &Targets, output: &Output) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::Color;
 
     #[test]
     fn an_empty_token_file_is_a_usage_error() {
@@ -100,5 +106,22 @@ mod tests {
             read_token(Ok(&b"mesh1abc\n"[..]), "x").unwrap(),
             "mesh1abc\n"
         );
+    }
+
+    #[test]
+    fn what_is_to_know_about_a_join_is_shown() {
+        let joined = Joined {
+            name: "web-1".parse().unwrap(),
+            fleet: "prod".parse().unwrap(),
+            addresses: Vec::new(),
+            dns_suffix: "mesh.internal".to_owned(),
+            note: Some("nothing was changed".to_owned()),
+        };
+        let text = joined_text(&joined, &Output::new(false, Color::Never));
+        assert!(
+            text.starts_with("✓ web-1 is a member of fleet prod"),
+            "{text}"
+        );
+        assert!(text.ends_with("note: nothing was changed"), "{text}");
     }
 }

@@ -1,5 +1,7 @@
 //! `meshctl status`: this host's daemon, and the coordinator where it is reachable.
 
+use std::time::Duration;
+
 use model::admin::CoordinatorStatus;
 use model::local::{HostDetail, HostState, HostStatus};
 use serde::Serialize;
@@ -8,6 +10,9 @@ use crate::arguments::Targets;
 use crate::connect;
 use crate::failure::Failure;
 use crate::output::{Output, Tone, time};
+
+/// How long a daemon may take to say how it is: it has that at hand.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What `--json` shows.
 #[derive(Serialize)]
@@ -22,6 +27,7 @@ struct Status {
 /// Neither a daemon nor a coordinator answers; or the daemon that was asked for by `--socket`.
 pub async fn status(targets: &Targets, output: &Output) -> Result<(), Failure> {
     let daemon = connect::daemon(targets)
+        .with_patience(PATIENCE)
         .get::<HostStatus>("/v1/status")
         .await;
     let coordinator = match connect::coordinator(targets) {
@@ -73,7 +79,7 @@ fn daemon_text(status: &HostStatus, output: &Output) -> String {
         ),
         HostState::Removed => (
             Tone::Bad,
-            "removed from its fleet; run meshctl leave, then join again",
+            "removed from its fleet; run meshctl join with a new token, or meshctl leave",
         ),
     };
     let mut text = format!("meshd {}  {}\n", status.version, output.paint(tone, state));
@@ -89,12 +95,18 @@ fn detail_text(detail: &HostDetail, output: &Output) -> String {
     let join = |items: Vec<String>| items.join(" ");
     line(
         "host",
-        format!("{}.{}  ({})", detail.name, detail.dns_suffix, detail.id),
+        match &*detail.dns_suffix {
+            "" => format!("{}  ({})", detail.name, detail.id),
+            suffix => format!("{}.{suffix}  ({})", detail.name, detail.id),
+        },
     );
     line("fleet", detail.fleet.to_string());
     line(
         "addresses",
-        join(detail.addresses.iter().map(ToString::to_string).collect()),
+        match &detail.addresses[..] {
+            [] => "not known before the first map".to_owned(),
+            addresses => join(addresses.iter().map(ToString::to_string).collect()),
+        },
     );
     if !detail.labels.is_empty() {
         line(
@@ -162,4 +174,51 @@ fn coordinator_text(status: &CoordinatorStatus) -> String {
         status.overlay_v6,
         status.root_pin,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::Color;
+    use model::ids::HostId;
+
+    fn before_the_first_map(state: HostState) -> String {
+        let status = HostStatus {
+            version: "1.0.0".to_owned(),
+            state,
+            detail: Some(HostDetail {
+                name: "web-2".parse().unwrap(),
+                id: HostId::from_bytes([1; 16]),
+                fleet: "prod".parse().unwrap(),
+                dns_suffix: String::new(),
+                interface: "mesh0".to_owned(),
+                addresses: Vec::new(),
+                labels: Default::default(),
+                listen_port: 51820,
+                coordinators: Vec::new(),
+                coordinator_error: None,
+                revision: None,
+                policy: None,
+                peers: 0,
+                certificate_expires_secs: None,
+                alarms: Vec::new(),
+                drops: Vec::new(),
+                shards: 1,
+            }),
+        };
+        daemon_text(&status, &Output::new(false, Color::Never))
+    }
+
+    #[test]
+    fn what_is_not_known_yet_is_said_and_not_left_out() {
+        let text = before_the_first_map(HostState::Autonomous);
+        assert!(!text.contains("web-2."), "{text}");
+        assert!(text.contains("not known before the first map"), "{text}");
+    }
+
+    #[test]
+    fn a_removed_host_needs_no_leave_before_it_joins() {
+        let text = before_the_first_map(HostState::Removed);
+        assert!(text.contains("run meshctl join with a new token"), "{text}");
+    }
 }
