@@ -48,7 +48,7 @@ fn coordinator_client(targets: &Targets) -> Result<ApiClient, Failure> {
         Some(path) if path.exists() => with_credential(&path),
         _ if Path::new(COORDINATOR_SOCKET).exists() => Ok(ApiClient::unix(Path::new(COORDINATOR_SOCKET))),
         _ => Err(Failure::Unreachable(
-            "no coordinator is known here: give --credential FILE (or MESH_CREDENTIAL), or run this on the coordinator's machine".into(),
+            "this needs an operator's credential, and there is none here: put it at ~/.config/mesh/credential.json (mode 0600), give --credential FILE (or MESH_CREDENTIAL), or run this on the coordinator's machine".into(),
         )),
     }
 }

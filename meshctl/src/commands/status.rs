@@ -37,15 +37,19 @@ pub async fn status(targets: &Targets, output: &Output) -> Result<(), Failure> {
             .map_err(Failure::from),
         Err(failure) => Err(failure),
     };
+    let mut missing = None;
     let status = match (daemon, coordinator) {
         (Ok(daemon), coordinator) => Status {
             daemon: Some(daemon),
             coordinator: coordinator.ok(),
         },
-        (Err(_), Ok(coordinator)) if targets.socket.is_none() => Status {
-            daemon: None,
-            coordinator: Some(coordinator),
-        },
+        (Err(error), Ok(coordinator)) if targets.socket.is_none() => {
+            missing = Some(format!("no meshd answers on this machine: {error}\n"));
+            Status {
+                daemon: None,
+                coordinator: Some(coordinator),
+            }
+        }
         (Err(error), _) => return Err(error.into()),
     };
     output.show("Status", &status, |output| {
@@ -53,7 +57,8 @@ pub async fn status(targets: &Targets, output: &Output) -> Result<(), Failure> {
             status
                 .daemon
                 .as_ref()
-                .map(|daemon| daemon_text(daemon, output)),
+                .map(|daemon| daemon_text(daemon, output))
+                .or(missing.clone()),
             status.coordinator.as_ref().map(coordinator_text),
         ];
         parts.into_iter().flatten().collect::<Vec<_>>().join("\n")
@@ -82,7 +87,13 @@ fn daemon_text(status: &HostStatus, output: &Output) -> String {
             "removed from its fleet; run meshctl join with a new token, or meshctl leave",
         ),
     };
-    let mut text = format!("meshd {}  {}\n", status.version, output.paint(tone, state));
+    let mut text = format!("meshd {}  {}", status.version, output.paint(tone, state));
+    match status.detail.as_ref().map_or(0, |it| it.alarms.len()) {
+        0 => {}
+        1 => text += &output.paint(Tone::Bad, ", with an alarm"),
+        alarms => text += &output.paint(Tone::Bad, &format!(", with {alarms} alarms")),
+    }
+    text.push('\n');
     if let Some(detail) = &status.detail {
         text += &detail_text(detail, output);
     }

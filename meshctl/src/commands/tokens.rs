@@ -1,5 +1,6 @@
 //! `meshctl tokens`.
 
+use jiff::Timestamp;
 use model::admin::{CreateToken, CreatedToken, TokenView};
 use model::ids::TokenId;
 
@@ -79,11 +80,7 @@ fn table(tokens: &[TokenView], output: &Output) -> String {
         "ID", "USED", "EXPIRES", "STATE", "LABELS", "NAMES", "COMMENT",
     ]);
     for token in tokens {
-        let state = match (token.revoked, token.uses) {
-            (true, _) => output.paint(Tone::Bad, "revoked"),
-            (false, Some(uses)) if token.used >= uses => output.paint(Tone::Faint, "used up"),
-            (false, _) => output.paint(Tone::Good, "good"),
-        };
+        let (tone, state) = state(token, Timestamp::now().as_second());
         let labels: Vec<String> = token
             .labels
             .iter()
@@ -99,13 +96,24 @@ fn table(tokens: &[TokenView], output: &Output) -> String {
                     .map_or_else(|| "∞".into(), |uses| uses.to_string())
             ),
             time(token.expires_secs),
-            state,
+            output.paint(tone, state),
             labels.join(","),
             token.names.join(","),
             token.comment.clone(),
         ]);
     }
     table.text("there are no tokens; `meshctl tokens create` makes one")
+}
+
+/// Whether a token is good at `now`, in seconds of Unix time by this machine's clock.
+fn state(token: &TokenView, now: i64) -> (Tone, &'static str) {
+    let is_expired = i64::try_from(token.expires_secs).is_ok_and(|expires| expires <= now);
+    match token.uses {
+        _ if token.revoked => (Tone::Bad, "revoked"),
+        Some(uses) if token.used >= uses => (Tone::Faint, "used up"),
+        _ if is_expired => (Tone::Faint, "expired"),
+        _ => (Tone::Good, "good"),
+    }
 }
 
 /// Reads a span such as 90s, 30m, 12h or 7d, in seconds.
@@ -135,6 +143,25 @@ pub fn parse_span(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_is_good_until_it_is_not() {
+        let token = |used, revoked| TokenView {
+            id: TokenId::from_bytes([0; 8]),
+            labels: Default::default(),
+            uses: Some(2),
+            used,
+            created_secs: 0,
+            expires_secs: 100,
+            revoked,
+            names: Vec::new(),
+            comment: String::new(),
+        };
+        assert_eq!(state(&token(1, false), 99).1, "good");
+        assert_eq!(state(&token(1, false), 100).1, "expired");
+        assert_eq!(state(&token(2, false), 99).1, "used up");
+        assert_eq!(state(&token(1, true), 100).1, "revoked");
+    }
 
     #[test]
     fn spans_have_units() {
