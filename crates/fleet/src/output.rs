@@ -28,6 +28,7 @@ pub struct CommitId(pub u64);
 /// Something that the program carries out. Order matters within `Commit`s and within the `Send`s and
 /// `Close` of one session, and nowhere else.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // one at a time, moved once
 pub enum Output {
     /// Carry out the transaction in the store, then call `Fleet::handle_commit`. Several may be
     /// under way at once; nothing that follows from one is said before it is durable.

@@ -110,7 +110,7 @@ impl Changes {
                 self.push(&subject, "kept", Some("yes".into()), None);
             }
             Place::Admin(name) => {
-                let before = state.admins.get(name).map(|it| role(it));
+                let before = state.admins.get(name).map(role);
                 self.push(&format!("admin {name}"), "role", before, None);
             }
             _ => {}
@@ -119,16 +119,16 @@ impl Changes {
 
     fn host(&mut self, before: Option<&HostRecord>, after: &HostRecord) {
         let subject = format!("host {}", before.map_or(&after.name, |it| &it.name));
-        let part = |of: fn(&HostRecord) -> String| (before.map(of), Some(of(after)));
-        let parts: [(&str, (Option<String>, Option<String>)); 6] = [
-            ("member", part(|it| it.host.to_string())),
-            ("name", part(|it| it.name.to_string())),
-            ("ipv4", part(|it| it.addresses.v4.to_string())),
-            ("ipv6", part(|it| it.addresses.v6.to_string())),
-            ("wireguard key", part(|it| it.wireguard_key.to_string())),
-            ("tls key", part(|it| it.tls_key_hash.to_string())),
+        let parts: [Part; 6] = [
+            ("member", |it| it.host.to_string()),
+            ("name", |it| it.name.to_string()),
+            ("ipv4", |it| it.addresses.v4.to_string()),
+            ("ipv6", |it| it.addresses.v6.to_string()),
+            ("wireguard key", |it| it.wireguard_key.to_string()),
+            ("tls key", |it| it.tls_key_hash.to_string()),
         ];
-        for (field, (before, after)) in parts {
+        for (field, of) in parts {
+            let (before, after) = (before.map(of), Some(of(after)));
             if before != after {
                 self.push(&subject, field, before, after);
             }
@@ -273,6 +273,9 @@ impl Changes {
 fn rule_name(kind: &'static str) -> impl Fn(&Rule) -> String {
     move |rule| format!("{kind} {}", rule.id)
 }
+
+/// What a record says, and how it is written.
+type Part = (&'static str, fn(&HostRecord) -> String);
 
 fn role(admin: &StoredAdmin) -> String {
     admin.role.name().to_owned()
