@@ -4,7 +4,7 @@
 use std::pin::Pin;
 
 use fleet::{Rejection, Reply, SessionId, SessionPeer};
-use model::control::{EnrolRequest, FromHost};
+use model::control::{EnrolRequest, FromHost, RefusalCode};
 use model::limits::Limits;
 use model::wire::{WireError, generated as pb};
 use runtime::control::generated::control_server::{self, Control, ControlServer};
@@ -64,7 +64,11 @@ impl Control for ControlService {
                 retry_after,
                 ..
             }) => {
-                tracing::info!(host = %name, %from, %why, "a host may not join");
+                if is_of_token_holder(why.code) {
+                    tracing::info!(host = %name, %from, %why, "a host may not join");
+                } else {
+                    tracing::debug!(host = %name, %from, %why, "a host may not join");
+                }
                 Err(refusal::to_grpc_after(why, retry_after))
             }
         }
@@ -154,6 +158,18 @@ impl Listener {
             }
         };
         self.brain.tell(heard).await;
+    }
+}
+
+/// Returns whether nobody is refused so without a good join token. Strangers do not write the log: the
+/// audit log has tokens that are not good, and counts what is too much of them.
+const fn is_of_token_holder(code: RefusalCode) -> bool {
+    match code {
+        RefusalCode::Conflict | RefusalCode::Exhausted => true,
+        RefusalCode::Invalid
+        | RefusalCode::Denied
+        | RefusalCode::NotFound
+        | RefusalCode::Unavailable => false,
     }
 }
 

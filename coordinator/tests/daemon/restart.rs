@@ -42,6 +42,17 @@ async fn a_restart_keeps_everything() {
 }
 
 #[tokio::test]
+async fn a_credential_file_that_is_in_the_way_stops_no_start() {
+    let place = Place::new();
+    place.start().await.stop().await;
+    let file = place.settings().state_dir.join("admin.credential");
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    let running = place.start().await;
+    assert_eq!(running.status().await.hosts, 0);
+}
+
+#[tokio::test]
 async fn a_second_coordinator_on_one_state_directory_is_told_of_the_first() {
     let place = Place::new();
     let running = place.start().await;
