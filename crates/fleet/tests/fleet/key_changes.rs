@@ -31,11 +31,11 @@ fn offer(world: &World, host: HostId, private: &Secret) -> NewKey {
 }
 
 fn last_map(messages: Vec<ToHost>) -> MapDelta {
-    let maps = messages.into_iter().filter_map(|message| match message {
+    let mut maps = messages.into_iter().filter_map(|message| match message {
         ToHost::Map(delta) => Some(delta),
         _ => None,
     });
-    maps.last().expect("it is told")
+    maps.next_back().expect("it is told")
 }
 
 fn refused(messages: &[ToHost]) -> &str {
