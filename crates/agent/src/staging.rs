@@ -15,6 +15,9 @@ use crate::timer::{Timeout, is_due};
 /// How long hints may wait for the disk: it is not worn out by peers that move, and a host that
 /// stops before then asks for them again.
 const HINTS_WRITTEN_WITHIN: Duration = Duration::from_secs(600);
+/// How long the first hint about a peer may: without it a host that restarts without a coordinator may
+/// not find that peer.
+const FIRST_HINTS_WRITTEN_WITHIN: Duration = Duration::from_secs(1);
 
 /// The map in force, the one on its way to the disk, and the newest behind it.
 #[derive(Debug, Default)]
@@ -58,8 +61,12 @@ impl Staging {
             self.next = Some(map);
             return None;
         }
-        self.write_hints_at
-            .get_or_insert(now + HINTS_WRITTEN_WITHIN);
+        let wait = match self.tells_where_a_stranger_is(&map) {
+            true => FIRST_HINTS_WRITTEN_WITHIN,
+            false => HINTS_WRITTEN_WITHIN,
+        };
+        let write_at = self.write_hints_at.unwrap_or(now + wait);
+        self.write_hints_at = Some(write_at.min(now + wait));
         match &mut self.under_way {
             Some(staged) => {
                 staged.map = map;
@@ -67,6 +74,17 @@ impl Staging {
             }
             None => Some(map),
         }
+    }
+
+    /// Returns whether a peer may be reached according to this map of which that was not known.
+    fn tells_where_a_stranger_is(&self, map: &Map) -> bool {
+        let before = self.newest().map(|map| &map.peers);
+        let was_known = |id| {
+            let peer = before.and_then(|peers| peers.get(id));
+            peer.is_some_and(|peer| !peer.endpoints.is_empty())
+        };
+        let mut peers = map.peers.iter();
+        peers.any(|(id, peer)| !peer.endpoints.is_empty() && !was_known(id))
     }
 
     /// Writes the hints that waited long enough.

@@ -380,3 +380,22 @@ fn a_new_trust_statement_is_believed_written_down_and_used() {
     host.restart();
     assert_eq!(host.detail().dns_suffix, "example.internal");
 }
+
+#[test]
+fn where_a_new_peer_may_be_is_on_the_disk_soon() {
+    let mut coordinator = Coordinator::new(1);
+    let mut host = Host::member_of(&mut coordinator);
+    let base = coordinator.revision;
+    let cache = coordinator.add_host("cache");
+    let mut delta = coordinator.delta(base);
+    delta.peers = vec![coordinator.entry(cache)];
+    delta.peers[0].endpoints.clear();
+    host.map(delta);
+    let mut hint = coordinator.delta(coordinator.revision);
+    hint.peers = vec![coordinator.entry(cache)];
+    host.map(hint);
+    host.advance(Duration::from_secs(2));
+    host.restart();
+    let candidates = &host.agent.peers(host.now)[0].candidates;
+    assert_eq!(candidates[..], [endpoint(cache).address]);
+}
