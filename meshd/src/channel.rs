@@ -186,10 +186,8 @@ fn channel_error(status: &Status) -> ChannelError {
         Code::Unimplemented | Code::InvalidArgument => ChannelErrorKind::Protocol,
         _ => ChannelErrorKind::Interrupted,
     };
-    ChannelError::new(
-        kind,
-        format!("the channel to the coordinator broke: {}", status.message()),
-    )
+    let message = format!("the channel to the coordinator broke: {}", status.message());
+    ChannelError::new(kind, message).after(refusal::retry_after(status))
 }
 
 /// Sends events on to a queue, marked with the channel that they come from.

@@ -9,7 +9,6 @@ mod audit;
 mod doors;
 mod enrolment;
 mod first_start;
-mod full_disk;
 mod host;
 mod recovery;
 mod restart;

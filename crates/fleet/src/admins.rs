@@ -34,6 +34,33 @@ impl Fleet {
         Some(Caller::new(admin.name.as_str(), admin.role))
     }
 
+    /// Lets a credential ask, at its pace: a script that runs wild keeps nobody else waiting.
+    pub(crate) fn admit_caller(&mut self, caller: &Caller, now: Now) -> Result<(), Rejection> {
+        let admins = &self.state.admins;
+        let is_credential = |it: &str| it.parse::<Name>().is_ok_and(|it| admins.contains_key(&it));
+        if !is_credential(&caller.name) {
+            return Ok(());
+        }
+        if self.caller_turnstiles.len() > 2 * FleetLimits::ADMINS_MAX {
+            self.caller_turnstiles.retain(|name, _| is_credential(name));
+        }
+        let turnstile = self.caller_turnstiles.entry(caller.name.clone());
+        let pace = self.config.callers;
+        let turn = turnstile.or_default().enter(pace, now.monotonic);
+        turn.map_err(|retry_after| {
+            let text = format!(
+                "the credential of {} asks more than {} times a second; try again in {} s",
+                caller.name,
+                pace.per_sec,
+                retry_after.as_secs()
+            );
+            Rejection {
+                retry_after: Some(retry_after),
+                ..Rejection::new(RefusalCode::Exhausted, text)
+            }
+        })
+    }
+
     pub(crate) fn admin_views(&self) -> Vec<AdminView> {
         self.state.admins.values().map(view).collect()
     }

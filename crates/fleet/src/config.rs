@@ -22,6 +22,8 @@ pub struct FleetConfig {
     pub streams: Admission,
     /// How fast hosts with a good token may join.
     pub enrolments: Admission,
+    /// How fast one credential may ask; whoever is on the coordinator's own machine may always.
+    pub callers: Admission,
 }
 
 impl FleetConfig {
@@ -37,6 +39,10 @@ impl FleetConfig {
             advertise,
             streams: pace,
             enrolments: pace,
+            callers: Admission {
+                burst: FleetLimits::CALLER_BURST,
+                per_sec: FleetLimits::CALLER_PER_SEC,
+            },
         }
     }
 }
@@ -64,6 +70,10 @@ impl FleetLimits {
     pub const ADMISSION_BURST: u32 = 1000;
     /// How many a second from then on.
     pub const ADMISSION_PER_SEC: u32 = 500;
+    /// Requests of one credential at once after a quiet time.
+    pub const CALLER_BURST: u32 = 500;
+    /// How many a second from then on.
+    pub const CALLER_PER_SEC: u32 = 50;
     /// Attempts of one request whose commits meet conflicts; then it is refused as `Unavailable`.
     pub const ATTEMPTS_MAX: u32 = 5;
     /// Join tokens that exist at one time; one more is refused, unless an expired one can go.

@@ -1,7 +1,7 @@
 //! The fleet's verbs, and how a request goes from question to answer: planned against what is known,
 //! committed, and answered once that is durable and taken over. The nouns have files of their own.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
 use model::control::{Description, EnrolRequest, FromHost};
@@ -40,6 +40,8 @@ pub struct Fleet {
     pub(crate) refusals: Refusals,
     pub(crate) streams_turnstile: Turnstile,
     pub(crate) enrolments_turnstile: Turnstile,
+    /// One for each credential that has asked something.
+    pub(crate) caller_turnstiles: BTreeMap<String, Turnstile>,
     pub(crate) presences: Presences,
     pub(crate) sessions: Sessions,
     pub(crate) questions: Questions,
@@ -97,6 +99,7 @@ impl Fleet {
             refusals: Refusals::default(),
             streams_turnstile: Turnstile::default(),
             enrolments_turnstile: Turnstile::default(),
+            caller_turnstiles: BTreeMap::new(),
             presences: Presences::default(),
             sessions: Sessions::default(),
             questions: Questions::default(),
@@ -144,6 +147,9 @@ impl Fleet {
 
     /// An operator asks or orders something.
     pub fn handle_admin(&mut self, id: RequestId, caller: Caller, request: AdminRequest, now: Now) {
+        if let Err(busy) = self.admit_caller(&caller, now) {
+            return self.reply(id, Err(busy));
+        }
         self.accept(Origin::Request(id), Work::Admin { caller, request }, now);
     }
 

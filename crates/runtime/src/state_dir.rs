@@ -35,7 +35,7 @@ pub enum StateError {
     )]
     Exposed(PathBuf),
     /// The file system refuses.
-    #[error("cannot {what} {path}: {source}")]
+    #[error("cannot {what} {path}: {source}{}", advice(.source))]
     Io {
         /// What was tried.
         what: &'static str,
@@ -44,6 +44,16 @@ pub enum StateError {
         /// Why not.
         source: io::Error,
     },
+}
+
+/// Returns what to try when a file cannot be written, as the end of a sentence; mostly nothing.
+pub fn advice(error: &io::Error) -> &'static str {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    match error.kind() {
+        StorageFull | QuotaExceeded => "; make room on that disk, then start this again",
+        ReadOnlyFilesystem => "; the disk can only be read: look into the kernel's log for why",
+        _ => "",
+    }
 }
 
 fn io_error<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StateError + 'a {

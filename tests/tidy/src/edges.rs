@@ -83,7 +83,12 @@ const HOUSE: &[Room] = &[
         ],
         &[],
     ),
-    room("bench", &["interop", "lab"], &[]),
+    // Its storm is the hosts of a fleet without their packets.
+    room(
+        "bench",
+        &["interop", "lab", "agent", "meshd", "model", "runtime"],
+        &[],
+    ),
     // Every crate that reads bytes from elsewhere.
     room(
         "fuzz",

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use fleet::{FleetLimits, SessionId};
+use fleet::{AdminRequest, FleetLimits, SessionId};
 use model::control::{RefusalCode, ToHost};
 use model::time::Instant;
 
@@ -115,4 +115,24 @@ fn strangers_without_a_token_take_nobodys_turn() {
     world
         .enrol(Machine::new(2).request(&world, &token, "b"))
         .unwrap();
+}
+
+#[test]
+fn a_credential_that_asks_too_often_waits_and_others_do_not() {
+    let mut world = World::paced();
+    let wild = world.fleet.authenticate_admin(&world.credential).unwrap();
+    let ids: Vec<_> = (0..2 * FleetLimits::CALLER_BURST)
+        .map(|_| world.ask_as(wild.clone(), AdminRequest::Status))
+        .collect();
+    let refused = ids
+        .iter()
+        .filter_map(|id| world.replies[id].as_ref().err())
+        .collect::<Vec<_>>();
+    assert_eq!(refused.len(), FleetLimits::CALLER_BURST as usize);
+    assert!(refused.iter().all(|it| it.retry_after.is_some()));
+    assert_eq!(refused[0].refusal.code, RefusalCode::Exhausted);
+    world.admin(AdminRequest::Status).unwrap();
+    world.advance(Duration::from_secs(1));
+    let later = world.ask_as(wild, AdminRequest::Status);
+    assert!(world.replies[&later].is_ok());
 }

@@ -134,6 +134,7 @@ fn config() -> FleetConfig {
     FleetConfig {
         streams: at_once,
         enrolments: at_once,
+        callers: at_once,
         ..paced()
     }
 }
