@@ -332,10 +332,11 @@ impl Keeper {
     async fn look_at_health(&mut self) {
         let now = Instant::now();
         let mut step = self.probation.handle_timeout(now);
-        if step == Step::Wait && self.probation.is_curious() {
-            if let Some(health) = health::look(self.resolver.files()).await {
-                step = self.probation.handle_health(health, now);
-            }
+        if step == Step::Wait
+            && self.probation.is_curious()
+            && let Some(health) = health::look(self.resolver.files()).await
+        {
+            step = self.probation.handle_health(health, now);
         }
         match step {
             Step::Wait => {}

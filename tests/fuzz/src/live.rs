@@ -12,8 +12,7 @@ use std::time::Duration;
 
 use dataplane::packet::{Headers, Upper};
 use dataplane::{
-    Command, Counters, DatagramMeta, Event, Outbox, OverlayMeta, Path, PeerKind, Shard,
-    ShardConfig,
+    Command, Counters, DatagramMeta, Event, Outbox, OverlayMeta, Path, PeerKind, Shard, ShardConfig,
 };
 use model::address::HostAddresses;
 use model::ids::{Digest, FleetId, HostId, PolicyVersion, Revision};
