@@ -262,7 +262,15 @@ fn a_service_cannot_take_the_name_of_a_host_that_is_joining() {
 #[test]
 fn too_much_policy_is_refused_and_not_cut() {
     let mut world = World::new();
-    let huge = format!("fleet: prod\n{}", "# filler\n".repeat(200_000));
+    // The store's copy is compressed, so the filler must not repeat itself.
+    let mut state = 1_u64;
+    let filler = (0..200_000).map(|_| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        format!("# {:016x}\n", state ^ (state >> 32))
+    });
+    let huge = format!("fleet: prod\n{}", filler.collect::<String>());
     let rejection = world.apply_policy(&huge).unwrap_err();
     assert_eq!(rejection.refusal.code, RefusalCode::Exhausted);
     assert_eq!(history(&mut world).len(), 1);
@@ -321,4 +329,21 @@ fn a_host_cannot_take_the_name_of_a_service_that_is_coming() {
         rejection.to_string().contains("the name of a service"),
         "{rejection}"
     );
+}
+
+#[test]
+fn a_policy_of_ten_thousand_rules_fits_the_store() {
+    use std::fmt::Write as _;
+
+    let mut text = "fleet: prod\nallow:\n".to_owned();
+    for number in 0..10_000 {
+        let _ = writeln!(
+            text,
+            "  - {{ id: rule-{number}, from: \"role=client-{number}\", to: \"role=server-{number},env=prod\", tcp: [{}] }}",
+            number + 1
+        );
+    }
+    let mut world = World::new();
+    assert_eq!(world.apply_policy(&text).unwrap().version, version(2));
+    assert_eq!(content(&mut world, None).files[0].text, text);
 }
