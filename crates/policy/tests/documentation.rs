@@ -1,17 +1,18 @@
 //! The policies that the documentation shows are policies: they check, their tests pass, and they
 //! are written as `meshctl policy fmt` writes.
 
-use std::path::Path;
-
 use policy::{SourceFile, TestVerdict, format, load, run_tests};
 
+const DOCUMENTS: [(&str, &str); 2] = [
+    ("README.md", include_str!("../../../README.md")),
+    ("docs/policy.md", include_str!("../../../docs/policy.md")),
+];
+
 /// Every block of YAML that is a whole bundle, with where it is from.
-fn bundles_of(document: &str) -> Vec<SourceFile> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let text = std::fs::read_to_string(root.join(document)).unwrap();
+fn bundles_of(document: &str, text: &str) -> Vec<SourceFile> {
     let blocks = text.split("```yaml\n").skip(1);
     blocks
-        .map(|rest| rest.split("```").next().unwrap().to_owned())
+        .filter_map(|rest| Some(rest.split_once("```")?.0.to_owned()))
         .filter(|block| block.starts_with("fleet:"))
         .enumerate()
         .map(|(number, text)| SourceFile {
@@ -23,8 +24,8 @@ fn bundles_of(document: &str) -> Vec<SourceFile> {
 
 #[test]
 fn every_policy_of_the_documentation_is_good() {
-    for document in ["README.md", "docs/policy.md"] {
-        let bundles = bundles_of(document);
+    for (document, text) in DOCUMENTS {
+        let bundles = bundles_of(document, text);
         assert!(!bundles.is_empty(), "{document} shows a policy");
         for file in bundles {
             assert_eq!(format(&file).unwrap(), file.text, "{}", file.path);

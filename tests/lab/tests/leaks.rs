@@ -20,10 +20,10 @@ allow:
 ";
 
 /// Counts frames with overlay addresses on the switch, where only sealed datagrams belong.
-struct Watch<'n>(&'n Namespace);
+struct Watch(Namespace);
 
-impl<'n> Watch<'n> {
-    fn start(fleet: &'n Fleet) -> Result<Self, LabError> {
+impl Watch {
+    fn start(fleet: &Fleet) -> Result<Self, LabError> {
         let status = fleet.coordinator.ask(&["status"])?;
         let prefix = |key: &str| status["coordinator"][key].as_str().unwrap().to_owned();
         let (v4, v6) = (prefix("overlay_v4"), prefix("overlay_v6"));
@@ -42,7 +42,7 @@ impl<'n> Watch<'n> {
                }}
              }}\n"
         ))?;
-        Ok(Self(switch))
+        Ok(Self(switch.clone()))
     }
 
     fn leaked(&self) -> Result<u64, LabError> {

@@ -99,11 +99,9 @@ fn plan_counts_what_the_rules_say(old: &Checked, new: &Checked) {
         return;
     }
     let mut both = old.bundle.clone();
-    for part in [&new.bundle] {
-        both.services.extend(part.services.iter().cloned());
-        both.allow.extend(part.allow.iter().cloned());
-        both.deny.extend(part.deny.iter().cloned());
-    }
+    both.services.extend(new.bundle.services.iter().cloned());
+    both.allow.extend(new.bundle.allow.iter().cloned());
+    both.deny.extend(new.bundle.deny.iter().cloned());
     let hosts = policy_documents::fleet_for(&both);
     let (Ok(old), Ok(new)) = (resolve(old, &hosts), resolve(new, &hosts)) else {
         return;
