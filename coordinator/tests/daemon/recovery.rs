@@ -29,7 +29,7 @@ async fn a_lost_credential_is_replaced_and_the_old_one_opens_nothing() {
     );
     assert!(soon(lost.get::<Value>("/v1/status")).await.is_err());
     let status: CoordinatorStatus = soon(place.operator().get("/v1/status")).await.unwrap();
-    assert_eq!(status, running.status().await);
+    assert_eq!(status.fleet, running.status().await.fleet);
     let log: AuditPage = soon(running.local().get("/v1/audit?newest=true"))
         .await
         .unwrap();

@@ -28,10 +28,21 @@ pub(super) fn serialize<T: Serialize, S: Serializer>(
         .and_then(|bytes| serializer.serialize_str(&BASE64.encode(&bytes)))
 }
 
+/// As it is written, or as coordinators wrote it at first.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written<T> {
+    Compressed(String),
+    Plain(T),
+}
+
 pub(super) fn deserialize<'de, T: DeserializeOwned, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
-    let text = String::deserialize(deserializer)?;
+    let text = match Written::deserialize(deserializer)? {
+        Written::Compressed(text) => text,
+        Written::Plain(value) => return Ok(value),
+    };
     let bytes = BASE64.decode(text.as_bytes()).map_err(D::Error::custom)?;
     let mut text = Vec::new();
     let mut decoder = DeflateDecoder::new(&bytes[..]).take(BYTES_MAX);
@@ -58,6 +69,12 @@ mod tests {
         let plain: usize = value.0.iter().map(String::len).sum();
         assert!(text.len() * 4 < plain, "{} of {plain} bytes", text.len());
         assert_eq!(serde_json::from_slice::<Value>(&text).unwrap(), value);
+    }
+
+    #[test]
+    fn what_was_written_plain_is_read() {
+        let plain = serde_json::from_str::<Value>("[\"a\"]").unwrap();
+        assert_eq!(plain, Value(vec!["a".into()]));
     }
 
     #[test]
