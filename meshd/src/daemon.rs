@@ -105,8 +105,9 @@ pub async fn run(settings: Settings, flags: Flags) -> Result<(), String> {
     process::notify_ready("ready");
     let reloader = Reloader::new(flags, settings);
     let outcome = serve((brain, keeping), &api, &socket, stop, (hangups, reloader)).await;
-    // Whatever ended the daemon: nothing that it made outlives it but for a crash.
-    api.overlay.stop().await;
+    if outcome.is_err() {
+        api.overlay.abandon().await;
+    }
     worker.stop();
     outcome
 }

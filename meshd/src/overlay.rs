@@ -60,6 +60,8 @@ enum Order {
     Reload(ResolverMode),
     /// The daemon stops.
     Stop(oneshot::Sender<()>),
+    /// The daemon ends by itself, as in a crash: what guards the overlay stays.
+    Abandon(oneshot::Sender<()>),
 }
 
 /// Talks to the task.
@@ -134,6 +136,14 @@ impl OverlayHandle {
     pub async fn stop(&self) {
         let (done, awaited) = oneshot::channel();
         self.tell(Order::Stop(done)).await;
+        let _ = awaited.await;
+    }
+
+    /// Leaves what guards the overlay, as a crash would, but no resolver that asks a dead daemon;
+    /// ends the task. Once it has ended, this does nothing.
+    pub async fn abandon(&self) {
+        let (done, awaited) = oneshot::channel();
+        self.tell(Order::Abandon(done)).await;
         let _ = awaited.await;
     }
 

@@ -60,13 +60,13 @@ impl Fleet {
                 tests_passed: compiled.tests_passed,
             })));
         }
-        Ok(self.plan_version(
+        self.plan_version(
             caller,
             apply.files.clone(),
             apply.message.clone(),
             compiled,
             now,
-        ))
+        )
     }
 
     pub(crate) fn plan_rollback(
@@ -93,9 +93,9 @@ impl Fleet {
         message: String,
         compiled: Compiled,
         now: Now,
-    ) -> Plan {
+    ) -> Result<Plan, Rejection> {
         if let Some(on) = self.joining_as_service(&compiled.bundle) {
-            return Plan::Wait(on);
+            return Ok(Plan::Wait(on));
         }
         let version = PolicyVersion(self.state.policy.version.0 + 1);
         let signed = signed_version(
@@ -111,6 +111,14 @@ impl Fleet {
                 applied: Stamp::new(&caller.name, now.unix),
             },
         );
+        let leaves_bytes: usize = signed.leaves.iter().map(String::len).sum();
+        if leaves_bytes > Limits::BUNDLE_BYTES {
+            let text = format!(
+                "the rules of this policy take {leaves_bytes} bytes as hosts get them, and at most {} are kept; name labels instead of many hosts",
+                Limits::BUNDLE_BYTES
+            );
+            return Err(Rejection::new(RefusalCode::Exhausted, text));
+        }
         let mut draft = Draft::new(&self.state);
         draft.put(Place::PolicyVersion(version).key(), &signed);
         draft.put(Place::CurrentPolicy.key(), &StoredCurrentPolicy { version });
@@ -135,10 +143,10 @@ impl Fleet {
             warnings,
             tests_passed,
         };
-        Plan::Commit {
+        Ok(Plan::Commit {
             transaction: draft.finish(),
             answer,
-        }
+        })
     }
 
     fn new_services<'a>(&'a self, bundle: &'a Bundle) -> impl Iterator<Item = &'a Name> {

@@ -13,7 +13,7 @@ use crate::programs;
 #[derive(Debug, thiserror::Error)]
 pub enum FirewallError {
     /// There is no `nft`.
-    #[error("cannot run nft ({0}); install the package nftables")]
+    #[error("cannot run nft ({0}); is the package nftables installed?")]
     Missing(#[from] io::Error),
     /// `nft` refused.
     #[error("nft refused the table `inet {table}`: {message}")]

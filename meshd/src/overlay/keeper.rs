@@ -61,6 +61,8 @@ pub(super) struct Keeper {
     probation: Probation,
     away: Away,
     failure: Option<String>,
+    /// There is no overlay to put up, but a former one to guard.
+    guards: bool,
     /// What could not be taken back.
     remains: Option<String>,
     look_at: Instant,
@@ -94,6 +96,7 @@ impl Keeper {
             probation: Probation::default(),
             away: Away::Nothing,
             failure: None,
+            guards: false,
             remains: None,
             look_at: Instant::now() + LOOK_INTERVAL,
         })
@@ -106,7 +109,15 @@ impl Keeper {
             tokio::select! {
                 order = self.orders.recv() => match order {
                     Some(Order::Stop(done)) => {
-                        self.take_down().await;
+                        // What guards a former overlay is the next daemon's, until it has a map.
+                        if !self.guards {
+                            self.take_down().await;
+                        }
+                        let _ = done.send(());
+                        return;
+                    }
+                    Some(Order::Abandon(done)) => {
+                        self.resolver.revert().await;
                         let _ = done.send(());
                         return;
                     }
@@ -127,6 +138,7 @@ impl Keeper {
                     addresses: config.addresses,
                     prefixes: config.prefixes,
                 });
+                self.guards = false;
                 if self.wanted != wanted {
                     self.wanted = wanted;
                     self.begin_anew();
@@ -137,18 +149,24 @@ impl Keeper {
             }
             Order::Begin { .. } if self.wanted.is_some() => {}
             Order::Begin { is_member: false } => self.take_down().await,
-            Order::Begin { is_member: true } => self.guard().await,
+            Order::Begin { is_member: true } => {
+                self.guards = true;
+                self.guard().await;
+            }
             Order::Names => self.bring_resolver_about().await,
             Order::Reload(mode) => {
                 self.resolver.set_mode(mode);
                 self.begin_anew();
-                self.bring_about().await;
+                // Before the agent knows an overlay, what guards the former one stays.
+                if self.wanted.is_some() {
+                    self.bring_about().await;
+                }
                 if self.resolver.difference().await.is_some() {
                     self.resolver.repair().await;
                 }
                 self.bring_resolver_about().await;
             }
-            Order::Stop(_) => unreachable!("taken by run"),
+            Order::Stop(_) | Order::Abandon(_) => unreachable!("taken by run"),
         }
     }
 
@@ -202,7 +220,7 @@ impl Keeper {
     }
 
     /// A member that lost its map lets nothing for the overlay out until it has another.
-    async fn guard(&self) {
+    async fn guard(&mut self) {
         let Some(claims) = &self.claimed else {
             return;
         };
@@ -211,9 +229,16 @@ impl Keeper {
             nft_table,
             prefixes,
         } = claims;
-        if let Err(error) = interface::guard(nft_table, interface, *prefixes).await {
-            tracing::error!(%error, "the overlay's prefixes are not guarded");
+        let guarded = interface::guard(nft_table, interface, *prefixes).await;
+        let failure = guarded.err().map(|error| {
+            format!(
+                "this host has no map, and what is for the overlay may leave in the clear: {error}"
+            )
+        });
+        if let Some(failure) = failure.as_ref().filter(|_| failure != self.failure) {
+            tracing::error!("{failure}");
         }
+        self.failure = failure;
     }
 
     /// Servers that the host asks must stay where they are, which no route of the host would tell.
@@ -310,7 +335,9 @@ impl Keeper {
         self.look_at = Instant::now() + LOOK_INTERVAL;
         self.ask_others().await;
         self.look_at_health().await;
-        if self.wanted.is_some() && self.standing.is_none() {
+        if self.guards {
+            self.guard().await;
+        } else if self.wanted.is_some() && self.standing.is_none() {
             self.bring_about().await;
         } else if self.remains.is_some() {
             self.take_down().await;

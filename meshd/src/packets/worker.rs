@@ -67,19 +67,21 @@ impl WorkerHandle {
     /// Hands over a message to all threads, waiting while a queue is full.
     ///
     /// # Errors
-    /// A packet thread is gone.
+    /// A packet thread is gone; the others have got the message.
     pub fn send(&self, message: WorkerMessage) -> Result<(), WorkerGone> {
+        let mut outcome = Ok(());
         for (number, shard) in self.shards.iter().enumerate() {
-            shard.send(match &message {
+            let sent = shard.send(match &message {
                 WorkerMessage::Commands(commands) => ToLoop::Commands(commands.clone()),
                 WorkerMessage::Device(queues) => {
                     let queue = queues.as_ref().and_then(|queues| queues.get(number));
                     ToLoop::Device(queue.cloned())
                 }
                 WorkerMessage::Stop => ToLoop::Stop,
-            })?;
+            });
+            outcome = outcome.and(sent);
         }
-        Ok(())
+        outcome
     }
 
     /// Returns how many shards there are.

@@ -28,6 +28,9 @@ impl Hash for FlowKey {
 
 /// Stands where there is no port, apart from every echo identifier's place.
 const NOT_ECHO: u16 = u16::MAX;
+/// The asking and the other side of an echo whose identifier is 0, which would be one for both. No
+/// other echo has `NOT_ECHO` beside what is not 0, and no type of ICMP is above 255.
+const ECHO_ZERO: (u16, u16) = (0x100, NOT_ECHO);
 
 impl FlowKey {
     /// Returns the flow that a packet belongs to.
@@ -59,6 +62,8 @@ impl FlowKey {
                 source_port,
                 destination_port,
             } => (source_port, destination_port),
+            Upper::EchoRequest { identifier: 0 } => ECHO_ZERO,
+            Upper::EchoReply { identifier: 0 } => (ECHO_ZERO.1, ECHO_ZERO.0),
             Upper::EchoRequest { identifier } => (identifier, 0),
             Upper::EchoReply { identifier } => (0, identifier),
             Upper::Icmp { kind } => (u16::from(kind), NOT_ECHO),

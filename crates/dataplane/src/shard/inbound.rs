@@ -1,5 +1,7 @@
 //! Datagrams from the network: what each is, opening it, and whether what is in it may in.
 
+use std::net::IpAddr;
+
 use model::address::is_one_host;
 use model::map::PeerIndex;
 use model::rule::Direction;
@@ -12,6 +14,7 @@ use crate::command::PeerKind;
 use crate::drops::DropReason;
 use crate::ecn;
 use crate::event::Event;
+use crate::identity::Identity;
 use crate::outbox::{Outbox, OverlayMeta, Path};
 use crate::packet::Headers;
 use crate::rejection::is_control;
@@ -44,7 +47,9 @@ impl Shard {
         let fate = match classify(datagram) {
             _ if self.identity.is_none() => Err(DropReason::NoIdentity),
             // An answer could not reach it, and as a path it would be told on to others.
-            _ if !is_one_host(from.remote) => Err(DropReason::ImpossibleSource),
+            _ if !is_one_host(from.remote) || self.is_in_the_overlay(from.remote.ip()) => {
+                Err(DropReason::ImpossibleSource)
+            }
             None => Err(DropReason::NotWireguard),
             Some(Kind::Data) => self.handle_data(from, ecn, datagram, now, out),
             Some(Kind::Initiation) => self.handle_initiation(from, datagram, now, out),
@@ -57,6 +62,13 @@ impl Shard {
             Ok(Fate::Queued) => self.counters.add_queued(),
             Err(reason) => self.counters.add_drop(reason),
         }
+    }
+
+    /// Whether an address is a host's of the overlay: a tunnel through itself would end in sealing
+    /// its own packets again and again.
+    fn is_in_the_overlay(&self, address: IpAddr) -> bool {
+        let is_own = |it: &Identity| it.addresses.contains(address);
+        self.routes.find(address).is_some() || self.identity.as_ref().is_some_and(is_own)
     }
 
     fn handle_data(
