@@ -193,7 +193,8 @@ impl Fleet {
 
     /// Stores the next of what was told; ends the recovery when everybody has told everything.
     pub(crate) fn tend_recovery(&mut self, now: Now) {
-        while !self.recovery.is_storing {
+        // What could not be stored waits: when too much is under way, it fails at once.
+        while !self.recovery.is_storing && self.recovery.again_at.is_none() {
             let Some(next) = self.recovery.take_next() else {
                 return self.finish_when_told(now);
             };
