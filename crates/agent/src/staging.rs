@@ -12,11 +12,15 @@ use crate::output::{Outputs, StateFile};
 use crate::persistence::{Disk, Version};
 use crate::timer::{Timeout, is_due};
 
-/// How long hints may wait for the disk: it is not worn out by peers that move, and a host that
-/// stops before then asks for them again.
-const HINTS_WRITTEN_WITHIN: Duration = Duration::from_secs(600);
-/// How long the first hint about a peer may: without it a host that restarts without a coordinator may
-/// not find that peer.
+/// How long hints may wait for the disk: what waits goes together. A host that restarts without a
+/// coordinator does not find a peer that moved since the last write.
+const HINTS_WRITTEN_WITHIN: Duration = Duration::from_secs(10);
+/// How much longer they may for each peer, as a write is as long as there are peers: those that move
+/// all the time do not wear out the disk.
+const HINTS_WAIT_FOR_EACH_PEER: Duration = Duration::from_millis(60);
+/// How long they may, however many peers there are.
+const HINTS_WAIT_MAX: Duration = Duration::from_secs(600);
+/// How long the first hint about a peer may: without it nothing is known of where that peer is.
 const FIRST_HINTS_WRITTEN_WITHIN: Duration = Duration::from_secs(1);
 
 /// The map in force, the one on its way to the disk, and the newest behind it.
@@ -63,7 +67,7 @@ impl Staging {
         }
         let wait = match self.tells_where_a_stranger_is(&map) {
             true => FIRST_HINTS_WRITTEN_WITHIN,
-            false => HINTS_WRITTEN_WITHIN,
+            false => hints_written_within(map.peers.len()),
         };
         let write_at = self.write_hints_at.unwrap_or(now + wait);
         self.write_hints_at = Some(write_at.min(now + wait));
@@ -159,6 +163,14 @@ impl Staging {
     }
 }
 
+/// Returns how long hints may wait for the disk of a host with that many peers.
+fn hints_written_within(peers: usize) -> Duration {
+    let for_all = HINTS_WAIT_FOR_EACH_PEER.saturating_mul(u32::try_from(peers).unwrap_or(u32::MAX));
+    HINTS_WRITTEN_WITHIN
+        .saturating_add(for_all)
+        .min(HINTS_WAIT_MAX)
+}
+
 /// Raises the marks to what a map has; none ever goes down.
 pub(crate) fn raise(high_water: &mut StoredHighWater, map: &Map) {
     high_water.revision = high_water.revision.max(map.revision);
@@ -187,4 +199,16 @@ pub(crate) fn put_high_water(
         SecretBytes::new(encode_high_water(high_water)),
         out,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_wait_longer_the_more_there_is_to_write_but_not_for_ever() {
+        let seconds = |peers| hints_written_within(peers).as_secs();
+        assert_eq!([0, 300, 10_000].map(seconds), [10, 28, 600]);
+        assert_eq!(hints_written_within(usize::MAX), HINTS_WAIT_MAX);
+    }
 }

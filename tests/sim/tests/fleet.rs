@@ -30,8 +30,9 @@ fn the_same_seed_gives_the_same_trace() {
     assert_ne!(one.trace, other.trace);
 }
 
-/// Seeds that found something once: a pair that never met, an alarm that never ended.
-const SEEDS_OF_THE_PAST: [u64; 2] = [1, 117_661_015_539_712];
+/// Seeds that found something once: a pair that never met, an alarm that never ended, a peer that
+/// had moved before a restart.
+const SEEDS_OF_THE_PAST: [u64; 3] = [1, 117_661_015_539_712, 117_662_066_409_476];
 
 #[test]
 fn seeds_of_the_past_hold() {
