@@ -154,7 +154,6 @@ pub(crate) fn agent_config(settings: &Settings, listen_port: u16) -> AgentConfig
     AgentConfig {
         software_version: env!("CARGO_PKG_VERSION").into(),
         machine_id: machine_id(),
-        default_name: None,
         listen_port,
         configured_endpoints: settings.endpoints.clone(),
         interface: settings.interface.name.clone(),

@@ -56,8 +56,6 @@ pub struct AgentConfig {
     pub software_version: String,
     /// Names the machine, hashed; empty when it has none.
     pub machine_id: String,
-    /// The name to take when a join does not say one.
-    pub default_name: Option<Name>,
     /// WireGuard's port.
     pub listen_port: u16,
     /// Where the operator says that this host can be reached.

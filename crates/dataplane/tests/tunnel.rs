@@ -2,6 +2,7 @@
 
 mod pair;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use dataplane::{Command, DropReason, Event, Path, ShardConfig};
@@ -231,6 +232,23 @@ fn a_peer_that_moves_is_followed_at_its_first_authentic_packet() {
     );
     pair.send(A, &there);
     assert_eq!(pair.delivered(B).len(), 2);
+}
+
+#[test]
+fn a_peer_that_sends_from_inside_the_overlay_does_not_move_there() {
+    let mut pair = Pair::new();
+    let (there, back) = (pair.udp(A, 1, 2), pair.udp(B, 2, 1));
+    pair.send(A, &there);
+    pair.events(A);
+    let (of_peer, _) = pair.v4(B);
+    let home = std::mem::replace(&mut pair.hosts[B].underlay, SocketAddr::new(of_peer, 51820));
+    pair.send(B, &back);
+    let events = pair.events(A);
+    let has_moved = |event: &Event| matches!(event, Event::PeerMoved { .. });
+    assert!(!events.iter().any(has_moved), "{events:?}");
+    pair.hosts[B].underlay = home;
+    pair.send(A, &there);
+    assert_eq!(pair.delivered(B).len(), 2, "its path is the one of before");
 }
 
 #[test]

@@ -41,7 +41,7 @@ impl Member {
             .expect("an empty disk is a good one");
         let join = JoinRequest {
             token: fleet.token().encode(),
-            name: None,
+            name: Some("web-1".to_owned()),
         };
         let mut member = Self {
             fleet,
@@ -159,7 +159,6 @@ fn config() -> AgentConfig {
     AgentConfig {
         software_version: "1.0.0".to_owned(),
         machine_id: "machine".to_owned(),
-        default_name: Some(crate::small_fleet::name("web-1")),
         listen_port: 51820,
         configured_endpoints: Vec::new(),
         interface: "mesh0".to_owned(),

@@ -161,7 +161,6 @@ fn hosts_take_up(version: &str, recording: &Recording) {
     let config = AgentConfig {
         software_version: "sim".to_owned(),
         machine_id: recording.machine.clone(),
-        default_name: None,
         listen_port: LISTEN_PORT,
         configured_endpoints: Vec::new(),
         interface: "mesh0".to_owned(),

@@ -42,7 +42,6 @@ impl Agent {
             self.confirm_membership(request);
             return Ok(());
         }
-        let name = self.name_to_take(join.name.as_deref())?;
         let keys = match &mut self.enrolment {
             Enrolment::Unenrolled(keys) => keys.clone(),
             // The old keys belong to the host that was removed.
@@ -71,6 +70,7 @@ impl Agent {
                 ));
             }
         };
+        let name = name_to_take(join.name.as_deref())?;
         let keys = keys.unwrap_or_else(|| HostKeys::generate(&mut self.dice, now.unix));
         let join = Join::new(Some(request), token, name, keys, now.monotonic);
         self.alarms.clear(AlarmKind::Coordinator, &mut self.out);
@@ -103,22 +103,6 @@ impl Agent {
             note: Some(note),
         };
         self.out.reply(Some(request), Ok(Reply::Joined(joined)));
-    }
-
-    fn name_to_take(&self, asked: Option<&str>) -> Result<Name, Refusal> {
-        match (asked, &self.config.default_name) {
-            (Some(name), _) => name.parse::<Name>().map_err(|error| {
-                Refusal::new(
-                    RefusalCode::Invalid,
-                    format!("{error}; choose another with --name"),
-                )
-            }),
-            (None, Some(name)) => Ok(name.clone()),
-            (None, None) => Err(Refusal::new(
-                RefusalCode::Invalid,
-                "this machine's host name cannot be a name in the fleet; choose one with --name",
-            )),
-        }
     }
 
     /// Takes up a join that a restart interrupted.
@@ -456,4 +440,13 @@ fn no_answer() -> ChannelError {
         "no coordinator answered in time; are the addresses in the token right, and is their TCP \
          port open?",
     )
+}
+
+fn name_to_take(asked: Option<&str>) -> Result<Name, Refusal> {
+    let invalid = |why: String| Refusal::new(RefusalCode::Invalid, why);
+    let name = asked.ok_or_else(|| {
+        invalid("this machine has no host name to take; choose a name with --name".into())
+    })?;
+    name.parse()
+        .map_err(|error| invalid(format!("{error}; choose another with --name")))
 }

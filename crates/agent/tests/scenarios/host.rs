@@ -43,7 +43,6 @@ pub(crate) fn config() -> AgentConfig {
     AgentConfig {
         software_version: "1.0.0".to_owned(),
         machine_id: "machine".to_owned(),
-        default_name: Some("web-1".parse().unwrap()),
         listen_port: 51820,
         configured_endpoints: vec![SocketAddr::from(([203, 0, 113, 5], 51820))],
         interface: "mesh0".to_owned(),
@@ -185,7 +184,7 @@ impl Host {
         let id = RequestId(self.next_request);
         let join = JoinRequest {
             token: token.to_owned(),
-            name: None,
+            name: Some("web-1".to_owned()),
         };
         self.agent.handle_join(id, join, self.now);
         self.drain();

@@ -1,7 +1,5 @@
 //! Datagrams from the network: what each is, opening it, and whether what is in it may in.
 
-use std::net::IpAddr;
-
 use model::address::is_one_host;
 use model::map::PeerIndex;
 use model::rule::Direction;
@@ -14,7 +12,6 @@ use crate::command::PeerKind;
 use crate::drops::DropReason;
 use crate::ecn;
 use crate::event::Event;
-use crate::identity::Identity;
 use crate::outbox::{Outbox, OverlayMeta, Path};
 use crate::packet::Headers;
 use crate::rejection::is_control;
@@ -47,9 +44,7 @@ impl Shard {
         let fate = match classify(datagram) {
             _ if self.identity.is_none() => Err(DropReason::NoIdentity),
             // An answer could not reach it, and as a path it would be told on to others.
-            _ if !is_one_host(from.remote) || self.is_in_the_overlay(from.remote.ip()) => {
-                Err(DropReason::ImpossibleSource)
-            }
+            _ if !is_one_host(from.remote) => Err(DropReason::ImpossibleSource),
             None => Err(DropReason::NotWireguard),
             Some(Kind::Data) => self.handle_data(from, ecn, datagram, now, out),
             Some(Kind::Initiation) => self.handle_initiation(from, datagram, now, out),
@@ -62,13 +57,6 @@ impl Shard {
             Ok(Fate::Queued) => self.counters.add_queued(),
             Err(reason) => self.counters.add_drop(reason),
         }
-    }
-
-    /// Whether an address is a host's of the overlay: a tunnel through itself would end in sealing
-    /// its own packets again and again.
-    fn is_in_the_overlay(&self, address: IpAddr) -> bool {
-        let is_own = |it: &Identity| it.addresses.contains(address);
-        self.routes.find(address).is_some() || self.identity.as_ref().is_some_and(is_own)
     }
 
     fn handle_data(
@@ -196,11 +184,16 @@ impl Shard {
             .get_mut(index)
             .expect("the caller found the peer");
         peer.received_bytes += bytes as u64;
+        let is_moved = peer.path.map(|path| path.remote) != Some(from.remote);
+        // Through the tunnel to itself, each packet would be sealed again and again.
+        if is_moved && self.routes.find(from.remote.ip()).is_some() {
+            return;
+        }
         peer.is_path_proven = true;
         peer.is_unanswered = false;
-        let before = peer.path.replace(from);
         // Another address of ours is the same path to the peer.
-        if before.map(|path| path.remote) != Some(from.remote) {
+        peer.path = Some(from);
+        if is_moved {
             self.emit(Event::PeerMoved {
                 peer: index,
                 path: from,

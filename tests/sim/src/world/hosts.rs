@@ -38,7 +38,6 @@ impl World {
         let config = AgentConfig {
             software_version: "sim".to_owned(),
             machine_id: host.machine_id(),
-            default_name: Some(host.name.clone()),
             listen_port: LISTEN_PORT,
             configured_endpoints: Vec::new(),
             interface: "mesh0".to_owned(),

@@ -62,7 +62,6 @@ impl Host {
         let config = AgentConfig {
             software_version: "storm".into(),
             machine_id: format!("storm-{number}"),
-            default_name: None,
             listen_port: 51820,
             configured_endpoints: Vec::new(),
             interface: "mesh0".into(),
