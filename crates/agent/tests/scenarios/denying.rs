@@ -6,7 +6,7 @@ use std::time::Duration;
 use agent::Output;
 use dataplane::{Denial, Event};
 use model::control::{RefusalCode, ToHost};
-use model::ids::PolicyVersion;
+use model::ids::{HostId, PolicyVersion};
 use model::local::LocalWhyRequest;
 use model::map::PeerIndex;
 use model::rule::{Direction, FlowQuery, ip_protocol};
@@ -32,23 +32,26 @@ fn why(from: &str, to: &str, protocol: &str, port: Option<u16>) -> LocalWhyReque
     }
 }
 
-#[test]
-fn a_denial_names_rule_hosts_port_and_version() {
-    let (coordinator, mut host) = member();
+/// The host opens a connection to its peer, and a rule denies it.
+fn denial_to_db(coordinator: &Coordinator, host: &Host, version: PolicyVersion) -> Denial {
     let db = host.agent.peers(host.now)[0].id;
-    let (mine, theirs) = (
-        coordinator.hosts[&host.id()].addresses.v4,
-        coordinator.hosts[&db].addresses.v4,
-    );
-    let denial = Denial {
+    let address = |host: &HostId| coordinator.hosts[host].addresses.v4.into();
+    Denial {
         direction: Direction::Outbound,
         peer: PeerIndex(0),
         ip_protocol: ip_protocol::TCP,
-        source: SocketAddr::new(mine.into(), 40_000),
-        destination: SocketAddr::new(theirs.into(), 5432),
+        source: SocketAddr::new(address(&host.id()), 40_000),
+        destination: SocketAddr::new(address(&db), 5432),
         rule: Some("no-admin".parse().unwrap()),
-        version: PolicyVersion(3),
-    };
+        version,
+    }
+}
+
+#[test]
+fn a_denial_names_rule_hosts_port_and_version() {
+    let (coordinator, mut host) = member();
+    let denial = denial_to_db(&coordinator, &host, PolicyVersion(3));
+    let mine = denial.source.ip();
     host.shard(Event::Denied(denial.clone()));
     host.shard(Event::Denied(Denial {
         rule: None,
@@ -70,20 +73,8 @@ fn a_denial_names_rule_hosts_port_and_version() {
 #[test]
 fn what_a_peer_denied_is_told_as_its_word_and_remembered() {
     let (coordinator, mut host) = member();
-    let db = host.agent.peers(host.now)[0].id;
-    let (mine, theirs) = (
-        coordinator.hosts[&host.id()].addresses.v4,
-        coordinator.hosts[&db].addresses.v4,
-    );
-    let denial = Denial {
-        direction: Direction::Outbound,
-        peer: PeerIndex(0),
-        ip_protocol: ip_protocol::TCP,
-        source: SocketAddr::new(mine.into(), 40_000),
-        destination: SocketAddr::new(theirs.into(), 5432),
-        rule: Some("no-admin".parse().unwrap()),
-        version: PolicyVersion(4),
-    };
+    let denial = denial_to_db(&coordinator, &host, PolicyVersion(4));
+    let mine = denial.source.ip();
     host.shard(Event::Rejected(Denial {
         rule: None,
         version: PolicyVersion(0),

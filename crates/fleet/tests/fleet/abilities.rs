@@ -5,7 +5,8 @@ use model::admin::CreateToken;
 use model::control::{FromHost, RefusalCode};
 use model::wire::decode_from_host;
 
-use crate::world::{Machine, World, hour_token, labels};
+use crate::machine::Machine;
+use crate::world::{World, hour_token, labels};
 
 /// The hello of a daemon from before services, as it went over the wire: version 0.0.9, features
 /// `allow` and `deny`, third start.

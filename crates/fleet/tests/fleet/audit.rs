@@ -6,7 +6,8 @@ use model::admin::{AuditEntry, AuditOutcome, AuditPage, AuditQuery, CreateAdmin,
 use model::store::{Key, KeyValue};
 use trust::audit::{AuditBreak, AuditChain};
 
-use crate::world::{Machine, World, hour_token, name};
+use crate::machine::Machine;
+use crate::world::{World, hour_token, name};
 
 const RULES: &str = "
 fleet: prod

@@ -12,7 +12,8 @@ use model::admin::CreateToken;
 use model::control::RefusalCode;
 use model::store::{Key, Operation, StoreRevision, Transaction};
 
-use crate::world::{Machine, World, hour_token, labels, name, operator};
+use crate::machine::Machine;
+use crate::world::{World, hour_token, labels, name, operator};
 
 #[test]
 fn a_thousand_pipelined_enrolments_get_a_thousand_addresses() {

@@ -8,8 +8,9 @@ use model::control::{EndpointReport, FromHost, ToHost};
 use model::map::{Endpoint, EndpointKind};
 use model::wire::encode_to_host;
 
+use crate::machine::Machine;
 use crate::model_host::ModelHost;
-use crate::world::{Machine, World, hour_token, labels, name};
+use crate::world::{World, hour_token, labels, name};
 
 /// A host at its stream, up to date.
 struct Online {

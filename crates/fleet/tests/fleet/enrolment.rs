@@ -9,7 +9,8 @@ use model::control::RefusalCode;
 use model::identity::SpiffeId;
 use trust::certificate::verify_chain;
 
-use crate::world::{Machine, World, hour_token, labels, name};
+use crate::machine::Machine;
+use crate::world::{World, hour_token, labels, name};
 
 #[test]
 fn a_joining_host_gets_a_signed_record_and_a_certificate_for_its_key() {

@@ -9,8 +9,9 @@ use model::identity::SpiffeId;
 use model::ids::{HostId, PolicyVersion};
 use trust::certificate;
 
+use crate::machine::Machine;
 use crate::model_host::ModelHost;
-use crate::world::{Machine, World, labels, name, operator};
+use crate::world::{World, labels, name, operator};
 
 fn rename(world: &mut World, old: &str, new: &str) -> Result<HostView, Rejection> {
     let request = AdminRequest::RenameHost {

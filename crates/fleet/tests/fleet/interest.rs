@@ -13,8 +13,9 @@ use model::record::HostRecord;
 use model::wire::encode_to_host;
 use proptest::prelude::*;
 
+use crate::machine::Machine;
 use crate::model_host::ModelHost;
-use crate::world::{Machine, World, hour_token, labels};
+use crate::world::{World, hour_token, labels};
 
 const HOSTS: u8 = 6;
 const ROLES: [&str; 3] = ["web", "db", "batch"];

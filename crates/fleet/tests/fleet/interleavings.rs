@@ -10,7 +10,8 @@ use model::ids::HostId;
 use proptest::prelude::*;
 use trust::JoinToken;
 
-use crate::world::{Machine, World, name};
+use crate::machine::Machine;
+use crate::world::{World, name};
 
 const LIMITED_USES: u32 = 3;
 

@@ -11,7 +11,8 @@ use model::map::MapDelta;
 use trust::enrolment::wireguard_public;
 use trust::key_change::{KeyChange, prove_key_change};
 
-use crate::world::{Machine, World, name};
+use crate::machine::Machine;
+use crate::world::{World, name};
 
 const NEXT: Secret = Secret::from_bytes([0x77; 32]);
 

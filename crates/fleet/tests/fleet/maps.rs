@@ -12,8 +12,9 @@ use model::record::Tombstone;
 use model::store::{Key, Operation, Transaction};
 use proptest::prelude::*;
 
+use crate::machine::Machine;
 use crate::model_host::ModelHost;
-use crate::world::{Machine, World, authority, name};
+use crate::world::{World, authority, name};
 
 #[derive(Clone, Debug)]
 enum Step {

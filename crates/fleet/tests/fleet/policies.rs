@@ -248,7 +248,7 @@ fn wrong_policies_are_refused_with_their_lines() {
 fn a_service_cannot_take_the_name_of_a_host_that_is_joining() {
     let mut world = World::new();
     let token = world.token(None);
-    let request = crate::world::Machine::new(1).request(&world, &token, "db");
+    let request = crate::machine::Machine::new(1).request(&world, &token, "db");
     let joining = world.start_enrolment(request);
     let yaml =
         "fleet: prod\nservices:\n  db: { port: 5432, protocol: tcp, endpoints: [\"role=db\"] }\n";
@@ -321,7 +321,7 @@ fn a_host_cannot_take_the_name_of_a_service_that_is_coming() {
     let yaml =
         "fleet: prod\nservices:\n  db: { port: 5432, protocol: tcp, endpoints: [\"role=db\"] }\n";
     world.ask(AdminRequest::ApplyPolicy(apply(yaml)));
-    let request = crate::world::Machine::new(1).request(&world, &token, "db");
+    let request = crate::machine::Machine::new(1).request(&world, &token, "db");
     let joining = world.start_enrolment(request);
     world.settle();
     let rejection = world.taken_enrolment(joining).unwrap().unwrap_err();

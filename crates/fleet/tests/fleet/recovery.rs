@@ -12,7 +12,9 @@ use model::map::{MapDelta, PolicySlice};
 use model::memory::Memory;
 use model::record::Signed;
 
-use crate::world::{Machine, ToyStore, World, name};
+use crate::machine::Machine;
+use crate::toy_store::ToyStore;
+use crate::world::{World, name};
 
 /// A host that keeps what it was told, as it was signed.
 struct Rememberer {

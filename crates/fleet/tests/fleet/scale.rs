@@ -15,7 +15,8 @@ use model::control::{EndpointReport, FromHost, ToHost};
 use model::map::{Endpoint, EndpointKind};
 use model::wire::encode_to_host;
 
-use crate::world::{Machine, World, apply, hour_token, labels, name};
+use crate::machine::Machine;
+use crate::world::{World, apply, hour_token, labels, name};
 
 const HOSTS: u16 = 10_000;
 

@@ -9,7 +9,8 @@ use model::ids::PolicyVersion;
 use model::map::{Endpoint, EndpointKind, MapDelta};
 use trust::certificate::verify_chain;
 
-use crate::world::{Machine, World, name};
+use crate::machine::Machine;
+use crate::world::{World, name};
 
 fn goodbye(messages: &[ToHost]) -> &Goodbye {
     match messages.last() {

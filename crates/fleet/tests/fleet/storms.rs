@@ -8,7 +8,8 @@ use fleet::{AdminRequest, FleetLimits, SessionId};
 use model::control::{RefusalCode, ToHost};
 use model::time::Instant;
 
-use crate::world::{Machine, World};
+use crate::machine::Machine;
+use crate::world::World;
 
 const BURST: usize = FleetLimits::ADMISSION_BURST as usize;
 

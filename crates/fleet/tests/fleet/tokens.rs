@@ -6,7 +6,8 @@ use fleet::{AdminRequest, FleetLimits, Reply};
 use model::admin::{CreateAdmin, CreateToken, Role};
 use model::control::RefusalCode;
 
-use crate::world::{ADVERTISED, Machine, World, hour_token, name};
+use crate::machine::Machine;
+use crate::world::{ADVERTISED, World, hour_token, name};
 
 #[test]
 fn a_token_leads_to_the_coordinator_and_counts_its_uses() {

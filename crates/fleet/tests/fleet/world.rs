@@ -16,83 +16,22 @@ use model::admin::{
 };
 use model::control::{EnrolRequest, Enrolled, FromHost, Goodbye, Hello, ToHost};
 use model::identity::SpiffeId;
-use model::ids::{Digest, HostId, PolicyVersion, Revision};
+use model::ids::{HostId, PolicyVersion, Revision};
 use model::key::Secret;
 use model::name::{Labels, Name};
 use model::record::{HostRecord, TrustStatement};
-use model::store::{Committed, Event, Key, KeyValue, Operation, StoreRevision, Transaction};
+use model::store::{Committed, Transaction};
 use model::time::{Instant, Now, UnixTime};
 use trust::authority::HOST_CERTIFICATE_LIFETIME;
-use trust::enrolment::{TlsKey, Transcript, wireguard_proof, wireguard_public};
 use trust::{Authority, AuthoritySeeds, JoinToken, TrustAnchors};
+
+use crate::machine::Machine;
+use crate::toy_store::ToyStore;
 
 /// 2026-11-22 in Unix seconds, roughly.
 pub(crate) const START_SECS: u64 = 1_795_340_000;
 
 pub(crate) const ADVERTISED: &str = "coordinator.example:7443";
-
-/// Keys and values under revisions, as a real store keeps them.
-#[derive(Clone, Default)]
-pub(crate) struct ToyStore {
-    pub(crate) revision: StoreRevision,
-    pub(crate) keys: BTreeMap<Key, KeyValue>,
-}
-
-impl ToyStore {
-    pub(crate) fn transact(&mut self, transaction: &Transaction) -> Result<Committed, CommitError> {
-        transaction
-            .check()
-            .expect("the fleet asks only for what a store takes");
-        let holds = transaction.compare.iter().all(|compare| {
-            compare
-                .expect
-                .holds(self.keys.get(&compare.key).map(|it| it.mod_revision))
-        });
-        if !holds {
-            return Err(CommitError::Conflict);
-        }
-        let revision = self.revision.next();
-        let events: Vec<_> = transaction
-            .operations
-            .iter()
-            .filter_map(|operation| self.carry_out(operation, revision))
-            .collect();
-        if !events.is_empty() {
-            self.revision = revision;
-        }
-        Ok(Committed {
-            revision: self.revision,
-            events,
-        })
-    }
-
-    fn carry_out(&mut self, operation: &Operation, revision: StoreRevision) -> Option<Event> {
-        match operation {
-            Operation::Put { key, value, .. } => {
-                let create_revision = self
-                    .keys
-                    .get(key)
-                    .map_or(revision, |known| known.create_revision);
-                let stored = KeyValue {
-                    key: key.clone(),
-                    value: value.clone(),
-                    create_revision,
-                    mod_revision: revision,
-                };
-                self.keys.insert(key.clone(), stored.clone());
-                Some(Event::Put(stored))
-            }
-            Operation::Delete { key } => self.keys.remove(key).map(|_| Event::Delete {
-                key: key.clone(),
-                mod_revision: revision,
-            }),
-        }
-    }
-
-    pub(crate) fn listing(&self) -> Vec<KeyValue> {
-        self.keys.values().cloned().collect()
-    }
-}
 
 pub(crate) struct World {
     pub(crate) fleet: Fleet,
@@ -577,95 +516,4 @@ pub(crate) fn apply(yaml: &str) -> ApplyPolicy {
 
 pub(crate) fn version(number: u64) -> PolicyVersion {
     PolicyVersion(number)
-}
-
-/// A machine with its own keys.
-#[derive(Clone)]
-pub(crate) struct Machine {
-    wireguard: Secret,
-    tls: Secret,
-    machine_id: String,
-}
-
-impl Machine {
-    pub(crate) fn new(seed: u16) -> Self {
-        let bytes = |kind: u8| {
-            let mut bytes = [kind; 32];
-            bytes[1..3].copy_from_slice(&seed.to_be_bytes());
-            Secret::from_bytes(bytes)
-        };
-        Self {
-            wireguard: bytes(1),
-            tls: bytes(2),
-            machine_id: format!("machine-{seed}"),
-        }
-    }
-
-    /// The same keys on another machine.
-    pub(crate) fn cloned_to(&self, machine_id: &str) -> Self {
-        Self {
-            machine_id: machine_id.to_owned(),
-            ..self.clone()
-        }
-    }
-
-    /// The same machine with other keys.
-    pub(crate) fn with_fresh_keys(&self, seed: u16) -> Self {
-        Self {
-            machine_id: self.machine_id.clone(),
-            ..Self::new(seed)
-        }
-    }
-
-    pub(crate) fn wireguard(&self) -> &Secret {
-        &self.wireguard
-    }
-
-    pub(crate) fn with_wireguard(&self, wireguard: Secret) -> Self {
-        Self {
-            wireguard,
-            ..self.clone()
-        }
-    }
-
-    pub(crate) fn with_tls_key_of(self, other: &Self) -> Self {
-        Self {
-            tls: other.tls.clone(),
-            ..self
-        }
-    }
-
-    pub(crate) fn tls_key_hash(&self) -> Digest {
-        TlsKey::from_seed(self.tls.clone()).public_key_hash()
-    }
-
-    pub(crate) fn certificate_request(&self, host: &str) -> Vec<u8> {
-        TlsKey::from_seed(self.tls.clone()).certificate_request(&name(host))
-    }
-
-    pub(crate) fn request(&self, world: &World, token: &JoinToken, host: &str) -> EnrolRequest {
-        let (_, statement) = world.anchors();
-        let host_name = name(host);
-        let certificate_request = self.certificate_request(host);
-        let wireguard_key = wireguard_public(&self.wireguard);
-        let transcript = Transcript {
-            fleet: statement.fleet,
-            token: token.id,
-            name: &host_name,
-            wireguard_key,
-            certificate_request: &certificate_request,
-        };
-        let wireguard_proof =
-            wireguard_proof(&self.wireguard, &statement.enrolment_key, &transcript).unwrap();
-        EnrolRequest {
-            token: token.id,
-            token_secret: token.secret,
-            name: host_name,
-            wireguard_key,
-            certificate_request,
-            wireguard_proof,
-            software_version: "1.2.3".into(),
-            machine_id: self.machine_id.clone(),
-        }
-    }
 }
