@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::FleetId;
@@ -150,7 +151,9 @@ impl OverlayPrefixes {
 const FIRST_HOST: u32 = 16;
 
 /// The overlay addresses of one host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub struct HostAddresses {
     /// In the fleet's IPv4 prefix.
     pub v4: Ipv4Addr,

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::address::HostAddresses;
@@ -29,7 +30,7 @@ pub use policy_change::{
 pub use recovery::{RecoveryStatus, StartRecovery};
 
 /// Every answer that is not a success: HTTP 400, 401, 403, 404, 409, 422, 429, 503.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorBody {
     /// `invalid denied not_found conflict exhausted unavailable`
     pub code: String,
@@ -41,14 +42,14 @@ pub struct ErrorBody {
 }
 
 /// `GET /v1/status` for a local user who is neither root nor in group `mesh`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CoordinatorVersion {
     /// Of `mesh-coordinator`.
     pub version: String,
 }
 
 /// `GET /v1/status`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CoordinatorStatus {
     /// Of `mesh-coordinator`.
     pub version: String,
@@ -59,8 +60,10 @@ pub struct CoordinatorStatus {
     /// What follows names in DNS.
     pub dns_suffix: String,
     /// IPv4 prefix of the overlay.
+    #[schemars(with = "String")]
     pub overlay_v4: ipnet::Ipv4Net,
     /// IPv6 prefix of the overlay.
+    #[schemars(with = "String")]
     pub overlay_v6: ipnet::Ipv6Net,
     /// SHA-256 of the root certificate, hex: what tokens pin.
     pub root_pin: String,
@@ -75,7 +78,7 @@ pub struct CoordinatorStatus {
 }
 
 /// `POST /v1/tokens`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateToken {
     /// Given to each host that joins with the token.
@@ -95,7 +98,7 @@ pub struct CreateToken {
 }
 
 /// The answer to `CreateToken`, the only time that the token itself is shown.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CreatedToken {
     /// What `meshctl join` takes.
     pub token: String,
@@ -113,7 +116,7 @@ impl std::fmt::Debug for CreatedToken {
 }
 
 /// One row of `GET /v1/tokens`. `DELETE /v1/tokens/ID` revokes it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TokenView {
     /// Not secret.
     pub id: TokenId,
@@ -136,7 +139,7 @@ pub struct TokenView {
 }
 
 /// One row of `GET /v1/hosts`, and `GET /v1/hosts/NAME`. `DELETE /v1/hosts/NAME` removes it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HostView {
     /// For ever.
     pub id: HostId,
@@ -166,7 +169,7 @@ pub struct HostView {
 }
 
 /// `PUT /v1/hosts/NAME/labels`: the whole set.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetLabels {
     /// Replaces the labels of the host.
@@ -177,7 +180,7 @@ pub struct SetLabels {
 }
 
 /// One file of a bundle's directory.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyFile {
     /// Relative to the directory.
@@ -187,7 +190,7 @@ pub struct PolicyFile {
 }
 
 /// `POST /v1/policy`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApplyPolicy {
     /// The whole directory.
@@ -204,7 +207,7 @@ pub struct ApplyPolicy {
 }
 
 /// `POST /v1/policy/rollback`: makes a new version with the content of an old one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RollbackPolicy {
     /// Whose content.
@@ -215,7 +218,7 @@ pub struct RollbackPolicy {
 }
 
 /// The answer to both.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AppliedPolicy {
     /// The new version; the one in force when nothing changed.
     pub version: PolicyVersion,
@@ -228,7 +231,7 @@ pub struct AppliedPolicy {
 }
 
 /// One thing that is wrong with a policy, or deserves a look.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DiagnosticView {
     /// `error` or `warning`
     pub severity: String,
@@ -246,7 +249,7 @@ pub struct DiagnosticView {
 }
 
 /// One row of `GET /v1/policy/versions`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PolicyVersionView {
     /// From 1.
     pub version: PolicyVersion,
@@ -263,7 +266,7 @@ pub struct PolicyVersionView {
 }
 
 /// `GET /v1/policy/versions/N`, and `GET /v1/policy` for the one in force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PolicyContent {
     /// Its row.
     #[serde(flatten)]
@@ -273,7 +276,7 @@ pub struct PolicyContent {
 }
 
 /// `GET /v1/policy/rollout`: where the current version is in force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Rollout {
     /// The version.
     pub version: PolicyVersion,
@@ -290,7 +293,7 @@ pub struct Rollout {
 }
 
 /// A host that could not apply a policy.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RolloutFailure {
     /// The host.
     pub host: Name,
@@ -299,7 +302,7 @@ pub struct RolloutFailure {
 }
 
 /// `POST /v1/why`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WhyRequest {
     /// A host.
@@ -314,7 +317,7 @@ pub struct WhyRequest {
 }
 
 /// The answer: what the policy says, and what each end says that it enforces.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WhyReport {
     /// Who was asked about.
     pub from: Name,
@@ -335,7 +338,7 @@ pub struct WhyReport {
 }
 
 /// How a flow is decided.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Decision {
     /// The verdict.
     pub allowed: bool,
@@ -351,7 +354,7 @@ pub struct Decision {
 }
 
 /// How one end decides, and what it knows of the way to the other.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EndReport {
     /// By what is in force there.
     #[serde(flatten)]
@@ -361,7 +364,7 @@ pub struct EndReport {
 }
 
 /// What one end says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EndAnswer {
     /// It answered.
@@ -373,7 +376,9 @@ pub enum EndAnswer {
 }
 
 /// What somebody may do at the admin API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Sees everything that is not secret, checks policies, asks why.
@@ -399,7 +404,7 @@ impl Role {
 }
 
 /// `POST /v1/admins`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateAdmin {
     /// Who; stands in the history beside what they did.
@@ -409,7 +414,7 @@ pub struct CreateAdmin {
 }
 
 /// The answer to `CreateAdmin`, the only time that the credential is shown.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CreatedAdmin {
     /// Goes in `Authorization: Bearer CREDENTIAL`.
     pub credential: String,
@@ -427,7 +432,7 @@ impl std::fmt::Debug for CreatedAdmin {
 }
 
 /// One row of `GET /v1/admins`. `DELETE /v1/admins/NAME` withdraws the credential.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AdminView {
     /// Who.
     pub name: Name,
@@ -440,7 +445,7 @@ pub struct AdminView {
 }
 
 /// What an operator's `meshctl` needs to reach a coordinator, as a JSON file of mode 0600. Secret.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AdminCredential {
     /// The fleet's name, for people.

@@ -1,5 +1,6 @@
 //! Identifiers: of fleets, hosts, tokens, revisions. Fixed sizes, shown as lower-case hex.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -47,6 +48,20 @@ macro_rules! byte_id {
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, "{}({self})", stringify!($name))
+            }
+        }
+
+        impl schemars::JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({
+                    "type": "string",
+                    "description": concat!("A ", $kind, ", in hexadecimal digits"),
+                    "pattern": format!("^[0-9a-fA-F]{{{}}}$", 2 * $len),
+                })
             }
         }
 
@@ -120,7 +135,18 @@ byte_id!(
 
 /// The version of what a host knows. A later one always compares greater; it never goes back.
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
 )]
 pub struct Revision {
     /// Raised when a coordinator is restored from a backup.
@@ -144,7 +170,18 @@ impl fmt::Display for Revision {
 
 /// A version of the fleet's policy, from 1, never reused.
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
 )]
 #[serde(transparent)]
 pub struct PolicyVersion(pub u64);

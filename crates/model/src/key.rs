@@ -1,5 +1,6 @@
 //! Keys as they travel: public keys in the open, secrets in a box that wipes itself and never prints.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -38,6 +39,20 @@ impl fmt::Display for WireguardKey {
 impl fmt::Debug for WireguardKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "WireguardKey({self})")
+    }
+}
+
+impl schemars::JsonSchema for WireguardKey {
+    fn schema_name() -> Cow<'static, str> {
+        "WireguardKey".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "description": "32 bytes in base64, as WireGuard writes them",
+            "pattern": "^[A-Za-z0-9+/]{43}=$",
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Names that people give: of hosts and services, label keys and values, rules.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -20,7 +21,7 @@ pub struct InvalidName {
 pub const RESERVED_NAMES: [&str; 4] = ["any", "localhost", "mesh", "self"];
 
 macro_rules! text_name {
-    ($(#[$doc:meta])* $name:ident, $kind:literal, $check:path) => {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $check:path, $pattern:literal) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(into = "String", try_from = "String")]
@@ -48,6 +49,20 @@ macro_rules! text_name {
         impl AsRef<str> for $name {
             fn as_ref(&self) -> &str {
                 &self.0
+            }
+        }
+
+        impl schemars::JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({
+                    "type": "string",
+                    "description": concat!("A ", $kind),
+                    "pattern": $pattern,
+                })
             }
         }
 
@@ -85,19 +100,19 @@ macro_rules! text_name {
 text_name!(
     /// The name of a host or a service: one DNS label, lower case (RFC 1123 2.1).
     /// Hosts and services share one name space.
-    Name, "name", check_dns_label
+    Name, "name", check_dns_label, "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 );
 text_name!(
     /// The key of a label, such as `role`.
-    LabelKey, "label key", check_label_key
+    LabelKey, "label key", check_label_key, "^[A-Za-z0-9_./-]{1,63}$"
 );
 text_name!(
     /// The value of a label, such as `edge`.
-    LabelValue, "label value", check_label_value
+    LabelValue, "label value", check_label_value, "^[A-Za-z0-9_.-]{1,63}$"
 );
 text_name!(
     /// The id of a rule, as its operator wrote it, such as `ops-ssh`.
-    RuleId, "rule id", check_rule_id
+    RuleId, "rule id", check_rule_id, "^[A-Za-z0-9_.-]{1,63}$"
 );
 
 /// Returns whether a text can follow all names of a fleet in DNS: one or more labels in lower case

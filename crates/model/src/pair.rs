@@ -2,12 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::name::RuleId;
 
 /// What one end knows of the other, of the tunnel between them, and of who listens.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PairFacts {
     /// The overlay addresses that the other end's name stands for here.
     pub addresses: Vec<IpAddr>,
@@ -25,7 +26,7 @@ pub struct PairFacts {
 }
 
 /// A flow between two hosts that the policy denied.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PairDrop {
     /// How long ago.
     pub secs_ago: u64,
@@ -40,7 +41,7 @@ pub struct PairDrop {
 }
 
 /// Whether a program listens where a flow goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Listener {
     /// One does.

@@ -35,6 +35,19 @@ impl TransactionLimits {
 #[serde(try_from = "String", into = "String")]
 pub struct Key(String);
 
+impl schemars::JsonSchema for Key {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "StoreKey".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "description": "A path such as `hosts/7f3a`",
+        })
+    }
+}
+
 impl Key {
     /// Checks a path and makes it a key.
     ///

@@ -1,12 +1,13 @@
 //! The audit log as the admin API shows it: who changed what, from where and why, in a chain in which
 //! each entry names the hash of the one before. `trust::audit` says what the hash is over.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Digest;
 
 /// One row of `GET /v1/audit`: something that was changed, or that somebody was not let do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AuditEntry {
     /// From 1, without gaps.
     pub number: u64,
@@ -31,7 +32,9 @@ pub struct AuditEntry {
 }
 
 /// What became of what was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum AuditOutcome {
     /// It was done, with this entry in the same transaction.
@@ -41,7 +44,7 @@ pub enum AuditOutcome {
 }
 
 /// One thing that is different afterwards.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AuditChange {
     /// `host vm-1`, `token 7f3a…`, `policy`, `admin eve`.
     pub subject: String,
@@ -59,7 +62,7 @@ pub struct AuditChange {
 ///
 /// Queries: `after=NUMBER` (only later ones), `since=UNIX_SECONDS`, `who=TEXT`, `limit=COUNT` (at most
 /// [`AuditPage::LIMIT_MAX`]), `newest=true` (the last that fit, instead of the first).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AuditPage {
     /// Those that were asked for.
     pub entries: Vec<AuditEntry>,
@@ -81,7 +84,7 @@ impl AuditPage {
 }
 
 /// Which entries are asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuditQuery {
     /// Only those with a higher number.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Digest;
@@ -9,7 +10,7 @@ use crate::name::Name;
 use crate::store::Key;
 
 /// `GET /v1/backup`, answered on the coordinator's own machine only; what a backup file holds.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Backup {
     /// Of this type: `Backup::FORMAT`.
@@ -31,7 +32,7 @@ pub struct Backup {
 }
 
 /// One key of the store.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BackupEntry {
     /// Where it lies.

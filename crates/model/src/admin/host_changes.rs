@@ -1,12 +1,13 @@
 //! What operators do to hosts beside labels: rename, revoke; and what became of those that are gone.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::HostId;
 use crate::name::Name;
 
 /// `PUT /v1/hosts/NAME/name`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RenameHost {
     /// What the host is called from now on. The old name is kept from others for a day.
@@ -14,7 +15,7 @@ pub struct RenameHost {
 }
 
 /// One row of `GET /v1/removed`: a host that is no more, the last to go first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RemovedHostView {
     /// For ever.
     pub id: HostId,
@@ -31,7 +32,7 @@ pub struct RemovedHostView {
 }
 
 /// `GET /v1/removed/ID`: and where the news of it has arrived.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RemovedHost {
     /// Its row.
     #[serde(flatten)]

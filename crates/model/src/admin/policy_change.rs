@@ -1,18 +1,19 @@
 //! What a new policy changes: in its text by rule and service, and between the hosts of a fleet.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::name::Name;
 
 /// What differs between two bundles, whatever the order and the files that things are written in.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PolicyDiff {
     /// Rules in the order of the new bundle, then those that went; services and tests likewise.
     pub changes: Vec<PolicyChange>,
 }
 
 /// One rule, service or test that differs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PolicyChange {
     /// What it is.
     pub kind: PolicyItem,
@@ -27,7 +28,9 @@ pub struct PolicyChange {
 }
 
 /// What a bundle is made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum PolicyItem {
     /// An allow or a deny.
@@ -39,7 +42,9 @@ pub enum PolicyItem {
 }
 
 /// What became of something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum ChangeKind {
     /// Only the new bundle has it.
@@ -51,7 +56,7 @@ pub enum ChangeKind {
 }
 
 /// One part of a rule or service, as sets: order means nothing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PartChange {
     /// `effect from to traffic` of a rule, `port protocol endpoints` of a service, `rule` of a test.
     pub part: String,
@@ -62,7 +67,7 @@ pub struct PartChange {
 }
 
 /// What a new policy would do to the hosts of a fleet.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PolicyPlan {
     /// Hosts that were looked at.
     pub hosts: usize,
@@ -83,7 +88,7 @@ pub struct PolicyPlan {
 }
 
 /// Pairs of hosts that gain or lose the same by the same rules.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlanGroup {
     /// Gained or lost.
     pub change: PlanChange,
@@ -106,7 +111,9 @@ pub struct PlanGroup {
 }
 
 /// Which way access changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum PlanChange {
     /// It becomes possible.
@@ -116,7 +123,7 @@ pub enum PlanChange {
 }
 
 /// A rule that makes a difference.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct PlanCause {
     /// Its id.
     pub rule: String,
@@ -127,7 +134,9 @@ pub struct PlanCause {
 }
 
 /// What a rule does to a flow that it did not before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum CauseEffect {
     /// An allow that is new or reaches further.
@@ -141,7 +150,7 @@ pub enum CauseEffect {
 }
 
 /// Two hosts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlanPair {
     /// Who opens flows.
     pub from: Name,
@@ -150,7 +159,7 @@ pub struct PlanPair {
 }
 
 /// Something to look at before a policy is applied.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PlanWarning {
     /// What it is about.
     pub kind: PlanWarningKind,
@@ -168,7 +177,9 @@ pub struct PlanWarning {
 }
 
 /// What a warning is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum PlanWarningKind {
     /// Hosts that could be reached by SSH cannot be any longer.

@@ -1,12 +1,13 @@
 //! A coordinator that was restored, or is behind its fleet: what its hosts still have to tell.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::PolicyVersion;
 use crate::name::Name;
 
 /// `GET /v1/recovery`, and the answer to `POST /v1/recovery` and `POST /v1/recovery/finish`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RecoveryStatus {
     /// Hosts are being asked what they remember; nothing else is changed meanwhile.
     pub under_way: bool,
@@ -29,7 +30,7 @@ pub struct RecoveryStatus {
 }
 
 /// `POST /v1/recovery`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StartRecovery {
     /// Why it is known that the store is behind, for people.
