@@ -54,6 +54,8 @@ pub enum Command {
     Join(Join),
     /// Take this host out of its fleet, and forget its keys
     Leave,
+    /// Wait until this host is in the overlay; a coordinator need not be reachable
+    WaitOnline(WaitOnline),
     /// Show how this host is, and the coordinator where it is reachable
     Status,
     /// List the peers that this host knows
@@ -108,14 +110,25 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct Join {
     /// The token; `-` reads it from standard input
-    #[arg(required_unless_present = "token_file", conflicts_with = "token_file")]
+    #[arg(required_unless_present_any = ["token_file", "unattended"], conflicts_with = "token_file")]
     pub token: Option<String>,
     /// Read the token from a file; `-` is standard input
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// Take the token from /etc/mesh/join-token or a credential, and wipe it after the join
+    #[arg(long, conflicts_with_all = ["token", "token_file"])]
+    pub unattended: bool,
     /// Name to take [default: the machine's host name]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
+}
+
+/// `meshctl wait-online`
+#[derive(Debug, Args)]
+pub struct WaitOnline {
+    /// How long to wait; 0 only looks
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    pub timeout: u64,
 }
 
 /// `meshctl ping`

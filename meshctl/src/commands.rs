@@ -14,7 +14,9 @@ pub mod policy;
 pub mod services;
 pub mod status;
 pub mod tokens;
+pub mod unattended;
 pub mod version;
+pub mod wait_online;
 pub mod why;
 
 use crate::arguments::{Arguments, Command};
@@ -31,6 +33,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.command {
         Command::Join(join) => join::join(join, targets, &output).await,
         Command::Leave => join::leave(targets, &output).await,
+        Command::WaitOnline(wait) => wait_online::wait_online(&wait, targets, &output).await,
         Command::Status => status::status(targets, &output).await,
         Command::Peers => peers::list(targets, &output).await,
         Command::Ping(ping) => ping::ping(ping, targets, &output).await,

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use model::local::{JoinRequest, Joined, Left};
 
+use super::unattended;
 use crate::arguments::{Join, Targets};
 use crate::connect;
 use crate::failure::Failure;
@@ -19,6 +20,12 @@ const TOKEN_BYTES_MAX: u64 = 16 << 10;
 /// # Errors
 /// The token cannot be read, or the daemon or the coordinator refuses.
 pub async fn join(arguments: Join, targets: &Targets, output: &Output) -> Result<(), Failure> {
+    if arguments.unattended {
+        let work = unattended::join(arguments.name, targets);
+        let joined = while_working(output, "joining", work).await?;
+        output.show("Joined", &joined, |output| joined_text(&joined, output));
+        return Ok(());
+    }
     let token = match (&arguments.token, &arguments.token_file) {
         (Some(token), _) if token != "-" => token.clone(),
         (_, Some(path)) if path != Path::new("-") => {
@@ -55,7 +62,10 @@ fn joined_text(joined: &Joined, output: &Output) -> String {
         .map_or_else(String::new, |note| format!("\n  note: {note}"))
 }
 
-fn read_token(source: std::io::Result<impl Read>, name: &str) -> Result<String, Failure> {
+pub(super) fn read_token(
+    source: std::io::Result<impl Read>,
+    name: &str,
+) -> Result<String, Failure> {
     let mut text = String::new();
     source
         .and_then(|source| source.take(TOKEN_BYTES_MAX).read_to_string(&mut text))

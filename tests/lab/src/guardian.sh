@@ -33,5 +33,13 @@ for path in /run/netns/"$id"-*; do
         problems=1
     fi
 done
+# Machines that were booted here had control groups of their own, which are empty by now.
+for group in /sys/fs/cgroup/"$id"-* /sys/fs/cgroup/*/"$id"-*; do
+    rounds=0
+    while [ -d "$group" ] && [ "$rounds" -lt 200 ]; do
+        find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || sleep 0.01
+        rounds=$((rounds + 1))
+    done
+done
 rm -rf "$directory" || problems=1
 exit "$problems"

@@ -69,6 +69,8 @@ const HOUSE: &[Room] = &[
     ),
     // The lab drives the built programs from outside and reads their JSON as operators do.
     room("lab", &[], &["trust", "model", "wireguard"]),
+    // Machines drive the packages from outside.
+    room("machines", &["lab"], &[]),
     // The packet side of `meshd` as a program of its own, and what stands at its other end.
     room(
         "interop",

@@ -1,0 +1,130 @@
+//! `meshctl wait-online`: until this host is in the overlay, for units and scripts that need it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use model::local::{HostDetail, HostState, HostStatus};
+use serde::Serialize;
+use tokio::time::{Instant, sleep};
+
+use crate::arguments::{Targets, WaitOnline};
+use crate::connect;
+use crate::failure::Failure;
+use crate::output::{Output, Tone};
+use crate::waiting::while_working;
+
+/// How often the daemon is asked.
+const ASK_EVERY: Duration = Duration::from_millis(200);
+/// How long it may take to answer once.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Where the kernel lists interfaces.
+const INTERFACES: &str = "/sys/class/net";
+
+/// What `--json` shows.
+#[derive(Serialize)]
+struct Online {
+    state: HostState,
+}
+
+/// Waits until the host has a map and its interface is there. A coordinator need not be reachable.
+///
+/// # Errors
+/// The time has passed; says what was missing last. At once when only an operator can help.
+pub async fn wait_online(
+    arguments: &WaitOnline,
+    targets: &Targets,
+    output: &Output,
+) -> Result<(), Failure> {
+    let end = Instant::now() + Duration::from_secs(arguments.timeout);
+    let waiting = async {
+        loop {
+            match look(targets).await {
+                Ok(state) => return Ok(state),
+                Err(why) if Instant::now() >= end => return Err(why),
+                Err(_) => sleep(ASK_EVERY).await,
+            }
+        }
+    };
+    let state = while_working(output, "waiting for the overlay", waiting)
+        .await
+        .map_err(|why| Failure::Wanting(format!("the overlay is not up: {why}")))?;
+    output.show("Online", &Online { state }, |output| {
+        format!("{} this host is in the mesh", output.paint(Tone::Good, "✓"))
+    });
+    Ok(())
+}
+
+async fn look(targets: &Targets) -> Result<HostState, String> {
+    let client = connect::daemon(targets).with_patience(PATIENCE);
+    let status = client.get::<HostStatus>("/v1/status").await;
+    let status = status.map_err(|error| Failure::from(error).to_string())?;
+    missing(&status, |interface| {
+        Path::new(INTERFACES).join(interface).exists()
+    })
+    .map_or(Ok(status.state), |what| Err(what.to_owned()))
+}
+
+/// Returns what the overlay still lacks; nothing when it is up.
+fn missing(status: &HostStatus, is_there: impl FnOnce(&str) -> bool) -> Option<&'static str> {
+    match status.state {
+        HostState::Unenrolled => return Some("this host is in no fleet; run meshctl join TOKEN"),
+        HostState::Joining => return Some("it is joining"),
+        HostState::Removed => {
+            return Some("it was removed from its fleet; run meshctl join with a new token");
+        }
+        HostState::Cloned => {
+            return Some("it is a clone of another host; run meshctl join TOKEN");
+        }
+        HostState::Online | HostState::Autonomous => {}
+    }
+    match &status.detail {
+        None => Some("only root and members of group mesh may see whether it is; try sudo"),
+        Some(HostDetail { revision: None, .. }) => Some("it has no map yet"),
+        Some(detail) if !is_there(&detail.interface) => {
+            Some("its interface is not there; see meshctl status")
+        }
+        Some(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(state: HostState, revision: Option<u64>) -> HostStatus {
+        let revision = revision.map(|counter| serde_json::json!({"epoch": 1, "counter": counter}));
+        serde_json::from_value(serde_json::json!({
+            "version": "1.0.0",
+            "state": state,
+            "detail": {
+                "name": "web-1", "id": "01010101010101010101010101010101", "fleet": "prod",
+                "dns_suffix": "mesh.internal", "interface": "mesh0", "addresses": [], "labels": {},
+                "listen_port": 51820, "coordinators": [], "coordinator_error": null,
+                "revision": revision, "policy": null, "peers": 0,
+                "certificate_expires_secs": null, "alarms": [], "drops": [], "shards": 1,
+            },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_host_with_a_map_and_an_interface_is_online_also_without_a_coordinator() {
+        for state in [HostState::Online, HostState::Autonomous] {
+            assert_eq!(
+                missing(&member(state, Some(7)), |name| name == "mesh0"),
+                None
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let online = HostState::Online;
+        let what = missing(&member(online, None), |_| true).unwrap();
+        assert!(what.contains("no map"), "{what}");
+        let what = missing(&member(online, Some(7)), |_| false).unwrap();
+        assert!(what.contains("interface"), "{what}");
+        let what = missing(&member(HostState::Unenrolled, None), |_| true).unwrap();
+        assert!(what.contains("join TOKEN"), "{what}");
+    }
+}

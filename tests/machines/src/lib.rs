@@ -1,0 +1,32 @@
+//! Whole machines under a real systemd: what `apt install` and `systemctl` do with the packages.
+//!
+//! A [`Machine`] is a Debian root booted by `systemd-nspawn` in a namespace of a [`lab::Lab`], with
+//! an `eth0` on the lab's network, a TUN device, and nothing of ours in it yet. It boots in half a
+//! second, reboots, loses power, and is gone with its lab, however the test ends. [`Site`] is a
+//! coordinator and hosts installed from the packages, as operators have them.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), lab::LabError> {
+//! let lab = lab::Lab::new()?;
+//! let network = lab.underlay()?;
+//! let machine = machines::Machine::boot(&lab, &network, "alpha")?;
+//! machine.install(&machines::Packages::find()?.meshd)?;
+//! machine.run("systemctl is-active meshd")?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What it needs: root, the Debian packages `systemd-container` and `mmdebstrap`, a mirror of Debian
+//! the first time (the root is kept in `target/machines`), and the packages that
+//! `cargo xtask package --profile dev` makes. A test that needs another version of them makes it by
+//! `cargo xtask package --profile dev --number 0.9.0`, and finds it by [`Packages::find_number`].
+
+mod image;
+mod machine;
+mod packages;
+mod site;
+
+pub use image::Image;
+pub use machine::{Machine, MachinePlan};
+pub use packages::Packages;
+pub use site::{Member, Site};
