@@ -240,6 +240,8 @@ impl Brain {
                 _ = interfaces.tick() => self.look_at_interfaces(),
                 _ = reports.tick() => {
                     self.look_at_drops();
+                    let trouble = self.around.overlay.trouble();
+                    self.agent.handle_trouble(trouble, self.around.clock.now());
                     self.to_worker(WorkerMessage::Commands(vec![Command::Report]))?;
                 }
             }

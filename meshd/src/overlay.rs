@@ -70,6 +70,7 @@ pub struct OverlayHandle {
     orders: mpsc::Sender<Order>,
     alarms: Arc<ArcSwap<Vec<String>>>,
     setup: Arc<ArcSwap<DnsSetup>>,
+    trouble: Arc<ArcSwap<Option<String>>>,
 }
 
 /// Where mesh DNS answers, and how the host comes to ask it.
@@ -97,12 +98,20 @@ impl OverlayHandle {
                 detail: String::new(),
             },
         }));
-        let keeper = Keeper::new(parts, orders, Arc::clone(&alarms), Arc::clone(&setup))?;
+        let trouble: Arc<ArcSwap<Option<String>>> = Arc::default();
+        let keeper = Keeper::new(
+            parts,
+            orders,
+            Arc::clone(&alarms),
+            Arc::clone(&setup),
+            Arc::clone(&trouble),
+        )?;
         let running = tokio::spawn(keeper.run());
         let handle = Self {
             orders: sender,
             alarms,
             setup,
+            trouble,
         };
         Ok((handle, running))
     }
@@ -150,6 +159,11 @@ impl OverlayHandle {
     /// Returns what an operator should look at.
     pub fn alarms(&self) -> Vec<String> {
         self.alarms.load().to_vec()
+    }
+
+    /// Returns why packets of the overlay do not pass, when they should.
+    pub fn trouble(&self) -> Option<String> {
+        (**self.trouble.load()).clone()
     }
 
     /// Returns where mesh DNS answers, and how the host comes to ask it.

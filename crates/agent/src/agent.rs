@@ -119,6 +119,12 @@ pub struct Agent {
     last_denials: LastDenials,
     report_at: Option<Instant>,
 }
+    /// Why the host is not in the overlay, as the program says.
+    trouble: Option<String>,
+    /// Handshakes of the daemons before this one are dated up to here.
+    dates_floor: UnixTime,
+    /// Dates of handshakes that the shard waits for.
+    first_dates: Option<Version>,
 
 /// How often the shard is asked how the peers are.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
@@ -160,6 +166,9 @@ impl Agent {
             last_denials: LastDenials::default(),
             report_at: None,
         };
+            trouble: None,
+            dates_floor: UnixTime::default(),
+            first_dates: None,
         agent.load(stored, now)?;
         agent.tend(now);
         Ok(agent)
@@ -196,6 +205,16 @@ impl Agent {
     }
 
     /// Takes what happened on the control channel.
+    /// Takes why the overlay does not stand on this host, or that it does: operators see it where
+    /// they see the fleet.
+    pub fn handle_trouble(&mut self, trouble: Option<String>, now: Now) {
+        if self.trouble != trouble {
+            self.trouble = trouble;
+            self.report_applied(None);
+        }
+        self.tend(now);
+    }
+
     pub fn handle_channel(&mut self, event: ChannelEvent, now: Now) {
         match event {
             ChannelEvent::Described(result) => self.handle_described(result, now),

@@ -198,6 +198,7 @@ impl Fleet {
         };
         let is_granted = answer.is_ok();
         self.send(session, ToHost::Certificate(answer));
+            trouble: applied.trouble.map(clipped),
         if !is_granted {
             return;
         }

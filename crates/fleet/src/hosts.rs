@@ -71,6 +71,7 @@ impl Fleet {
                 .unwrap_or_default(),
             applied_policy: applied.map(|it| it.policy),
             apply_error: applied.and_then(|it| it.error.clone()),
+            trouble: applied.and_then(|it| it.trouble.clone()),
         }
     }
 

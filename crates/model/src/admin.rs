@@ -166,6 +166,9 @@ pub struct HostView {
     pub applied_policy: Option<PolicyVersion>,
     /// Why its last map could not be applied, as it says.
     pub apply_error: Option<String>,
+    /// Why it is not in the overlay although it is online, as it says.
+    #[serde(default)]
+    pub trouble: Option<String>,
 }
 
 /// `PUT /v1/hosts/NAME/labels`: the whole set.

@@ -76,7 +76,7 @@ pub struct EndpointReport {
 }
 
 /// A map is in force, or could not be applied.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
     /// The revision that is in force on the host now.
     pub revision: Revision,
@@ -84,6 +84,8 @@ pub struct Applied {
     pub policy: PolicyVersion,
     /// Why the last map could not be applied.
     pub error: Option<String>,
+    /// Why the host is not in the overlay although its map is in force, as without a TUN device.
+    pub trouble: Option<String>,
 }
 
 /// How a flow would be decided on one host.

@@ -131,15 +131,10 @@ fn labels_text(labels: &Labels) -> String {
 fn table(hosts: &[HostView], output: &Output) -> String {
     let mut table = Table::new(&["NAME", "ADDRESS", "STATE", "POLICY", "VERSION", "LABELS"]);
     for host in hosts {
-        let state = if host.online {
-            output.paint(Tone::Good, "online")
-        } else {
-            output.paint(Tone::Faint, "offline")
-        };
         table.row([
             host.name.to_string(),
             host.addresses.v4.to_string(),
-            state,
+            state(host, output),
             host.applied_policy
                 .map_or_else(|| "-".into(), |version| version.to_string()),
             host.software_version.clone().unwrap_or_else(|| "-".into()),
@@ -149,17 +144,19 @@ fn table(hosts: &[HostView], output: &Output) -> String {
     table.text("the fleet has no hosts yet; `meshctl tokens create` makes a token to join with")
 }
 
+/// What a host is doing. One that is online and not in the overlay says so before it is offline.
+fn state(host: &HostView, output: &Output) -> String {
+    match (host.online, &host.trouble) {
+        (true, Some(_)) => output.paint(Tone::Bad, "no overlay"),
+        (true, None) => output.paint(Tone::Good, "online"),
+        (false, _) => output.paint(Tone::Faint, "offline"),
+    }
+}
+
 fn description(host: &HostView, output: &Output) -> String {
     let mut lines = vec![format!("{}  ({})", host.name, host.id)];
     let mut line = |key: &str, value: String| lines.push(format!("  {key:<10} {value}"));
-    line(
-        "state",
-        if host.online {
-            output.paint(Tone::Good, "online")
-        } else {
-            output.paint(Tone::Faint, "offline")
-        },
-    );
+    line("state", state(host, output));
     line(
         "addresses",
         format!("{} {}", host.addresses.v4, host.addresses.v6),
@@ -180,6 +177,9 @@ fn description(host: &HostView, output: &Output) -> String {
     }
     if let Some(error) = &host.apply_error {
         line("error", output.paint(Tone::Bad, error));
+    }
+    if let Some(trouble) = &host.trouble {
+        line("trouble", output.paint(Tone::Bad, trouble));
     }
     lines.join("\n")
 }

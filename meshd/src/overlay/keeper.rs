@@ -51,6 +51,7 @@ pub(super) struct Keeper {
     orders: mpsc::Receiver<Order>,
     alarms: Arc<ArcSwap<Vec<String>>>,
     setup: Arc<ArcSwap<DnsSetup>>,
+    trouble_told: Arc<ArcSwap<Option<String>>>,
     wanted: Option<OverlayConfig>,
     standing: Option<Interface>,
     /// What may stand in the kernel, whether the interface does or not.
@@ -74,6 +75,7 @@ impl Keeper {
         orders: mpsc::Receiver<Order>,
         alarms: Arc<ArcSwap<Vec<String>>>,
         setup: Arc<ArcSwap<DnsSetup>>,
+        trouble_told: Arc<ArcSwap<Option<String>>>,
     ) -> Result<Self, StateError> {
         let claimed = Claims::load(&parts.state)?;
         let name = parts.interface.name.clone();
@@ -90,6 +92,7 @@ impl Keeper {
             orders,
             alarms,
             setup,
+            trouble_told,
             wanted: None,
             standing: None,
             repairs: Repairs::default(),
@@ -471,6 +474,19 @@ impl Keeper {
         if **self.alarms.load() != alarms {
             self.alarms.store(Arc::new(alarms));
         }
+        let trouble = self.trouble();
+        if **self.trouble_told.load() != trouble {
+            self.trouble_told.store(Arc::new(trouble));
+        }
+    }
+
+    /// Why packets of the overlay do not pass, although they should.
+    fn trouble(&self) -> Option<String> {
+        let away = self.probation.alarm();
+        let away = away.filter(|_| self.away == Away::Everything);
+        let lost = self.repairs.alarm_of_what_is_left_alone();
+        let failure = self.failure.clone().or(away).or(lost.cloned());
+        failure.filter(|_| self.wanted.is_some() || self.guards)
     }
 
     fn tell_dns(&self) {

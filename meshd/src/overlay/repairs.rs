@@ -1,7 +1,7 @@
 //! How often the daemon makes again what somebody else changed, before it leaves it alone: two
 //! programs that undo each other's work for ever help nobody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -68,6 +68,7 @@ pub enum Remedy {
 pub struct Repairs {
     done: BTreeMap<Part, Vec<Instant>>,
     told: BTreeMap<Part, String>,
+    left_alone: BTreeSet<Part>,
 }
 
 impl Repairs {
@@ -84,6 +85,10 @@ impl Repairs {
             Remedy::Repair
         } else {
             Remedy::LeaveAlone
+        };
+        match remedy {
+            Remedy::Repair => self.left_alone.remove(&difference.part),
+            Remedy::LeaveAlone => self.left_alone.insert(difference.part),
         };
         let alarm = match remedy {
             Remedy::Repair if difference.part.is_a_guard() => format!(
@@ -112,6 +117,7 @@ impl Repairs {
     /// Takes that a part is as the daemon left it. What was repaired stays an alarm for as long as
     /// it counts.
     pub fn handle_calm(&mut self, part: Part, now: Instant) {
+        self.left_alone.remove(&part);
         let counts = |at: &Instant| now.duration_since(*at) < PERIOD;
         if !self
             .done
@@ -125,6 +131,12 @@ impl Repairs {
     /// Forgets everything, as when everything is made anew on an operator's word.
     pub fn forget(&mut self) {
         *self = Self::default();
+    }
+
+    /// Returns what is told of a part without which no packet passes, and that stays as it is.
+    pub fn alarm_of_what_is_left_alone(&self) -> Option<&String> {
+        let mut vital = self.left_alone.iter().filter(|it| **it != Part::Resolver);
+        self.told.get(vital.next()?)
     }
 
     /// Returns what is told of a part.
@@ -164,12 +176,14 @@ mod tests {
         let left = repairs.handle_difference(&flushed(true), now);
         assert_eq!(left, (Remedy::LeaveAlone, true));
         assert!(alarms(&repairs).contains("left alone for now"));
+        assert!(repairs.alarm_of_what_is_left_alone().is_some());
         let again = repairs.handle_difference(&flushed(true), now);
         assert_eq!(again, (Remedy::LeaveAlone, false), "it is told once");
         // Somebody who flushes now and then is repaired each time.
         let later = now + PERIOD;
         let done = repairs.handle_difference(&flushed(true), later);
         assert_eq!(done, (Remedy::Repair, true));
+        assert_eq!(repairs.alarm_of_what_is_left_alone(), None);
     }
 
     #[tokio::test]

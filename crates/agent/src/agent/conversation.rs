@@ -318,6 +318,7 @@ impl Agent {
         }));
     }
 
+            trouble: self.trouble.clone(),
     /// Tells the coordinator why a map is not in force yet.
     pub(super) fn report_undurable_map(&mut self, file: StateFile, why: String) {
         if self.staging.is_under_way() && file != StateFile::Identity {

@@ -61,6 +61,7 @@ fn a_host_that_fails_again_and_again_is_told_everything_a_few_times_only() {
             revision: world.status().revision,
             policy: PolicyVersion(1),
             error: (turn % 2 == 0).then(|| "no".into()),
+            ..Applied::default()
         };
         world.say(session, FromHost::Applied(applied));
         messages.extend(world.taken(session));

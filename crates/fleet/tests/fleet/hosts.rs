@@ -300,7 +300,7 @@ fn it_is_told_where_a_revocation_has_arrived() {
     let applied = Applied {
         revision,
         policy: PolicyVersion(1),
-        error: None,
+        ..Applied::default()
     };
     world.say(sessions[0], FromHost::Applied(applied));
     let told = removed(&mut world, gone.host);

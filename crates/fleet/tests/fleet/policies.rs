@@ -298,6 +298,7 @@ fn the_rollout_counts_what_hosts_say() {
             revision,
             policy: version(number),
             error: error.map(str::to_owned),
+            ..Applied::default()
         })
     };
     world.say(open[0], said(None, 2));

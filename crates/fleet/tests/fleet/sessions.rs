@@ -338,6 +338,7 @@ fn an_expired_certificate_opens_nothing_but_its_renewal() {
     world.advance(Duration::from_secs(1));
     assert_eq!(
         maps(world.taken(session)).len(),
+        ..Applied::default()
         1,
         "it follows from now on"
     );
@@ -429,6 +430,7 @@ fn a_host_is_offered_where_the_coordinator_and_its_peers_see_it() {
     });
     world.taken(a);
     let report = EndpointReport {
+        ..Applied::default()
         endpoints: Vec::new(),
         listen_port: 51820,
     };

@@ -250,6 +250,10 @@ impl From<Applied> for generated::Applied {
                 .error
                 .as_deref()
                 .map_or_else(String::new, field::reason),
+            trouble: applied
+                .trouble
+                .as_deref()
+                .map_or_else(String::new, field::reason),
         }
     }
 }
@@ -262,6 +266,7 @@ impl TryFrom<generated::Applied> for Applied {
             revision: field::required("Applied.revision", message.revision)?.into(),
             policy: PolicyVersion(message.policy_version),
             error: field::optional_text("Applied.error", message.error)?,
+            trouble: field::optional_text("Applied.trouble", message.trouble)?,
         })
     }
 }

@@ -427,6 +427,9 @@ pub struct Applied {
     /// empty: in force
     #[prost(string, tag = "3")]
     pub error: ::prost::alloc::string::String,
+    /// why the host is not in the overlay; empty: it is
+    #[prost(string, tag = "4")]
+    pub trouble: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RenewRequest {

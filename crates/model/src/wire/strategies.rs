@@ -405,15 +405,20 @@ pub(super) fn from_host() -> impl Strategy<Value = FromHost> {
             listen_port,
         })
     });
-    let applied = (revision(), version(), option::of("[a-z ]{1,20}")).prop_map(
-        |(revision, policy, error)| {
-            FromHost::Applied(Applied {
-                revision,
-                policy,
-                error,
-            })
-        },
+    let applied = (
+        revision(),
+        version(),
+        option::of("[a-z ]{1,20}"),
+        option::of("[a-z ]{1,20}"),
     );
+    let applied = applied.prop_map(|(revision, policy, error, trouble)| {
+        FromHost::Applied(Applied {
+            revision,
+            policy,
+            error,
+            trouble,
+        })
+    });
     let decision = (
         version(),
         any::<bool>(),

@@ -282,6 +282,7 @@ fn from_host(fleet: &SmallFleet) -> Vec<(&'static str, FromHost)> {
         revision,
         policy: PolicyVersion(3),
         error: Some("the map is not signed".to_owned()),
+        trouble: Some("there is no TUN device".to_owned()),
     };
     let rule = &fleet.bundle.allow[0];
     let explanation = Explanation {
