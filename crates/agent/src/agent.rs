@@ -13,7 +13,7 @@ use model::local::{
     HostStatus, JoinRequest, LocalWhyReport, LocalWhyRequest, PeerView, ServiceView,
 };
 use model::name::Name;
-use model::time::{Instant, Now};
+use model::time::{Instant, Now, UnixTime};
 use model::wire::stored::StoredHighWater;
 
 use crate::alarms::{AlarmKind, Alarms};
@@ -29,13 +29,14 @@ use crate::last_denials::LastDenials;
 use crate::names::Names;
 use crate::output::{Output, Outputs, PersistId, RequestId};
 use crate::paths::Paths;
-use crate::persistence::{Disk, DiskEvent};
+use crate::persistence::{Disk, DiskEvent, Version};
 use crate::rotation::Rotation;
 use crate::skew::CoordinatorClock;
 use crate::staging::{Staging, put_high_water};
 use crate::timer::{earliest, is_due};
 
 mod conversation;
+mod dating;
 mod explain;
 mod joining;
 mod leaving;
@@ -118,13 +119,13 @@ pub struct Agent {
     denials: Denials,
     last_denials: LastDenials,
     report_at: Option<Instant>,
-}
     /// Why the host is not in the overlay, as the program says.
     trouble: Option<String>,
     /// Handshakes of the daemons before this one are dated up to here.
     dates_floor: UnixTime,
     /// Dates of handshakes that the shard waits for.
     first_dates: Option<Version>,
+}
 
 /// How often the shard is asked how the peers are.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
@@ -165,10 +166,10 @@ impl Agent {
             denials: Denials::default(),
             last_denials: LastDenials::default(),
             report_at: None,
-        };
             trouble: None,
             dates_floor: UnixTime::default(),
             first_dates: None,
+        };
         agent.load(stored, now)?;
         agent.tend(now);
         Ok(agent)
@@ -204,7 +205,6 @@ impl Agent {
         self.tend(now);
     }
 
-    /// Takes what happened on the control channel.
     /// Takes why the overlay does not stand on this host, or that it does: operators see it where
     /// they see the fleet.
     pub fn handle_trouble(&mut self, trouble: Option<String>, now: Now) {
@@ -215,6 +215,7 @@ impl Agent {
         self.tend(now);
     }
 
+    /// Takes what happened on the control channel.
     pub fn handle_channel(&mut self, event: ChannelEvent, now: Now) {
         match event {
             ChannelEvent::Described(result) => self.handle_described(result, now),
@@ -236,6 +237,7 @@ impl Agent {
                 self.alarms.clear(AlarmKind::Disk(file), &mut self.out);
                 self.handle_join_durable(now);
                 self.handle_map_durable(now);
+                self.handle_dates_durable();
             }
             Some(DiskEvent::Failed(file, why)) => {
                 let message = format!(
@@ -247,6 +249,7 @@ impl Agent {
                     .raise(AlarmKind::Disk(file), message.clone(), &mut self.out);
                 self.handle_join_undurable(file, &why);
                 self.report_undurable_map(file, message);
+                self.handle_dates_undurable(file);
             }
             Some(DiskEvent::Erased(result)) => self.handle_erased(result),
             None => {}
@@ -343,6 +346,7 @@ impl Agent {
         self.tend_certificate(now);
         self.tend_rotation(now);
         self.tend_clock(now);
+        self.tend_dates(now);
         self.disk.handle_timeout(now.monotonic, &mut self.out);
         self.staging
             .handle_timeout(now.monotonic, &mut self.disk, &mut self.out);
@@ -363,8 +367,8 @@ impl Agent {
         }
     }
 
-    fn save_high_water(&mut self) {
-        put_high_water(&self.high_water, &mut self.disk, &mut self.out);
+    fn save_high_water(&mut self) -> Version {
+        put_high_water(&self.high_water, &mut self.disk, &mut self.out)
     }
 }
 

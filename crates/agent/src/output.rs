@@ -174,15 +174,19 @@ pub enum NoticeLevel {
 
 /// Outputs that wait to be drawn, in order.
 #[derive(Debug, Default)]
-pub(crate) struct Outputs(VecDeque<Output>);
+pub(crate) struct Outputs {
+    waiting: VecDeque<Output>,
+    /// Commands that the shard may not have yet.
+    held: Option<Vec<Command>>,
+}
 
 impl Outputs {
     pub(crate) fn push(&mut self, output: Output) {
-        self.0.push_back(output);
+        self.waiting.push_back(output);
     }
 
     pub(crate) fn pop(&mut self) -> Option<Output> {
-        self.0.pop_front()
+        self.waiting.pop_front()
     }
 
     pub(crate) fn info(&mut self, message: impl Into<String>) {
@@ -202,9 +206,21 @@ impl Outputs {
     }
 
     pub(crate) fn shard(&mut self, commands: Vec<Command>) {
-        if !commands.is_empty() {
-            self.push(Output::Shard(commands));
+        match &mut self.held {
+            Some(held) => held.extend(commands),
+            None if commands.is_empty() => {}
+            None => self.push(Output::Shard(commands)),
         }
+    }
+
+    /// Keeps what is for the shard back, in order, until `release_shard`.
+    pub(crate) fn hold_shard(&mut self) {
+        self.held.get_or_insert_default();
+    }
+
+    pub(crate) fn release_shard(&mut self) {
+        let held = self.held.take().unwrap_or_default();
+        self.shard(held);
     }
 
     pub(crate) fn reply(&mut self, request: Option<RequestId>, result: Result<Reply, Refusal>) {

@@ -167,6 +167,7 @@ impl Agent {
             self.out.push(Output::Names(self.names.clone()));
             self.out.push(Output::Interface(None));
         }
+        self.forget_first_dates();
         self.fleet = None;
         self.wants_whole_map = false;
         self.renewal = None;

@@ -43,13 +43,9 @@ impl Agent {
         if old.map(|old| interface_of(old, self.config.mtu)) != Some(interface) {
             self.out.push(Output::Interface(Some(interface)));
         }
-        let commands = self.enforcement.change(
-            old,
-            &map,
-            &member.keys,
-            self.high_water.handshake,
-            &mut self.paths,
-        );
+        let commands =
+            self.enforcement
+                .change(old, &map, &member.keys, self.dates_floor, &mut self.paths);
         self.out.shard(commands);
         let names = Names::of(&map, |host, service| {
             self.enforcement.allows_outbound(host, service)

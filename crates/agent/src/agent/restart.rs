@@ -53,6 +53,7 @@ impl Agent {
         let has_marks = stored.high_water.is_some();
         self.load_high_water(stored.high_water);
         self.high_water.boot_counter = self.high_water.boot_counter.saturating_add(1);
+        self.dates_floor = self.high_water.handshake;
         match identity.standing {
             Standing::Keys => self.enrolment = Enrolment::Unenrolled(Some(keys)),
             Standing::Joining { name, token } => self.resume_join(&token, name, keys, now),
@@ -75,6 +76,7 @@ impl Agent {
                          taken from the map instead",
                     );
                 }
+                self.reserve_first_dates(now);
                 self.load_map(stored.map, now);
             }
         }

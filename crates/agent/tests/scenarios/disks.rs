@@ -102,6 +102,42 @@ fn timestamps_that_the_shard_used_are_written_down_and_given_back() {
     assert_eq!(floors, [used]);
 }
 
+#[test]
+fn the_shard_begins_when_its_first_dates_are_on_the_disk_or_the_disk_does_not_work() {
+    let began = |host: &mut Host| !host.commands().is_empty();
+    for error in [None, Some(NO_SPACE)] {
+        let (_, mut host) = member();
+        host.holds_writes = true;
+        host.restart();
+        assert!(!began(&mut host));
+        host.disk_error = error;
+        host.write_held();
+        host.drain();
+        assert!(began(&mut host), "{error:?}");
+    }
+}
+
+#[test]
+fn dates_are_reserved_although_the_shard_s_word_was_lost() {
+    let (coordinator, mut host) = member();
+    host.connect(&coordinator);
+    host.advance(Duration::from_secs(6 * 3600));
+    let used = host.now.unix;
+    // A crash, and a clock that was set back a year by it.
+    host.now.unix = UnixTime::from_secs(used.since_epoch().as_secs() - 365 * 86_400);
+    host.restart();
+    let floor = host
+        .commands()
+        .into_iter()
+        .find_map(|command| match command {
+            dataplane::Command::SetIdentity {
+                timestamp_floor, ..
+            } => Some(timestamp_floor),
+            _ => None,
+        });
+    assert!(floor.unwrap() > used);
+}
+
 /// Joins, and again when the disk did not take what a join needs.
 fn join(host: &mut Host, coordinator: &mut Coordinator) {
     for _ in 0..2 {
