@@ -5,11 +5,11 @@
 mod forward;
 mod question;
 pub(crate) mod reverse;
+mod streams;
 mod zone;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use agent::Names;
 use arc_swap::ArcSwap;
@@ -21,14 +21,11 @@ use hickory_server::net::xfer::Protocol;
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
 use tokio::net::{TcpListener, UdpSocket};
+use tokio::task::JoinHandle;
 
 pub use forward::Forwarder;
 use zone::Answer;
 
-/// How long an idle TCP client is kept.
-const TCP_TIMEOUT: Duration = Duration::from_secs(10);
-/// Answers that may wait for a slow TCP client.
-const TCP_ANSWERS_MAX: usize = 64;
 /// Bytes of the largest datagram that is sent, and that askers are told to send: it fits where IPv6
 /// does (DNS flag day 2020; RFC 9715).
 const DATAGRAM_BYTES_MAX: u16 = 1232;
@@ -37,7 +34,8 @@ const PLAIN_DATAGRAM_BYTES_MAX: u16 = 512;
 
 /// A server on one address, UDP and TCP; it stops when it is dropped.
 pub struct DnsServer {
-    server: hickory_server::Server<Responder>,
+    datagrams: hickory_server::Server<Responder>,
+    streams: JoinHandle<()>,
     address: SocketAddr,
 }
 
@@ -77,10 +75,13 @@ impl DnsServer {
         let udp = UdpSocket::bind(address).await.map_err(failed)?;
         let address = udp.local_addr().map_err(failed)?;
         let tcp = TcpListener::bind(address).await.map_err(failed)?;
-        let mut server = hickory_server::Server::new(responder);
-        server.register_socket(udp);
-        server.register_listener(tcp, TCP_TIMEOUT, TCP_ANSWERS_MAX);
-        Ok(Self { server, address })
+        let mut datagrams = hickory_server::Server::new(responder.clone());
+        datagrams.register_socket(udp);
+        Ok(Self {
+            datagrams,
+            streams: tokio::spawn(streams::serve(tcp, responder)),
+            address,
+        })
     }
 
     /// Returns where it answers.
@@ -91,11 +92,22 @@ impl DnsServer {
 
 impl Drop for DnsServer {
     fn drop(&mut self) {
-        self.server.shutdown_token().cancel();
+        self.datagrams.shutdown_token().cancel();
+        self.streams.abort();
     }
 }
 
 impl Responder {
+    /// Returns what is said, as the asker can take it.
+    async fn message(&self, request: &Request) -> Message {
+        let mut message = self.respond(request).await;
+        // The question counts, as it is sent back.
+        let questions = request.queries.queries().iter();
+        message.queries = questions.map(|it| it.original().clone()).collect();
+        fit(&mut message, room(request));
+        message
+    }
+
     /// Decides what is said, all but the transport's limits.
     async fn respond(&self, request: &Request) -> Message {
         let mut message = Message::response(request.metadata.id, request.metadata.op_code);
@@ -238,15 +250,7 @@ impl RequestHandler for Responder {
         request: &Request,
         mut respond: R,
     ) -> ResponseInfo {
-        let mut message = self.respond(request).await;
-        // The question counts, as it is sent back.
-        message.queries = request
-            .queries
-            .queries()
-            .iter()
-            .map(|it| it.original().clone())
-            .collect();
-        fit(&mut message, room(request));
+        let message = self.message(request).await;
         let mut builder = MessageResponseBuilder::from_message_request(request);
         if let Some(edns) = &message.edns {
             builder.edns(edns);

@@ -1,11 +1,16 @@
 //! `meshd`: reads the settings, starts the logs, runs the daemon.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use meshd::settings::{Flags, Settings};
 use meshd::{daemon, plan};
 use runtime::process::finish;
+
+/// How long work of the slow side that cannot be interrupted may take once the daemon has stopped:
+/// enough for a write to the disk.
+const BLOCKED_MAX: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
     finish("meshd", start(Flags::parse()))
@@ -23,5 +28,8 @@ fn start(flags: Flags) -> Result<(), String> {
     if flags.plan {
         return runtime.block_on(plan::print(&settings));
     }
-    runtime.block_on(daemon::run(settings, flags))
+    let outcome = runtime.block_on(daemon::run(settings, flags));
+    // Without it a ping that waits for its answer would hold up the stop for as long as it may wait.
+    runtime.shutdown_timeout(BLOCKED_MAX);
+    outcome
 }

@@ -34,11 +34,28 @@ fn v6_zones(overlay: OverlayPrefixes) -> impl Iterator<Item = Name> {
     })
 }
 
+/// Returns the zone that a name is in, by the name alone: there may be 128 of them.
+fn zone_of(overlay: OverlayPrefixes, asked: &Name) -> Option<Name> {
+    let is_below = |top: &str| Name::from_ascii(top).is_ok_and(|top| top.zone_of(asked));
+    let labels = if is_below("in-addr.arpa.") {
+        overlay.v4.prefix_len().div_ceil(8)
+    } else if is_below("ip6.arpa.") {
+        overlay.v6.prefix_len().div_ceil(4)
+    } else {
+        return None;
+    };
+    let labels = labels + 2;
+    if asked.num_labels() < labels {
+        return None;
+    }
+    let zone = asked.trim_to(usize::from(labels)).to_lowercase();
+    let network = zone.parse_arpa_name().ok()?;
+    overlay.contains(network.addr()).then_some(zone)
+}
+
 /// Answers a question about a name of these zones; `None`: it is in none of them.
 pub(super) fn answer(names: &Names, asked: &Name, kind: RecordType) -> Option<Answer> {
-    let zone = zones(names.overlay()?)
-        .into_iter()
-        .find(|zone| zone.zone_of(asked))?;
+    let zone = zone_of(names.overlay()?, asked)?;
     if asked.num_labels() == zone.num_labels() && is_apex_kind(kind) {
         return Some(Answer::found(&zone, vec![soa(&zone)]));
     }
@@ -114,6 +131,31 @@ mod tests {
         );
         assert_eq!(zones.len(), 8);
         assert!(zones[7].starts_with("3.a.9.8.7."), "{}", zones[7]);
+    }
+
+    #[test]
+    fn a_name_is_in_the_zone_that_its_end_names() {
+        for (v4, v6) in [
+            ("100.64.0.0/16", "fd12:3456:789a::/48"),
+            ("10.0.0.0/9", "fd12:3456:789a::/50"),
+        ] {
+            let overlay = OverlayPrefixes {
+                v4: v4.parse().unwrap(),
+                v6: v6.parse().unwrap(),
+            };
+            let all = zones(overlay);
+            for zone in &all {
+                let below = zone.prepend_label("9").unwrap();
+                for asked in [zone, &below] {
+                    assert_eq!(zone_of(overlay, asked).as_ref(), Some(zone), "{asked}");
+                }
+            }
+            for address in ["10.128.0.1", "100.65.0.1", "fd12:3456:789b::1"] {
+                let asked = Name::from(address.parse::<IpAddr>().unwrap());
+                let listed = all.iter().find(|zone| zone.zone_of(&asked));
+                assert_eq!(zone_of(overlay, &asked).as_ref(), listed, "{asked}");
+            }
+        }
     }
 
     #[test]

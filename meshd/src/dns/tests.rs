@@ -302,3 +302,74 @@ fn an_address_that_may_not_be_had_is_not_taken_for_another_resolver_s() {
     assert!(failed(std::io::ErrorKind::PermissionDenied).ends_with("run meshd as root"));
     assert!(failed(std::io::ErrorKind::AddrInUse).contains("another resolver"));
 }
+
+async fn connect(server: &DnsServer) -> TcpStream {
+    TcpStream::connect(server.address()).await.unwrap()
+}
+
+async fn put(stream: &mut TcpStream, question: &Message) {
+    let bytes = question.to_bytes().unwrap();
+    stream.write_u16(bytes.len() as u16).await.unwrap();
+    stream.write_all(&bytes).await.unwrap();
+}
+
+async fn take(stream: &mut TcpStream) -> std::io::Result<Message> {
+    let mut answer = vec![0; usize::from(stream.read_u16().await?)];
+    stream.read_exact(&mut answer).await?;
+    Ok(Message::from_vec(&answer).unwrap())
+}
+
+#[tokio::test]
+async fn a_crowd_of_idle_clients_keeps_nobody_out() {
+    let server = serve(fleet(), None).await;
+    let alpha = question("alpha.mesh.internal.", RecordType::A);
+    let mut crowd = Vec::new();
+    for _ in 0..64 {
+        let mut client = connect(&server).await;
+        put(&mut client, &alpha).await;
+        assert_eq!(take(&mut client).await.unwrap().answers.len(), 1);
+        crowd.push(client);
+    }
+    let mut late = connect(&server).await;
+    put(&mut late, &alpha).await;
+    assert_eq!(take(&mut late).await.unwrap().answers.len(), 1);
+    assert!(take(&mut crowd[0]).await.is_err(), "the first made room");
+    put(&mut crowd[63], &alpha).await;
+    assert_eq!(take(&mut crowd[63]).await.unwrap().answers.len(), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_asks_no_more_is_let_go_at_once() {
+    let server = serve(fleet(), None).await;
+    let mut client = connect(&server).await;
+    put(
+        &mut client,
+        &question("alpha.mesh.internal.", RecordType::A),
+    )
+    .await;
+    client.shutdown().await.unwrap();
+    assert_eq!(take(&mut client).await.unwrap().answers.len(), 1);
+    assert!(take(&mut client).await.is_err());
+}
+
+#[tokio::test]
+async fn a_client_that_says_nothing_is_let_go() {
+    let server = serve(fleet(), None).await;
+    let mut client = connect(&server).await;
+    // Time passes by itself where everybody waits.
+    assert!(take(&mut client).await.is_err());
+}
+
+#[tokio::test]
+async fn what_is_no_question_is_told_so_or_ends_the_conversation() {
+    let server = serve(fleet(), None).await;
+    let mut client = connect(&server).await;
+    client.write_all(&[0, 4, 1, 2, 3, 4]).await.unwrap();
+    let answer = take(&mut client).await.unwrap();
+    assert_eq!(answer.metadata.response_code, ResponseCode::FormErr);
+    assert_eq!(answer.metadata.id, 0x0102);
+    let mut reply = question("alpha.mesh.internal.", RecordType::A);
+    reply.metadata.message_type = MessageType::Response;
+    put(&mut client, &reply).await;
+    assert!(take(&mut client).await.is_err());
+}

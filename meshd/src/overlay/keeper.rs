@@ -214,7 +214,7 @@ impl Keeper {
         let health = health::look(self.resolver.files()).await;
         let interface = Interface::up(self.parts.interface.clone(), wanted).await?;
         self.watch(health);
-        self.to_worker(WorkerMessage::Device(Some(interface.device())));
+        self.to_worker(WorkerMessage::Device(interface.device()));
         let HostAddresses { v4, v6 } = wanted.addresses;
         tracing::info!(interface = %self.parts.interface.name, %v4, %v6, "the overlay is up");
         self.standing = Some(interface);
@@ -309,7 +309,7 @@ impl Keeper {
         self.resolver.revert().await;
         self.dns.stop();
         let withdrawn = if let Some(interface) = self.standing.take() {
-            self.to_worker(WorkerMessage::Device(None));
+            self.parts.worker.release_device().await;
             let name = &self.parts.interface.name;
             tracing::info!(interface = %name, "the overlay goes down");
             interface.down().await
@@ -428,7 +428,7 @@ impl Keeper {
         };
         if self.decide(&lost) == Remedy::Repair {
             self.dns.stop();
-            self.to_worker(WorkerMessage::Device(None));
+            self.parts.worker.release_device().await;
             self.standing = None;
             self.bring_about().await;
         }

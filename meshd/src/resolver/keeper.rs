@@ -158,6 +158,10 @@ impl ResolverKeeper {
                 self.standing = Some(Standing { way, routing });
             }
             Err(error) => {
+                // What was set before it failed would ask a daemon that believes it is not asked.
+                if let Err(error) = way.revert(&routing).await {
+                    tracing::warn!(%error, "what was set of the host's resolver stays");
+                }
                 let what = format!("names of the mesh do not resolve: {error}");
                 self.say(ResolverState::Failed, what);
                 self.failure = self.said.clone();
@@ -256,6 +260,26 @@ mod tests {
         assert_ne!(text(&files), OWN);
         let _next = keeper(&files, ResolverMode::Off);
         assert_eq!(text(&files), OWN);
+    }
+
+    #[tokio::test]
+    async fn what_fails_half_way_is_taken_back() {
+        let (root, files) = host("# by resolvconf\nnameserver 192.0.2.1\n");
+        let record = root.path().join("record");
+        let program = root.path().join("usr/sbin/resolvconf");
+        std::fs::create_dir_all(program.parent().unwrap()).unwrap();
+        let script = format!(
+            "#!/bin/sh\ncase \"$*\" in\n*-a*) cat > {0}; exit 1 ;;\n*-d*) rm -f {0} ;;\nesac\n",
+            record.display()
+        );
+        std::fs::write(&program, script).unwrap();
+        let runnable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&program, runnable).unwrap();
+        let mut keeper = keeper(&files, ResolverMode::Auto);
+        keeper.bring_about(wanted()).await;
+        assert_eq!(keeper.view().state, ResolverState::Failed);
+        assert!(keeper.alarm().unwrap().contains("do not resolve"));
+        assert!(!record.exists());
     }
 
     #[tokio::test]
