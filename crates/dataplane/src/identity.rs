@@ -11,6 +11,8 @@ use wireguard::cookie::Load;
 use wireguard::{CookieChecker, KeyPair, MacVerdict, PrivateKey};
 use zeroize::Zeroizing;
 
+use crate::cookie_secrets::CookieSecrets;
+
 /// Who this host is.
 pub(crate) struct Identity {
     pub(crate) incarnation: u64,
@@ -26,12 +28,12 @@ pub(crate) struct OwnKey {
 }
 
 impl OwnKey {
-    /// `secret` is random: cookies are made with it.
-    pub(crate) fn new(private: &Secret, secret: &[u8; 32], now: Duration) -> Self {
+    pub(crate) fn new(private: &Secret, secrets: &CookieSecrets, now: Duration) -> Self {
+        let (secret, since) = secrets.at(now);
         let private = Zeroizing::new(*private.expose());
         let pair = KeyPair::new(&PrivateKey::from_bytes(*private));
         Self {
-            cookies: CookieChecker::new(pair.public(), *secret, now),
+            cookies: CookieChecker::new(pair.public(), *secret, since),
             pair: Arc::new(pair),
         }
     }
@@ -94,14 +96,15 @@ impl Identity {
             .find(|key| key.cookies.check(datagram, from, Load::Normal) == MacVerdict::Accept)
     }
 
-    /// Makes cookies with other secrets where that is due; `secret` makes random ones.
-    pub(crate) fn rotate_cookies(&mut self, now: Duration, mut secret: impl FnMut() -> [u8; 32]) {
+    /// Makes cookies with other secrets where that is due.
+    pub(crate) fn rotate_cookies(&mut self, now: Duration, secrets: &CookieSecrets) {
         for key in [Some(&mut self.own), self.spare.as_mut()]
             .into_iter()
             .flatten()
         {
             if now >= key.cookies.secret_expires_at() {
-                key.cookies.rotate(secret(), now);
+                let (secret, since) = secrets.at(now);
+                key.cookies.rotate(*secret, since);
             }
         }
     }

@@ -12,6 +12,7 @@ mod command;
 mod config;
 mod counters;
 mod denials;
+mod cookie_secrets;
 mod drops;
 mod ecn;
 mod event;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use model::address::HostAddresses;
 use model::key::{Secret, WireguardKey};
 use model::map::PeerIndex;
+use model::time::Instant;
 use wireguard::{DataCipher, Initiation, PresharedKey, PublicKey, Tunnel, TunnelConfig};
 
 use crate::command::PeerKind;
@@ -31,6 +32,8 @@ pub(crate) struct Peer {
     pub(crate) tries_spare: bool,
     /// The initiation that waits for its answer, to be sent again over another path.
     pub(crate) initiation: Option<[u8; Initiation::LEN]>,
+    /// When it was last reached back to, for what came under a session of before.
+    pub(crate) reached_back_at: Option<Instant>,
     pub(crate) pending: Pending,
     /// Answers that tell it of denials.
     pub(crate) rejections: Rate,
@@ -74,6 +77,7 @@ impl Peer {
             is_unanswered: false,
             tries_spare: false,
             initiation: None,
+            reached_back_at: None,
             pending: Pending::default(),
             rejections: Rate::per_sec(parts.rejections_per_sec),
             scheduled: None,

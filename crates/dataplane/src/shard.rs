@@ -17,6 +17,7 @@ use wireguard::PrivateKey;
 use zeroize::Zeroizing;
 
 use crate::config::ShardConfig;
+use crate::cookie_secrets::CookieSecrets;
 use crate::counters::Counters;
 use crate::denials::Denials;
 use crate::event::Event;
@@ -59,6 +60,7 @@ pub struct Shard {
     counters: Arc<Counters>,
     dice: ChaCha20Rng,
     /// For the time in which connections of before a restart are taken over.
+    cookie_secrets: CookieSecrets,
     started_at: Instant,
     identity: Option<Identity>,
     table: Option<Arc<Table>>,
@@ -92,6 +94,8 @@ impl Shard {
         let mut dice = ChaCha20Rng::from_seed(seed);
         let limits = config.limits;
         Self {
+        let mut cookie_seed = [0; 32];
+        dice.fill_bytes(&mut cookie_seed);
             counters,
             started_at: now.monotonic,
             identity: None,
@@ -115,11 +119,19 @@ impl Shard {
             incarnations: 0,
             events: VecDeque::new(),
             config,
+            cookie_secrets: CookieSecrets::new(cookie_seed),
             dice,
         }
     }
 
     /// Returns the next thing that the caller should know or do.
+    /// Makes cookies as the host's other shards do, which have the same secret seed.
+    #[must_use]
+    pub fn with_cookie_seed(mut self, seed: [u8; 32]) -> Self {
+        self.cookie_secrets = CookieSecrets::new(seed);
+        self
+    }
+
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }

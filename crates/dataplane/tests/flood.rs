@@ -129,6 +129,40 @@ fn strangers_with_addresses_of_their_own_cannot_take_the_room_of_our_handshakes(
     assert_eq!(pair.hosts[B].counters.queued(), 32, "the rest is reserved");
     assert_eq!(pair.dropped(B, DropReason::HandshakeOverload), 68);
     let packet = pair.udp(B, 1, 2);
+#[test]
+fn a_cookie_of_one_shard_is_good_at_the_others() {
+    for (other_seed, is_good) in [([9; 32], true), ([10; 32], false)] {
+        let limits = Limits {
+            handshakes_per_sec_loaded: 0,
+            ..Limits::default()
+        };
+        let mut pair = pair_with(limits);
+        let config = ShardConfig {
+            limits,
+            ..ShardConfig::default()
+        };
+        let victim = public(pair.hosts[B].private);
+        let time = pair.now.monotonic.since_start();
+        let mut stranger = Stranger::new(1, victim);
+        for (number, seed) in [(0, [9; 32]), (1, other_seed)] {
+            let counters = pair.hosts[B].counters.clone();
+            let shard = dataplane::Shard::new(config, [number; 32], pair.now, counters);
+            pair.hosts[B].shard = shard.with_cookie_seed(seed);
+            pair.introduce(B);
+            pair.network.clear();
+            let initiation = stranger.initiation(time);
+            if number == 1 {
+                receives_without_jobs(&mut pair, B, [(source(1), initiation)].into_iter());
+                assert_eq!(pair.hosts[B].counters.queued() == 1, is_good);
+                continue;
+            }
+            pair.receive(B, source(1), 0, &initiation);
+            let reply = pair.network.pop_back().expect("under load, a cookie");
+            stranger.take_cookie(&reply.bytes, time);
+        }
+    }
+}
+
     let (now, mut offered) = (pair.now, packet.clone());
     let mut nowhere = Nowhere([0; 2048]);
     pair.hosts[B].shard.handle_overlay_packet(

@@ -249,6 +249,27 @@ fn a_restarted_host_reaches_back_to_who_still_uses_the_old_session() {
 }
 
 #[test]
+fn a_restarted_host_does_not_reach_back_for_ever() {
+    let mut pair = connected();
+    let floor = UnixTime::from_secs(pair::UNIX_START + 3600);
+    pair.restart(B, &a_to_b(), floor);
+    let old = pair.tcp(A, 40000, 22, ACK);
+    pair.offer(A, &old);
+    let sealed = pair.network.pop_back().unwrap();
+    let before = pair.hosts[B].counters.handshakes_started();
+    let began = pair.now.monotonic;
+    // Its peer is gone: nobody answers, and somebody repeats what it sent once.
+    while pair.now.monotonic - began < Duration::from_secs(170) {
+        pair.receive(B, sealed.from, 0, &sealed.bytes);
+        pair.network.clear();
+        pair.pass(Duration::from_secs(1));
+        pair.network.clear();
+    }
+    let tried = pair.hosts[B].counters.handshakes_started() - before;
+    assert!((15..=19).contains(&tried), "for 90 seconds: {tried}");
+}
+
+#[test]
 fn a_connection_in_the_middle_needs_a_rule_for_one_way() {
     let mut pair = Pair::with_bundle(&a_to_b());
     let segment = pair.tcp(B, 23, 40000, ACK);

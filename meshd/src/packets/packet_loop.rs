@@ -31,6 +31,8 @@ pub(super) enum ToLoop {
     Commands(Vec<Command>),
     /// Another queue of a TUN device, or none.
     Device(Option<Arc<SyncDevice>>),
+    /// The queue of the TUN device is closed, and the sender dropped after it.
+    Release(mpsc::Sender<()>),
     /// Public-key work is done.
     Handshake(Box<HandshakeDone>),
     /// The daemon stops.
@@ -114,6 +116,11 @@ impl PacketLoop {
                 ToLoop::Device(device) => {
                     self.tun = device.map(TunQueue::new);
                     self.outbox.device = self.tun.as_ref().map(TunQueue::writer);
+                }
+                ToLoop::Release(held) => {
+                    self.tun = None;
+                    self.outbox.device = None;
+                    drop(held);
                 }
                 ToLoop::Stop => return ControlFlow::Break(()),
             }

@@ -28,8 +28,8 @@ const HANDSHAKES_MAX: usize = 1024;
 pub enum WorkerMessage {
     /// Applied by each between two packets, all of them.
     Commands(Vec<Command>),
-    /// Another TUN device, as many queues of it as there are shards; or none.
-    Device(Option<Vec<Arc<SyncDevice>>>),
+    /// Another TUN device, as many queues of it as there are shards.
+    Device(Vec<Arc<SyncDevice>>),
     /// The daemon stops.
     Stop,
 }
@@ -73,15 +73,25 @@ impl WorkerHandle {
         for (number, shard) in self.shards.iter().enumerate() {
             let sent = shard.send(match &message {
                 WorkerMessage::Commands(commands) => ToLoop::Commands(commands.clone()),
-                WorkerMessage::Device(queues) => {
-                    let queue = queues.as_ref().and_then(|queues| queues.get(number));
-                    ToLoop::Device(queue.cloned())
-                }
+                WorkerMessage::Device(queues) => ToLoop::Device(queues.get(number).cloned()),
                 WorkerMessage::Stop => ToLoop::Stop,
             });
             outcome = outcome.and(sent);
         }
         outcome
+    }
+
+    /// Takes the TUN device away, and waits until no packet thread holds it any more: its name is
+    /// free once the last holder has dropped it.
+    pub async fn release_device(&self) {
+        let (held, mut released) = mpsc::channel(1);
+        for shard in &*self.shards {
+            // A thread that is gone holds nothing.
+            let _ = shard.send(ToLoop::Release(held.clone()));
+        }
+        drop(held);
+        // Nobody sends anything: it ends with the last sender.
+        let _ = released.recv().await;
     }
 
     /// Returns how many shards there are.
@@ -159,7 +169,8 @@ impl PacketWorker {
             };
             let packets = PacketLoop {
                 number: usize::from(number),
-                shard: Shard::new(config, seed_of(number, seed), clock.now(), counters),
+                shard: Shard::new(config, seed_of(number, seed), clock.now(), counters)
+                    .with_cookie_seed(derived(b"mesh.v1.cookie-seed", &seed)),
                 sockets,
                 tun: None,
                 outbox,
@@ -228,8 +239,11 @@ impl Ends {
 /// Every shard throws other dice.
 fn seed_of(number: u16, seed: [u8; 32]) -> [u8; 32] {
     let [high, low] = number.to_be_bytes();
-    let digest = trust::digest(b"mesh.v1.shard-seed", &[&seed[..], &[high, low]].concat());
-    *digest.as_bytes()
+    derived(b"mesh.v1.shard-seed", &[&seed[..], &[high, low]].concat())
+}
+
+fn derived(context: &[u8], secret: &[u8]) -> [u8; 32] {
+    *trust::digest(context, secret).as_bytes()
 }
 
 fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {

@@ -94,7 +94,7 @@ impl Shard {
         now: Now,
     ) {
         self.stamps.raise(timestamp_floor);
-        let own = OwnKey::new(private_key, &self.random_secret(), tunnel_time(now));
+        let own = OwnKey::new(private_key, &self.cookie_secrets, tunnel_time(now));
         let before = self.identity.as_ref();
         if before.is_none_or(|identity| identity.addresses != addresses) {
             self.flows.clear();
@@ -117,8 +117,7 @@ impl Shard {
     }
 
     fn accept_key(&mut self, key: Option<&Secret>, now: Now) {
-        let secret = self.random_secret();
-        let spare = key.map(|key| OwnKey::new(key, &secret, tunnel_time(now)));
+        let spare = key.map(|key| OwnKey::new(key, &self.cookie_secrets, tunnel_time(now)));
         if let Some(identity) = &mut self.identity {
             identity.set_spare(spare);
         }

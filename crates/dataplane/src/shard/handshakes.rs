@@ -70,15 +70,8 @@ impl Shard {
         now: Now,
         out: &mut impl Outbox,
     ) -> Result<Arc<KeyPair>, DropReason> {
-        let dice = &mut self.dice;
-        let mut random = || {
-            let mut bytes = [0; 32];
-            dice.fill_bytes(&mut bytes);
-            bytes
-        };
-        let nonce = *random().first_chunk::<24>().expect("24 is less than 32");
         let identity = self.identity.as_mut().ok_or(DropReason::NoIdentity)?;
-        identity.rotate_cookies(tunnel_time(now), random);
+        identity.rotate_cookies(tunnel_time(now), &self.cookie_secrets);
         let key = identity
             .addressed(datagram, from.remote)
             .ok_or(DropReason::HandshakeBadMac)?;
@@ -94,6 +87,8 @@ impl Shard {
             let pair = key.pair.clone();
             return may.then_some(pair).ok_or(DropReason::HandshakeOverload);
         }
+        let mut nonce = [0; 24];
+        self.dice.fill_bytes(&mut nonce);
         if let Some(reply) = key.cookies.reply(datagram, from.remote, nonce) {
             send_message(&reply, from, out);
         }

@@ -1,5 +1,7 @@
 //! Datagrams from the network: what each is, opening it, and whether what is in it may in.
 
+use std::time::Duration;
+
 use model::address::is_one_host;
 use model::map::PeerIndex;
 use model::rule::Direction;
@@ -15,6 +17,10 @@ use crate::event::Event;
 use crate::outbox::{Outbox, OverlayMeta, Path};
 use crate::packet::Headers;
 use crate::rejection::is_control;
+
+/// How long nobody is reached back to again: no session lives longer (WireGuard whitepaper 6.1,
+/// REJECT_AFTER_TIME), so that what comes later was not sealed by the peer.
+const REACH_BACK_INTERVAL: Duration = Duration::from_secs(180);
 
 /// What became of a datagram that was not dropped.
 pub(super) enum Fate {
@@ -155,8 +161,8 @@ impl Shard {
 
     /// Begins a handshake with the peer whose path leads to `from` and who has no session with us:
     /// it still seals under one that ended with our restart, and would notice only after 15 s
-    /// (WireGuard whitepaper 6.5). Whoever forges such a datagram gets one initiation sent to where
-    /// the peer is anyway.
+    /// (WireGuard whitepaper 6.5). Whoever forges such datagrams gets one attempt at a handshake in
+    /// three minutes sent to where the peer is anyway.
     fn reach_back(&mut self, from: Path, now: Now, out: &mut impl Outbox) {
         if !self.reaches_back.take(now.monotonic) {
             return;
@@ -164,9 +170,13 @@ impl Shard {
         let time = tunnel_time(now);
         let without_session = self.peers.iter_mut().find(|(_, peer)| {
             let is_there = peer.path.is_some_and(|path| path.remote == from.remote);
-            is_there && !peer.tunnel.has_session(time)
+            let is_rare = peer
+                .reached_back_at
+                .is_none_or(|at| now.monotonic - at >= REACH_BACK_INTERVAL);
+            is_there && is_rare && !peer.tunnel.has_session(time)
         });
         if let Some((index, peer)) = without_session {
+            peer.reached_back_at = Some(now.monotonic);
             peer.tunnel.request_handshake(time);
             self.settle(index, now, out);
         }
