@@ -1,6 +1,7 @@
 //! What a shard is made with: its bounds and the overlay's MTU.
 
 use crate::place::Place;
+use crate::shift::Shift;
 
 /// The configuration of a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,6 +10,8 @@ pub struct ShardConfig {
     pub limits: Limits,
     /// Which of the host's shards it is.
     pub place: Place,
+    /// Other than that of the daemon that hands over to this one.
+    pub shift: Shift,
     /// Bytes of the largest overlay packet; larger ones are answered with ICMP.
     pub mtu: u16,
 }
@@ -19,6 +22,7 @@ impl Default for ShardConfig {
         Self {
             limits: Limits::default(),
             place: Place::default(),
+            shift: Shift::default(),
             mtu: 1420,
         }
     }

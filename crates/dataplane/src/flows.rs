@@ -17,7 +17,8 @@ use std::hash::BuildHasher;
 mod flow;
 mod key;
 
-pub(crate) use flow::{ADOPTION_TIME, Flow, Phase};
+pub use flow::Phase;
+pub(crate) use flow::{ADOPTION_TIME, Flow};
 pub(crate) use key::FlowKey;
 
 /// Entries that are looked at to make room for one.
@@ -63,6 +64,11 @@ impl Flows {
 
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Returns all of them, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Flow> {
+        self.entries.iter()
     }
 
     /// Returns a flow that has not idled out.

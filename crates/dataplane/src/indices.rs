@@ -8,17 +8,20 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::Rng;
 
 use crate::place::Place;
+use crate::shift::Shift;
 
 /// Receiver index to peer. Random, so that an index says nothing and is hard to guess.
 pub(crate) struct Indices {
     place: Place,
+    shift: Shift,
     peers: HashMap<u32, PeerIndex, FixedState>,
 }
 
 impl Indices {
-    pub(crate) fn new(place: Place, seed: u64) -> Self {
+    pub(crate) fn new(place: Place, shift: Shift, seed: u64) -> Self {
         Self {
             place,
+            shift,
             peers: HashMap::with_hasher(FixedState::with_seed(seed)),
         }
     }
@@ -26,7 +29,7 @@ impl Indices {
     /// Takes a free index for the peer. A few per peer are ever taken, so that one is soon found.
     pub(crate) fn take(&mut self, peer: PeerIndex, dice: &mut ChaCha20Rng) -> u32 {
         loop {
-            let index = self.place.mark(dice.next_u32());
+            let index = self.shift.mark(self.place.mark(dice.next_u32()));
             if let Entry::Vacant(entry) = self.peers.entry(index) {
                 entry.insert(peer);
                 return index;

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bequest;
 mod checksum;
 mod command;
 mod config;
@@ -31,9 +32,13 @@ mod refusal;
 mod rejection;
 mod routes;
 mod shard;
+mod shift;
 mod stamps;
 mod timers;
 
+pub use bequest::{
+    BEQUEST_FORMAT, Bequest, BequestError, Extent, FlowBequest, FlowPhase, PeerBequest,
+};
 pub use command::{Command, PeerKind};
 pub use config::{Limits, ShardConfig};
 pub use counters::{Balance, Counters};
@@ -43,3 +48,4 @@ pub use handshake_job::{HandshakeDone, HandshakeJob};
 pub use outbox::{DatagramMeta, Misdirected, Outbox, OverlayMeta, Path, VirtioHeader};
 pub use place::Place;
 pub use shard::{Introduction, Shard};
+pub use shift::{Addressee, Shift};

@@ -40,6 +40,7 @@ mod misdirected;
 mod outbound;
 mod rejections;
 mod sessions;
+mod succession;
 mod timeouts;
 mod verdicts;
 
@@ -104,7 +105,7 @@ impl Shard {
             keys: HashMap::with_hasher(FixedState::with_seed(dice.next_u64())),
             routes: Routes::new(dice.next_u64()),
             elsewhere: Vec::new(),
-            indices: Indices::new(config.place, dice.next_u64()),
+            indices: Indices::new(config.place, config.shift, dice.next_u64()),
             flows: Flows::new(limits.flows, limits.flows_per_peer, dice.next_u64()),
             fragments: Fragments::new(limits.fragments, dice.next_u64()),
             denials: Denials::new(limits.denials_per_sec, dice.next_u64()),

@@ -10,6 +10,8 @@ use model::time::UnixTime;
 const RESERVED: Duration = Duration::from_secs(3600);
 /// How much of it must be left.
 const RESERVED_MIN: Duration = Duration::from_secs(1800);
+/// More than a successor can have used in the few seconds that it has.
+const LEAP: Duration = Duration::from_secs(60);
 /// WireGuard dates are this coarse: 2^24 ns, so that two dates must be that far apart.
 const STEP: Duration = Duration::from_nanos(1 << 24);
 
@@ -40,6 +42,25 @@ impl Stamps {
     pub(crate) fn raise(&mut self, floor: UnixTime) {
         self.last = self.last.max(floor);
         self.reserved_until = self.reserved_until.max(floor);
+    }
+
+    /// Returns the last date, and how far dates are reserved.
+    pub(crate) const fn used(&self) -> (UnixTime, UnixTime) {
+        (self.last, self.reserved_until)
+    }
+
+    /// Goes on from the last date of a daemon that used no later one, instead of from the end of
+    /// what it had reserved. A floor beyond its reservation was raised for another reason, and stays.
+    pub(crate) fn resume(&mut self, last: UnixTime, reserved_until: UnixTime) {
+        if self.last <= reserved_until {
+            self.last = last;
+            self.reserved_until = reserved_until.max(last);
+        }
+    }
+
+    /// Leaves out dates that a successor may have used before it failed.
+    pub(crate) fn leap(&mut self, clock: UnixTime) {
+        self.last = self.last.max(clock) + LEAP;
     }
 
     /// Returns a date later than every one before.
@@ -73,6 +94,23 @@ mod tests {
         assert!(second.date > first.date);
         let restarted = Stamps::new(stored).next(set_back);
         assert!(restarted.date > second.date);
+    }
+
+    #[test]
+    fn a_successor_goes_on_from_the_last_date_and_not_from_the_reservation() {
+        let clock = UnixTime::from_secs(YEAR);
+        let mut before = Stamps::new(UnixTime::default());
+        let stored = before.next(clock).reserved_until.unwrap();
+        let (last, reserved_until) = before.used();
+        let mut after = Stamps::new(stored);
+        after.resume(last, reserved_until);
+        let date = after.next(clock).date;
+        assert!(date > last && date < last + Duration::from_secs(1));
+        let mut raised = Stamps::new(stored + STEP);
+        raised.resume(last, reserved_until);
+        assert!(raised.next(clock).date > stored);
+        before.leap(clock);
+        assert!(before.next(clock).date > date + Duration::from_secs(59));
     }
 
     #[test]

@@ -478,6 +478,22 @@ impl Tunnel {
         self.last_accepted = None;
     }
 
+    /// Returns the date of the peer's last initiation that was answered.
+    pub fn last_initiation(&self) -> Option<Timestamp> {
+        self.last_accepted.map(|last| last.timestamp)
+    }
+
+    /// Refuses initiations that are not later than this one, which another tunnel answered.
+    pub fn refuse_initiations_until(&mut self, timestamp: Timestamp) {
+        let is_later = self
+            .last_accepted
+            .is_none_or(|last| last.timestamp < timestamp);
+        if is_later {
+            let at = self.last_accepted.map_or(Duration::ZERO, |last| last.at);
+            self.last_accepted = Some(Accepted { timestamp, at });
+        }
+    }
+
     fn give_up(&mut self) {
         self.drop_initiator();
         self.pending.expired = true;

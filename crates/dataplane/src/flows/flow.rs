@@ -6,6 +6,7 @@ use model::rule::{Direction, ip_protocol};
 use model::time::Instant;
 
 use super::FlowKey;
+use crate::bequest::FlowBequest;
 use crate::packet::Upper;
 
 /// A flow that was let through.
@@ -23,9 +24,12 @@ pub(crate) struct Flow {
     pub(crate) last_seen: Instant,
 }
 
+/// A generation that no table has: theirs count from 1.
+const NO_TABLE: u64 = 0;
+
 /// How a flow stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
+pub enum Phase {
     /// Only one side was heard.
     Opening,
     /// TCP: the other side agreed, the opener has yet to confirm.
@@ -65,6 +69,34 @@ impl Flow {
             phase: Phase::Opening,
             generation,
             last_seen: now,
+        }
+    }
+
+    /// Takes over a flow of the daemon before. Its generation is that of no table, so that the
+    /// rules are asked about it at its next packet.
+    pub(crate) fn inherited(key: FlowKey, left: &FlowBequest, now: Instant) -> Self {
+        let silent_since = now.since_start().saturating_sub(left.idle);
+        Self {
+            key,
+            opened: left.opened,
+            first_seen: left.first_seen,
+            phase: left.phase,
+            generation: NO_TABLE,
+            last_seen: Instant::from_start(silent_since),
+        }
+    }
+
+    /// Returns what a successor should know of this flow.
+    pub(crate) fn bequeath(&self, now: Instant) -> FlowBequest {
+        FlowBequest {
+            local_port: self.key.local_port,
+            remote_port: self.key.remote_port,
+            ip_protocol: self.key.ip_protocol,
+            is_ipv6: self.key.is_ipv6,
+            opened: self.opened,
+            first_seen: self.first_seen,
+            phase: self.phase,
+            idle: Duration::from_millis(now.saturating_since(self.last_seen).as_millis() as u64),
         }
     }
 

@@ -1,0 +1,174 @@
+//! Handing over to another daemon on this host, and taking over from one: the successor agrees on
+//! sessions of its own with the peers that matter, and takes the flows that were let through. Its
+//! own rules decide each of them again at its next packet.
+
+use std::time::Duration;
+
+use model::map::PeerIndex;
+use model::time::Now;
+
+use super::{Shard, tunnel_time};
+use crate::bequest::{Bequest, Extent, PeerBequest};
+use crate::event::Event;
+use crate::flows::{Flow, FlowKey, SWEEP_INTERVAL};
+use crate::outbox::{Outbox, Path};
+
+/// Younger than this, a session may not have reached a peer yet that still seals under another.
+const SESSION_SETTLES: Duration = Duration::from_secs(1);
+
+/// The one that goes.
+impl Shard {
+    /// Returns what the successor should know. Nothing changes here.
+    pub fn bequeath(&self, extent: Extent, now: Now) -> Bequest {
+        let (last_date, reserved_until) = self.stamps.used();
+        let mut bequest = Bequest {
+            own: self.identity.as_ref().map(|identity| identity.addresses),
+            last_date,
+            reserved_until,
+            peers: Vec::new(),
+        };
+        let time = tunnel_time(now);
+        let mut places = Vec::new();
+        for (index, peer) in self.peers.iter() {
+            places.resize(index.0 as usize + 1, usize::MAX);
+            places[index.0 as usize] = bequest.peers.len();
+            bequest.peers.push(PeerBequest {
+                key: peer.key,
+                addresses: peer.addresses,
+                path: peer.path,
+                has_session: peer.tunnel.has_session(time),
+                last_initiation: peer.tunnel.last_initiation().map(|date| *date.as_bytes()),
+                received_bytes: peer.received_bytes,
+                sent_bytes: peer.sent_bytes,
+                flows: Vec::new(),
+            });
+        }
+        if extent == Extent::PeersAndFlows {
+            let alive = self.flows.iter().filter(|it| !it.is_idle(now.monotonic));
+            for flow in alive {
+                let place = places.get(flow.key.peer as usize).copied();
+                if let Some(peer) = place.and_then(|place| bequest.peers.get_mut(place)) {
+                    peer.flows.push(flow.bequeath(now.monotonic));
+                }
+            }
+        }
+        bequest
+    }
+
+    /// Goes on after a successor has failed that was told of the peers: it may have begun handshakes
+    /// with a later date than this shard's last.
+    pub fn reclaim_dates(&mut self, now: Now) {
+        self.stamps.leap(now.unix);
+    }
+
+    /// Goes on after a successor has failed that had taken over: peers may have agreed with it on
+    /// sessions that nobody has any more.
+    pub fn reclaim(&mut self, now: Now, out: &mut impl Outbox) {
+        self.reclaim_dates(now);
+        let time = tunnel_time(now);
+        for index in self.peers.indices() {
+            let Some(peer) = self.peers.get_mut(index) else {
+                continue;
+            };
+            if peer.tunnel.has_session(time) {
+                peer.tunnel.request_handshake(time);
+                self.settle(index, now, out);
+            }
+        }
+    }
+}
+
+/// The one that comes.
+impl Shard {
+    /// Takes up where the peers are, and begins handshakes with those that have sessions with the
+    /// one before. Returns with how many. To be told who the peers are first, by commands.
+    pub fn inherit_peers(&mut self, bequest: &Bequest, now: Now, out: &mut impl Outbox) -> usize {
+        self.stamps
+            .resume(bequest.last_date, bequest.reserved_until);
+        let time = tunnel_time(now);
+        let mut begun = 0;
+        for left in &bequest.peers {
+            let Some(index) = self.heir(left) else {
+                continue;
+            };
+            let peer = self.peers.get_mut(index).expect("keys lead to peers");
+            if let Some(date) = left.last_initiation {
+                peer.tunnel
+                    .refuse_initiations_until(wireguard::Timestamp::from_bytes(date));
+            }
+            peer.received_bytes = left.received_bytes;
+            peer.sent_bytes = left.sent_bytes;
+            let is_new = left.path.is_some() && peer.path != left.path;
+            peer.path = left.path.or(peer.path);
+            if left.has_session && peer.path.is_some() {
+                begun += 1;
+                peer.tunnel.request_handshake(time);
+            }
+            if let Some(path) = left.path.filter(|_| is_new) {
+                self.emit(Event::PeerMoved { peer: index, path });
+            }
+            self.settle(index, now, out);
+        }
+        begun
+    }
+
+    /// Takes the flows of peers that have the same addresses as they had. Returns how many.
+    pub fn inherit_flows(&mut self, bequest: &Bequest, now: Now) -> usize {
+        let own = self.identity.as_ref().map(|identity| identity.addresses);
+        if own.is_none() || own != bequest.own {
+            return 0;
+        }
+        let mut taken = 0;
+        for left in &bequest.peers {
+            let Some(index) = self.heir(left) else {
+                continue;
+            };
+            for flow in &left.flows {
+                let key = FlowKey {
+                    peer: index.0,
+                    local_port: flow.local_port,
+                    remote_port: flow.remote_port,
+                    ip_protocol: flow.ip_protocol,
+                    is_ipv6: flow.is_ipv6,
+                };
+                let flow = Flow::inherited(key, flow, now.monotonic);
+                taken += usize::from(self.flows.insert(flow, now.monotonic));
+            }
+        }
+        self.counters.set_flows(self.flows.len());
+        if taken > 0 {
+            self.next_sweep
+                .get_or_insert(now.monotonic + SWEEP_INTERVAL);
+        }
+        taken
+    }
+
+    /// A datagram came from `from` under a session of the daemon before, whom it was passed to. A
+    /// peer that does not know of a session with this one must be told of one before that daemon
+    /// ends. Whoever forges such a datagram gets one initiation sent to where the peer is anyway.
+    pub fn handle_former(&mut self, from: Path, now: Now, out: &mut impl Outbox) {
+        if !self.reaches_back.take(now.monotonic) {
+            return;
+        }
+        let time = tunnel_time(now);
+        let stale = self.peers.iter_mut().find(|(_, peer)| {
+            let is_there = peer.path.is_some_and(|path| path.remote == from.remote);
+            let agreed_at = peer.tunnel.last_handshake_at();
+            let is_settling = agreed_at.is_some_and(|at| time.saturating_sub(at) < SESSION_SETTLES);
+            is_there && !(is_settling && peer.tunnel.has_session(time))
+        });
+        if let Some((index, peer)) = stale {
+            peer.tunnel.request_handshake(time);
+            self.settle(index, now, out);
+        }
+    }
+
+    /// Returns the peer of this shard that has the same key, or, when its key has changed since, the
+    /// same addresses.
+    fn heir(&self, left: &PeerBequest) -> Option<PeerIndex> {
+        let by_key = self.keys.get(&left.key).copied();
+        let index = by_key.or_else(|| self.routes.find(left.addresses.v4.into()))?;
+        let peer = self.peers.get(index)?;
+        (peer.addresses == left.addresses).then_some(index)
+    }
+}

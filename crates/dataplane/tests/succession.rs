@@ -1,0 +1,234 @@
+//! A daemon that takes over from another while both run: no packet is lost, no flow is cut, and the
+//! one before can go on when its successor fails.
+
+mod pair;
+
+use std::mem::swap;
+use std::time::Duration;
+
+use dataplane::{Addressee, Bequest, Extent, Shard, ShardConfig, Shift};
+use model::rule::{Bundle, Rule};
+use model::time::UnixTime;
+use pair::{A, B, Datagram, Pair, UNIX_START, bundle, only, packets, rule, tcp_port};
+
+/// Host A opens flows to port 80 of anybody; nobody opens one to A.
+fn only_web() -> Bundle {
+    bundle(
+        vec![Rule {
+            from: only(A),
+            ..rule("web", tcp_port(80))
+        }],
+        Vec::new(),
+    )
+}
+
+struct Succession {
+    pair: Pair,
+    bundle: Bundle,
+    /// The one of A's two daemons that is not in the pair now.
+    other: Shard,
+    /// Answers for the successor, which waits with them until it takes over.
+    held: Vec<Datagram>,
+}
+
+impl Succession {
+    /// A has a successor that knows what A's map says, and nothing more.
+    fn new(mut pair: Pair, bundle: Bundle) -> Self {
+        let host = &pair.hosts[A];
+        let config = ShardConfig {
+            shift: Shift::Second,
+            ..ShardConfig::default()
+        };
+        let other = Shard::new(config, [99; 32], pair.now, host.counters.clone());
+        pair.network.clear();
+        let mut it = Self {
+            pair,
+            bundle,
+            other,
+            held: Vec::new(),
+        };
+        it.change_places();
+        let commands = vec![
+            it.pair.identity(A, UnixTime::from_secs(UNIX_START + 3600)),
+            it.pair.peer(A),
+        ];
+        it.pair.command(A, commands);
+        let bundle = it.bundle.clone();
+        it.pair.set_bundle_at(A, &bundle);
+        it.change_places();
+        it
+    }
+
+    /// The other of A's daemons is what the pair's methods act on.
+    fn change_places(&mut self) {
+        swap(&mut self.pair.hosts[A].shard, &mut self.other);
+    }
+
+    fn left(&self, extent: Extent) -> Bequest {
+        let left = self.pair.hosts[A].shard.bequeath(extent, self.pair.now);
+        Bequest::decode(&left.encode()).unwrap()
+    }
+
+    /// The successor begins its handshakes, and the answers wait for it.
+    fn shake_hands(&mut self) -> usize {
+        let left = self.left(Extent::Peers);
+        self.change_places();
+        let now = self.pair.now;
+        let host = &mut self.pair.hosts[A];
+        let mut begun = 0;
+        host.with(|shard, wire| begun = shard.inherit_peers(&left, now, wire));
+        self.pair.command(A, Vec::new());
+        self.change_places();
+        while let Some(datagram) = self.pair.network.pop_front() {
+            if Addressee::of(&datagram.bytes) == Addressee::Initiator(Shift::Second) {
+                self.held.push(datagram);
+            } else {
+                let to = usize::from(datagram.to == self.pair.hosts[B].underlay);
+                self.pair.receive(to, datagram.from, 0, &datagram.bytes);
+            }
+        }
+        begun
+    }
+
+    fn take_over(&mut self) -> usize {
+        let left = self.left(Extent::PeersAndFlows);
+        self.change_places();
+        let flows = self.pair.hosts[A].shard.inherit_flows(&left, self.pair.now);
+        for datagram in std::mem::take(&mut self.held) {
+            self.pair.receive(A, datagram.from, 0, &datagram.bytes);
+        }
+        flows
+    }
+}
+
+/// A has opened a connection to B, and B's last segment is the next to come.
+fn connected(bundle: &Bundle) -> Pair {
+    let mut pair = Pair::with_bundle(bundle);
+    for (host, flags) in [(A, SYN), (B, SYN | ACK), (A, ACK)] {
+        let segment = segment(&pair, host, flags);
+        pair.send(host, &segment);
+        assert_eq!(pair.delivered(1 - host), [segment]);
+    }
+    // Peers answer twenty initiations a second at most.
+    pair.pass(Duration::from_secs(1));
+    pair
+}
+
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
+
+fn segment(pair: &Pair, host: usize, flags: u8) -> Vec<u8> {
+    let (source, destination) = pair.v4(host);
+    let (from, to) = if host == A { (4000, 80) } else { (80, 4000) };
+    packets::tcp(source, destination, from, to, flags)
+}
+
+#[test]
+fn a_successor_takes_over_between_two_packets() {
+    let bundle = only_web();
+    let mut it = Succession::new(connected(&bundle), bundle);
+    assert_eq!(it.shake_hands(), 1);
+    assert_eq!(it.held.len(), 1);
+    // The one before goes on meanwhile, in both directions.
+    for host in [A, B] {
+        let segment = segment(&it.pair, host, ACK);
+        it.pair.send(host, &segment);
+        assert_eq!(it.pair.delivered(1 - host), [segment]);
+    }
+    let under_way = segment(&it.pair, B, ACK);
+    it.pair.offer(B, &under_way);
+    assert_eq!(it.take_over(), 1);
+    // What was sealed before is for the one before, who may still open it.
+    let old = it.pair.network.pop_front().unwrap();
+    assert_eq!(Addressee::of(&old.bytes), Addressee::Session(Shift::First));
+    it.change_places();
+    it.pair.receive(A, old.from, 0, &old.bytes);
+    it.change_places();
+    assert_eq!(it.pair.delivered(A), [under_way]);
+    it.pair.run();
+    // From here on the peer seals for the successor. Its reply passes as part of the flow.
+    let reply = segment(&it.pair, B, ACK);
+    it.pair.offer(B, &reply);
+    let new = it.pair.network.front().unwrap();
+    assert_eq!(Addressee::of(&new.bytes), Addressee::Session(Shift::Second));
+    it.pair.run();
+    assert_eq!(it.pair.delivered(A), [reply]);
+    let request = segment(&it.pair, A, ACK);
+    it.pair.send(A, &request);
+    assert_eq!(it.pair.delivered(B), [request]);
+}
+
+#[test]
+fn the_successor_s_own_rules_decide_about_flows_it_takes_over() {
+    let bundle_before = only_web();
+    let mut it = Succession::new(connected(&bundle_before), bundle(Vec::new(), Vec::new()));
+    it.shake_hands();
+    assert_eq!(it.take_over(), 1);
+    it.pair.run();
+    let reply = segment(&it.pair, B, ACK);
+    it.pair.send(B, &reply);
+    assert!(it.pair.delivered(A).is_empty());
+    let dropped = |reason| it.pair.hosts[A].counters.dropped(reason);
+    assert_eq!(dropped(dataplane::DropReason::DeniedInbound), 1);
+}
+
+#[test]
+fn flows_of_other_addresses_are_not_taken() {
+    let bundle = only_web();
+    let mut it = Succession::new(connected(&bundle), bundle);
+    let mut left = it.left(Extent::PeersAndFlows);
+    assert_eq!(left.flow_count(), 1);
+    it.change_places();
+    let now = it.pair.now;
+    left.peers[0].addresses.v4 = [100, 64, 9, 9].into();
+    assert_eq!(it.pair.hosts[A].shard.inherit_flows(&left, now), 0);
+    left.peers[0].addresses = it.pair.hosts[B].overlay;
+    left.own = Some(it.pair.hosts[B].overlay);
+    assert_eq!(it.pair.hosts[A].shard.inherit_flows(&left, now), 0);
+    left.own = Some(it.pair.hosts[A].overlay);
+    assert_eq!(it.pair.hosts[A].shard.inherit_flows(&left, now), 1);
+}
+
+#[test]
+fn the_one_before_goes_on_when_its_successor_fails() {
+    let bundle = only_web();
+    let mut it = Succession::new(connected(&bundle), bundle);
+    it.shake_hands();
+    it.take_over();
+    it.pair.run();
+    // The peer seals for the successor now, which dies.
+    it.change_places();
+    it.pair.pass(Duration::from_secs(6));
+    let now = it.pair.now;
+    it.pair.hosts[A].with(|shard, wire| shard.reclaim(now, wire));
+    it.pair.command(A, Vec::new());
+    it.pair.run();
+    for host in [A, B] {
+        let segment = segment(&it.pair, host, ACK);
+        it.pair.send(host, &segment);
+        assert_eq!(it.pair.delivered(1 - host), [segment], "host {host}");
+    }
+}
+
+#[test]
+fn a_peer_that_missed_the_handshake_is_reached_before_the_one_before_ends() {
+    let bundle = only_web();
+    let mut it = Succession::new(connected(&bundle), bundle);
+    it.shake_hands();
+    it.held.clear();
+    it.take_over();
+    it.pair.pass(Duration::from_secs(6));
+    let segment = segment(&it.pair, B, ACK);
+    it.pair.offer(B, &segment);
+    let (now, from) = (it.pair.now, it.pair.hosts[B].underlay);
+    let from = dataplane::Path {
+        remote: from,
+        source: None,
+    };
+    it.pair.hosts[A].with(|shard, wire| shard.handle_former(from, now, wire));
+    it.pair.command(A, Vec::new());
+    it.pair.network.pop_front();
+    it.pair.run();
+    it.pair.send(B, &segment);
+    assert_eq!(it.pair.delivered(A), [segment]);
+}
