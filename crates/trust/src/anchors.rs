@@ -106,10 +106,45 @@ impl TrustAnchors {
             TRUST_STATEMENT,
             &BTreeMap::from([(key_id(&root), root)]),
         )?;
-        let first_root = FleetId::from_bytes(first_half(sha256(&statement.root_certificates[0])));
-        check_fleet(first_root, statement.fleet)?;
+        // A fleet keeps the id that its first root gave it, also under other roots.
+        if statement.previous.is_none() {
+            let root = &statement.root_certificates[0];
+            check_fleet(
+                FleetId::from_bytes(first_half(sha256(root))),
+                statement.fleet,
+            )?;
+        }
         let anchors = Self::new(statement.clone(), sha256(&signed.payload))?;
         Ok((anchors, statement))
+    }
+
+    /// As `from_statement`, for one who may know only a root that is no longer listed: `earlier`
+    /// leads from a statement that lists the pinned root to the last, the oldest first. Returns also
+    /// the statements that were needed.
+    ///
+    /// # Errors
+    /// As `from_statement`, and as `update` about the last.
+    pub fn from_statements<'s>(
+        earlier: &'s [Signed],
+        last: &Signed,
+        pin: &Digest,
+    ) -> Result<(Self, Vec<&'s Signed>), TrustError> {
+        let refused = match Self::from_statement(last, pin) {
+            Ok((anchors, _)) => return Ok((anchors, Vec::new())),
+            Err(refused @ TrustError::WrongPin { .. }) => refused,
+            Err(other) => return Err(other),
+        };
+        for (index, signed) in earlier.iter().enumerate().rev() {
+            let Ok((first, _)) = Self::from_statement(signed, pin) else {
+                continue;
+            };
+            let (newest, mut steps) = first
+                .follow(&earlier[index + 1..], last)?
+                .ok_or(TrustError::Forked)?;
+            steps.insert(0, signed);
+            return Ok((newest, steps));
+        }
+        Err(refused)
     }
 
     fn new(statement: TrustStatement, payload_digest: Digest) -> Result<Self, TrustError> {
@@ -167,6 +202,54 @@ impl TrustAnchors {
         check_fleet(self.fleet(), statement.fleet)?;
         self.check_newer(&statement)?;
         Self::new(statement, payload_digest).map(Some)
+    }
+
+    /// Takes the statements that a coordinator sends of which this one may lack several, the oldest
+    /// first: each is believed by the keys of those before. What is known already, or is signed by
+    /// nobody known, is passed over, except the last. Returns the anchors that replace these and
+    /// those of the statements that led to them; `None` when the last is the one that they come from.
+    ///
+    /// # Errors
+    /// As `update`, about the last.
+    pub fn follow<'s>(
+        &self,
+        earlier: &'s [Signed],
+        last: &Signed,
+    ) -> Result<Option<(Self, Vec<&'s Signed>)>, TrustError> {
+        let (mut anchors, mut steps) = (self.clone(), Vec::new());
+        for signed in earlier {
+            if let Ok(Some(next)) = anchors.update(signed) {
+                anchors = next;
+                steps.push(signed);
+            }
+        }
+        let newest = match anchors.update(last)? {
+            Some(newest) => newest,
+            None if steps.is_empty() => return Ok(None),
+            None => {
+                steps.pop();
+                anchors
+            }
+        };
+        Ok(Some((newest, steps)))
+    }
+
+    /// Returns whether these anchors believe everything that others do.
+    pub fn covers(&self, others: &Self) -> bool {
+        let mut keys = others.record_keys.keys();
+        keys.all(|key| self.record_keys.contains_key(key))
+    }
+
+    /// Returns the SHA-256 of the newest root: the one that issues certificates now.
+    pub fn newest_root(&self) -> Digest {
+        let roots = &self.statement.root_certificates;
+        sha256(roots.last().expect("a statement lists a root"))
+    }
+
+    /// Returns whether a root with this SHA-256 is believed.
+    pub fn believes_root(&self, pin: &Digest) -> bool {
+        let mut roots = self.statement.root_certificates.iter();
+        roots.any(|der| sha256(der) == *pin)
     }
 
     fn check_newer(&self, found: &TrustStatement) -> Result<(), TrustError> {

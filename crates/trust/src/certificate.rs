@@ -60,14 +60,16 @@ pub enum CertificateError {
         now: UnixTime,
     },
     /// It does not lead to a root that is trusted.
-    #[error("the certificate is not issued by this fleet's authority ({why})")]
+    #[error(
+        "the certificate is not issued by an authority of this fleet that is believed here ({why})"
+    )]
     Untrusted {
         /// Which step failed.
         why: String,
     },
     /// The chain ends in another authority than the one that is pinned.
     #[error(
-        "the coordinator belongs to another authority than the join token names (expected SHA-256 {expected}, found {found}); is the address right, and is the token for this fleet?"
+        "the coordinator belongs to another authority than the join token names (expected SHA-256 {expected}, found {found}); is the address right, and is the token for this fleet? After the fleet's authority was rotated, tokens and credentials from before are good no more: make new ones"
     )]
     WrongPin {
         /// What the token says.
@@ -323,6 +325,30 @@ pub(crate) fn root_public_key(der: &[u8]) -> Result<[u8; 32], CertificateError> 
         return Err(malformed("it is not signed by its own key"));
     }
     Ok(public)
+}
+
+/// What a root certificate says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RootFacts {
+    /// Its name, for people.
+    pub common_name: String,
+    /// Valid from this second on.
+    pub not_before: UnixTime,
+    /// Valid to the end of this second.
+    pub not_after: UnixTime,
+}
+
+/// Reads a root certificate; `None`: it is none.
+pub fn root_facts(der: &[u8]) -> Option<RootFacts> {
+    let certificate = parse(der).ok()?;
+    let mut names = certificate.subject().iter_common_name();
+    let common_name = names.next()?.as_str().ok()?.to_owned();
+    let validity = certificate.validity();
+    Some(RootFacts {
+        common_name,
+        not_before: unix(validity.not_before),
+        not_after: unix(validity.not_after),
+    })
 }
 
 fn malformed(why: impl Into<String>) -> CertificateError {

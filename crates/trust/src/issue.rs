@@ -14,6 +14,7 @@ use rcgen::{
 };
 use rustls_pki_types::CertificateDer;
 
+use crate::certificate;
 use crate::signing::{SigningKey, first_half};
 
 /// How long a root is valid: it is replaced by rotation, long before.
@@ -38,16 +39,55 @@ pub(crate) struct Leaf<'a> {
 
 /// Makes the self-signed root certificate of a fleet, DER.
 pub(crate) fn root(key: &SigningKey, fleet_name: &Name, now: UnixTime) -> Vec<u8> {
-    let mut params = params(format!("mesh fleet {fleet_name}"));
+    self_signed(key, format!("mesh fleet {fleet_name}"), now)
+}
+
+/// Makes the self-signed root certificate that follows an earlier one, DER.
+pub(crate) fn next_root(
+    key: &SigningKey,
+    fleet_name: &Name,
+    number: u64,
+    now: UnixTime,
+) -> Vec<u8> {
+    self_signed(key, format!("mesh fleet {fleet_name}, root {number}"), now)
+}
+
+fn self_signed(key: &SigningKey, common_name: String, now: UnixTime) -> Vec<u8> {
+    let mut params = params(common_name);
     set_validity(&mut params, before(now, ROOT_BACKDATE), now + ROOT_LIFETIME);
     params.serial_number = Some(serial(first_half(crate::sha256(&key.public()))));
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    make_authority(&mut params);
     params
         .self_signed(&Key(key))
         .expect("a root has only fields that can be encoded")
         .der()
         .to_vec()
+}
+
+/// Makes the certificate by which those who know only an old root believe what a new one issues,
+/// DER: the new root's name, key and validity, signed by the old root. Always the same bytes.
+///
+/// # Errors
+/// One of the two is no certificate of an Ed25519 authority.
+pub(crate) fn cross(
+    old_key: &SigningKey,
+    old_root: &[u8],
+    new_root: &[u8],
+) -> Result<Vec<u8>, rcgen::Error> {
+    let public = certificate::root_public_key(new_root)
+        .map_err(|_| rcgen::Error::CouldNotParseCertificate)?;
+    let root = certificate::root_facts(new_root).ok_or(rcgen::Error::CouldNotParseCertificate)?;
+    let mut params = params(root.common_name);
+    set_validity(&mut params, root.not_before, root.not_after);
+    params.serial_number = Some(serial(first_half(crate::sha256(new_root))));
+    params.use_authority_key_identifier_extension = true;
+    make_authority(&mut params);
+    sign(&params, &public, old_key, old_root)
+}
+
+fn make_authority(params: &mut CertificateParams) {
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
 }
 
 /// Makes a member's certificate, DER.

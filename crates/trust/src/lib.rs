@@ -25,7 +25,7 @@ pub mod signing;
 pub mod token;
 
 pub use anchors::{TrustAnchors, TrustError};
-pub use authority::{Authority, AuthoritySeeds, CoordinatorIdentity, HostIdentity};
+pub use authority::{Authority, AuthorityKeys, AuthoritySeeds, CoordinatorIdentity, HostIdentity};
 pub use bundle::BundleTree;
 pub use digest::{digest, sha256};
 pub use signing::SigningKey;
