@@ -1,63 +1,92 @@
 //! The admin API: JSON over the TLS port, where a bearer credential says who asks, and over the
-//! local socket, where the kernel does. The paths stand with the types in `model::admin`.
+//! local socket, where the kernel does. `operations` has them all; the types are `model::admin`'s.
 
 mod answer;
 mod asker;
 mod body;
+mod document;
+mod operation;
+mod operations;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request};
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post, put};
+use axum::routing::{MethodFilter, get, on};
 use axum::{Extension, Json, Router};
 use fleet::AdminRequest;
-use model::admin::{
-    ApplyPolicy, AuditQuery, CoordinatorVersion, CreateAdmin, CreateToken, PlanRequest, RenameHost,
-    RollbackPolicy, SetLabels, StartRecovery, WhyRequest,
-};
+use model::admin::CoordinatorVersion;
 use model::control::{Refusal, RefusalCode};
-use model::ids::{HostId, PolicyVersion, TokenId};
-use model::name::Name;
 use runtime::local_socket::LocalPeer;
 
 pub(crate) use self::answer::Failure;
 use self::asker::Asker;
-use self::body::Body;
+use self::operation::{Act, Given, Operation};
+pub(crate) use self::operations::BACKUP;
 use crate::brain::BrainHandle;
 
 /// Returns the routes of the admin API, for both doors.
 pub fn router(brain: BrainHandle) -> Router {
-    Router::new()
-        .route("/v1/status", get(status))
-        .route("/v1/hosts", get(list_hosts))
-        .route("/v1/hosts/{name}", get(show_host).delete(remove_host))
-        .route("/v1/hosts/{name}/labels", put(set_labels))
-        .route("/v1/hosts/{name}/name", put(rename_host))
-        .route("/v1/hosts/{name}/rotate-key", post(rotate_host_key))
-        .route("/v1/hosts/{name}/revoke", post(revoke_host))
-        .route("/v1/recovery", get(show_recovery).post(start_recovery))
-        .route("/v1/recovery/finish", post(finish_recovery))
-        .route("/v1/removed", get(list_removed))
-        .route("/v1/removed/{id}", get(show_removed))
-        .route("/v1/tokens", get(list_tokens).post(create_token))
-        .route("/v1/tokens/{id}", delete(revoke_token))
-        .route("/v1/policy", get(show_policy).post(apply_policy))
-        .route("/v1/policy/rollback", post(roll_policy_back))
-        .route("/v1/policy/versions", get(list_policy_versions))
-        .route("/v1/policy/versions/{version}", get(show_policy_version))
-        .route("/v1/policy/plan", post(plan_policy))
-        .route("/v1/policy/rollout", get(show_rollout))
-        .route("/v1/why", post(why))
-        .route("/v1/admins", get(list_admins).post(create_admin))
-        .route("/v1/admins/{name}", delete(revoke_admin))
-        .route("/v1/admins/{name}/credential", post(replace_credential))
-        .route("/v1/audit", get(list_audit))
+    let text = Bytes::from(openapi());
+    let mut router = Router::new().route(operations::STATUS, get(status)).route(
+        operations::DOCUMENT,
+        get(move |asker| show_document(asker, text.clone())),
+    );
+    for operation in operations::all() {
+        if matches!(operation.act, Act::Own) {
+            continue;
+        }
+        let method = MethodFilter::try_from(operation.method.clone());
+        let method = method.expect("operations have methods of HTTP");
+        let operation = Arc::new(operation);
+        let path = operation.path;
+        let serve = move |asker, path, request| serve(Arc::clone(&operation), asker, path, request);
+        router = router.route(path, on(method, serve));
+    }
+    router
         .fallback(|| async { Failure::no_such_request() })
         .method_not_allowed_fallback(|| async { Failure::no_such_method() })
         .with_state(brain)
 }
 
+/// Returns the OpenAPI document of the admin API, as JSON.
+pub fn openapi() -> String {
+    let document = document::document(&operations::all());
+    let text = serde_json::to_string_pretty(&document).expect("the document is JSON");
+    // Comments of our types speak Rust.
+    let mut text = text.replace("`None`", "`null`");
+    text.push('\n');
+    text
+}
+
 type Answered = Result<Response, Failure>;
+
+/// The body is read only once it is known who asks.
+async fn serve(
+    operation: Arc<Operation>,
+    asker: Asker,
+    path: Result<Path<BTreeMap<String, String>>, PathRejection>,
+    request: Request,
+) -> Answered {
+    let invalid = |error: PathRejection| Refusal::new(RefusalCode::Invalid, error.body_text());
+    let Path(path) = path.map_err(invalid)?;
+    let given = Given {
+        path,
+        uri: request.uri().clone(),
+        body: match operation.body {
+            Some(_) => body::read(request).await?,
+            None => Bytes::new(),
+        },
+    };
+    match &operation.act {
+        Act::Ask(make) => asker.ask(make(&given)?).await,
+        Act::Own => Err(Failure::no_such_request()),
+    }
+}
 
 /// Any local user sees that the coordinator is up, and its version.
 async fn status(peer: Option<Extension<LocalPeer>>, asker: Result<Asker, Failure>) -> Answered {
@@ -70,156 +99,8 @@ async fn status(peer: Option<Extension<LocalPeer>>, asker: Result<Asker, Failure
     }
 }
 
-async fn list_hosts(asker: Asker) -> Answered {
-    asker.ask(AdminRequest::ListHosts).await
-}
-
-async fn show_host(asker: Asker, Path(name): Path<String>) -> Answered {
-    asker.ask(AdminRequest::ShowHost(parse(&name)?)).await
-}
-
-async fn remove_host(asker: Asker, Path(name): Path<String>) -> Answered {
-    asker.ask(AdminRequest::RemoveHost(parse(&name)?)).await
-}
-
-async fn set_labels(
-    asker: Asker,
-    Path(name): Path<String>,
-    Body(set): Body<SetLabels>,
-) -> Answered {
-    asker
-        .ask(AdminRequest::SetLabels {
-            host: parse(&name)?,
-            set,
-        })
-        .await
-}
-
-async fn rename_host(
-    asker: Asker,
-    Path(name): Path<String>,
-    Body(rename): Body<RenameHost>,
-) -> Answered {
-    asker
-        .ask(AdminRequest::RenameHost {
-            host: parse(&name)?,
-            name: rename.name,
-        })
-        .await
-}
-
-async fn rotate_host_key(asker: Asker, Path(name): Path<String>) -> Answered {
-    asker.ask(AdminRequest::RotateHostKey(parse(&name)?)).await
-}
-
-async fn revoke_host(asker: Asker, Path(name): Path<String>) -> Answered {
-    asker.ask(AdminRequest::RevokeHost(parse(&name)?)).await
-}
-
-async fn show_recovery(asker: Asker) -> Answered {
-    asker.ask(AdminRequest::ShowRecovery).await
-}
-
-async fn start_recovery(asker: Asker, Body(start): Body<StartRecovery>) -> Answered {
-    asker.ask(AdminRequest::StartRecovery(start.why)).await
-}
-
-async fn finish_recovery(asker: Asker) -> Answered {
-    asker.ask(AdminRequest::FinishRecovery).await
-}
-
-async fn list_removed(asker: Asker) -> Answered {
-    asker.ask(AdminRequest::ListRemoved).await
-}
-
-async fn show_removed(asker: Asker, Path(id): Path<String>) -> Answered {
-    asker
-        .ask(AdminRequest::ShowRemoved(parse::<HostId>(&id)?))
-        .await
-}
-
-async fn list_tokens(asker: Asker) -> Answered {
-    asker.ask(AdminRequest::ListTokens).await
-}
-
-async fn create_token(asker: Asker, Body(create): Body<CreateToken>) -> Answered {
-    asker.ask(AdminRequest::CreateToken(create)).await
-}
-
-async fn revoke_token(asker: Asker, Path(id): Path<String>) -> Answered {
-    asker
-        .ask(AdminRequest::RevokeToken(parse::<TokenId>(&id)?))
-        .await
-}
-
-async fn show_policy(asker: Asker) -> Answered {
-    asker.ask(AdminRequest::ShowPolicy(None)).await
-}
-
-async fn apply_policy(asker: Asker, Body(apply): Body<ApplyPolicy>) -> Answered {
-    asker.ask(AdminRequest::ApplyPolicy(apply)).await
-}
-
-async fn roll_policy_back(asker: Asker, Body(back): Body<RollbackPolicy>) -> Answered {
-    asker.ask(AdminRequest::RollbackPolicy(back)).await
-}
-
-async fn list_policy_versions(asker: Asker) -> Answered {
-    asker.ask(AdminRequest::ListPolicyVersions).await
-}
-
-async fn show_policy_version(asker: Asker, Path(version): Path<String>) -> Answered {
-    let version = PolicyVersion(parse(&version)?);
-    asker.ask(AdminRequest::ShowPolicy(Some(version))).await
-}
-
-/// Made off the threads that answer: it takes a while for large fleets.
-async fn plan_policy(asker: Asker, Body(request): Body<PlanRequest>) -> Answered {
-    let reply = asker.reply(AdminRequest::PlanPolicy(request)).await?;
-    let made = tokio::task::spawn_blocking(move || answer::to_json(reply)).await;
-    made.map_err(|error| {
-        let text = format!("the plan could not be made: {error}");
-        Refusal::new(RefusalCode::Unavailable, text).into()
-    })
-}
-
-async fn show_rollout(asker: Asker) -> Answered {
-    asker.ask(AdminRequest::ShowRollout).await
-}
-
-async fn why(asker: Asker, Body(question): Body<WhyRequest>) -> Answered {
-    asker.ask(AdminRequest::Why(question)).await
-}
-
-async fn list_admins(asker: Asker) -> Answered {
-    asker.ask(AdminRequest::ListAdmins).await
-}
-
-async fn create_admin(asker: Asker, Body(create): Body<CreateAdmin>) -> Answered {
-    asker.ask(AdminRequest::CreateAdmin(create)).await
-}
-
-async fn revoke_admin(asker: Asker, Path(name): Path<String>) -> Answered {
-    asker
-        .ask(AdminRequest::RevokeAdmin(parse::<Name>(&name)?))
-        .await
-}
-
-async fn replace_credential(asker: Asker, Path(name): Path<String>) -> Answered {
-    asker
-        .ask(AdminRequest::ReplaceCredential(parse::<Name>(&name)?))
-        .await
-}
-
-async fn list_audit(asker: Asker, query: Result<Query<AuditQuery>, QueryRejection>) -> Answered {
-    let invalid = |error: QueryRejection| Refusal::new(RefusalCode::Invalid, error.body_text());
-    let Query(query) = query.map_err(invalid)?;
-    asker.ask(AdminRequest::ListAudit(query)).await
-}
-
-fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Failure> {
-    let invalid = |error: T::Err| Refusal::new(RefusalCode::Invalid, error.to_string());
-    text.parse().map_err(invalid).map_err(Failure::from)
+async fn show_document(_: Asker, text: Bytes) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 
 #[cfg(test)]
@@ -261,7 +142,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_rest_is_for_root_and_group_mesh() {
-        for path in ["/v1/hosts", "/v1/tokens", "/v1/policy", "/v1/admins"] {
+        for path in ["/v1/hosts", "/v1/tokens", "/v1/policy", "/v1/openapi.json"] {
             let (status, body) = ask(path).await;
             assert_eq!(status, StatusCode::FORBIDDEN);
             assert!(body.contains("group mesh"), "{body}");

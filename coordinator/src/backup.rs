@@ -19,7 +19,7 @@ use model::store::{KeyValue, StoreRevision};
 use runtime::clock::Clock;
 use runtime::local_socket::LocalPeer;
 
-use crate::admin::Failure;
+use crate::admin::{self, Failure};
 use crate::store::{Listing, RedbStore, Store};
 
 /// What a backup is made of.
@@ -35,7 +35,8 @@ pub(crate) struct BackupSource {
 /// Returns the route, for the local socket only.
 pub(crate) fn router(source: BackupSource) -> Router {
     Router::new()
-        .route("/v1/backup", get(backup))
+        .route(admin::BACKUP, get(backup))
+        .method_not_allowed_fallback(|| async { Failure::no_such_method() })
         .with_state(Arc::new(source))
 }
 

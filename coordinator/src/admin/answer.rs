@@ -43,7 +43,7 @@ impl Failure {
         Refusal::new(RefusalCode::NotFound, message).into()
     }
 
-    pub(super) fn no_such_method() -> Self {
+    pub(crate) fn no_such_method() -> Self {
         let message =
             "this cannot be done with that; do the versions of meshctl and mesh-coordinator fit?";
         Self::new(

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use axum::body::to_bytes;
-use axum::extract::{FromRequest, Request};
+use axum::body::{Bytes, to_bytes};
+use axum::extract::Request;
 use axum::http::StatusCode;
 use model::control::{Refusal, RefusalCode};
 use model::limits::Limits;
@@ -17,23 +17,19 @@ const BODY_BYTES_MAX: usize = 2 * Limits::BUNDLE_BYTES + (1 << 20);
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A body that was read as a `T`.
-pub(super) struct Body<T>(pub(super) T);
-
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
-    type Rejection = Failure;
-
-    async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
-        let read = to_bytes(request.into_body(), BODY_BYTES_MAX);
-        let bytes = match tokio::time::timeout(BODY_TIMEOUT, read).await {
-            Ok(Ok(bytes)) => bytes,
-            Ok(Err(_)) => return Err(too_large()),
-            Err(_) => return Err(too_slow()),
-        };
-        serde_json::from_slice(&bytes)
-            .map(Body)
-            .map_err(|error| not_understood(&error))
+/// Reads the whole body.
+pub(super) async fn read(request: Request) -> Result<Bytes, Failure> {
+    let read = to_bytes(request.into_body(), BODY_BYTES_MAX);
+    match tokio::time::timeout(BODY_TIMEOUT, read).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(_)) => Err(too_large()),
+        Err(_) => Err(too_slow()),
     }
+}
+
+/// Reads a body as what it is expected to be.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(bytes).map_err(|error| not_understood(&error))
 }
 
 fn too_large() -> Failure {

@@ -6,10 +6,12 @@
 
 mod admin_api;
 mod audit;
+mod described;
 mod doors;
 mod enrolment;
 mod first_start;
 mod host;
+mod openapi;
 mod recovery;
 mod restart;
 mod restoring;

@@ -99,6 +99,10 @@ impl Running {
         self.address.to_string()
     }
 
+    pub(crate) fn socket(&self) -> &std::path::Path {
+        &self.socket
+    }
+
     /// The operator on its own machine.
     pub(crate) fn local(&self) -> ApiClient {
         ApiClient::unix(&self.socket)

@@ -7,8 +7,8 @@ use crate::failure::Failure;
 /// Tests that write documents, as arguments of `cargo test`.
 const WRITERS: &[&str] = &[
     "-p meshctl --test documents",
-    "-p meshd --test manual",
-    "-p coordinator --test manual",
+    "-p meshd --test manual --test settings_file",
+    "-p coordinator --test documents --test settings_file",
 ];
 /// Tells such a test to write instead of to compare.
 const WRITE: &str = "MESH_GENERATE";
