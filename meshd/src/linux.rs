@@ -5,4 +5,6 @@ pub mod firewall;
 mod inspection;
 pub mod interface;
 pub mod routes;
+pub mod send_runs;
 pub mod steering;
+pub mod tun_offload;

@@ -2,10 +2,13 @@
 //! device and a pair of UDP sockets. Everybody else talks to it through one bounded queue.
 
 mod cores;
+mod datagram_batch;
+mod dead_source;
 mod hand_over;
 mod outbox;
 mod packet_loop;
 mod tun_queue;
+mod udp_sender;
 mod udp_socket;
 mod worker;
 

@@ -2,21 +2,23 @@
 
 use std::net::IpAddr;
 
-/// A sum that is not yet folded to 16 bits.
+/// A sum of 16-bit words that is not yet folded. The words are taken in the machine's order of
+/// bytes, which only swaps the bytes of the result (RFC 1071 2 B), so that no byte is moved.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Sum(u64);
 
 impl Sum {
-    /// Adds bytes as big-endian 16-bit words, an odd last one padded with zero.
-    pub(crate) fn add(mut self, bytes: &[u8]) -> Self {
-        let (words, rest) = bytes.as_chunks::<2>();
-        for word in words {
-            self.0 += u64::from(u16::from_be_bytes(*word));
-        }
-        if let [last] = rest {
-            self.0 += u64::from(*last) << 8;
-        }
-        self
+    /// Adds bytes as 16-bit words, an odd last one padded with zero. Two words are taken at a time:
+    /// what overflows the lower one belongs to it anyway (RFC 1071 2 C).
+    pub(crate) fn add(self, bytes: &[u8]) -> Self {
+        let (pairs, rest) = bytes.as_chunks::<4>();
+        let whole: u64 = pairs
+            .iter()
+            .map(|pair| u64::from(u32::from_ne_bytes(*pair)))
+            .sum();
+        let mut last = [0; 4];
+        last[..rest.len()].copy_from_slice(rest);
+        Self(self.0 + whole + u64::from(u32::from_ne_bytes(last)))
     }
 
     /// Adds the pseudo header of an upper protocol (RFC 9293 3.1, RFC 8200 8.1).
@@ -33,17 +35,31 @@ impl Sum {
             }
             (source, destination) => self.add(&v6_octets(source)).add(&v6_octets(destination)),
         };
+        sum.add_upper(ip_protocol, upper_len)
+    }
+
+    /// Adds what a pseudo header has besides the addresses.
+    pub(crate) fn add_upper(self, ip_protocol: u8, upper_len: usize) -> Self {
         let upper_len = u32::try_from(upper_len).expect("a packet is shorter than 4 GiB");
-        sum.add(&upper_len.to_be_bytes()).add(&[0, ip_protocol])
+        self.add(&upper_len.to_be_bytes()).add(&[0, ip_protocol])
     }
 
     /// Returns the checksum field.
     pub(crate) fn finish(self) -> [u8; 2] {
+        (!self.folded()).to_ne_bytes()
+    }
+
+    /// Returns what a checksum field holds whose rest the kernel is to add: the sum itself.
+    pub(crate) fn partial(self) -> [u8; 2] {
+        self.folded().to_ne_bytes()
+    }
+
+    fn folded(self) -> u16 {
         let mut sum = self.0;
         while sum > 0xffff {
             sum = (sum & 0xffff) + (sum >> 16);
         }
-        (!(sum as u16)).to_be_bytes()
+        sum as u16
     }
 }
 
@@ -54,24 +70,33 @@ fn v6_octets(address: IpAddr) -> [u8; 16] {
     }
 }
 
+/// Returns a UDP checksum as it is sent: 0 would say that there is none (RFC 768).
+pub(crate) const fn udp(checksum: [u8; 2]) -> [u8; 2] {
+    match checksum {
+        [0, 0] => [0xff, 0xff],
+        checksum => checksum,
+    }
+}
+
 /// Returns the checksum after one 16-bit word of what it covers has changed (RFC 1624 3, eqn. 3).
 pub(crate) fn updated(checksum: [u8; 2], before: [u8; 2], after: [u8; 2]) -> [u8; 2] {
-    let inverted = |bytes: [u8; 2]| u64::from(!u16::from_be_bytes(bytes));
-    Sum(inverted(checksum) + inverted(before) + u64::from(u16::from_be_bytes(after))).finish()
+    let inverted = |bytes: [u8; 2]| u64::from(!u16::from_ne_bytes(bytes));
+    Sum(inverted(checksum) + inverted(before) + u64::from(u16::from_ne_bytes(after))).finish()
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
     fn sum_matches_the_example_of_rfc_1071() {
         // RFC 1071 3: the folded sum of these is ddf2.
         let bytes = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
-        assert_eq!(
-            Sum::default().add(&bytes).finish(),
-            (!0xddf2_u16).to_be_bytes()
-        );
+        let sum = Sum::default().add(&bytes);
+        assert_eq!(sum.finish(), (!0xddf2_u16).to_be_bytes());
+        assert_eq!(sum.partial(), 0xddf2_u16.to_be_bytes());
     }
 
     #[test]
@@ -89,5 +114,21 @@ mod tests {
         bytes[1] = 3;
         let after = Sum::default().add(&bytes).finish();
         assert_eq!(updated(before, [0x45, 0x00], [0x45, 0x03]), after);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_sum_up_as_word_by_word(
+            bytes in proptest::collection::vec(any::<u8>(), 0..100)
+        ) {
+            let words = bytes
+                .chunks(2)
+                .map(|pair| u32::from(pair[0]) << 8 | pair.get(1).copied().map_or(0, u32::from));
+            let mut sum: u32 = words.sum();
+            while sum > 0xffff {
+                sum = (sum & 0xffff) + (sum >> 16);
+            }
+            prop_assert_eq!(Sum::default().add(&bytes).finish(), (!(sum as u16)).to_be_bytes());
+        }
     }
 }

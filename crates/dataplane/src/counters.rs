@@ -173,11 +173,15 @@ impl Counters {
     }
 
     pub(crate) fn add_drop(&self, reason: DropReason) {
-        self.drops[reason.position()].add(1);
+        self.add_drops(1, reason);
     }
 
-    pub(crate) fn add_overlay_received(&self, bytes: usize) {
-        self.overlay_packets.add(1);
+    pub(crate) fn add_drops(&self, packets: usize, reason: DropReason) {
+        self.drops[reason.position()].add(packets as u64);
+    }
+
+    pub(crate) fn add_overlay_received(&self, packets: usize, bytes: usize) {
+        self.overlay_packets.add(packets as u64);
         self.overlay_bytes.add(bytes as u64);
     }
 

@@ -54,7 +54,7 @@ drop_reasons! {
     UnsafeFragment = "unsafe_fragment",
     /// A fragment whose first one was not let through before it.
     UnknownFragment = "unknown_fragment",
-    /// A super-packet of the kernel's offload, which this version does not take.
+    /// The kernel's offload header says of the packet what it is not.
     OffloadUnsupported = "offload_unsupported",
 
     // Packets of this host that have no place in the overlay.

@@ -9,11 +9,12 @@
 
 mod bequest;
 mod checksum;
+mod coalescer;
 mod command;
 mod config;
+mod cookie_secrets;
 mod counters;
 mod denials;
-mod cookie_secrets;
 mod drops;
 mod ecn;
 mod event;
@@ -22,6 +23,7 @@ mod fragments;
 mod handshake_job;
 mod identity;
 mod indices;
+mod offload;
 mod outbox;
 pub mod packet;
 mod peers;
@@ -31,6 +33,7 @@ mod rate;
 mod refusal;
 mod rejection;
 mod routes;
+mod segments;
 mod shard;
 mod shift;
 mod stamps;
@@ -39,13 +42,15 @@ mod timers;
 pub use bequest::{
     BEQUEST_FORMAT, Bequest, BequestError, Extent, FlowBequest, FlowPhase, PeerBequest,
 };
+pub use coalescer::{Coalescer, Joins};
 pub use command::{Command, PeerKind};
 pub use config::{Limits, ShardConfig};
 pub use counters::{Balance, Counters};
 pub use drops::DropReason;
 pub use event::{Denial, Event, PeerReport, Report};
 pub use handshake_job::{HandshakeDone, HandshakeJob};
-pub use outbox::{DatagramMeta, Misdirected, Outbox, OverlayMeta, Path, VirtioHeader};
+pub use offload::VirtioHeader;
+pub use outbox::{Misdirected, Outbox, Path};
 pub use place::Place;
 pub use shard::{Introduction, Shard};
 pub use shift::{Addressee, Shift};

@@ -25,7 +25,7 @@ use crate::flows::Flows;
 use crate::fragments::Fragments;
 use crate::identity::Identity;
 use crate::indices::Indices;
-use crate::outbox::{DatagramMeta, Outbox, Path};
+use crate::outbox::{Outbox, Path};
 use crate::peers::Peers;
 use crate::rate::Rate;
 use crate::routes::Routes;
@@ -60,8 +60,8 @@ pub struct Shard {
     config: ShardConfig,
     counters: Arc<Counters>,
     dice: ChaCha20Rng,
-    /// For the time in which connections of before a restart are taken over.
     cookie_secrets: CookieSecrets,
+    /// For the time in which connections of before a restart are taken over.
     started_at: Instant,
     identity: Option<Identity>,
     table: Option<Arc<Table>>,
@@ -94,9 +94,9 @@ impl Shard {
     pub fn new(config: ShardConfig, seed: [u8; 32], now: Now, counters: Arc<Counters>) -> Self {
         let mut dice = ChaCha20Rng::from_seed(seed);
         let limits = config.limits;
-        Self {
         let mut cookie_seed = [0; 32];
         dice.fill_bytes(&mut cookie_seed);
+        Self {
             counters,
             started_at: now.monotonic,
             identity: None,
@@ -119,13 +119,12 @@ impl Shard {
             pending_bytes: 0,
             incarnations: 0,
             events: VecDeque::new(),
-            config,
             cookie_secrets: CookieSecrets::new(cookie_seed),
+            config,
             dice,
         }
     }
 
-    /// Returns the next thing that the caller should know or do.
     /// Makes cookies as the host's other shards do, which have the same secret seed.
     #[must_use]
     pub fn with_cookie_seed(mut self, seed: [u8; 32]) -> Self {
@@ -133,6 +132,7 @@ impl Shard {
         self
     }
 
+    /// Returns the next thing that the caller should know or do.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
@@ -168,11 +168,7 @@ const fn tunnel_time(now: Now) -> Duration {
 
 /// Sends a message that is not about an overlay packet.
 fn send_message(message: &[u8], via: Path, out: &mut impl Outbox) {
-    let meta = DatagramMeta {
-        source: via.source,
-        ..DatagramMeta::default()
-    };
-    out.datagram(via, meta, message.len(), |room| {
+    out.datagram(via, 0, message.len(), |room| {
         room[..message.len()].copy_from_slice(message);
         message.len()
     });

@@ -4,7 +4,7 @@ mod pair;
 
 use std::time::Duration;
 
-use dataplane::{DatagramMeta, Outbox, OverlayMeta, Path};
+use dataplane::{Outbox, Path, VirtioHeader};
 use pair::{A, B, Pair};
 
 /// Lends the same memory again and again, and forgets what was written before.
@@ -23,22 +23,11 @@ impl Room {
 }
 
 impl Outbox for Room {
-    fn datagram(
-        &mut self,
-        _: Path,
-        _: DatagramMeta,
-        room: usize,
-        write: impl FnOnce(&mut [u8]) -> usize,
-    ) {
+    fn datagram(&mut self, _: Path, _: u8, room: usize, write: impl FnOnce(&mut [u8]) -> usize) {
         self.length = write(&mut self.bytes[..room]);
     }
 
-    fn overlay_packet(
-        &mut self,
-        _: OverlayMeta,
-        room: usize,
-        write: impl FnOnce(&mut [u8]) -> usize,
-    ) {
+    fn overlay_packet(&mut self, room: usize, write: impl FnOnce(&mut [u8]) -> usize) {
         self.length = write(&mut self.bytes[..room]);
     }
 }
@@ -64,12 +53,12 @@ fn an_established_flow_allocates_nothing() {
     let counted = allocation_counter::measure(|| {
         for _ in 0..1000 {
             a.shard
-                .handle_overlay_packet(OverlayMeta::default(), &mut there, now, &mut room);
+                .handle_overlay_packet(VirtioHeader::default(), &mut there, now, &mut room);
             datagram[..room.length].copy_from_slice(&room.bytes[..room.length]);
             b.shard
                 .handle_datagram(from_a, 0, &mut datagram[..room.length], now, &mut room);
             b.shard
-                .handle_overlay_packet(OverlayMeta::default(), &mut back, now, &mut room);
+                .handle_overlay_packet(VirtioHeader::default(), &mut back, now, &mut room);
             datagram[..room.length].copy_from_slice(&room.bytes[..room.length]);
             a.shard
                 .handle_datagram(from_b, 0, &mut datagram[..room.length], now, &mut room);

@@ -14,22 +14,11 @@ use pair::{A, B, Pair, bundle, public, rule};
 struct Nowhere([u8; 2048]);
 
 impl Outbox for Nowhere {
-    fn datagram(
-        &mut self,
-        _: Path,
-        _: dataplane::DatagramMeta,
-        room: usize,
-        write: impl FnOnce(&mut [u8]) -> usize,
-    ) {
+    fn datagram(&mut self, _: Path, _: u8, room: usize, write: impl FnOnce(&mut [u8]) -> usize) {
         write(&mut self.0[..room]);
     }
 
-    fn overlay_packet(
-        &mut self,
-        _: dataplane::OverlayMeta,
-        room: usize,
-        write: impl FnOnce(&mut [u8]) -> usize,
-    ) {
+    fn overlay_packet(&mut self, room: usize, write: impl FnOnce(&mut [u8]) -> usize) {
         write(&mut self.0[..room]);
     }
 }
@@ -129,6 +118,17 @@ fn strangers_with_addresses_of_their_own_cannot_take_the_room_of_our_handshakes(
     assert_eq!(pair.hosts[B].counters.queued(), 32, "the rest is reserved");
     assert_eq!(pair.dropped(B, DropReason::HandshakeOverload), 68);
     let packet = pair.udp(B, 1, 2);
+    let (now, mut offered) = (pair.now, packet.clone());
+    let mut nowhere = Nowhere([0; 2048]);
+    pair.hosts[B].shard.handle_overlay_packet(
+        dataplane::VirtioHeader::default(),
+        &mut offered,
+        now,
+        &mut nowhere,
+    );
+    assert_eq!(pair.hosts[B].counters.handshakes_started(), 1);
+}
+
 #[test]
 fn a_cookie_of_one_shard_is_good_at_the_others() {
     for (other_seed, is_good) in [([9; 32], true), ([10; 32], false)] {
@@ -161,17 +161,6 @@ fn a_cookie_of_one_shard_is_good_at_the_others() {
             stranger.take_cookie(&reply.bytes, time);
         }
     }
-}
-
-    let (now, mut offered) = (pair.now, packet.clone());
-    let mut nowhere = Nowhere([0; 2048]);
-    pair.hosts[B].shard.handle_overlay_packet(
-        dataplane::OverlayMeta::default(),
-        &mut offered,
-        now,
-        &mut nowhere,
-    );
-    assert_eq!(pair.hosts[B].counters.handshakes_started(), 1);
 }
 
 #[test]

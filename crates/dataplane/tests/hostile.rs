@@ -5,7 +5,7 @@ mod pair;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use dataplane::{DropReason, Event, Limits, OverlayMeta, Path, ShardConfig, VirtioHeader};
+use dataplane::{DropReason, Event, Limits, Path, ShardConfig};
 use model::rule::Traffic;
 use pair::packets;
 use pair::rogue::Rogue;
@@ -277,19 +277,6 @@ fn no_more_jobs_are_out_than_there_may_be() {
     assert_eq!(pair.dropped(B, DropReason::HandshakeOverload), 2);
     assert_eq!(pair.hosts[B].counters.queued(), 3);
     assert!(pair.hosts[B].counters.balance().holds());
-}
-
-#[test]
-fn super_packets_are_refused_as_such() {
-    let mut pair = Pair::new();
-    let (now, mut packet) = (pair.now, pair.udp(A, 1, 2));
-    let meta = OverlayMeta {
-        offload: Some(VirtioHeader::default()),
-    };
-    pair.hosts[A].with(|shard, wire| {
-        shard.handle_overlay_packet(meta, &mut packet, now, wire);
-    });
-    assert_eq!(pair.dropped(A, DropReason::OffloadUnsupported), 1);
 }
 
 /// One thing that the world does to a host.

@@ -259,11 +259,10 @@ fn a_restarted_host_does_not_reach_back_for_ever() {
     let before = pair.hosts[B].counters.handshakes_started();
     let began = pair.now.monotonic;
     // Its peer is gone: nobody answers, and somebody repeats what it sent once.
+    pair.hosts[A].underlay = "192.0.2.99:51820".parse().unwrap();
     while pair.now.monotonic - began < Duration::from_secs(170) {
         pair.receive(B, sealed.from, 0, &sealed.bytes);
-        pair.network.clear();
         pair.pass(Duration::from_secs(1));
-        pair.network.clear();
     }
     let tried = pair.hosts[B].counters.handshakes_started() - before;
     assert!((15..=19).contains(&tried), "for 90 seconds: {tried}");

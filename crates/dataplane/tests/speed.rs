@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dataplane::{Command, OverlayMeta, Path, PeerKind, Shard};
+use dataplane::{Command, Path, PeerKind, Shard, VirtioHeader};
 use model::address::HostAddresses;
 use model::ids::PolicyVersion;
 use model::map::PeerIndex;
@@ -178,7 +178,7 @@ fn each(pair: &mut Pair, packets: Vec<Vec<u8>>) -> Duration {
     let start = Instant::now();
     for mut packet in packets {
         host.with(|shard, wire| {
-            shard.handle_overlay_packet(OverlayMeta::default(), &mut packet, now, wire);
+            shard.handle_overlay_packet(VirtioHeader::default(), &mut packet, now, wire);
         });
         host.wire.datagrams.clear();
     }

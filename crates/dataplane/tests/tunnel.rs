@@ -441,6 +441,21 @@ fn a_full_outbox_is_counted() {
 }
 
 #[test]
+fn a_refusal_that_nobody_took_is_not_counted() {
+    let mut pair = Pair::new();
+    let (source, _) = pair.v4(A);
+    let nobody = "100.64.9.9".parse().unwrap();
+    let packet = pair::packets::udp(source, nobody, 1, 2, b"hello");
+    pair.hosts[A].wire.is_full = true;
+    pair.offer(A, &packet);
+    assert_eq!(pair.dropped(A, DropReason::UnknownDestination), 1);
+    assert_eq!(pair.hosts[A].counters.refusals(), 0);
+    pair.hosts[A].wire.is_full = false;
+    pair.offer(A, &packet);
+    assert_eq!(pair.hosts[A].counters.refusals(), 1);
+}
+
+#[test]
 fn a_new_identity_ends_every_session() {
     let mut pair = Pair::new();
     let (there, back) = (pair.udp(A, 1, 2), pair.udp(B, 2, 1));

@@ -285,6 +285,7 @@ fn open_queues(settings: &InterfaceSettings) -> io::Result<Vec<Arc<SyncDevice>>>
         .layer(Layer::L3)
         .mtu(settings.mtu)
         .multi_queue(settings.queues > 1)
+        .offload(true)
         .enable(false)
         .build_sync()?;
     let mut queues = Vec::new();
@@ -396,8 +397,11 @@ pub async fn underlay_addresses(overlay_interface: &str) -> Result<Vec<IpAddr>, 
 pub(super) mod tests {
     use std::process::Command;
 
-    use super::*;
+    use dataplane::ShardConfig;
     use model::ids::FleetId;
+
+    use super::*;
+    use crate::packets::{PacketWorker, UdpSockets, WorkerMessage};
 
     /// Runs a test of this name again, in a network namespace of its own. Needs root.
     pub(in crate::linux) fn is_in_namespace(test: &str) -> bool {
@@ -424,6 +428,39 @@ pub(super) mod tests {
     pub(in crate::linux) fn said_by(program: &str, arguments: &[&str]) -> String {
         let output = Command::new(program).args(arguments).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_device_that_was_given_back_can_be_made_again_at_once() {
+        if !is_in_namespace(
+            "linux::interface::tests::a_device_that_was_given_back_can_be_made_again_at_once",
+        ) {
+            return;
+        }
+        let prefixes = OverlayPrefixes::derived_from(FleetId::from_bytes([0; 16]));
+        let settings = InterfaceSettings {
+            name: "mesh0".into(),
+            table: "mesh".into(),
+            mtu: 1420,
+            queues: 2,
+        };
+        let overlay = OverlayConfig {
+            addresses: prefixes.nth_host(0).unwrap(),
+            prefixes,
+        };
+        let sockets = UdpSockets::bind_group(0, 2).unwrap();
+        let (news, _events) = tokio::sync::mpsc::channel(16);
+        let clock = runtime::clock::Clock::start();
+        let worker =
+            PacketWorker::start(ShardConfig::default(), sockets, [1; 32], clock, news).unwrap();
+        for _ in 0..20 {
+            let interface = Interface::up(settings.clone(), overlay).await.unwrap();
+            let device = WorkerMessage::Device(interface.device());
+            worker.handle().send(device).unwrap();
+            worker.handle().release_device().await;
+            interface.down().await.unwrap();
+        }
+        worker.stop();
     }
 
     #[tokio::test]

@@ -1,13 +1,17 @@
-//! The shard's way out: memory lent for a packet, one system call when it is written.
+//! The shard's way out: memory lent for packets, which leave together when a burst has been handled.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dataplane::{DatagramMeta, Misdirected, Outbox, OverlayMeta, Path};
-use tun_rs::SyncDevice;
+use dataplane::{Coalescer, Joins, Misdirected, Outbox, Path};
 
+use super::datagram_batch::DatagramBatch;
 use super::hand_over::HandOver;
-use super::udp_socket::UdpSender;
+use super::tun_queue::TunWriter;
+use super::udp_sender::UdpSender;
+
+/// Room for packets to this host: a few of the kernel's largest.
+const OVERLAY_BYTES: usize = 512 << 10;
 
 /// Packets that the kernel did not take.
 #[derive(Debug, Default)]
@@ -28,55 +32,100 @@ impl SendFailures {
     }
 }
 
-/// Writes each packet at once.
-pub(super) struct DirectOutbox {
-    pub(super) sender: UdpSender,
-    pub(super) device: Option<Arc<SyncDevice>>,
-    pub(super) failures: Arc<SendFailures>,
-    pub(super) memory: Vec<u8>,
+/// Gathers packets until [`BatchOutbox::flush`], or until its memory is full.
+pub(super) struct BatchOutbox {
+    sender: UdpSender,
+    datagrams: DatagramBatch,
+    overlay: Option<Overlay>,
+    failures: Arc<SendFailures>,
     /// The ways to all shards, by number.
-    pub(super) others: Vec<HandOver>,
+    others: Vec<HandOver>,
 }
 
-impl DirectOutbox {
-    fn lend(&mut self, room: usize, write: impl FnOnce(&mut [u8]) -> usize) -> usize {
-        if self.memory.len() < room {
-            self.memory.resize(room, 0);
+/// The way to this host.
+struct Overlay {
+    writer: TunWriter,
+    packets: Coalescer,
+}
+
+impl BatchOutbox {
+    pub(super) fn new(
+        sender: UdpSender,
+        failures: Arc<SendFailures>,
+        others: Vec<HandOver>,
+    ) -> Self {
+        Self {
+            sender,
+            datagrams: DatagramBatch::new(),
+            overlay: None,
+            failures,
+            others,
         }
-        write(&mut self.memory[..room])
+    }
+
+    /// Takes another queue of a TUN device, or none.
+    pub(super) fn set_device(&mut self, device: Option<(TunWriter, Joins)>) {
+        self.overlay = device.map(|(writer, joins)| Overlay {
+            writer,
+            packets: Coalescer::new(joins, OVERLAY_BYTES),
+        });
+    }
+
+    /// Returns how many datagrams wait.
+    pub(super) fn datagrams_waiting(&self) -> usize {
+        self.datagrams.len()
+    }
+
+    /// Gives the kernel everything that waits.
+    pub(super) fn flush(&mut self) {
+        self.flush_datagrams();
+        self.flush_overlay();
+    }
+
+    fn flush_datagrams(&mut self) {
+        let failed = self.datagrams.send(&mut self.sender);
+        if failed > 0 {
+            let failed = failed as u64;
+            self.failures.datagrams.fetch_add(failed, Ordering::Relaxed);
+        }
+    }
+
+    fn flush_overlay(&mut self) {
+        let Some(Overlay { writer, packets }) = &mut self.overlay else {
+            return;
+        };
+        let failures = &self.failures.overlay_packets;
+        packets.take_all(|header, parts| {
+            if let Err(error) = writer.send(header, parts) {
+                tracing::debug!(%error, packets = parts.len(), "the TUN device does not take packets");
+                failures.fetch_add(parts.len() as u64, Ordering::Relaxed);
+            }
+        });
     }
 }
 
-impl Outbox for DirectOutbox {
+impl Outbox for BatchOutbox {
     fn datagram(
         &mut self,
         via: Path,
-        meta: DatagramMeta,
+        ecn: u8,
         room: usize,
         write: impl FnOnce(&mut [u8]) -> usize,
     ) {
-        let length = self.lend(room, write);
-        if length > 0 && self.sender.send(via, meta, &self.memory[..length]).is_err() {
-            self.failures.datagrams.fetch_add(1, Ordering::Relaxed);
+        if !self.datagrams.has_room(room) {
+            self.flush_datagrams();
         }
+        self.datagrams.add(via, ecn, room, write);
     }
 
-    fn overlay_packet(
-        &mut self,
-        _: OverlayMeta,
-        room: usize,
-        write: impl FnOnce(&mut [u8]) -> usize,
-    ) {
-        let length = self.lend(room, write);
-        let taken = match &self.device {
-            Some(device) if length > 0 => device.send(&self.memory[..length]).is_ok(),
-            Some(_) => true,
-            None => length == 0,
-        };
-        if !taken {
-            self.failures
-                .overlay_packets
-                .fetch_add(1, Ordering::Relaxed);
+    fn overlay_packet(&mut self, room: usize, write: impl FnOnce(&mut [u8]) -> usize) {
+        let is_full = |overlay: &Overlay| !overlay.packets.has_room(room);
+        if self.overlay.as_ref().is_some_and(is_full) {
+            self.flush_overlay();
+        }
+        // Without a device nothing is written: the shard counts that itself.
+        if let Some(overlay) = &mut self.overlay {
+            overlay.packets.add(room, write);
         }
     }
 

@@ -8,20 +8,22 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
 use std::time::Duration;
 
-use dataplane::{Command, Event, HandshakeDone, HandshakeJob, OverlayMeta, Shard};
+use dataplane::{Command, Event, HandshakeDone, HandshakeJob, Shard, VirtioHeader};
 use runtime::clock::Clock;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::mpsc;
 use tun_rs::SyncDevice;
 
 use super::hand_over::{HandOverInbox, HandedOver};
-use super::outbox::DirectOutbox;
+use super::outbox::BatchOutbox;
 use super::tun_queue::TunQueue;
 use super::udp_socket::UdpSockets;
 use super::worker::Job;
 
-/// Packets taken from one source before the others have their turn.
-const BURST_PACKETS: usize = 64;
+/// Reads from one source before the others have their turn.
+const BURST_READS: usize = 64;
+/// Datagrams that may wait for their burst's end: as much as keeps the caches warm.
+const BURST_DATAGRAMS: usize = 256;
 /// The longest sleep, so that a deadline that is far away needs no big numbers.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
 
@@ -39,13 +41,22 @@ pub(super) enum ToLoop {
     Stop,
 }
 
+/// Which sources have something.
+#[derive(Clone, Copy, Default)]
+struct Ready {
+    wake: bool,
+    /// As [`UdpSockets::queues_mut`] has them.
+    sockets: [bool; 2],
+    tun: bool,
+}
+
 /// What the thread owns.
 pub(super) struct PacketLoop {
     pub(super) number: usize,
     pub(super) shard: Shard,
     pub(super) sockets: UdpSockets,
     pub(super) tun: Option<TunQueue>,
-    pub(super) outbox: DirectOutbox,
+    pub(super) outbox: BatchOutbox,
     pub(super) inbox: Receiver<ToLoop>,
     pub(super) handed_over: HandOverInbox,
     pub(super) wake: Arc<OwnedFd>,
@@ -58,16 +69,25 @@ impl PacketLoop {
     /// Runs until it is told to stop.
     pub(super) fn run(mut self) {
         loop {
-            if let Err(error) = self.wait() {
-                tracing::error!(%error, "the packet thread cannot wait for packets and ends");
-                return;
+            let ready = match self.wait() {
+                Ok(ready) => ready,
+                Err(error) => {
+                    tracing::error!(%error, "the packet thread cannot wait for packets and ends");
+                    return;
+                }
+            };
+            if ready.wake {
+                if self.take_messages().is_break() {
+                    return self.outbox.flush();
+                }
+                self.take_handed_over();
             }
-            if self.take_messages().is_break() {
-                return;
+            self.take_datagrams(ready.sockets);
+            self.outbox.flush();
+            if ready.tun {
+                self.take_overlay_packets();
+                self.outbox.flush();
             }
-            self.take_handed_over();
-            self.take_datagrams();
-            self.take_overlay_packets();
             let now = self.clock.now();
             if self
                 .shard
@@ -77,26 +97,36 @@ impl PacketLoop {
                 self.shard.handle_timeout(now, &mut self.outbox);
             }
             self.pass_events_on();
+            self.outbox.flush();
         }
     }
 
-    fn wait(&self) -> io::Result<()> {
+    fn wait(&self) -> io::Result<Ready> {
         let sleep = match self.shard.poll_timeout() {
             Some((deadline, _)) => self.clock.until(deadline).min(SLEEP_MAX),
             None => SLEEP_MAX,
         };
         let timeout = Timespec::try_from(sleep).expect("at most a minute");
+        // What is not there is the wake-up a second time.
         let awake = || PollFd::new(&*self.wake, PollFlags::IN);
         let mut polled = [awake(), awake(), awake(), awake()];
-        let sources = self
-            .sockets
-            .descriptors()
-            .chain(self.tun.as_ref().map(TunQueue::descriptor));
-        for (slot, source) in polled[1..].iter_mut().zip(sources) {
+        let [_, v4, v6, tun] = &mut polled;
+        let slots = [v4, v6].into_iter().zip(self.sockets.descriptors());
+        let device = self.tun.as_ref().map(|queue| (tun, queue.descriptor()));
+        for (slot, source) in slots.chain(device) {
             *slot = PollFd::from_borrowed_fd(source, PollFlags::IN);
         }
         match poll(&mut polled, Some(&timeout)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Ok(_) => {
+                // Also errors: reading tells them.
+                let [wake, v4, v6, tun] = polled.map(|source| !source.revents().is_empty());
+                Ok(Ready {
+                    wake,
+                    sockets: [v4, v6],
+                    tun,
+                })
+            }
+            Err(rustix::io::Errno::INTR) => Ok(Ready::default()),
             Err(error) => Err(error.into()),
         }
     }
@@ -114,12 +144,13 @@ impl PacketLoop {
                     self.shard.handle_handshake(*done, now, &mut self.outbox)
                 }
                 ToLoop::Device(device) => {
-                    self.tun = device.map(TunQueue::new);
-                    self.outbox.device = self.tun.as_ref().map(TunQueue::writer);
+                    let queue = device.map(TunQueue::new);
+                    let writer = |(queue, joins): &(TunQueue, _)| (queue.writer(), *joins);
+                    self.outbox.set_device(queue.as_ref().map(writer));
+                    self.tun = queue.map(|(queue, _)| queue);
                 }
                 ToLoop::Release(held) => {
-                    self.tun = None;
-                    self.outbox.device = None;
+                    self.let_go_of_device();
                     drop(held);
                 }
                 ToLoop::Stop => return ControlFlow::Break(()),
@@ -127,6 +158,11 @@ impl PacketLoop {
             self.pass_events_on();
         }
         ControlFlow::Continue(())
+    }
+
+    fn let_go_of_device(&mut self) {
+        self.tun = None;
+        self.outbox.set_device(None);
     }
 
     fn take_handed_over(&mut self) {
@@ -145,7 +181,7 @@ impl PacketLoop {
                 mut bytes,
             } => shard.handle_datagram(from, ecn, &mut bytes, now, outbox),
             HandedOver::OverlayPacket(mut bytes) => {
-                shard.handle_overlay_packet(OverlayMeta::default(), &mut bytes, now, outbox);
+                shard.handle_overlay_packet(VirtioHeader::default(), &mut bytes, now, outbox);
             }
             HandedOver::Introduction(introduction) => {
                 shard.handle_introduction(introduction, now, outbox);
@@ -153,7 +189,7 @@ impl PacketLoop {
         });
     }
 
-    fn take_datagrams(&mut self) {
+    fn take_datagrams(&mut self, ready: [bool; 2]) {
         let Self {
             shard,
             sockets,
@@ -161,19 +197,16 @@ impl PacketLoop {
             clock,
             ..
         } = self;
-        for queue in sockets.queues_mut() {
-            for _ in 0..BURST_PACKETS {
-                let now = clock.now();
-                match queue.receive(|path, ecn, datagram| {
-                    shard.handle_datagram(path, ecn, datagram, now, outbox)
-                }) {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(error) => {
-                        tracing::debug!(%error, "cannot receive a datagram");
-                        break;
-                    }
-                }
+        for (queue, is_ready) in sockets.queues_mut().zip(ready) {
+            if !is_ready {
+                continue;
+            }
+            let now = clock.now();
+            let received = queue.receive(|path, ecn, datagram| {
+                shard.handle_datagram(path, ecn, datagram, now, outbox);
+            });
+            if let Err(error) = received {
+                tracing::debug!(%error, "cannot receive datagrams");
             }
         }
     }
@@ -189,19 +222,17 @@ impl PacketLoop {
         else {
             return;
         };
-        for _ in 0..BURST_PACKETS {
+        for _ in 0..BURST_READS {
             let now = clock.now();
-            let received = tun.receive(|packet| {
-                shard.handle_overlay_packet(OverlayMeta::default(), packet, now, outbox)
+            let received = tun.receive(|offload, packet| {
+                shard.handle_overlay_packet(offload, packet, now, outbox);
             });
             match received {
-                Ok(true) => {}
-                Ok(false) => return,
+                Ok(true) if outbox.datagrams_waiting() < BURST_DATAGRAMS => {}
+                Ok(_) => return,
                 Err(error) => {
                     tracing::error!(%error, "the TUN device is gone; overlay packets stop until it is made anew");
-                    self.tun = None;
-                    self.outbox.device = None;
-                    return;
+                    return self.let_go_of_device();
                 }
             }
         }

@@ -1,20 +1,24 @@
 //! The UDP sockets of the tunnels: IPv4 always, IPv6 where the machine has it, on one port.
 
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use dataplane::{DatagramMeta, Path};
-use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
+use dataplane::Path;
+use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use super::udp_sender::UdpSender;
 use crate::linux::steering::steer_by_receiver_index;
 
 /// Asked of the kernel for each direction of each socket: bursts of a fast sender wait here.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 /// The largest UDP payload there is, and so the largest batch that the kernel joins.
 const DATAGRAM_BYTES_MAX: usize = 65535;
+/// From one room for a message to the next. Not a power of two, so that messages of one datagram do
+/// not all lie in the same sets of the caches.
+const ROOM_BYTES: usize = 65536 + 1344;
 
 /// The port cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -115,10 +119,8 @@ impl UdpSockets {
 
     /// Returns a second handle for sending, while receiving borrows the queues.
     pub(super) fn sender(&self) -> io::Result<UdpSender> {
-        Ok(UdpSender {
-            v4: SendHalf::of(&self.v4)?,
-            v6: self.v6.as_ref().map(SendHalf::of).transpose()?,
-        })
+        let v6 = self.v6.as_ref().map(|queue| queue.socket.try_clone());
+        Ok(UdpSender::new(self.v4.socket.try_clone()?, v6.transpose()?))
     }
 }
 
@@ -146,41 +148,53 @@ impl UdpQueue {
         Ok(Self {
             socket,
             state,
-            memory: vec![0; DATAGRAM_BYTES_MAX].into_boxed_slice(),
+            memory: vec![0; ROOM_BYTES * BATCH_SIZE].into_boxed_slice(),
         })
     }
 
-    /// Receives one batch that the kernel may have joined, and hands out its datagrams one by one.
-    /// Returns whether there was anything.
+    /// Receives what waits, at most as much as one system call gives, and hands out the datagrams
+    /// one by one, also those that the kernel has joined.
     pub(super) fn receive(
         &mut self,
         mut handle: impl FnMut(Path, u8, &mut [u8]),
-    ) -> io::Result<bool> {
-        let mut meta = [RecvMeta::default()];
-        let mut buffers = [IoSliceMut::new(&mut self.memory)];
-        match self
-            .state
-            .recv((&self.socket).into(), &mut buffers, &mut meta)
-        {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-            Err(error) => return Err(error),
-        }
-        let [meta] = meta;
-        let path = Path {
-            remote: canonical(meta.addr),
-            source: meta.dst_ip.map(|address| address.to_canonical()),
+    ) -> io::Result<()> {
+        let mut metas = [RecvMeta::default(); BATCH_SIZE];
+        let received = {
+            let mut rooms = self.memory.chunks_exact_mut(ROOM_BYTES);
+            let mut buffers: [_; BATCH_SIZE] = std::array::from_fn(|_| {
+                let room = rooms.next().expect("as many as there are");
+                IoSliceMut::new(&mut room[..DATAGRAM_BYTES_MAX])
+            });
+            match self
+                .state
+                .recv((&self.socket).into(), &mut buffers, &mut metas)
+            {
+                Ok(received) => received,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
         };
-        let ecn = meta.ecn.map_or(0, |codepoint| codepoint as u8);
-        let received = &mut self.memory[..meta.len];
-        if received.is_empty() {
-            handle(path, ecn, received);
-            return Ok(true);
+        let rooms = self.memory.chunks_exact_mut(ROOM_BYTES);
+        for (room, meta) in rooms.zip(&metas[..received]) {
+            hand_out(room, meta, &mut handle);
         }
-        for datagram in received.chunks_mut(meta.stride.max(1)) {
-            handle(path, ecn, datagram);
-        }
-        Ok(true)
+        Ok(())
+    }
+}
+
+/// Hands out the datagrams of one message.
+fn hand_out(room: &mut [u8], meta: &RecvMeta, handle: &mut impl FnMut(Path, u8, &mut [u8])) {
+    let path = Path {
+        remote: canonical(meta.addr),
+        source: meta.dst_ip.map(|address| address.to_canonical()),
+    };
+    let ecn = meta.ecn.map_or(0, |codepoint| codepoint as u8);
+    let received = &mut room[..meta.len];
+    if received.is_empty() {
+        return handle(path, ecn, received);
+    }
+    for datagram in received.chunks_mut(meta.stride.max(1)) {
+        handle(path, ecn, datagram);
     }
 }
 
@@ -200,80 +214,9 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// The sending side of the sockets.
-#[derive(Debug)]
-pub(super) struct UdpSender {
-    v4: SendHalf,
-    v6: Option<SendHalf>,
-}
-
-#[derive(Debug)]
-struct SendHalf {
-    socket: UdpSocket,
-    state: UdpSocketState,
-}
-
-impl SendHalf {
-    fn of(queue: &UdpQueue) -> io::Result<Self> {
-        let socket = queue.socket.try_clone()?;
-        let state = prepare(&socket)?;
-        Ok(Self { socket, state })
-    }
-
-    fn send(&self, datagram: &Transmit<'_>) -> io::Result<()> {
-        self.state.try_send((&self.socket).into(), datagram)
-    }
-}
-
-impl UdpSender {
-    /// Sends a datagram.
-    ///
-    /// # Errors
-    /// The kernel refuses, or there is no socket of the address's family.
-    pub(super) fn send(
-        &mut self,
-        via: Path,
-        meta: DatagramMeta,
-        contents: &[u8],
-    ) -> io::Result<()> {
-        let half = match via.remote.ip() {
-            IpAddr::V4(_) => &mut self.v4,
-            IpAddr::V6(_) => self.v6.as_mut().ok_or(io::ErrorKind::AddrNotAvailable)?,
-        };
-        let datagram = Transmit {
-            destination: via.remote,
-            ecn: EcnCodepoint::from_bits(meta.ecn),
-            contents,
-            segment_size: meta.segment_size.map(usize::from),
-            src_ip: meta.source.or(via.source),
-        };
-        let sent = half.send(&datagram);
-        if datagram.src_ip.is_none() || !sent.as_ref().is_err_and(is_about_source) {
-            return sent;
-        }
-        // The host has moved: the address is not its own any more. The kernel chooses another; the
-        // peer's answer tells the shard which. What quinn-udp took for a kernel that is too old
-        // to mark ECN was that address, so its state starts over.
-        half.state = prepare(&half.socket)?;
-        half.send(&Transmit {
-            src_ip: None,
-            ..datagram
-        })
-    }
-}
-
-/// What Linux says of a source address that no interface has.
-fn is_about_source(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::InvalidInput
-            | io::ErrorKind::AddrNotAvailable
-            | io::ErrorKind::NetworkUnreachable
-    )
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::udp_sender::single;
     use super::*;
 
     #[test]
@@ -281,69 +224,50 @@ mod tests {
         let mut sockets = UdpSockets::bind(0).unwrap();
         let sender = UdpSockets::bind(0).unwrap();
         let to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), sockets.port());
-        let path = Path {
-            remote: to,
-            source: None,
-        };
-        sender
-            .sender()
-            .unwrap()
-            .send(path, DatagramMeta::default(), b"hello")
-            .unwrap();
+        let sent = single(to, None, b"hello");
+        let mut out = sender.sender().unwrap();
+        assert_eq!(out.send_all([sent].into_iter()), 0);
         let mut polled = [rustix::event::PollFd::new(
             &sockets.v4.socket,
             rustix::event::PollFlags::IN,
         )];
         rustix::event::poll(&mut polled, None).unwrap();
         let mut seen = Vec::new();
-        assert!(
-            sockets
-                .v4
-                .receive(|path, _, datagram| seen.push((path.remote.port(), datagram.to_vec())))
-                .unwrap()
-        );
-        assert_eq!(seen, [(sender.port(), b"hello".to_vec())]);
-        assert!(
-            !sockets
-                .v4
-                .receive(|_, _, _| panic!("nothing more was sent"))
-                .unwrap()
-        );
-    }
-
-    #[test]
-    fn a_source_address_that_is_gone_does_not_silence_the_host() {
-        let receivers = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
-            .map(|to: IpAddr| UdpSocket::bind((to, 0)).unwrap());
-        let mut sender = UdpSockets::bind(0).unwrap().sender().unwrap();
-        for (receiver, gone) in receivers.iter().zip(["192.0.2.1", "2001:db8::1"]) {
-            let path = Path {
-                remote: receiver.local_addr().unwrap(),
-                source: Some(gone.parse().unwrap()),
-            };
-            sender
-                .send(path, DatagramMeta::default(), b"hello")
-                .unwrap();
-            let mut received = [0; 5];
-            receiver.recv(&mut received).unwrap();
-            assert_eq!(&received, b"hello");
-        }
-    }
-
-    #[test]
-    fn datagrams_may_be_fragmented_also_after_a_move() {
-        let mut sender = UdpSockets::bind(0).unwrap().sender().unwrap();
-        let discovery = |sender: &UdpSender| sockopt::ip_mtu_discover(&sender.v4.socket).unwrap();
-        assert_eq!(discovery(&sender), Ipv4PathMtuDiscovery::DONT);
-        let receiver = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let path = Path {
-            remote: receiver.local_addr().unwrap(),
-            source: Some("192.0.2.1".parse().unwrap()),
-        };
-        sender
-            .send(path, DatagramMeta::default(), b"hello")
+        sockets
+            .v4
+            .receive(|path, _, datagram| seen.push((path.remote.port(), datagram.to_vec())))
             .unwrap();
-        assert_eq!(discovery(&sender), Ipv4PathMtuDiscovery::DONT);
+        assert_eq!(seen, [(sender.port(), b"hello".to_vec())]);
+        sockets
+            .v4
+            .receive(|_, _, _| panic!("nothing more was sent"))
+            .unwrap();
+    }
+
+    #[test]
+    fn datagrams_may_be_fragmented() {
+        let sockets = UdpSockets::bind(0).unwrap();
+        let v4 = sockopt::ip_mtu_discover(&sockets.v4.socket).unwrap();
+        assert_eq!(v4, Ipv4PathMtuDiscovery::DONT);
+        let v6 = sockopt::ipv6_mtu_discover(&sockets.v6.unwrap().socket).unwrap();
+        assert_eq!(v6, Ipv6PathMtuDiscovery::DONT);
+    }
+
+    #[test]
+    fn a_burst_is_received_at_once_and_in_order() {
+        let mut sockets = UdpSockets::bind(0).unwrap();
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let to = (Ipv4Addr::LOCALHOST, sockets.port());
+        let sent: Vec<Vec<u8>> = (0..20).map(|number| vec![number; 900]).collect();
+        for datagram in &sent {
+            sender.send_to(datagram, to).unwrap();
+        }
+        let mut seen = Vec::new();
+        sockets
+            .v4
+            .receive(|_, _, datagram| seen.push(datagram.to_vec()))
+            .unwrap();
+        assert_eq!(seen, sent);
     }
 
     #[test]

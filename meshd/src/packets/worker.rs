@@ -15,7 +15,7 @@ use tun_rs::SyncDevice;
 
 use super::cores;
 use super::hand_over::{HandOver, HandOverInbox, hand_over};
-use super::outbox::{DirectOutbox, SendFailures};
+use super::outbox::{BatchOutbox, SendFailures};
 use super::packet_loop::{PacketLoop, ToLoop};
 use super::udp_socket::UdpSockets;
 
@@ -160,13 +160,8 @@ impl PacketWorker {
                 ..config
             };
             let counters = Arc::clone(&ends.handle.counters);
-            let outbox = DirectOutbox {
-                sender: sockets.sender()?,
-                device: None,
-                failures: Arc::clone(&handle.failures),
-                memory: Vec::new(),
-                others: ways.clone(),
-            };
+            let failures = Arc::clone(&handle.failures);
+            let outbox = BatchOutbox::new(sockets.sender()?, failures, ways.clone());
             let packets = PacketLoop {
                 number: usize::from(number),
                 shard: Shard::new(config, seed_of(number, seed), clock.now(), counters)
@@ -256,5 +251,28 @@ fn run_jobs(jobs: &Receiver<Job>, worker: &WorkerHandle) {
         if worker.shards[number].send(done).is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_one_dead_shard_does_not_hear_the_others_do() {
+        let (dead, alive) = (Ends::new().unwrap(), Ends::new().unwrap());
+        let worker = WorkerHandle {
+            shards: [dead.handle.clone(), alive.handle.clone()].into(),
+            failures: Arc::default(),
+        };
+        drop(dead.inbox);
+        let told = worker.send(WorkerMessage::Commands(vec![Command::Report]));
+        assert!(told.is_err());
+        let heard = alive.inbox.try_recv();
+        assert!(matches!(heard, Ok(ToLoop::Commands(commands)) if commands.len() == 1));
+        // Nor does a dead one hold up who waits for the device.
+        let answer = std::thread::spawn(move || drop(alive.inbox.recv()));
+        worker.release_device().await;
+        answer.join().unwrap();
     }
 }

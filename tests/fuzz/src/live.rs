@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use dataplane::packet::{Headers, Upper};
 use dataplane::{
-    Command, Counters, DatagramMeta, Event, Outbox, OverlayMeta, Path, PeerKind, Shard, ShardConfig,
+    Command, Counters, Event, Outbox, Path, PeerKind, Shard, ShardConfig, VirtioHeader,
 };
 use model::address::HostAddresses;
 use model::ids::{Digest, FleetId, HostId, PolicyVersion, Revision};
@@ -77,7 +77,7 @@ impl Outbox for Written {
     fn datagram(
         &mut self,
         _: Path,
-        _: DatagramMeta,
+        _: u8,
         room: usize,
         write: impl FnOnce(&mut [u8]) -> usize,
     ) {
@@ -87,12 +87,7 @@ impl Outbox for Written {
         }
     }
 
-    fn overlay_packet(
-        &mut self,
-        _: OverlayMeta,
-        room: usize,
-        write: impl FnOnce(&mut [u8]) -> usize,
-    ) {
+    fn overlay_packet(&mut self, room: usize, write: impl FnOnce(&mut [u8]) -> usize) {
         self.packets.push(lend(room, write));
     }
 }
@@ -215,9 +210,9 @@ impl Live {
     /// The host's kernel gives a packet.
     pub(crate) fn send(&mut self, packet: &[u8]) {
         let mut packet = packet.to_vec();
-        let meta = OverlayMeta::default();
+        let plain = VirtioHeader::default();
         self.shard
-            .handle_overlay_packet(meta, &mut packet, self.now, &mut self.out);
+            .handle_overlay_packet(plain, &mut packet, self.now, &mut self.out);
         for answer in &self.out.packets {
             let headers = Headers::parse(answer).expect("a refusal is a packet");
             assert!(OWN_ADDRESSES.contains(headers.destination), "{headers:?}");

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use agent::{Agent, InterfaceConfig, Names, RequestId};
-use dataplane::{Counters, DatagramMeta, Outbox, OverlayMeta, Path, Shard};
+use dataplane::{Counters, Outbox, Path, Shard};
 use model::address::HostAddresses;
 use model::ids::{HostId, PolicyVersion, Revision};
 use model::local::HostState;
@@ -249,7 +249,7 @@ pub(crate) fn wrong_time(world: Instant, ahead_secs: i64) -> UnixTime {
 /// Takes what a shard sends and delivers.
 #[derive(Default)]
 pub(crate) struct Courier {
-    pub(crate) datagrams: Vec<(Path, DatagramMeta, Vec<u8>)>,
+    pub(crate) datagrams: Vec<(Path, u8, Vec<u8>)>,
     pub(crate) packets: Vec<Vec<u8>>,
 }
 
@@ -257,21 +257,16 @@ impl Outbox for Courier {
     fn datagram(
         &mut self,
         via: Path,
-        meta: DatagramMeta,
+        ecn: u8,
         room: usize,
         write: impl FnOnce(&mut [u8]) -> usize,
     ) {
         if let Some(bytes) = written(room, write) {
-            self.datagrams.push((via, meta, bytes));
+            self.datagrams.push((via, ecn, bytes));
         }
     }
 
-    fn overlay_packet(
-        &mut self,
-        _: OverlayMeta,
-        room: usize,
-        write: impl FnOnce(&mut [u8]) -> usize,
-    ) {
+    fn overlay_packet(&mut self, room: usize, write: impl FnOnce(&mut [u8]) -> usize) {
         if let Some(bytes) = written(room, write) {
             self.packets.push(bytes);
         }

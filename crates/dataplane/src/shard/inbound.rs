@@ -14,7 +14,7 @@ use crate::command::PeerKind;
 use crate::drops::DropReason;
 use crate::ecn;
 use crate::event::Event;
-use crate::outbox::{Outbox, OverlayMeta, Path};
+use crate::outbox::{Outbox, Path};
 use crate::packet::Headers;
 use crate::rejection::is_control;
 
@@ -131,7 +131,7 @@ impl Shard {
             ecn::set(packet, ecn);
         }
         let mut written = false;
-        out.overlay_packet(OverlayMeta::default(), packet.len(), |room| {
+        out.overlay_packet(packet.len(), |room| {
             room[..packet.len()].copy_from_slice(packet);
             written = true;
             packet.len()

@@ -73,7 +73,7 @@ impl Shard {
 
     pub(super) fn hand_packet_over(&mut self, to: u16, bytes: &[u8], out: &mut impl Outbox) {
         if !out.hand_over(to, Misdirected::OverlayPacket(bytes)) {
-            self.counters.add_overlay_received(bytes.len());
+            self.counters.add_overlay_received(1, bytes.len());
             self.counters.add_drop(DropReason::HandOverFull);
         }
     }

@@ -11,31 +11,92 @@ use wireguard::sealed_len;
 use super::verdicts::Barred;
 use super::{Shard, tunnel_time};
 use crate::drops::DropReason;
-use crate::outbox::{DatagramMeta, Outbox, OverlayMeta};
+use crate::offload::{Segmentation, VirtioHeader};
+use crate::outbox::{Outbox, Path};
 use crate::packet::{Headers, Upper};
 use crate::pending::PendingLimits;
 use crate::refusal::Refusal;
+use crate::segments::Segments;
 
 impl Shard {
     /// Takes a packet of this host for the overlay. It leaves sealed, waits for a session, or is
-    /// dropped and counted; then the host is told where that helps.
+    /// dropped and counted; then the host is told where that helps. A super-packet of the kernel's
+    /// offload is judged once and leaves as the packets that it stands for.
     pub fn handle_overlay_packet(
         &mut self,
-        meta: OverlayMeta,
+        offload: VirtioHeader,
         packet: &mut [u8],
         now: Now,
         out: &mut impl Outbox,
     ) {
-        if let Some(owner) = self.owner_of_packet(packet) {
-            return self.hand_packet_over(owner, packet, out);
+        let owner = self.owner_of_packet(packet);
+        match offload.segmentation() {
+            Ok(Some(segmentation)) => {
+                self.handle_super_packet(offload, segmentation, packet, owner, now, out);
+            }
+            Ok(None) => match (offload.complete_checksum(packet), owner) {
+                (Ok(()), Some(owner)) => self.hand_packet_over(owner, packet, out),
+                (Ok(()), None) => self.handle_plain_packet(packet, now, out),
+                (Err(reason), _) => self.drop_overlay_packet(packet.len(), reason),
+            },
+            Err(reason) => self.drop_overlay_packet(packet.len(), reason),
         }
-        self.counters.add_overlay_received(packet.len());
-        if meta.offload.is_some() {
-            return self.counters.add_drop(DropReason::OffloadUnsupported);
-        }
+    }
+
+    fn drop_overlay_packet(&mut self, bytes: usize, reason: DropReason) {
+        self.counters.add_overlay_received(1, bytes);
+        self.counters.add_drops(1, reason);
+    }
+
+    fn handle_plain_packet(&mut self, packet: &[u8], now: Now, out: &mut impl Outbox) {
+        self.counters.add_overlay_received(1, packet.len());
         match self.forward(packet, now, out) {
             Ok(peer) => self.settle(peer, now, out),
             Err(reason) => self.counters.add_drop(reason),
+        }
+    }
+
+    fn handle_super_packet(
+        &mut self,
+        offload: VirtioHeader,
+        segmentation: Segmentation,
+        packet: &[u8],
+        owner: Option<u16>,
+        now: Now,
+        out: &mut impl Outbox,
+    ) {
+        let segments = Headers::parse(packet).and_then(|headers| {
+            let segments = Segments::new(offload, segmentation, &headers, packet)?;
+            Ok((headers, segments))
+        });
+        let (headers, mut segments) = match segments {
+            Ok(parts) => parts,
+            Err(reason) => return self.drop_overlay_packet(packet.len(), reason),
+        };
+        if let Some(owner) = owner {
+            return self.hand_segments_over(owner, &mut segments, out);
+        }
+        let count = segments.count();
+        self.counters
+            .add_overlay_received(count, segments.total_bytes());
+        let packet = &packet[..headers.length];
+        match self.route(&headers, packet, segments.longest(), now, out) {
+            Ok(peer) => {
+                self.seal_or_queue_segments(peer, &mut segments, headers.ecn, now, out);
+                self.settle(peer, now, out);
+            }
+            Err(reason) => self.counters.add_drops(count, reason),
+        }
+    }
+
+    fn hand_segments_over(
+        &mut self,
+        owner: u16,
+        segments: &mut Segments<'_>,
+        out: &mut impl Outbox,
+    ) {
+        while let Some((headers, payload)) = segments.next() {
+            self.hand_packet_over(owner, &[headers, payload].concat(), out);
         }
     }
 
@@ -47,73 +108,105 @@ impl Shard {
         now: Now,
         out: &mut impl Outbox,
     ) -> Result<PeerIndex, DropReason> {
-        let identity = self.identity.as_ref().ok_or(DropReason::NoIdentity)?;
         let headers = Headers::parse(packet)?;
         let packet = &packet[..headers.length];
-        check_addresses(&headers, packet, identity.addresses)?;
-        let peer = self.routes.find(headers.destination);
-        // Not this shard's: it waited while its address went to a peer of another one.
-        let Some(peer) = peer.filter(|peer| self.config.place.has(*peer)) else {
-            self.refuse(Refusal::Unreachable, &headers, packet, now, out);
-            return Err(DropReason::UnknownDestination);
-        };
-        if headers.length > usize::from(self.config.mtu) {
-            let mtu = self.config.mtu;
-            if headers.dont_fragment {
-                self.refuse(Refusal::TooBig { mtu }, &headers, packet, now, out);
-            }
-            return Err(DropReason::TooBig);
+        let peer = self.route(&headers, packet, headers.length, now, out)?;
+        match self.ready_path(peer, now) {
+            Some(path) => self.seal(peer, path, &[packet], headers.ecn, now, out)?,
+            None => self.queue(peer, packet)?,
         }
-        if let Err(barred) = self.admit(&headers, packet, Direction::Outbound, peer, now.monotonic)
-        {
-            if let Barred::Denied(_) = barred {
-                self.refuse(Refusal::Prohibited, &headers, packet, now, out);
-            }
-            return Err(barred.reason());
-        }
-        self.seal_or_queue(peer, packet, headers.ecn, now, out)?;
         Ok(peer)
     }
 
-    fn seal_or_queue(
+    /// Returns the peer that a packet goes to, if it may. `longest` are the bytes that must pass at
+    /// once.
+    fn route(
+        &mut self,
+        headers: &Headers,
+        packet: &[u8],
+        longest: usize,
+        now: Now,
+        out: &mut impl Outbox,
+    ) -> Result<PeerIndex, DropReason> {
+        let identity = self.identity.as_ref().ok_or(DropReason::NoIdentity)?;
+        check_addresses(headers, packet, identity.addresses)?;
+        let peer = self.routes.find(headers.destination);
+        // Not this shard's: it waited while its address went to a peer of another one.
+        let Some(peer) = peer.filter(|peer| self.config.place.has(*peer)) else {
+            self.refuse(Refusal::Unreachable, headers, packet, now, out);
+            return Err(DropReason::UnknownDestination);
+        };
+        if longest > usize::from(self.config.mtu) {
+            let mtu = self.config.mtu;
+            if headers.dont_fragment {
+                self.refuse(Refusal::TooBig { mtu }, headers, packet, now, out);
+            }
+            return Err(DropReason::TooBig);
+        }
+        if let Err(barred) = self.admit(headers, packet, Direction::Outbound, peer, now.monotonic) {
+            if let Barred::Denied(_) = barred {
+                self.refuse(Refusal::Prohibited, headers, packet, now, out);
+            }
+            return Err(barred.reason());
+        }
+        Ok(peer)
+    }
+
+    /// Returns where packets to a peer go now; without, a handshake is asked for.
+    fn ready_path(&mut self, index: PeerIndex, now: Now) -> Option<Path> {
+        let time = tunnel_time(now);
+        let peer = self.peers.get_mut(index).expect("routes lead to peers");
+        let path = peer.path.filter(|_| peer.tunnel.has_session(time));
+        if path.is_none() {
+            peer.tunnel.request_handshake(time);
+        }
+        path
+    }
+
+    fn seal_or_queue_segments(
         &mut self,
         index: PeerIndex,
-        packet: &[u8],
+        segments: &mut Segments<'_>,
+        ecn: u8,
+        now: Now,
+        out: &mut impl Outbox,
+    ) {
+        let path = self.ready_path(index, now);
+        while let Some((headers, payload)) = segments.next() {
+            let done = match path {
+                Some(path) => self.seal(index, path, &[headers, payload], ecn, now, out),
+                None => self.queue(index, &[headers, payload].concat()),
+            };
+            if let Err(reason) = done {
+                self.counters.add_drop(reason);
+            }
+        }
+    }
+
+    /// Seals a packet that lies in pieces.
+    fn seal(
+        &mut self,
+        index: PeerIndex,
+        path: Path,
+        pieces: &[&[u8]],
         ecn: u8,
         now: Now,
         out: &mut impl Outbox,
     ) -> Result<(), DropReason> {
-        let time = tunnel_time(now);
         let plaintext_max = usize::from(self.config.mtu);
         let peer = self.peers.get_mut(index).expect("routes lead to peers");
-        let path = match peer.path {
-            Some(path) if peer.tunnel.has_session(time) => path,
-            _ => {
-                peer.tunnel.request_handshake(time);
-                return self.queue(index, packet);
-            }
-        };
-        let meta = DatagramMeta {
-            ecn,
-            segment_size: None,
-            source: path.source,
-        };
+        let length = pieces.iter().map(|piece| piece.len()).sum();
         let mut sealed = None;
-        out.datagram(
-            path,
-            meta,
-            sealed_len(packet.len(), plaintext_max),
-            |room| {
-                sealed = peer
-                    .tunnel
-                    .seal_into(&[packet], plaintext_max, room, time)
-                    .ok();
-                sealed.unwrap_or(0)
-            },
-        );
-        let length = sealed.ok_or(DropReason::OutboxFull)?;
-        peer.sent_bytes += length as u64;
-        self.counters.add_sent(packet.len());
+        out.datagram(path, ecn, sealed_len(length, plaintext_max), |room| {
+            sealed = peer
+                .tunnel
+                .seal_into(pieces, plaintext_max, room, tunnel_time(now))
+                .ok();
+            sealed.unwrap_or(0)
+        });
+        let sealed = sealed.ok_or(DropReason::OutboxFull)?;
+        peer.sent_bytes += sealed as u64;
+        self.counters.add_sent(length);
         Ok(())
     }
 
@@ -155,11 +248,15 @@ impl Shard {
             return;
         }
         let length = refusal.length(headers);
-        out.overlay_packet(OverlayMeta::default(), length, |room| {
+        let mut is_written = false;
+        out.overlay_packet(length, |room| {
             refusal.write(headers, packet, &mut room[..length]);
+            is_written = true;
             length
         });
-        self.counters.add_refusal();
+        if is_written {
+            self.counters.add_refusal();
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use crate::command::PeerKind;
 use crate::drops::DropReason;
 use crate::event::{Denial, Event};
 use crate::flows::FlowKey;
-use crate::outbox::{DatagramMeta, Outbox};
+use crate::outbox::Outbox;
 use crate::packet::{Fragment, Headers};
 use crate::refusal::Refusal;
 use crate::rejection::Rejection;
@@ -51,24 +51,15 @@ impl Shard {
         let rule = denied.verdict.rule();
         let rule = rule.map(|rule| (table.rule(rule).id.clone(), table.version()));
         let message = Rejection::new(headers, packet, rule).encode();
-        let meta = DatagramMeta {
-            source: path.source,
-            ..DatagramMeta::default()
-        };
         let plaintext_max = usize::from(self.config.mtu);
         let mut sealed = 0;
-        out.datagram(
-            path,
-            meta,
-            sealed_len(message.len(), plaintext_max),
-            |room| {
-                sealed = peer
-                    .tunnel
-                    .seal_into(&[&message], plaintext_max, room, tunnel_time(now))
-                    .unwrap_or(0);
-                sealed
-            },
-        );
+        out.datagram(path, 0, sealed_len(message.len(), plaintext_max), |room| {
+            sealed = peer
+                .tunnel
+                .seal_into(&[&message], plaintext_max, room, tunnel_time(now))
+                .unwrap_or(0);
+            sealed
+        });
         peer.sent_bytes += sealed as u64;
         if sealed > 0 {
             self.counters.add_rejection();

@@ -7,7 +7,7 @@ use wireguard::{Action, sealed_len};
 use super::{Shard, tunnel_time};
 use crate::drops::DropReason;
 use crate::event::Event;
-use crate::outbox::{DatagramMeta, Outbox};
+use crate::outbox::Outbox;
 use crate::packet::Headers;
 use crate::pending::Pending;
 use crate::refusal::Refusal;
@@ -68,12 +68,8 @@ impl Shard {
             .get_mut(index)
             .expect("the caller found the peer");
         let Some(path) = peer.path else { return };
-        let meta = DatagramMeta {
-            source: path.source,
-            ..DatagramMeta::default()
-        };
         let mut sealed = 0;
-        out.datagram(path, meta, sealed_len(0, 0), |room| {
+        out.datagram(path, 0, sealed_len(0, 0), |room| {
             sealed = peer
                 .tunnel
                 .seal_into(&[], 0, room, tunnel_time(now))

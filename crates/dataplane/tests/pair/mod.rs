@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::{
-    Command, Counters, DatagramMeta, Denial, DropReason, Event, Outbox, OverlayMeta, Path,
-    PeerKind, Shard, ShardConfig,
+    Command, Counters, Denial, DropReason, Event, Outbox, Path, PeerKind, Shard, ShardConfig,
+    VirtioHeader,
 };
 use model::address::HostAddresses;
 use model::ids::{Digest, FleetId, HostId, PolicyVersion, Revision};
@@ -43,7 +43,7 @@ pub(crate) struct Datagram {
 /// Where a shard writes to.
 #[derive(Default)]
 pub(crate) struct Wire {
-    pub(crate) datagrams: Vec<(Path, DatagramMeta, Vec<u8>)>,
+    pub(crate) datagrams: Vec<(Path, u8, Vec<u8>)>,
     pub(crate) packets: Vec<Vec<u8>>,
     pub(crate) is_full: bool,
 }
@@ -52,7 +52,7 @@ impl Outbox for Wire {
     fn datagram(
         &mut self,
         via: Path,
-        meta: DatagramMeta,
+        ecn: u8,
         room: usize,
         write: impl FnOnce(&mut [u8]) -> usize,
     ) {
@@ -63,16 +63,11 @@ impl Outbox for Wire {
         let length = write(&mut bytes);
         if length > 0 {
             bytes.truncate(length);
-            self.datagrams.push((via, meta, bytes));
+            self.datagrams.push((via, ecn, bytes));
         }
     }
 
-    fn overlay_packet(
-        &mut self,
-        _: OverlayMeta,
-        room: usize,
-        write: impl FnOnce(&mut [u8]) -> usize,
-    ) {
+    fn overlay_packet(&mut self, room: usize, write: impl FnOnce(&mut [u8]) -> usize) {
         if self.is_full {
             return;
         }
@@ -231,7 +226,7 @@ impl Pair {
     pub(crate) fn offer(&mut self, host: usize, packet: &[u8]) {
         let (now, mut packet) = (self.now, packet.to_vec());
         self.hosts[host].with(|shard, wire| {
-            shard.handle_overlay_packet(OverlayMeta::default(), &mut packet, now, wire);
+            shard.handle_overlay_packet(VirtioHeader::default(), &mut packet, now, wire);
         });
         self.collect(host);
     }
@@ -312,12 +307,12 @@ impl Pair {
                 event => host.events.push(event),
             }
         }
-        for (via, meta, bytes) in host.wire.datagrams.drain(..) {
+        for (via, ecn, bytes) in host.wire.datagrams.drain(..) {
             let (from, to) = (host.underlay, via.remote);
             self.network.push_back(Datagram {
                 from,
                 to,
-                ecn: meta.ecn,
+                ecn,
                 bytes,
             });
         }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::{
-    Command, Counters, DatagramMeta, DropReason, Event, Introduction, Misdirected, Outbox,
-    OverlayMeta, Path, PeerKind, PeerReport, Place, Shard, ShardConfig,
+    Command, Counters, DropReason, Event, Introduction, Misdirected, Outbox, Path, PeerKind,
+    PeerReport, Place, Shard, ShardConfig, VirtioHeader,
 };
 use model::address::HostAddresses;
 use model::ids::{Digest, FleetId, HostId, PolicyVersion, Revision};
@@ -38,13 +38,7 @@ struct Way {
 }
 
 impl Outbox for Way {
-    fn datagram(
-        &mut self,
-        via: Path,
-        _: DatagramMeta,
-        room: usize,
-        write: impl FnOnce(&mut [u8]) -> usize,
-    ) {
+    fn datagram(&mut self, via: Path, _: u8, room: usize, write: impl FnOnce(&mut [u8]) -> usize) {
         let mut bytes = vec![0; room];
         let length = write(&mut bytes);
         bytes.truncate(length);
@@ -53,12 +47,7 @@ impl Outbox for Way {
         }
     }
 
-    fn overlay_packet(
-        &mut self,
-        _: OverlayMeta,
-        room: usize,
-        write: impl FnOnce(&mut [u8]) -> usize,
-    ) {
+    fn overlay_packet(&mut self, room: usize, write: impl FnOnce(&mut [u8]) -> usize) {
         let mut bytes = vec![0; room];
         let length = write(&mut bytes);
         bytes.truncate(length);
@@ -212,7 +201,7 @@ impl Teams {
     pub(crate) fn send_by(&mut self, host: usize, number: usize, packet: &[u8]) {
         let (now, mut packet) = (self.now, packet.to_vec());
         self.at(host, number, |shard, way| {
-            shard.handle_overlay_packet(OverlayMeta::default(), &mut packet, now, way);
+            shard.handle_overlay_packet(VirtioHeader::default(), &mut packet, now, way);
         });
         self.run();
     }
@@ -270,7 +259,7 @@ impl Teams {
                     shard.handle_datagram(from, ecn, &mut bytes, now, way);
                 }
                 Handed::OverlayPacket(mut bytes) => {
-                    shard.handle_overlay_packet(OverlayMeta::default(), &mut bytes, now, way);
+                    shard.handle_overlay_packet(VirtioHeader::default(), &mut bytes, now, way);
                 }
                 Handed::Introduction(introduction) => {
                     shard.handle_introduction(introduction, now, way);

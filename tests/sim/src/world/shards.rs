@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use dataplane::{Balance, HandshakeJob, OverlayMeta, Path, Shard};
+use dataplane::{Balance, HandshakeJob, Path, Shard, VirtioHeader};
 use model::time::Now;
 
 use super::World;
@@ -64,7 +64,7 @@ impl World {
         }
         self.note(Note::Packet(index, digest(&packet)));
         self.with_shard(index, |shard, now, out| {
-            shard.handle_overlay_packet(OverlayMeta::default(), &mut packet, now, out);
+            shard.handle_overlay_packet(VirtioHeader::default(), &mut packet, now, out);
         });
         self.drive_host(index);
     }
@@ -106,8 +106,8 @@ impl World {
                 },
             );
         }
-        for (via, meta, bytes) in courier.datagrams {
-            self.send_datagram(index, via, meta.ecn, &bytes);
+        for (via, ecn, bytes) in courier.datagrams {
+            self.send_datagram(index, via, ecn, &bytes);
         }
         for packet in courier.packets {
             self.packet_delivered(index, &packet);

@@ -1,0 +1,142 @@
+//! What a packet must be like to be joined with others, and which packet continues another.
+
+use model::rule::ip_protocol::{TCP, UDP};
+
+use super::Joins;
+use crate::checksum::Sum;
+
+const IPV4_HEADER_LEN: usize = 20;
+const IPV6_HEADER_LEN: usize = 40;
+const UDP_HEADER_LEN: usize = 8;
+const TCP_HEADER_LEN: usize = 20;
+
+const ACK: u8 = 0x10; // RFC 9293 3.1
+pub(super) const PSH: u8 = 0x08;
+
+/// A TCP segment or UDP datagram without IP options or fragments.
+pub(super) struct Shape {
+    pub(super) is_v4: bool,
+    pub(super) is_tcp: bool,
+    pub(super) is_pushed: bool,
+    /// Others may be joined to it.
+    pub(super) may_begin: bool,
+    /// It may be joined to another.
+    pub(super) may_follow: bool,
+    pub(super) upper_start: usize,
+    pub(super) headers_len: usize,
+}
+
+impl Shape {
+    /// Reads a packet; `None` when it is to be left alone and belongs to no flow that is joined.
+    pub(super) fn of(packet: &[u8], joins: Joins) -> Option<Self> {
+        let (is_v4, upper_start, ip_protocol) = match packet.first()? {
+            // No options, no fragment.
+            0x45 if packet.len() >= IPV4_HEADER_LEN && is_whole(packet) => {
+                (true, IPV4_HEADER_LEN, packet[9])
+            }
+            byte if byte >> 4 == 6 && packet.len() >= IPV6_HEADER_LEN => {
+                (false, IPV6_HEADER_LEN, packet[6])
+            }
+            _ => return None,
+        };
+        let upper = &packet[upper_start..];
+        match ip_protocol {
+            TCP if joins.tcp && upper.len() >= TCP_HEADER_LEN => {
+                let headers_len = upper_start + usize::from(upper[12] >> 4) * 4;
+                let is_data = upper[13] & !PSH == ACK && packet.len() > headers_len;
+                let is_pushed = upper[13] & PSH != 0;
+                (headers_len <= packet.len()).then_some(Self {
+                    is_v4,
+                    is_tcp: true,
+                    is_pushed,
+                    may_begin: is_data && !is_pushed,
+                    may_follow: is_data,
+                    upper_start,
+                    headers_len,
+                })
+            }
+            UDP if joins.udp && upper.len() >= UDP_HEADER_LEN => {
+                let has_checksum = upper[6..8] != [0, 0];
+                let is_whole = usize::from(u16::from_be_bytes([upper[4], upper[5]])) == upper.len();
+                let may_join = has_checksum && is_whole && upper.len() > UDP_HEADER_LEN;
+                Some(Self {
+                    is_v4,
+                    is_tcp: false,
+                    is_pushed: false,
+                    may_begin: may_join,
+                    may_follow: may_join,
+                    upper_start,
+                    headers_len: upper_start + UDP_HEADER_LEN,
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns whether `other`, of the shape `shape`, has the same addresses and ports.
+    #[inline]
+    pub(super) fn is_same_flow(&self, packet: &[u8], shape: &Self, other: &[u8]) -> bool {
+        let start = self.upper_start;
+        let addresses = if self.is_v4 { 12..20 } else { 8..40 };
+        self.is_v4 == shape.is_v4
+            && self.is_tcp == shape.is_tcp
+            && packet[start..start + 4] == other[start..start + 4]
+            && packet[addresses.clone()] == other[addresses]
+    }
+
+    /// Returns whether `next`, of the same flow and a shape that may follow, is what the kernel
+    /// would make of the payload behind `payload_bytes` of this packet's, as number `count`.
+    pub(super) fn is_followed_by(
+        &self,
+        packet: &[u8],
+        next: &[u8],
+        payload_bytes: usize,
+        count: u16,
+    ) -> bool {
+        self.has_same_ip(packet, next, count)
+            && (!self.is_tcp || self.has_same_tcp(packet, next, payload_bytes))
+    }
+
+    fn has_same_ip(&self, packet: &[u8], next: &[u8], count: u16) -> bool {
+        if !self.is_v4 {
+            // Version, class and flow label; hop limit.
+            return packet[..4] == next[..4] && packet[7] == next[7];
+        }
+        let is_unfragmentable = packet[6] & 0x40 != 0;
+        let id = |packet: &[u8]| u16::from_be_bytes([packet[4], packet[5]]);
+        packet[1] == next[1]
+            && packet[6..9] == next[6..9]
+            // Without fragments nobody reads the identification (RFC 6864 4.1).
+            && (is_unfragmentable || id(next) == id(packet).wrapping_add(count))
+    }
+
+    fn has_same_tcp(&self, packet: &[u8], next: &[u8], payload_bytes: usize) -> bool {
+        let (upper, next_upper) = (
+            &packet[self.upper_start..self.headers_len],
+            &next[self.upper_start..],
+        );
+        let sequence = |upper: &[u8]| u32::from_be_bytes([upper[4], upper[5], upper[6], upper[7]]);
+        sequence(next_upper) == sequence(upper).wrapping_add(payload_bytes as u32)
+            // Acknowledgement, length of the header; window; urgent pointer and options.
+            && upper[8..13] == next_upper[8..13]
+            && upper[14..16] == next_upper[14..16]
+            && next_upper.len() >= upper.len()
+            && upper[18..] == next_upper[18..upper.len()]
+    }
+
+    /// Returns whether the packet's checksums are right: its receiver will not look any more.
+    pub(super) fn is_intact(&self, packet: &[u8]) -> bool {
+        let (ip, upper) = packet.split_at(self.upper_start);
+        let addresses = if self.is_v4 { &ip[12..20] } else { &ip[8..40] };
+        let ip_protocol = if self.is_tcp { TCP } else { UDP };
+        let sum = Sum::default()
+            .add(addresses)
+            .add_upper(ip_protocol, upper.len())
+            .add(upper);
+        sum.finish() == [0, 0] && (!self.is_v4 || Sum::default().add(ip).finish() == [0, 0])
+    }
+}
+
+fn is_whole(packet: &[u8]) -> bool {
+    packet[6] & 0x3f == 0 && packet[7] == 0
+}
