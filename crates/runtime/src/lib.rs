@@ -11,6 +11,7 @@ pub mod logs;
 pub mod process;
 pub mod reason;
 pub mod refusal;
+pub mod service_manager;
 pub mod state_dir;
 pub mod tls;
 pub mod tls_server;

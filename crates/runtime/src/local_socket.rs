@@ -3,9 +3,11 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -72,6 +74,8 @@ pub struct LocalSocket {
     path: PathBuf,
     admin_group: Option<u32>,
     strangers: Arc<Semaphore>,
+    /// Another process answers here now.
+    is_handed_over: AtomicBool,
 }
 
 impl LocalSocket {
@@ -102,7 +106,41 @@ impl LocalSocket {
             path: path.to_owned(),
             admin_group: group_id(ADMIN_GROUP),
             strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
+            is_handed_over: AtomicBool::new(false),
         })
+    }
+
+    /// Takes over a socket that another process bound; who knocks in between waits.
+    ///
+    /// # Errors
+    /// It is no socket that can be listened on.
+    pub fn take_over(listener: OwnedFd, path: &Path) -> Result<Self, SocketError> {
+        let io_error = |source| SocketError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let listener = std::os::unix::net::UnixListener::from(listener);
+        listener.set_nonblocking(true).map_err(io_error)?;
+        Ok(Self {
+            listener: UnixListener::from_std(listener).map_err(io_error)?,
+            path: path.to_owned(),
+            admin_group: group_id(ADMIN_GROUP),
+            strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
+            is_handed_over: AtomicBool::new(false),
+        })
+    }
+
+    /// Returns the socket once more, for a process that is to take over.
+    ///
+    /// # Errors
+    /// There are no descriptors left.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        self.listener.as_fd().try_clone_to_owned()
+    }
+
+    /// Leaves the file to the process that has taken over.
+    pub fn hand_over(&self) {
+        self.is_handed_over.store(true, Ordering::Relaxed);
     }
 
     /// Answers requests until the future is dropped. A socket whose file was removed is made again.
@@ -218,6 +256,9 @@ async fn serve_connection(stream: UnixStream, router: Router, peer: LocalPeer) {
 
 impl Drop for LocalSocket {
     fn drop(&mut self) {
+        if self.is_handed_over.load(Ordering::Relaxed) {
+            return;
+        }
         // Best effort: a left-over file is replaced at the next start.
         let _ = fs::remove_file(&self.path);
     }
@@ -304,6 +345,25 @@ mod tests {
         fs::remove_file(&path).unwrap();
         fs::write(&path, "precious").unwrap();
         assert!(socket.make_again().is_none(), "it is somebody else's");
+    }
+
+    #[tokio::test]
+    async fn who_takes_over_answers_on_the_same_socket() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.sock");
+        let first = LocalSocket::bind(&path).unwrap();
+        let second = LocalSocket::take_over(first.share().unwrap(), &path).unwrap();
+        first.hand_over();
+        drop(first);
+        let router = Router::new().route("/", axum::routing::get(|| async { axum::Json(2) }));
+        let client = crate::api_client::ApiClient::unix(&path);
+        let answer: u32 = tokio::select! {
+            answer = client.get("/") => answer.unwrap(),
+            () = second.serve(router) => unreachable!("serves until dropped"),
+        };
+        assert_eq!(answer, 2);
+        drop(second);
+        assert!(!path.exists());
     }
 
     #[tokio::test]

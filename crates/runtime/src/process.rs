@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::service_manager;
+
 /// Exit codes of the daemons and of `meshctl`.
 pub mod exit {
     /// Done.
@@ -59,21 +61,12 @@ pub async fn termination() -> std::io::Result<&'static str> {
 
 /// Tells systemd that the daemon is ready, where systemd asked to be told.
 pub fn notify_ready(status: &str) {
-    notify(&[
-        sd_notify::NotifyState::Ready,
-        sd_notify::NotifyState::Status(status),
-    ]);
+    service_manager::ready(status);
 }
 
 /// Tells systemd that the daemon is stopping.
 pub fn notify_stopping() {
-    notify(&[sd_notify::NotifyState::Stopping]);
-}
-
-fn notify(state: &[sd_notify::NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!(%error, "systemd could not be told");
-    }
+    service_manager::stopping();
 }
 
 /// Raises this process's soft limit of open files to the hard one: a connection needs a descriptor,

@@ -3,7 +3,8 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -69,7 +70,7 @@ fn io_error<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) ->
 pub struct StateDir {
     path: PathBuf,
     directory: File,
-    _lock: File,
+    lock: File,
 }
 
 impl StateDir {
@@ -98,8 +99,43 @@ impl StateDir {
         Ok(Self {
             path: path.to_owned(),
             directory,
-            _lock: lock,
+            lock,
         })
+    }
+
+    /// Takes the directory over from the process that gave us its [`StateDir::lock`]: the two hold
+    /// it together, and nobody else can in between. Which of them writes is theirs to agree on.
+    ///
+    /// # Errors
+    /// It is not the lock of this directory, or the file system refuses.
+    pub fn take_over(
+        path: &Path,
+        lock: OwnedFd,
+        program: &'static str,
+    ) -> Result<Self, StateError> {
+        let lock = File::from(lock);
+        let lock_path = path.join("lock");
+        let held = || StateError::Held {
+            program,
+            path: path.to_owned(),
+        };
+        let place = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        let ours = lock.metadata().map_err(io_error("look at", &lock_path))?;
+        let theirs = fs::metadata(&lock_path).map_err(io_error("look at", &lock_path))?;
+        if place(ours) != place(theirs) || !hold(&lock).map_err(io_error("lock", &lock_path))? {
+            return Err(held());
+        }
+        let directory = File::open(path).map_err(io_error("open", path))?;
+        Ok(Self {
+            path: path.to_owned(),
+            directory,
+            lock,
+        })
+    }
+
+    /// Returns what keeps others out, for a process that is to take over.
+    pub fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
     }
 
     /// Returns where a file of this directory is.
@@ -256,6 +292,20 @@ mod tests {
             second.join().unwrap()
         });
         second.unwrap();
+    }
+
+    #[test]
+    fn the_lock_can_be_shared_and_lasts_as_long_as_one_has_it() {
+        let root = tempfile::tempdir().unwrap();
+        let first = StateDir::open(root.path(), "test").unwrap();
+        let shared = first.lock().try_clone_to_owned().unwrap();
+        let second = StateDir::take_over(root.path(), shared, "test").unwrap();
+        drop(first);
+        assert!(StateDir::open(root.path(), "test").is_err());
+        let foreign = tempfile::tempfile().unwrap().into();
+        assert!(StateDir::take_over(root.path(), foreign, "test").is_err());
+        drop(second);
+        StateDir::open(root.path(), "test").unwrap();
     }
 
     #[test]
