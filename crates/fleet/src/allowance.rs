@@ -22,6 +22,11 @@ pub(crate) struct Allowance {
 }
 
 impl Allowance {
+    /// Returns whether all of it may be used at once again.
+    pub(crate) fn is_regained(&self, now: Instant) -> bool {
+        self.paid_until.is_none_or(|until| until <= now)
+    }
+
     /// Uses it once.
     ///
     /// # Errors

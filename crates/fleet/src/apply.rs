@@ -1,6 +1,8 @@
 //! The one place where durable state changes: what is loaded, what this coordinator committed and
 //! what others committed all come through here, as events of the store.
 
+use std::sync::Arc;
+
 use data_encoding::BASE64;
 use model::ids::{HostId, PolicyVersion};
 use model::map::PolicySlice;
@@ -69,7 +71,10 @@ impl State {
             Place::Recovery => self.recovery = Some(decode(value)?),
             Place::Epoch => self.epoch_began = Some(revision),
             Place::Pruned => {
-                self.pruned_through = StoreRevision(decode::<StoredPruned>(value)?.through);
+                let StoredPruned { through, signed } = decode(value)?;
+                self.pruned_through = StoreRevision(through);
+                // What is signed says no later revision than that at which it is stored.
+                self.pruned = signed.or(Some(self.map_revision(self.pruned_through)));
             }
             Place::Host(id) => {
                 return self.put_host(id, decode(value)?, stored.create_revision, revision);
@@ -126,7 +131,7 @@ impl State {
         let newer = self.anchors.update(&trust);
         if let Some(anchors) = newer.map_err(|error| error.to_string())? {
             self.statement = anchors.statement().clone();
-            self.anchors = anchors;
+            self.anchors = Arc::new(anchors);
             self.trust = trust;
         }
         Ok(())

@@ -7,6 +7,7 @@ use model::control::{Applied, FromHost, Hello, ToHost, Welcome};
 use model::ids::{HostId, Revision};
 use model::limits::Limits;
 use model::map::MapDelta;
+use model::memory::Memory;
 use model::store::StoreRevision;
 use model::time::Now;
 use trust::enrolment::check_certificate_request;
@@ -16,6 +17,7 @@ use crate::config::FleetLimits;
 use crate::fleet::Fleet;
 use crate::hints::OBSERVATIONS;
 use crate::output::{Output, SessionId};
+use crate::recovery::Hearsay;
 use crate::sessions::Heard;
 
 /// How many messages a host may send, on one stream or on many; one that sends more is sent away.
@@ -32,6 +34,9 @@ const WHOLE_MAPS: Rate = Rate {
 
 impl Fleet {
     pub(crate) fn hear(&mut self, session: SessionId, message: FromHost, now: Now) {
+        if self.is_talkative(session, now) {
+            return self.expel(session, "it sends too many messages", now);
+        }
         let Some(message) = self.hear_recalled(session, message, now) else {
             return;
         };
@@ -39,17 +44,36 @@ impl Fleet {
             return;
         };
         let host = heard.host;
-        let presence = self.presences.entry(host);
-        if presence.messages.spend(MESSAGES, now.monotonic).is_err() {
-            return self.expel(session, "it sends too many messages", now);
-        }
-        presence.last_seen = Some(now.unix);
+        self.presences.entry(host).last_seen = Some(now.unix);
         match (message, heard.has_greeted) {
             (FromHost::Hello(hello), false) => self.welcome(session, heard, hello, now),
             (FromHost::Hello(_), true) => self.expel(session, "it said hello twice", now),
             (_, false) => self.expel(session, "its first message was no hello", now),
             (message, true) => self.hear_follower(session, host, message, now),
         }
+    }
+
+    /// As `hear`, of a part of what a host remembers; returns what has to be verified.
+    pub(crate) fn hear_charged_memory(
+        &mut self,
+        session: SessionId,
+        part: Memory,
+        now: Now,
+    ) -> Option<Hearsay> {
+        if self.is_talkative(session, now) {
+            self.expel(session, "it sends too many messages", now);
+            return None;
+        }
+        self.hear_memory(session, part, now)
+    }
+
+    /// Returns whether a member sends more messages than it may.
+    fn is_talkative(&mut self, session: SessionId, now: Now) -> bool {
+        let Some(host) = self.sessions.host_of(session) else {
+            return false;
+        };
+        let messages = &mut self.presences.entry(host).messages;
+        messages.spend(MESSAGES, now.monotonic).is_err()
     }
 
     fn hear_follower(&mut self, session: SessionId, host: HostId, message: FromHost, now: Now) {
@@ -155,7 +179,9 @@ impl Fleet {
     ) {
         let allowance = &mut self.presences.entry(host).whole_maps;
         if let Err(wait) = allowance.spend(WHOLE_MAPS, now.monotonic) {
-            return self.put_off_whole_map(session, wait, now);
+            // It was told a moment ago, and could not use it or forgot it.
+            let reason = "this host was told everything several times in a row";
+            return self.put_off_for(session, reason, wait, now);
         }
         let Some(me) = self.state.hosts.get(&host) else {
             return;

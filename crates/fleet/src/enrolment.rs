@@ -1,11 +1,13 @@
 //! A host becomes a member: what is checked, in which order, and what is stored at once.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use model::control::{EnrolRequest, Enrolled, RefusalCode};
-use model::ids::HostId;
+use model::ids::{HostId, TokenId};
 use model::limits::Limits;
 use model::record::HostRecord;
+use model::store::Key;
 use model::time::Now;
 use trust::enrolment::{CsrFacts, Transcript, check_certificate_request};
 
@@ -21,23 +23,37 @@ use crate::state::{Gone, Host};
 use crate::stored::{
     StoredAddress, StoredHost, StoredKeyOwner, StoredName, StoredSigned, StoredToken, StoredUse,
 };
-use crate::tokens::{Slot, find_slot};
+use crate::tokens::{Slot, USES_REMEMBERED, find_slot};
 use crate::work::{Answer, Draft, Job, Plan, Work};
 
 impl Fleet {
-    /// Lets a host try to join, at the pace of the fleet. Whoever has no good token is refused at
-    /// once and takes nobody's turn.
+    /// Lets a host try to join, at the pace of the fleet. Whoever has no token that is good now is
+    /// refused at once and takes nobody's turn.
     pub(crate) fn admit_joining(
         &mut self,
         request: &EnrolRequest,
         now: Now,
     ) -> Result<(), Rejection> {
-        if self.shown_token(request).is_err() {
+        if !self.may_lead_to_a_place(request, now) {
             return Ok(());
         }
         self.enrolments_turnstile
             .enter(self.config.enrolments, now.monotonic)
             .map_err(Rejection::busy)
+    }
+
+    /// Returns whether a token is good for one more host, or its holder is a member already.
+    fn may_lead_to_a_place(&self, request: &EnrolRequest, now: Now) -> bool {
+        let Ok(token) = self.shown_token(request) else {
+            return false;
+        };
+        let is_good = token.check_not_expired(now.unix).is_ok()
+            && self.check_token_is_of_epoch(request.token).is_ok()
+            && !matches!(
+                find_slot(&self.state, &self.commits, request.token, token),
+                Slot::UsedUp
+            );
+        is_good || self.same_host(request).is_some()
     }
 
     pub(crate) fn plan_enrolment(
@@ -133,6 +149,9 @@ impl Fleet {
         );
         draft.put(Place::Address(seat.index).key(), &address);
         draft.put(Place::Use(request.token, seat.slot).key(), &used);
+        if let Some(forgotten) = self.use_to_forget(request.token, token, seat.slot) {
+            draft.delete(forgotten);
+        }
         // A revocation, or a policy with a service of this name, is not overtaken.
         draft.expect_unchanged(Place::Token(request.token).key());
         draft.expect_unchanged(Place::CurrentPolicy.key());
@@ -140,6 +159,14 @@ impl Fleet {
             transaction: draft.finish(),
             answer: Answer::Enrolled(host),
         }
+    }
+
+    /// Returns the use that a token without a limit forgets for this one.
+    fn use_to_forget(&self, id: TokenId, token: &StoredToken, slot: u32) -> Option<Key> {
+        let oldest = slot.checked_sub(USES_REMEMBERED)?;
+        let is_kept = |uses: &BTreeMap<u32, StoredUse>| uses.contains_key(&oldest);
+        let goes = token.uses.is_none() && self.state.uses.get(&id).is_some_and(is_kept);
+        goes.then(|| Place::Use(id, oldest).key())
     }
 
     /// Answers an enrolment that is durable.

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use model::control::{Description, EnrolRequest, FromHost};
 use model::ids::Revision;
 use model::limits::Limits;
+use model::memory::Memory;
 use model::record::Signed;
 use model::store::{Committed, KeyValue, StoreRevision};
 use model::time::{Instant, Now};
@@ -22,7 +23,7 @@ use crate::explain::Questions;
 use crate::hints::Hints;
 use crate::output::{CommitId, Output, Rejection, Reply, RequestId, SessionId};
 use crate::presence::Presences;
-use crate::recovery::Recovery;
+use crate::recovery::{Hearsay, Recovery, Testimony};
 use crate::request::{AdminRequest, Caller};
 use crate::sessions::{SessionPeer, Sessions};
 use crate::state::State;
@@ -169,9 +170,21 @@ impl Fleet {
         self.sessions.has(session)
     }
 
-    /// A host said something on its stream.
+    /// A host said something on its stream. What it remembers is verified at once: a program that
+    /// serves hosts who are not trusted passes that to `handle_memory`.
     pub fn handle_session_message(&mut self, session: SessionId, message: FromHost, now: Now) {
         self.hear(session, message, now);
+    }
+
+    /// A host tells a part of what it remembers. Returns what of it has to be verified, by a thread
+    /// that has the time, for `handle_testimony`; `None`: the stream has ended.
+    pub fn handle_memory(&mut self, session: SessionId, part: Memory, now: Now) -> Option<Hearsay> {
+        self.hear_charged_memory(session, part, now)
+    }
+
+    /// What holds of what a host told.
+    pub fn handle_testimony(&mut self, session: SessionId, told: Testimony, now: Now) {
+        self.hear_testimony(session, told, now);
     }
 
     /// A stream is gone.

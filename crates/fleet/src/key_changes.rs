@@ -69,7 +69,6 @@ impl Fleet {
             &StoredKeyOwner { host: id },
         );
         draft.delete(Place::WireguardKey(host.record.wireguard_key).key());
-        self.presences.entry(id).key_changed = Some(now.monotonic);
         Ok(Plan::Commit {
             transaction: draft.finish(),
             answer: Answer::HostChanged(id),

@@ -53,7 +53,7 @@ pub use config::{BootstrapConfig, FleetConfig, FleetLimits, LoadError};
 pub use fleet::{CommitError, Fleet};
 pub use output::{CommitId, Output, Rejection, Reply, RequestId, SessionId};
 pub use planning::PlanBasis;
-pub use recovery::restored;
+pub use recovery::{Hearsay, Testimony, restored};
 pub use request::{AdminRequest, Caller};
 pub use sessions::SessionPeer;
 pub use turnstile::Admission;

@@ -41,6 +41,10 @@ pub(crate) struct Presence {
     /// The last that each of some peers said, the newest first.
     seen_by_peers: VecDeque<(HostId, SocketAddr)>,
     endpoints: Vec<Endpoint>,
+    /// Streams that it may open.
+    pub(crate) streams: Allowance,
+    /// How often it may be asked what it remembers.
+    pub(crate) recalls: Allowance,
     /// Messages that it may send.
     pub(crate) messages: Allowance,
     /// Whole maps that it may be told.

@@ -14,6 +14,7 @@ mod epoch;
 mod merge;
 mod policy;
 mod recall;
+mod testimony;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,6 +23,7 @@ use model::admin::RecoveryStatus;
 use model::control::RefusalCode;
 use model::ids::HostId;
 use model::name::Name;
+use model::record::HostRecord;
 use model::store::{Operation, Transaction};
 use model::time::{Instant, Now};
 
@@ -34,6 +36,7 @@ use crate::stored::{StoredRecovery, encode};
 use crate::work::{Answer, Draft, Job, Origin, Plan, Work};
 
 pub(crate) use merge::{Remembered, UNKNOWN_KEY};
+pub use testimony::{Hearsay, Testimony};
 
 use policy::RecalledPolicy;
 use recall::Recalls;
@@ -75,6 +78,16 @@ impl Recovery {
         let gone = self.tombstones.pop_first();
         gone.or_else(|| self.records.pop_first())
             .map(|(_, remembered)| remembered)
+    }
+
+    /// Returns whether this record of a host, or a later one, waits to be stored.
+    fn has_record(&self, record: &HostRecord) -> bool {
+        let known = self.records.get(&record.host);
+        known.is_some_and(|known| known.revision() >= record.revision)
+    }
+
+    fn has_tombstone(&self, host: HostId) -> bool {
+        self.tombstones.contains_key(&host)
     }
 
     /// Keeps the newest of what is told of a host.

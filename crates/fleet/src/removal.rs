@@ -146,12 +146,12 @@ impl Fleet {
             return;
         };
         draft.delete(Place::Tombstone(oldest).key());
-        draft.put(
-            Place::Pruned.key(),
-            &StoredPruned {
-                through: revision.0,
-            },
-        );
+        let signed = self.state.tombstones[&oldest].tombstone_revision;
+        let pruned = StoredPruned {
+            through: revision.0,
+            signed: self.state.pruned.max(Some(signed)),
+        };
+        draft.put(Place::Pruned.key(), &pruned);
         let kept = self.state.names.iter();
         for (name, _) in kept.filter(|(_, owner)| owner.host == oldest) {
             draft.delete(Place::Name(name.clone()).key());

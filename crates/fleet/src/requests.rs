@@ -228,10 +228,13 @@ impl Fleet {
     fn finish(&mut self, job: &Job, answer: Answer, now: Now) -> Result<Reply, Rejection> {
         match answer {
             Answer::Enrolled(host) => self.enrolled(job, host, now),
-            Answer::HostChanged(id) => match self.state.hosts.get(&id) {
-                Some(host) => Ok(Reply::Host(self.host_view(host))),
-                None => Err(overtaken()),
-            },
+            Answer::HostChanged(id) => {
+                if matches!(job.work, Work::ChangeKey(..)) {
+                    self.presences.entry(id).key_changed = Some(now.monotonic);
+                }
+                let host = self.state.hosts.get(&id).ok_or_else(overtaken)?;
+                Ok(Reply::Host(self.host_view(host)))
+            }
             Answer::Removed(view) => Ok(Reply::HostRemoved(*view)),
             Answer::TokenCreated { id, text } => self.token_created(id, text),
             Answer::TokenRevoked(id) => match self.token_view(&id) {

@@ -12,6 +12,7 @@ use model::record::Signed;
 use model::store::StoreRevision;
 use model::time::{Instant, Now, UnixTime};
 
+use crate::allowance::Rate;
 use crate::fleet::Fleet;
 use crate::news::News;
 use crate::output::{Output, SessionId};
@@ -35,6 +36,12 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// When a host that broke the rules may come back.
 const RETRY_AFTER_FAULT: Duration = Duration::from_secs(60);
+
+/// How often a host may come, before it takes a turn that others wait for.
+const STREAMS: Rate = Rate {
+    burst: 16,
+    pause: Duration::from_secs(5),
+};
 
 /// What a host's certificate proved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +95,8 @@ pub(crate) struct Heard {
 #[derive(Debug)]
 enum Progress {
     AwaitsHello,
+    /// It said hello and is asked what it remembers, for as long as `recovery` gives it.
+    Recalled,
     /// It said hello with a certificate that is not valid now, and what it has.
     MustRenew(Option<Revision>),
     Follows {
@@ -104,6 +113,10 @@ enum Progress {
 impl Sessions {
     pub(crate) fn online(&self) -> usize {
         self.by_host.len()
+    }
+
+    pub(crate) fn host_of(&self, session: SessionId) -> Option<HostId> {
+        Some(self.open.get(&session)?.host)
     }
 
     pub(crate) fn has(&self, session: SessionId) -> bool {
@@ -152,7 +165,7 @@ impl Sessions {
                 self.with_news.insert(*id);
                 Some(news)
             }
-            Progress::AwaitsHello | Progress::MustRenew(_) => None,
+            Progress::AwaitsHello | Progress::Recalled | Progress::MustRenew(_) => None,
         }
     }
 
@@ -176,7 +189,7 @@ impl Sessions {
             Progress::Follows { told, news, .. } => {
                 Some((session.host, *told, std::mem::take(news)))
             }
-            Progress::AwaitsHello | Progress::MustRenew(_) => None,
+            Progress::AwaitsHello | Progress::Recalled | Progress::MustRenew(_) => None,
         }
     }
 
@@ -200,6 +213,13 @@ impl Sessions {
         })
     }
 
+    /// Notes that a host that said hello is asked first what it remembers.
+    pub(crate) fn recalled(&mut self, session: SessionId) {
+        if let Some(session) = self.open.get_mut(&session) {
+            session.progress = Progress::Recalled;
+        }
+    }
+
     /// Notes what a host has that says hello. Returns whether it may be told more: not before it has
     /// renewed a certificate that is not valid now.
     pub(crate) fn may_follow(&mut self, session: SessionId, have: Option<Revision>) -> bool {
@@ -219,7 +239,7 @@ impl Sessions {
         session.must_renew = false;
         match session.progress {
             Progress::MustRenew(have) => Some(have),
-            Progress::AwaitsHello | Progress::Follows { .. } => None,
+            Progress::AwaitsHello | Progress::Recalled | Progress::Follows { .. } => None,
         }
     }
 
@@ -354,6 +374,15 @@ impl Fleet {
                 return self.output(Output::Close { session });
             }
         };
+        if let Err(wait) = self
+            .presences
+            .entry(host)
+            .streams
+            .spend(STREAMS, now.monotonic)
+        {
+            self.send(session, ToHost::Goodbye(too_often(wait)));
+            return self.output(Output::Close { session });
+        }
         let turn = self
             .streams_turnstile
             .enter(self.config.streams, now.monotonic);
@@ -370,7 +399,7 @@ impl Fleet {
             observed,
             opened: monotonic,
             last_heard: monotonic,
-            must_renew: !peer.is_valid_at(now.unix),
+            must_renew: !peer.is_valid_at(now.unix) || self.is_called_otherwise(peer, host),
             progress: Progress::AwaitsHello,
         };
         self.sessions.insert(session, opened);
@@ -401,7 +430,7 @@ impl Fleet {
     /// Returns the member that a certificate is of. A certificate alone admits nobody: the record
     /// must name its key.
     fn admitted(&self, peer: &SessionPeer) -> Result<HostId, Goodbye> {
-        let SpiffeId::Host { fleet, host: name } = &peer.identity else {
+        let SpiffeId::Host { fleet, .. } = &peer.identity else {
             return Err(refused(
                 "only hosts open streams; this is a coordinator's certificate",
             ));
@@ -409,11 +438,9 @@ impl Fleet {
         if *fleet != self.state.statement.fleet_name {
             return Err(refused("the certificate is of another fleet"));
         }
-        // By its key: a host that was renamed shows a certificate of its former name.
-        let owner = self.state.host_named(name).map(|it| it.record.host);
-        if let Some(host) = self.state.tls_keys.get(&peer.tls_key_hash)
-            && owner.is_none_or(|owner| owner == *host)
-        {
+        // By its key alone: a host that was renamed shows a certificate of its former name, which may
+        // be another's by now.
+        if let Some(host) = self.state.tls_keys.get(&peer.tls_key_hash) {
             return Ok(*host);
         }
         let gone = self.state.gone_tls_keys.get(&peer.tls_key_hash);
@@ -423,6 +450,17 @@ impl Fleet {
         Err(refused(
             "the certificate is not of a key that a host of this fleet has",
         ))
+    }
+
+    /// Returns whether a member shows a certificate of a name that is another's now.
+    fn is_called_otherwise(&self, peer: &SessionPeer, host: HostId) -> bool {
+        match &peer.identity {
+            SpiffeId::Host { host: name, .. } => {
+                let owner = self.state.host_named(name);
+                owner.is_some_and(|owner| owner.record.host != host)
+            }
+            _ => false,
+        }
     }
 
     /// Returns whether somebody who is refused has a certificate of this fleet, and a key that
@@ -478,10 +516,16 @@ impl Fleet {
         Some(self.state.tombstones.get(&host)?.signed.clone())
     }
 
-    /// Sends a host away that was told everything a moment ago, and could not use it or forgot it.
-    pub(crate) fn put_off_whole_map(&mut self, session: SessionId, wait: Duration, now: Now) {
+    /// Sends a host away that wants too much of something, until it may have it again.
+    pub(crate) fn put_off_for(
+        &mut self,
+        session: SessionId,
+        reason: &str,
+        wait: Duration,
+        now: Now,
+    ) {
         let goodbye = Goodbye {
-            reason: "this host was told everything several times in a row".to_owned(),
+            reason: reason.to_owned(),
             retry_after: wait.max(RETRY_AFTER),
             tombstone: None,
         };
@@ -525,6 +569,18 @@ fn busy(retry_after: Duration) -> Goodbye {
             retry_after.as_secs()
         ),
         retry_after,
+        tombstone: None,
+    }
+}
+
+/// One host comes again and again: it takes nobody's turn.
+fn too_often(wait: Duration) -> Goodbye {
+    Goodbye {
+        reason:
+            "this host opened many streams in a row; is its daemon restarting all the time, or \
+                 its state copied to another machine?"
+                .to_owned(),
+        retry_after: wait.max(RETRY_AFTER),
         tombstone: None,
     }
 }

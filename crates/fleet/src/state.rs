@@ -2,6 +2,7 @@
 //! verified and indexed. Read everywhere, changed only in `apply`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use model::address::HostAddresses;
 use model::control::{Refusal, RefusalCode};
@@ -30,7 +31,7 @@ pub(crate) struct State {
     pub(crate) revision: StoreRevision,
     /// When each key was last put: what transactions compare.
     pub(crate) modified: BTreeMap<Key, StoreRevision>,
-    pub(crate) anchors: TrustAnchors,
+    pub(crate) anchors: Arc<TrustAnchors>,
     pub(crate) trust: Signed,
     pub(crate) statement: TrustStatement,
 
@@ -54,6 +55,9 @@ pub(crate) struct State {
     pub(crate) revoked_keys: BTreeMap<WireguardKey, HostId>,
     /// Tombstones up to this revision may be missing.
     pub(crate) pruned_through: StoreRevision,
+    /// The highest that a missing one said of itself: whoever is not known here, and was signed no
+    /// later, may have had it. `None`: none is missing.
+    pub(crate) pruned: Option<Revision>,
     /// This store is behind its hosts, and they are being asked.
     pub(crate) recovery: Option<StoredRecovery>,
     /// When this epoch was stored; `None`: it is the first.
@@ -152,7 +156,7 @@ impl State {
         Self {
             revision,
             modified: BTreeMap::new(),
-            anchors,
+            anchors: Arc::new(anchors),
             trust,
             statement,
             hosts: BTreeMap::new(),
@@ -169,6 +173,7 @@ impl State {
             gone_tls_keys: BTreeMap::new(),
             revoked_keys: BTreeMap::new(),
             pruned_through: StoreRevision::ZERO,
+            pruned: None,
             recovery: None,
             epoch_began: None,
             tokens: BTreeMap::new(),
@@ -259,10 +264,17 @@ impl State {
             .collect()
     }
 
-    /// Returns how many hosts have joined with a token.
+    /// Returns how many hosts have joined with a token. Uses that are not remembered any more are
+    /// those of the slots before the first one that is.
     pub(crate) fn uses_of(&self, token: &TokenId) -> u32 {
-        let uses = self.uses.get(token).map_or(0, BTreeMap::len);
-        u32::try_from(uses).unwrap_or(u32::MAX)
+        let Some(uses) = self.uses.get(token) else {
+            return 0;
+        };
+        let is_limited = self.tokens.get(token).is_some_and(|it| it.uses.is_some());
+        let first = uses.first_key_value().map_or(0, |(slot, _)| *slot);
+        let forgotten = if is_limited { 0 } else { first };
+        let kept = u32::try_from(uses.len()).unwrap_or(u32::MAX);
+        forgotten.saturating_add(kept)
     }
 
     /// Returns the overlay addresses at an index of the plan.

@@ -4,7 +4,7 @@
 use data_encoding::BASE64;
 use model::address::OverlayPrefixes;
 use model::admin::{PolicyFile, Role};
-use model::ids::{Digest, HostId, KeyId, PolicyVersion, TokenId};
+use model::ids::{Digest, HostId, KeyId, PolicyVersion, Revision, TokenId};
 use model::key::WireguardKey;
 use model::name::{Labels, Name};
 use model::record::{Signature, Signed};
@@ -72,6 +72,9 @@ pub(crate) struct StoredFleet {
 pub(crate) struct StoredPruned {
     /// Tombstones that were stored at this store revision or before may be missing.
     pub(crate) through: u64,
+    /// The highest revision that a missing one said of itself; absent before it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) signed: Option<Revision>,
 }
 
 /// `meta/recovery`
@@ -272,7 +275,10 @@ mod tests {
 
     #[test]
     fn values_survive_the_envelope() {
-        let stored = encode(&StoredPruned { through: 7 });
+        let stored = encode(&StoredPruned {
+            through: 7,
+            signed: None,
+        });
         assert_eq!(
             std::str::from_utf8(&stored),
             Ok(r#"{"v":1,"d":{"through":7}}"#)

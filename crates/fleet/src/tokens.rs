@@ -29,6 +29,10 @@ use crate::work::{Answer, Draft, Plan};
 /// How many uses of a token that has had its time go in one transaction.
 const USES_FORGOTTEN_AT_ONCE: usize = 100;
 
+/// How many uses of a token without a limit are remembered, the last ones; of those before only their
+/// number is known.
+pub(crate) const USES_REMEMBERED: u32 = 1024;
+
 /// What became of the search for a use of a token.
 pub(crate) enum Slot {
     Free(u32),
@@ -281,6 +285,13 @@ fn check_token(create: &CreateToken) -> Result<(), Rejection> {
     }
     if create.uses == Some(0) {
         return invalid("a token that no host may use is of no use; give --uses 1 or more".into());
+    }
+    if let Some(uses) = create.uses.filter(|uses| *uses as usize > Limits::HOSTS) {
+        let max = Limits::HOSTS;
+        return invalid(format!(
+            "each of {uses} uses would be remembered; give --uses {max} or fewer, or none for a \
+             token without a limit"
+        ));
     }
     check_label_count(&create.labels)?;
     if create.names.len() > FleetLimits::TOKEN_NAMES_MAX {

@@ -57,21 +57,42 @@ impl Remembered {
 }
 
 impl Fleet {
-    /// Returns whether something is newer than what is stored of its host.
-    pub(super) fn is_newer(&self, remembered: &Remembered) -> bool {
+    /// Returns whether something is not known yet.
+    fn is_news(&self, remembered: &Remembered) -> bool {
         let (host, revision) = (remembered.host(), remembered.revision());
-        let known = self.state.hosts.get(&host).map(|it| it.record.revision);
-        let gone = self
-            .state
-            .tombstones
-            .get(&host)
-            .map(|it| it.tombstone_revision);
-        gone.is_none_or(|gone| gone < revision) && known.is_none_or(|known| known < revision)
+        match remembered {
+            Remembered::Host { .. } => self.is_newer_record(host, revision),
+            Remembered::Gone { .. } => self.is_new_tombstone(host, revision),
+        }
     }
 
-    /// Plans to store what a host remembers; `None`: something newer is stored already.
+    /// Returns whether a record is newer than what is known of its host. Ids of hosts are random and
+    /// never given twice: who was removed once is gone, however late a record of it was signed.
+    pub(super) fn is_newer_record(&self, host: HostId, revision: Revision) -> bool {
+        let is_gone = self.state.tombstones.contains_key(&host);
+        let is_newer = match self.state.hosts.get(&host) {
+            Some(known) => known.record.revision < revision,
+            None => self.is_past_pruning(revision),
+        };
+        is_newer && !is_gone
+    }
+
+    /// Returns whether a tombstone is of somebody who is not known to be gone.
+    pub(super) fn is_new_tombstone(&self, host: HostId, revision: Revision) -> bool {
+        let is_gone = self.state.tombstones.contains_key(&host);
+        let is_member = self.state.hosts.contains_key(&host);
+        !is_gone && (is_member || self.is_past_pruning(revision))
+    }
+
+    /// Returns whether no tombstone that is forgotten here can be of a host that is not known here
+    /// and was signed at a revision.
+    fn is_past_pruning(&self, revision: Revision) -> bool {
+        self.state.pruned < Some(revision)
+    }
+
+    /// Plans to store what a host remembers; `None`: it is known, or something newer is.
     pub(crate) fn plan_merge(&self, remembered: &Remembered, now: Now) -> Option<Transaction> {
-        if !self.is_newer(remembered) {
+        if !self.is_news(remembered) {
             return None;
         }
         let mut claims = Claims::default();

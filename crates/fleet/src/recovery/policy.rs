@@ -17,38 +17,51 @@ pub(super) struct RecalledPolicy {
     leaves: BTreeMap<u32, Leaf>,
 }
 
+/// Leaves that a host tells, with the head that they are proven by.
+#[derive(Clone, Debug)]
+pub(super) struct ToldPolicy {
+    head: BundleHead,
+    leaves: BTreeMap<u32, Leaf>,
+}
+
+impl ToldPolicy {
+    /// Believes nothing that is not proven.
+    pub(super) fn verified(
+        slice: &PolicySlice,
+        anchors: &TrustAnchors,
+    ) -> Result<Self, TrustError> {
+        let head = anchors.verify_head(&slice.head)?;
+        let mut leaves = BTreeMap::new();
+        for proven in &slice.leaves {
+            leaves.insert(proven.index, anchors.verify_leaf(&head, proven)?);
+        }
+        Ok(Self { head, leaves })
+    }
+}
+
 impl RecalledPolicy {
     /// Returns the version; `None`: nobody remembers a newer one than is stored.
     pub(super) fn version(&self) -> Option<PolicyVersion> {
         self.head.as_ref().map(|head| head.version)
     }
 
-    /// Takes leaves up, unless they are of an older version than `stored` or than what is known.
-    /// Returns whether they are of a newer one than `stored`.
-    pub(super) fn note(
-        &mut self,
-        slice: &PolicySlice,
-        stored: (u64, PolicyVersion),
-        anchors: &TrustAnchors,
-    ) -> Result<bool, TrustError> {
-        let head = anchors.verify_head(&slice.head)?;
-        let order = (head.epoch, head.version);
+    /// Takes leaves up that hold, unless they are of an older version than `stored` or than what is
+    /// known. Returns whether they are of a newer one than `stored`.
+    pub(super) fn note(&mut self, told: ToldPolicy, stored: (u64, PolicyVersion)) -> bool {
+        let order = (told.head.epoch, told.head.version);
         if order <= stored {
-            return Ok(false);
+            return false;
         }
         let known = self.head.as_ref().map(|it| (it.epoch, it.version));
         if known.is_some_and(|known| order < known) {
-            return Ok(true);
+            return true;
         }
         if known != Some(order) {
             self.leaves.clear();
         }
-        for proven in &slice.leaves {
-            let leaf = anchors.verify_leaf(&head, proven)?;
-            self.leaves.insert(proven.index, leaf);
-        }
-        self.head = Some(head);
-        Ok(true)
+        self.leaves.extend(told.leaves);
+        self.head = Some(told.head);
+        true
     }
 
     /// Returns the policy as far as it is remembered, and whether that is all of it. Without its

@@ -3,16 +3,18 @@
 //! certificate of this fleet and may have joined after the backup was made.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::admin::Role;
 use model::control::{FromHost, Goodbye, Hello, ToHost};
-use model::ids::{Digest, HostId};
+use model::ids::{Digest, HostId, PolicyVersion};
 use model::memory::Memory;
-use model::record::{HostRecord, Signed};
+use model::record::HostRecord;
 use model::time::{Instant, Now};
 
-use super::Remembered;
+use super::{Hearsay, Testimony};
+use crate::allowance::{Allowance, Rate};
 use crate::fleet::Fleet;
 use crate::output::{Output, SessionId};
 use crate::request::{AdminRequest, Caller};
@@ -25,8 +27,17 @@ pub(crate) const FEATURE: &str = "recall";
 const STRANGERS_MAX: usize = 1024;
 /// How long a host may take to tell everything.
 const TOLD_WITHIN: Duration = Duration::from_secs(60);
+/// Messages in which it may tell it: more than the largest map fills.
+const PARTS_MAX: usize = 4096;
+/// How often one host is asked, one that this store does not know too.
+const RECALLS: Rate = Rate {
+    burst: 4,
+    pause: Duration::from_secs(60),
+};
 /// When a host that told everything may come back, before its jitter.
 const BACK_AFTER: Duration = Duration::from_secs(3);
+/// When a stranger may that told nothing which makes it a member.
+const BACK_AFTER_NOTHING: Duration = Duration::from_secs(60);
 
 /// The hosts that are asked.
 #[derive(Debug, Default)]
@@ -34,12 +45,16 @@ pub(crate) struct Recalls {
     open: BTreeMap<SessionId, Recall>,
     /// They were asked in this epoch.
     asked: BTreeSet<HostId>,
+    /// What strangers used up of being asked, by their keys.
+    of_keys: BTreeMap<Digest, Allowance>,
 }
 
 #[derive(Debug)]
 struct Recall {
     who: Who,
     until: Instant,
+    /// Messages that it told.
+    parts: usize,
     /// What it told proves that this store is behind.
     proof: Option<String>,
 }
@@ -53,6 +68,19 @@ enum Who {
 impl Recalls {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.open.values().map(|recall| recall.until).min()
+    }
+
+    /// Returns whether a stranger may be asked now; those that are remembered for it are few.
+    fn may_be_asked(&mut self, tls_key_hash: Digest, now: Instant) -> bool {
+        let is_known = self.of_keys.contains_key(&tls_key_hash);
+        if !is_known && self.of_keys.len() >= STRANGERS_MAX {
+            self.of_keys.retain(|_, spent| !spent.is_regained(now));
+        }
+        if !is_known && self.of_keys.len() >= STRANGERS_MAX {
+            return false;
+        }
+        let allowance = self.of_keys.entry(tls_key_hash).or_default();
+        allowance.spend(RECALLS, now).is_ok()
     }
 
     fn strangers(&self) -> usize {
@@ -87,6 +115,12 @@ impl Fleet {
 
     /// Asks a member.
     pub(crate) fn recall(&mut self, session: SessionId, host: HostId, hello: Hello, now: Now) {
+        let allowance = &mut self.presences.entry(host).recalls;
+        if let Err(wait) = allowance.spend(RECALLS, now.monotonic) {
+            let reason = "this host was asked several times in a row what it remembers";
+            return self.put_off_for(session, reason, wait, now);
+        }
+        self.sessions.recalled(session);
         self.start_recall(session, Who::Member { host, hello }, now);
         self.send(session, ToHost::Recall);
     }
@@ -99,8 +133,10 @@ impl Fleet {
         now: Now,
     ) -> bool {
         let was_restored = self.is_recovering() || self.state.epoch_began.is_some();
-        let has_room = self.recovery.recalls.strangers() < STRANGERS_MAX;
-        let listens = was_restored && has_room;
+        let recalls = &mut self.recovery.recalls;
+        let listens = was_restored
+            && recalls.strangers() < STRANGERS_MAX
+            && recalls.may_be_asked(tls_key_hash, now.monotonic);
         if listens {
             self.start_recall(session, Who::Stranger { tls_key_hash }, now);
         }
@@ -111,6 +147,7 @@ impl Fleet {
         let recall = Recall {
             who,
             until: now.monotonic + TOLD_WITHIN,
+            parts: 0,
             proof: None,
         };
         self.recovery.recalls.open.insert(session, recall);
@@ -132,7 +169,11 @@ impl Fleet {
         };
         let is_stranger = matches!(recall.who, Who::Stranger { .. });
         match message {
-            FromHost::Memory(part) => self.hear_memory(session, &part, now),
+            FromHost::Memory(part) => {
+                if let Some(hearsay) = self.hear_memory(session, *part, now) {
+                    self.hear_testimony(session, hearsay.verify(), now);
+                }
+            }
             FromHost::Hello(_) if is_stranger => self.send(session, ToHost::Recall),
             other if !is_stranger => return Some(other),
             _ => {}
@@ -140,24 +181,53 @@ impl Fleet {
         None
     }
 
-    fn hear_memory(&mut self, session: SessionId, part: &Memory, now: Now) {
-        let own = match self.check_own(session, &part.record) {
+    /// Takes a part of what a host remembers. Returns what has to be verified of it; `None`: the
+    /// stream has ended.
+    pub(crate) fn hear_memory(
+        &mut self,
+        session: SessionId,
+        part: Memory,
+        now: Now,
+    ) -> Option<Hearsay> {
+        let Some(recall) = self.recovery.recalls.open.get_mut(&session) else {
+            self.expel(session, "it tells what nobody asked", now);
+            return None;
+        };
+        recall.parts += 1;
+        if recall.parts > PARTS_MAX {
+            self.send_away(session, "it remembers more than any fleet has", now);
+            return None;
+        }
+        self.sessions.heard(session, now.monotonic);
+        Some(self.sift(part))
+    }
+
+    /// Takes up what holds of a part.
+    pub(crate) fn hear_testimony(&mut self, session: SessionId, told: Testimony, now: Now) {
+        if !self.recovery.recalls.open.contains_key(&session) {
+            return;
+        }
+        if !Arc::ptr_eq(&told.anchors, &self.state.anchors) {
+            let reason = "the keys of the fleet changed while it told what it remembers";
+            return self.send_away(session, reason, now);
+        }
+        let own = match self.check_own(session, &told) {
             Ok(own) => own,
             Err(why) => return self.send_away(session, &why, now),
         };
-        let proof = self.note_memory(part);
+        let is_last = told.last;
+        let proof = self.note_testimony(told);
         if let Some(recall) = self.recovery.recalls.open.get_mut(&session) {
             recall.proof = recall.proof.take().or(proof);
         }
-        if part.last {
+        if is_last {
             self.end_recall(session, &own, now);
         }
     }
 
     /// A host tells its own memory, and shows by its record who it is.
-    fn check_own(&self, session: SessionId, signed: &Signed) -> Result<HostRecord, String> {
-        let record = self.state.anchors.verify_record(signed);
-        let record = record.map_err(|error| format!("its own record does not hold: {error}"))?;
+    fn check_own(&self, session: SessionId, told: &Testimony) -> Result<HostRecord, String> {
+        let record = told.own.clone()?;
         let recall = &self.recovery.recalls.open[&session];
         let is_own = match &recall.who {
             Who::Member { host, .. } => record.host == *host,
@@ -172,54 +242,37 @@ impl Fleet {
     /// Keeps everything that is newer than what is stored. Returns a proof that this store is
     /// behind, when there is one: something of this epoch, or of a later one, that was signed after
     /// the last change that is known here.
-    fn note_memory(&mut self, part: &Memory) -> Option<String> {
+    fn note_testimony(&mut self, told: Testimony) -> Option<String> {
         let here = self.state.map_revision(self.state.revision);
         let mut proof = None;
-        for remembered in self.verified(part) {
+        for remembered in told.remembered {
             let revision = remembered.revision();
             self.recovery.newest_epoch = self.recovery.newest_epoch.max(revision.epoch);
             if revision > here {
                 let host = remembered.host();
                 proof.get_or_insert(format!("host {host} was changed at revision {revision}"));
             }
-            if self.is_newer(&remembered) {
-                self.recovery.put(remembered);
-            }
+            self.recovery.put(remembered);
         }
-        if let Ok(Some(newer)) = self.state.anchors.update(&part.trust) {
-            let newer = newer.statement();
-            self.recovery.newest_epoch = self.recovery.newest_epoch.max(newer.epoch);
-            let text = format!("the trust statement was {}.{}", newer.epoch, newer.serial);
-            proof.get_or_insert(text);
+        if let Some((epoch, serial)) = told.trust {
+            self.recovery.newest_epoch = self.recovery.newest_epoch.max(epoch);
+            proof.get_or_insert(format!("the trust statement was {epoch}.{serial}"));
         }
-        let head = self.state.policy.head.as_ref();
-        let stored = head.map_or((0, self.state.policy.version), |it| (it.epoch, it.version));
-        let slice = part.policy.as_ref();
-        let noted = slice.map(|slice| {
-            let anchors = &self.state.anchors;
-            self.recovery.policy.note(slice, stored, anchors)
-        });
-        if let Some(Ok(true)) = noted {
+        let stored = self.stored_policy();
+        if let Some(policy) = told.policy
+            && self.recovery.policy.note(policy, stored)
+        {
             let version = self.recovery.policy.version().unwrap_or_default();
             proof.get_or_insert(format!("policy version {version} was in force"));
         }
         proof
     }
 
-    fn verified(&self, part: &Memory) -> Vec<Remembered> {
-        let anchors = &self.state.anchors;
-        let records = std::iter::once(&part.record).chain(&part.records);
-        let records = records.filter_map(|signed| {
-            let record = anchors.verify_record(signed).ok()?;
-            let signed = signed.clone();
-            Some(Remembered::Host { signed, record })
-        });
-        let tombstones = part.tombstones.iter().filter_map(|signed| {
-            let tombstone = anchors.verify_tombstone(signed).ok()?;
-            let signed = signed.clone();
-            Some(Remembered::Gone { signed, tombstone })
-        });
-        records.chain(tombstones).collect()
+    /// Returns epoch and number of the policy that is stored.
+    pub(super) fn stored_policy(&self) -> (u64, PolicyVersion) {
+        let policy = &self.state.policy;
+        let head = policy.head.as_ref();
+        head.map_or((0, policy.version), |it| (it.epoch, it.version))
     }
 
     fn end_recall(&mut self, session: SessionId, own: &HostRecord, now: Now) {
@@ -227,6 +280,7 @@ impl Fleet {
             return;
         };
         self.recovery.recalls.asked.insert(own.host);
+        let is_stranger = matches!(recall.who, Who::Stranger { .. });
         if self.is_recovering() {
             self.recovery.heard.insert(own.host);
         } else if let Some(proof) = recall.proof {
@@ -244,6 +298,9 @@ impl Fleet {
             && self.recovery.pending() == 0
         {
             return self.welcome_known(session, host, hello, now);
+        } else if is_stranger && self.recovery.pending() == 0 {
+            let reason = "no host of this fleet has this key any more; join anew (meshctl join)";
+            return self.turn_away(session, reason, BACK_AFTER_NOTHING);
         }
         let reason = "the coordinator has taken up what this host remembers; come back soon";
         self.send_away(session, reason, now);
@@ -255,9 +312,14 @@ impl Fleet {
         if self.sessions.has(session) {
             return self.dismiss(session, reason.to_owned(), now);
         }
+        self.turn_away(session, reason, BACK_AFTER);
+    }
+
+    /// Ends the stream of a stranger.
+    fn turn_away(&mut self, session: SessionId, reason: &str, retry_after: Duration) {
         let goodbye = Goodbye {
             reason: reason.to_owned(),
-            retry_after: BACK_AFTER,
+            retry_after,
             tombstone: None,
         };
         self.send(session, ToHost::Goodbye(goodbye));
@@ -269,7 +331,19 @@ impl Fleet {
         let late = open.filter(|(_, recall)| recall.until <= now.monotonic);
         let late: Vec<SessionId> = late.map(|(session, _)| *session).collect();
         for session in late {
+            self.note_speechless(session, now);
             self.send_away(session, "it was too slow to tell what it remembers", now);
+        }
+    }
+
+    /// A member without a map remembers nothing, and is not waited for.
+    fn note_speechless(&mut self, session: SessionId, now: Now) {
+        let recall = &self.recovery.recalls.open[&session];
+        if let Who::Member { host, hello } = &recall.who
+            && hello.have.is_none()
+        {
+            self.recovery.heard.insert(*host);
+            self.tend_recovery(now);
         }
     }
 }

@@ -30,7 +30,7 @@ fn a_host_that_keeps_forgetting_is_told_everything_a_few_times_only() {
     let (machine, _) = world.join("a", 1);
     let mut told = 0;
     let mut wait = Duration::ZERO;
-    for _ in 0..20 {
+    for _ in 0..12 {
         let session = world.open(&machine, "a");
         world.hello(session, None);
         let messages = world.taken(session);

@@ -8,6 +8,7 @@ use model::control::{FromHost, NewKey, RefusalCode, ToHost};
 use model::ids::HostId;
 use model::key::{Secret, WireguardKey};
 use model::map::MapDelta;
+use model::store::{Key, Operation, Transaction};
 use trust::enrolment::wireguard_public;
 use trust::key_change::{KeyChange, prove_key_change};
 
@@ -180,6 +181,31 @@ fn a_change_that_cannot_be_stored_is_refused_and_can_be_asked_for_again() {
         key_of(&mut two.world, "alpha"),
         wireguard_public(two.alpha.wireguard())
     );
+}
+
+#[test]
+fn a_change_that_meets_another_is_tried_again_and_does_not_refuse_itself() {
+    let mut two = two();
+    let [alpha, _] = two.sessions;
+    let new = offer(&two.world, two.id, &NEXT);
+    two.world.say(alpha, FromHost::NewKey(new));
+    // Somebody else writes the host's record meanwhile.
+    let key = Key::new(format!("hosts/{}", two.id)).unwrap();
+    let value = two.world.store.keys[&key].value.clone();
+    let rewrite = Transaction {
+        operations: vec![Operation::put(key, value)],
+        ..Transaction::default()
+    };
+    let committed = two.world.store.transact(&rewrite).unwrap();
+    two.world.carry_out(0);
+    two.world.report(0);
+    two.world.fleet.handle_watch(committed, two.world.now);
+    two.world.advance(Duration::from_secs(1));
+    two.world.settle();
+    let messages = two.world.taken(alpha);
+    let is_refused = |message: &ToHost| matches!(message, ToHost::KeyRefused(_));
+    assert!(!messages.iter().any(is_refused), "{messages:?}");
+    assert_eq!(key_of(&mut two.world, "alpha"), new.wireguard_key);
 }
 
 #[test]

@@ -119,6 +119,48 @@ fn strangers_without_a_token_take_nobodys_turn() {
 }
 
 #[test]
+fn tokens_that_are_good_no_more_take_nobodys_turn() {
+    let mut world = World::paced();
+    let (used_up, expired) = (world.token(Some(1)), world.token(None));
+    world
+        .enrol(Machine::new(1).request(&world, &used_up, "a"))
+        .unwrap();
+    world.advance(Duration::from_secs(3600));
+    let fresh = world.token(None);
+    let stale = [&used_up, &expired].map(|token| Machine::new(2).request(&world, token, "b"));
+    for _ in 0..BURST {
+        for request in &stale {
+            let id = world.start_enrolment(request.clone());
+            let refused = world.taken_enrolment(id).unwrap().unwrap_err();
+            assert_ne!(refused.refusal.code, RefusalCode::Unavailable, "{refused}");
+        }
+    }
+    world
+        .enrol(Machine::new(3).request(&world, &fresh, "c"))
+        .unwrap();
+}
+
+#[test]
+fn a_member_that_comes_again_and_again_takes_nobodys_turn() {
+    let mut world = World::new();
+    let (restless, _) = world.join("a", 1);
+    let (other, _) = world.join("b", 2);
+    world.pace();
+    world.crash();
+    let mut let_in = 0;
+    for _ in 0..3 * BURST {
+        let session = world.open(&restless, "a");
+        let_in += usize::from(turn(&mut world, session).is_none());
+    }
+    assert_eq!(let_in, 16);
+    let session = world.open(&other, "b");
+    assert_eq!(turn(&mut world, session), None);
+    world.advance(Duration::from_secs(5));
+    let session = world.open(&restless, "a");
+    assert_eq!(turn(&mut world, session), None, "it has a turn of its own");
+}
+
+#[test]
 fn a_credential_that_asks_too_often_waits_and_others_do_not() {
     let mut world = World::paced();
     let wild = world.fleet.authenticate_admin(&world.credential).unwrap();

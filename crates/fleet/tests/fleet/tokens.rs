@@ -29,6 +29,25 @@ fn a_token_leads_to_the_coordinator_and_counts_its_uses() {
 }
 
 #[test]
+fn a_token_without_a_limit_remembers_its_last_uses_and_counts_all() {
+    const REMEMBERED: usize = 1024;
+    let mut world = World::new();
+    let token = world.token(None);
+    for number in 0..REMEMBERED as u16 + 10 {
+        let request = Machine::new(number).request(&world, &token, &format!("vm-{number}"));
+        world.enrol(request).unwrap();
+    }
+    world.crash();
+    let keys = world.store.keys.keys();
+    let uses = keys.filter(|key| key.as_str().starts_with("uses/")).count();
+    assert_eq!(uses, REMEMBERED);
+    let Reply::Tokens(views) = world.admin(AdminRequest::ListTokens).unwrap() else {
+        panic!()
+    };
+    assert_eq!(views[0].used as usize, REMEMBERED + 10);
+}
+
+#[test]
 fn no_secret_is_stored() {
     let mut world = World::new();
     let token = world.token(None);
@@ -61,6 +80,10 @@ fn senseless_tokens_are_refused() {
         },
         CreateToken {
             uses: Some(0),
+            ..hour_token()
+        },
+        CreateToken {
+            uses: Some(u32::MAX),
             ..hour_token()
         },
         CreateToken {
