@@ -151,6 +151,7 @@ impl Host {
 
 fn hello() -> FromHost {
     FromHost::Hello(Hello {
+        trust: None,
         have: None,
         software_version: "test".into(),
         features: Vec::new(),

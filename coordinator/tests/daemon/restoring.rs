@@ -54,6 +54,7 @@ impl Told {
             last: true,
         };
         let hello = Hello {
+            trust: None,
             have: Some(map.revision),
             software_version: "test".into(),
             features: vec!["recall".into()],

@@ -105,8 +105,10 @@ impl Map {
     /// Returns the map as it goes to disk: whole, with everything that is needed to verify it.
     pub(crate) fn to_stored(&self) -> StoredMap {
         StoredMap {
+            earlier: Vec::new(),
             trust: self.trust.signed.clone(),
             map: MapDelta {
+                trust: Vec::new(),
                 base: None,
                 revision: self.revision,
                 head: None,

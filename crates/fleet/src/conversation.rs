@@ -146,6 +146,7 @@ impl Fleet {
 
     pub(crate) fn welcome_of(&self, observed: Option<IpAddr>, now: Now) -> Welcome {
         Welcome {
+            earlier: Vec::new(),
             trust: self.state.trust.clone(),
             observed,
             software_version: self.config.software_version.clone(),

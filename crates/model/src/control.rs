@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::ids::{HostId, PolicyVersion, Revision, TokenId};
+use crate::ids::{Digest, HostId, PolicyVersion, Revision, TokenId};
 use crate::key::WireguardKey;
 use crate::map::{Endpoint, MapDelta};
 use crate::memory::Memory;
@@ -64,6 +64,19 @@ pub struct Hello {
     pub features: Vec<String>,
     /// Raised with every start of the daemon.
     pub boot_counter: u64,
+    /// What it has of the fleet's authority; `None`: nothing, or it is of an earlier version.
+    pub trust: Option<HeldTrust>,
+}
+
+/// What a host has on its disk of the fleet's authority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldTrust {
+    /// Of the trust statement.
+    pub epoch: u64,
+    /// Of the trust statement.
+    pub serial: u64,
+    /// SHA-256 of the root certificate that issued the host's own.
+    pub certified_by: Digest,
 }
 
 /// Where a host can be reached.
@@ -86,6 +99,8 @@ pub struct Applied {
     pub error: Option<String>,
     /// Why the host is not in the overlay although its map is in force, as without a TUN device.
     pub trouble: Option<String>,
+    /// The authority that is believed on the host now.
+    pub trust: Option<HeldTrust>,
 }
 
 /// How a flow would be decided on one host.
@@ -140,6 +155,8 @@ pub enum ToHost {
 pub struct Welcome {
     /// The fleet's trust statement.
     pub trust: Signed,
+    /// Statements before it that the host lacks, the oldest first.
+    pub earlier: Vec<Signed>,
     /// Where the coordinator sees the host.
     pub observed: Option<IpAddr>,
     /// Version of the coordinator.

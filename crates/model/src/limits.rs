@@ -39,6 +39,8 @@ impl Limits {
     pub const SIGNED_PAYLOAD_BYTES: usize = 256 << 10;
     /// Signatures on one payload.
     pub const SIGNATURES: usize = 16;
+    /// Trust statements that lead from one that a host knows to the last.
+    pub const STATEMENTS: usize = 64;
     /// X.509 roots that a fleet trusts at once.
     pub const ROOT_CERTIFICATES: usize = 8;
     /// Keys that may sign a fleet's records at once.

@@ -14,6 +14,8 @@ pub struct MapDelta {
     pub revision: Revision,
     /// A `MapHead` of `revision`; absent when that is the base's, and on the host's own disk.
     pub head: Option<Signed>,
+    /// New `TrustStatement`s, the oldest first: by the last of them the map is believed.
+    pub trust: Vec<Signed>,
     /// The host's own record; always in a whole map.
     pub record: Option<Signed>,
     /// New and changed peers.

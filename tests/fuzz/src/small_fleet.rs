@@ -106,6 +106,7 @@ impl SmallFleet {
 
     pub(crate) fn welcome(&self) -> Welcome {
         Welcome {
+            earlier: Vec::new(),
             trust: self.trust(),
             observed: Some([203, 0, 113, 5].into()),
             software_version: "1.0.0".to_owned(),
@@ -153,6 +154,7 @@ impl SmallFleet {
     pub(crate) fn map_of(&self, host: &HostRecord) -> MapDelta {
         let others = self.hosts.iter().filter(|it| it.host != host.host);
         MapDelta {
+            trust: Vec::new(),
             base: None,
             revision: Revision::new(1, 8),
             head: Some(self.map_head(Revision::new(1, 8))),

@@ -48,6 +48,7 @@ impl Agent {
             boot_counter: self.high_water.boot_counter,
         }));
     }
+            trust: None,
 
     pub(super) fn handle_closed(&mut self, error: ChannelError, now: Now) {
         if let Some(renewal) = &mut self.renewal {
@@ -315,6 +316,7 @@ impl Agent {
             revision: in_force.map(|map| map.revision).unwrap_or_default(),
             policy: in_force.map(|map| map.policy_version()).unwrap_or_default(),
             error,
+            trust: None,
         }));
     }
 

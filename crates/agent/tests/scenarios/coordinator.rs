@@ -98,6 +98,7 @@ impl Coordinator {
 
     pub(crate) fn welcome(&self) -> Welcome {
         Welcome {
+            earlier: Vec::new(),
             trust: self.trust(),
             observed: None,
             software_version: "1.0.0".to_owned(),
@@ -249,6 +250,7 @@ impl Coordinator {
     /// Everything that one host needs to know.
     pub(crate) fn whole_map(&self, host: HostId) -> MapDelta {
         MapDelta {
+            trust: Vec::new(),
             base: None,
             revision: self.revision,
             head: Some(self.map_head(self.revision)),

@@ -475,6 +475,7 @@ impl World {
 
     pub(crate) fn hello(&mut self, session: SessionId, have: Option<Revision>) {
         let hello = Hello {
+            trust: None,
             have,
             software_version: "1.2.3".into(),
             features: ["allow", "deny", "services.tcp", "services.udp"]

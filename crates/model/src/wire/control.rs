@@ -8,7 +8,7 @@ use super::map::heard_from;
 use super::{WireError, field, generated};
 use crate::control::{
     Applied, Description, EndpointReport, EnrolRequest, Enrolled, Explanation, FromHost, Goodbye,
-    Hello, NewKey, ToHost, Welcome,
+    HeldTrust, Hello, NewKey, ToHost, Welcome,
 };
 use crate::ids::PolicyVersion;
 use crate::limits::Limits;
@@ -194,6 +194,7 @@ impl From<Hello> for generated::Hello {
             software_version: field::clipped(&hello.software_version),
             features: hello.features,
             boot_counter: hello.boot_counter,
+            trust: hello.trust.map(Into::into),
         }
     }
 }
@@ -212,6 +213,29 @@ impl TryFrom<generated::Hello> for Hello {
                 |name| field::text("Hello.features", name),
             )?,
             boot_counter: message.boot_counter,
+            trust: message.trust.map(TryInto::try_into).transpose()?,
+        })
+    }
+}
+
+impl From<HeldTrust> for generated::HeldTrust {
+    fn from(held: HeldTrust) -> Self {
+        Self {
+            epoch: held.epoch,
+            serial: held.serial,
+            certified_by: held.certified_by.as_bytes().to_vec(),
+        }
+    }
+}
+
+impl TryFrom<generated::HeldTrust> for HeldTrust {
+    type Error = WireError;
+
+    fn try_from(message: generated::HeldTrust) -> Result<Self, WireError> {
+        Ok(Self {
+            epoch: message.epoch,
+            serial: message.serial,
+            certified_by: field::id("HeldTrust.certified_by", &message.certified_by)?,
         })
     }
 }
@@ -254,6 +278,7 @@ impl From<Applied> for generated::Applied {
                 .trouble
                 .as_deref()
                 .map_or_else(String::new, field::reason),
+            trust: applied.trust.map(Into::into),
         }
     }
 }
@@ -267,6 +292,7 @@ impl TryFrom<generated::Applied> for Applied {
             policy: PolicyVersion(message.policy_version),
             error: field::optional_text("Applied.error", message.error)?,
             trouble: field::optional_text("Applied.trouble", message.trouble)?,
+            trust: message.trust.map(TryInto::try_into).transpose()?,
         })
     }
 }
@@ -370,6 +396,7 @@ impl From<Welcome> for generated::Welcome {
                 .map_or_else(String::new, |ip| ip.to_string()),
             software_version: field::clipped(&welcome.software_version),
             unix_secs: welcome.unix.as_secs(),
+            earlier: welcome.earlier.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -387,6 +414,12 @@ impl TryFrom<generated::Welcome> for Welcome {
             observed,
             software_version: field::text("Welcome.software_version", message.software_version)?,
             unix: UnixTime::from_secs(message.unix_secs),
+            earlier: field::list(
+                "Welcome.earlier",
+                message.earlier,
+                Limits::STATEMENTS,
+                TryInto::try_into,
+            )?,
         })
     }
 }

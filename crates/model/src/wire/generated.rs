@@ -399,6 +399,21 @@ pub struct Hello {
     pub features: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(uint64, tag = "4")]
     pub boot_counter: u64,
+    /// absent: nothing
+    #[prost(message, optional, tag = "5")]
+    pub trust: ::core::option::Option<HeldTrust>,
+}
+/// What a host has on its disk of the fleet's authority.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HeldTrust {
+    /// of the trust statement
+    #[prost(uint64, tag = "1")]
+    pub epoch: u64,
+    #[prost(uint64, tag = "2")]
+    pub serial: u64,
+    /// SHA-256 of the root that its certificate leads to first
+    #[prost(bytes = "vec", tag = "3")]
+    pub certified_by: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct EndpointReport {
@@ -430,6 +445,9 @@ pub struct Applied {
     /// why the host is not in the overlay; empty: it is
     #[prost(string, tag = "4")]
     pub trouble: ::prost::alloc::string::String,
+    /// in force
+    #[prost(message, optional, tag = "5")]
+    pub trust: ::core::option::Option<HeldTrust>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RenewRequest {
@@ -518,6 +536,9 @@ pub struct Welcome {
     pub software_version: ::prost::alloc::string::String,
     #[prost(uint64, tag = "4")]
     pub unix_secs: u64,
+    /// TrustStatement, those before `trust` that the host lacks, the oldest first
+    #[prost(message, repeated, tag = "5")]
+    pub earlier: ::prost::alloc::vec::Vec<Signed>,
 }
 /// A change of what one host needs to know, applied whole or not at all.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -546,6 +567,9 @@ pub struct MapDelta {
     /// MapHead of `revision`; absent when it is the base's
     #[prost(message, optional, tag = "8")]
     pub head: ::core::option::Option<Signed>,
+    /// TrustStatement, new ones, the oldest first
+    #[prost(message, repeated, tag = "9")]
+    pub trust: ::prost::alloc::vec::Vec<Signed>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PeerEntry {
@@ -815,6 +839,9 @@ pub struct StoredMap {
     pub map: ::core::option::Option<MapDelta>,
     #[prost(message, repeated, tag = "4")]
     pub former: ::prost::alloc::vec::Vec<FormerPeer>,
+    /// TrustStatement, those that lead from the pinned root to `trust`
+    #[prost(message, repeated, tag = "5")]
+    pub earlier: ::prost::alloc::vec::Vec<Signed>,
 }
 /// A peer that the host was told to forget: its record must not come back older than it was.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

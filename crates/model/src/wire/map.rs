@@ -13,6 +13,7 @@ impl From<MapDelta> for generated::MapDelta {
             base: delta.base.map(Into::into),
             revision: Some(delta.revision.into()),
             head: delta.head.map(Into::into),
+            trust: delta.trust.into_iter().map(Into::into).collect(),
             record: delta.record.map(Into::into),
             peers: delta.peers.into_iter().map(Into::into).collect(),
             tombstones: delta.tombstones.into_iter().map(Into::into).collect(),
@@ -34,6 +35,12 @@ impl TryFrom<generated::MapDelta> for MapDelta {
             base: message.base.map(Into::into),
             revision: field::required("MapDelta.revision", message.revision)?.into(),
             head: message.head.map(TryInto::try_into).transpose()?,
+            trust: field::list(
+                "MapDelta.trust",
+                message.trust,
+                Limits::STATEMENTS,
+                TryInto::try_into,
+            )?,
             record: message.record.map(TryInto::try_into).transpose()?,
             peers: field::list(
                 "MapDelta.peers",
@@ -65,6 +72,7 @@ impl TryFrom<generated::MapDelta> for MapDelta {
 fn check_whole(delta: &MapDelta) -> Result<(), WireError> {
     let only_peers = delta.record.is_none()
         && delta.policy.is_none()
+        && delta.trust.is_empty()
         && delta.tombstones.is_empty()
         && delta.forgotten.is_empty();
     match delta.base {

@@ -69,6 +69,8 @@ pub struct StoredMap {
     pub map: MapDelta,
     /// Peers that were forgotten since.
     pub former: Vec<FormerPeer>,
+    /// Trust statements that lead from the pinned root to `trust`, the oldest first; mostly none.
+    pub earlier: Vec<Signed>,
 }
 
 /// A peer that a host was told to forget.
@@ -220,6 +222,7 @@ pub fn encode_map(stored: &StoredMap) -> Vec<u8> {
         trust: Some(stored.trust.clone().into()),
         map: Some(stored.map.clone().into()),
         former: stored.former.iter().copied().map(Into::into).collect(),
+        earlier: stored.earlier.iter().cloned().map(Into::into).collect(),
     }
     .encode_to_vec()
 }
@@ -246,6 +249,12 @@ pub fn decode_map(bytes: &[u8]) -> Result<StoredMap, WireError> {
             "StoredMap.former",
             message.former,
             Limits::FORMER_PEERS,
+            TryInto::try_into,
+        )?,
+        earlier: field::list(
+            "StoredMap.earlier",
+            message.earlier,
+            Limits::STATEMENTS,
             TryInto::try_into,
         )?,
     })

@@ -11,7 +11,7 @@ use super::stored::{FormerPeer, Membership, SpareKey, StoredHighWater, StoredIde
 use crate::address::{HostAddresses, OverlayPrefixes};
 use crate::control::{
     Applied, Description, EndpointReport, EnrolRequest, Enrolled, Explanation, FromHost, Goodbye,
-    Hello, NewKey, ToHost, Welcome,
+    HeldTrust, Hello, NewKey, ToHost, Welcome,
 };
 use crate::ids::{Digest, FleetId, HostId, KeyId, PolicyVersion, Revision, TokenId};
 use crate::key::{Secret, WireguardKey};
@@ -294,12 +294,13 @@ fn whole_map() -> impl Strategy<Value = MapDelta> {
     let peer = (signed(), vec(endpoint(), 0..4))
         .prop_map(|(record, endpoints)| PeerEntry { record, endpoints });
     let lists = (vec(peer, 0..3), vec(signed(), 0..3), vec(host(), 0..3));
-    let head = (revision(), option::of(signed()));
+    let head = (revision(), option::of(signed()), vec(signed(), 0..3));
     (head, signed(), lists, policy_slice()).prop_map(
-        |((revision, head), record, (peers, tombstones, forgotten), policy)| MapDelta {
+        |((revision, head, trust), record, (peers, tombstones, forgotten), policy)| MapDelta {
             base: None,
             revision,
             head,
+            trust,
             record: Some(record),
             peers,
             tombstones,
@@ -326,11 +327,13 @@ fn map_delta() -> impl Strategy<Value = MapDelta> {
 }
 
 pub(super) fn to_host() -> impl Strategy<Value = ToHost> {
-    let welcome = (signed(), option::of(underlay()), text(), time()).prop_map(
-        |(trust, observed, software_version, unix)| {
+    let trust = (signed(), vec(signed(), 0..3));
+    let welcome = (trust, option::of(underlay()), text(), time()).prop_map(
+        |((trust, earlier), observed, software_version, unix)| {
             let observed = observed.map(|address| address.ip());
             ToHost::Welcome(Welcome {
                 trust,
+                earlier,
                 observed,
                 software_version,
                 unix,
@@ -384,19 +387,29 @@ fn memory() -> impl Strategy<Value = Memory> {
     )
 }
 
+fn held_trust() -> impl Strategy<Value = HeldTrust> {
+    (any::<u64>(), any::<u64>(), digest()).prop_map(|(epoch, serial, certified_by)| HeldTrust {
+        epoch,
+        serial,
+        certified_by,
+    })
+}
+
 pub(super) fn from_host() -> impl Strategy<Value = FromHost> {
     let hello = (
         option::of(revision()),
         text(),
         vec(text(), 0..4),
         any::<u64>(),
+        option::of(held_trust()),
     )
-        .prop_map(|(have, software_version, features, boot_counter)| {
+        .prop_map(|(have, software_version, features, boot_counter, trust)| {
             FromHost::Hello(Hello {
                 have,
                 software_version,
                 features,
                 boot_counter,
+                trust,
             })
         });
     let endpoints = (vec(endpoint(), 0..4), any::<u16>()).prop_map(|(endpoints, listen_port)| {
@@ -410,13 +423,15 @@ pub(super) fn from_host() -> impl Strategy<Value = FromHost> {
         version(),
         option::of("[a-z ]{1,20}"),
         option::of("[a-z ]{1,20}"),
+        option::of(held_trust()),
     );
-    let applied = applied.prop_map(|(revision, policy, error, trouble)| {
+    let applied = applied.prop_map(|(revision, policy, error, trouble, trust)| {
         FromHost::Applied(Applied {
             revision,
             policy,
             error,
             trouble,
+            trust,
         })
     });
     let decision = (
@@ -567,10 +582,12 @@ pub(super) fn stored_identity() -> impl Strategy<Value = StoredIdentity> {
 
 pub(super) fn stored_map() -> impl Strategy<Value = StoredMap> {
     let former = (host(), revision()).prop_map(|(host, record)| FormerPeer { host, record });
-    (signed(), whole_map(), vec(former, 0..4)).prop_map(|(trust, map, former)| StoredMap {
+    let trust = (signed(), vec(signed(), 0..3));
+    (trust, whole_map(), vec(former, 0..4)).prop_map(|((trust, earlier), map, former)| StoredMap {
         trust,
         map,
         former,
+        earlier,
     })
 }
 

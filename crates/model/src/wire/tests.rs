@@ -339,6 +339,7 @@ fn a_map_that_changes_made_larger_than_any_message_comes_back_from_the_disk() {
             ..MapDelta::default()
         },
         former: Vec::new(),
+        earlier: Vec::new(),
     };
     let bytes = stored::encode_map(&map);
     assert!(bytes.len() > Limits::CONTROL_MESSAGE_BYTES);

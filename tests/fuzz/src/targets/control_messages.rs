@@ -173,6 +173,7 @@ pub(crate) fn seeds() -> Vec<Seed> {
         );
     }
     let map = StoredMap {
+        earlier: Vec::new(),
         trust: fleet.trust(),
         map: delta(&fleet, None),
         former: vec![FormerPeer {
@@ -264,6 +265,7 @@ pub(crate) fn to_host(fleet: &SmallFleet) -> Vec<(&'static str, ToHost)> {
 fn from_host(fleet: &SmallFleet) -> Vec<(&'static str, FromHost)> {
     let revision = Revision::new(1, 8);
     let hello = Hello {
+        trust: None,
         have: Some(revision),
         software_version: "1.0.0".to_owned(),
         features: vec!["l4".to_owned()],
@@ -279,6 +281,7 @@ fn from_host(fleet: &SmallFleet) -> Vec<(&'static str, FromHost)> {
         address: endpoint.address,
     };
     let applied = Applied {
+        trust: None,
         revision,
         policy: PolicyVersion(3),
         error: Some("the map is not signed".to_owned()),
