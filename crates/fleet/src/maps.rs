@@ -72,9 +72,9 @@ impl Fleet {
     pub(crate) fn whole_map(&self, me: &Host, knew: Option<StoreRevision>) -> MapDelta {
         let id = me.record.host;
         let tombstones = knew.map_or_else(Vec::new, |have| self.tombstones_since(have, me));
-            trust: Vec::new(),
         let peers = self.state.interest.peers_of(id);
         MapDelta {
+            trust: Vec::new(),
             base: None,
             revision: self.state.map_revision(self.state.revision),
             head: None,

@@ -42,13 +42,13 @@ impl Agent {
         }
         let newest = self.staging.newest().filter(|_| !self.wants_whole_map);
         self.out.send(FromHost::Hello(Hello {
+            trust: None,
             have: newest.map(|map| map.revision),
             software_version: self.config.software_version.clone(),
             features: FEATURES.map(str::to_owned).to_vec(),
             boot_counter: self.high_water.boot_counter,
         }));
     }
-            trust: None,
 
     pub(super) fn handle_closed(&mut self, error: ChannelError, now: Now) {
         if let Some(renewal) = &mut self.renewal {
@@ -313,14 +313,14 @@ impl Agent {
             return;
         }
         self.out.send(FromHost::Applied(Applied {
+            trust: None,
             revision: in_force.map(|map| map.revision).unwrap_or_default(),
             policy: in_force.map(|map| map.policy_version()).unwrap_or_default(),
             error,
-            trust: None,
+            trouble: self.trouble.clone(),
         }));
     }
 
-            trouble: self.trouble.clone(),
     /// Tells the coordinator why a map is not in force yet.
     pub(super) fn report_undurable_map(&mut self, file: StateFile, why: String) {
         if self.staging.is_under_way() && file != StateFile::Identity {
