@@ -1,19 +1,34 @@
 //! Places for connections that the program has not let in as a member's: few in all, and fewer for
-//! one source, so that one machine cannot keep all others from showing who they are. A certificate
-//! alone is no reason to be let in: its host may have been removed since.
+//! one source, so that nobody keeps all others from showing who they are. Sources are counted at several
+//! widths, since whoever has one address may have many: a /64 of IPv6 mostly belongs to one machine, a
+//! /56 or a /48 to one customer, a /32 to one provider. A certificate alone is no reason to be let in:
+//! its host may have been removed since.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use model::ids::Digest;
 
 /// Places in all.
 const PLACES_MAX: usize = 4096;
-/// Places of one source. Many hosts may be behind one address; they need theirs for a handshake and
-/// until they are let in.
+/// Places of one address, or what mostly belongs to one machine. Many hosts may be behind one address;
+/// they need theirs for a handshake and until they are let in.
 const PLACES_PER_SOURCE_MAX: usize = 256;
+/// How wide a source of IPv4 may be, in bits of its prefix, and the places of one that wide.
+const V4_PLACES_MAX: [(u8, usize); 3] = [
+    (32, PLACES_PER_SOURCE_MAX),
+    (24, PLACES_MAX / 4),
+    (16, PLACES_MAX / 2),
+];
+/// The same of IPv6.
+const V6_PLACES_MAX: [(u8, usize); 4] = [
+    (64, PLACES_PER_SOURCE_MAX),
+    (56, PLACES_MAX / 8),
+    (48, PLACES_MAX / 4),
+    (32, PLACES_MAX / 2),
+];
 /// Connections that show certificates of one key, let in or not. A host needs one; another is there
 /// while it has not noticed yet that an earlier one is dead.
 const CONNECTIONS_PER_KEY_MAX: usize = 4;
@@ -25,7 +40,7 @@ pub(super) struct Strangers(Arc<Mutex<Taken>>);
 #[derive(Debug, Default)]
 struct Taken {
     all: usize,
-    by_source: BTreeMap<IpAddr, usize>,
+    by_source: BTreeMap<Prefix, usize>,
     by_key: BTreeMap<Digest, usize>,
 }
 
@@ -33,7 +48,7 @@ struct Taken {
 #[derive(Debug)]
 pub(super) struct Place {
     strangers: Strangers,
-    source: IpAddr,
+    remote: IpAddr,
 }
 
 /// One of the connections of a key, until it is dropped.
@@ -46,20 +61,23 @@ pub(super) struct OfKey {
 impl Strangers {
     /// Takes a place for a connection; `None`: there is none, or none for its source.
     pub(super) fn take(&self, remote: IpAddr) -> Option<Place> {
-        let source = source(remote);
         let mut taken = self.taken();
-        if taken.all >= PLACES_MAX {
+        let has_room = |(source, max): (Prefix, usize)| {
+            taken
+                .by_source
+                .get(&source)
+                .is_none_or(|count| *count < max)
+        };
+        if taken.all >= PLACES_MAX || !sources(remote).all(has_room) {
             return None;
         }
-        let of_source = taken.by_source.entry(source).or_default();
-        if *of_source >= PLACES_PER_SOURCE_MAX {
-            return None;
+        for (source, _) in sources(remote) {
+            *taken.by_source.entry(source).or_default() += 1;
         }
-        *of_source += 1;
         taken.all += 1;
         Some(Place {
             strangers: self.clone(),
-            source,
+            remote,
         })
     }
 
@@ -92,7 +110,9 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.strangers.taken();
         taken.all -= 1;
-        leave(&mut taken.by_source, self.source);
+        for (source, _) in sources(self.remote) {
+            leave(&mut taken.by_source, source);
+        }
     }
 }
 
@@ -111,12 +131,33 @@ fn leave<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K) {
     }
 }
 
-/// Whoever has an IPv6 address mostly has the whole /64.
-fn source(remote: IpAddr) -> IpAddr {
-    match remote.to_canonical() {
-        IpAddr::V4(v4) => v4.into(),
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
-    }
+/// Addresses that begin alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Prefix {
+    first: IpAddr,
+    bits: u8,
+}
+
+/// Returns the sources that an address counts for, and the places of each.
+fn sources(remote: IpAddr) -> impl Iterator<Item = (Prefix, usize)> {
+    let remote = remote.to_canonical();
+    let widths = match remote {
+        IpAddr::V4(_) => &V4_PLACES_MAX[..],
+        IpAddr::V6(_) => &V6_PLACES_MAX[..],
+    };
+    widths.iter().map(move |&(bits, max)| {
+        let first = match remote {
+            IpAddr::V4(v4) => {
+                let host_bits = u32::MAX.checked_shr(bits.into()).unwrap_or(0);
+                Ipv4Addr::from_bits(v4.to_bits() & !host_bits).into()
+            }
+            IpAddr::V6(v6) => {
+                let host_bits = u128::MAX.checked_shr(bits.into()).unwrap_or(0);
+                Ipv6Addr::from_bits(v6.to_bits() & !host_bits).into()
+            }
+        };
+        (Prefix { first, bits }, max)
+    })
 }
 
 #[cfg(test)]
@@ -173,8 +214,34 @@ mod tests {
     fn there_are_not_more_places_than_all() {
         let strangers = Strangers::default();
         let all: Vec<Place> = (0..=255u8)
-            .flat_map(|last| places(&strangers, &format!("192.0.2.{last}")))
+            .flat_map(|first| places(&strangers, &format!("{first}.0.2.1")))
             .collect();
         assert_eq!(all.len(), PLACES_MAX);
+    }
+
+    /// Takes all places that anybody gets by addresses `0`, `1`, and so on, put in a pattern.
+    fn greedy(strangers: &Strangers, pattern: &str) -> Vec<Place> {
+        let addresses = (0..64).map(|number| pattern.replace('#', &number.to_string()));
+        addresses
+            .flat_map(|address| places(strangers, &address))
+            .collect()
+    }
+
+    #[test]
+    fn who_has_many_networks_cannot_take_all_places() {
+        for (pattern, places, other) in [
+            ("2001:db8:0:#::1", 512, "2001:db8:0:100::1"), // a /56
+            ("2001:db8:0:#00::1", 1024, "2001:db8:1::1"),  // a /48
+            ("2001:db8:#::1", 2048, "2001:db9::1"),        // a /32
+            ("192.0.2.#", 1024, "192.0.3.1"),
+            ("192.0.#.1", 2048, "192.1.0.1"),
+        ] {
+            let strangers = Strangers::default();
+            let taken = greedy(&strangers, pattern);
+            assert_eq!(taken.len(), places, "{pattern}");
+            assert!(strangers.take(ip(other)).is_some(), "{other}");
+            drop(taken);
+            assert!(strangers.taken().by_source.is_empty());
+        }
     }
 }
