@@ -10,10 +10,13 @@ use fleet::{
     AdminRequest, Caller, Fleet, Output, Rejection, Reply, RequestId, SessionId, SessionPeer,
 };
 use model::admin::AuditEntry;
+use fleet::{Hearsay, Testimony};
 use model::control::{Description, EnrolRequest, FromHost};
 use runtime::clock::Clock;
+use model::memory::Memory;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
+use tokio::task::yield_now;
 use tonic::Status;
 
 use crate::sessions::{Session, Sessions};
@@ -23,6 +26,8 @@ use crate::store::Store;
 /// Inputs that may wait for the brain; who has one more waits with it.
 const INPUTS_MAX: usize = 4096;
 /// The longest sleep, so that a deadline that is far away needs no big numbers.
+/// Inputs that are served before others are looked at.
+const SERVED_AT_ONCE: usize = 128;
 const SLEEP_MAX: Duration = Duration::from_secs(60);
 /// How long requests under way may take to be answered when the coordinator stops.
 const STOP_GRACE: Duration = Duration::from_secs(2);
@@ -47,6 +52,11 @@ pub enum Input {
     /// A host said something on its stream.
     Heard(SessionId, FromHost),
     /// A host said something on its stream that means nothing.
+    /// A host told a part of what it remembers; what has to be verified of it is answered, nothing when
+    /// its stream has ended.
+    Remembered(SessionId, Box<Memory>, Answer<Option<Hearsay>>),
+    /// What holds of that.
+    Testimony(SessionId, Testimony),
     Misheard(SessionId, Status),
     /// A stream is gone.
     Closed(SessionId),
@@ -138,21 +148,49 @@ impl Brain {
         while !self.has_stopped() {
             let deadline = self.deadline();
             tokio::select! {
-                // What the disk did comes first: it makes room for what waits.
-                biased;
                 news = self.storage.news.recv() => {
                     self.learn(news.unwrap_or_else(|| News::Lost("the task of the store ended".into())))?;
                 }
-                () = sleep_until(deadline) => self.fleet.handle_timeout(self.clock.now()),
+                () = sleep_until(deadline) => {}
                 Some(input) = self.inputs.recv() => self.handle(input),
             }
             self.carry_out();
         }
+            self.serve_all_in_turn()?;
+            // Whoever is served may ask again before the next round.
+            yield_now().await;
         self.storage.close().await;
         Ok(())
     }
 
     fn has_stopped(&self) -> bool {
+    /// Serves a portion of each kind of what waits, so that none keeps the others waiting: neither a
+    /// policy that is told to all hosts for seconds, nor hosts that talk all the time.
+    fn serve_all_in_turn(&mut self) -> Result<(), BrainError> {
+        // What the disk did comes first: it makes room for what waits.
+        for _ in 0..SERVED_AT_ONCE {
+            let Ok(news) = self.storage.news.try_recv() else {
+                break;
+            };
+            self.learn(news)?;
+            self.carry_out();
+        }
+        let now = self.clock.now();
+        let deadline = self.fleet.poll_timeout();
+        if deadline.is_some_and(|(due, _)| due <= now.monotonic) {
+            self.fleet.handle_timeout(now);
+            self.carry_out();
+        }
+        for _ in 0..SERVED_AT_ONCE {
+            let Ok(input) = self.inputs.try_recv() else {
+                break;
+            };
+            self.handle(input);
+            self.carry_out();
+        }
+        Ok(())
+    }
+
         self.stopping
             .is_some_and(|by| self.requests.is_empty() || by <= Instant::now())
     }
@@ -222,6 +260,10 @@ impl Brain {
                 self.fleet.handle_session_message(session, message, now);
             }
             Input::Misheard(session, why) => {
+            Input::Remembered(session, part, answer) => {
+                let _ = answer.send(self.fleet.handle_memory(session, *part, now));
+            }
+            Input::Testimony(session, told) => self.fleet.handle_testimony(session, told, now),
                 if self.sessions.end(session, why) {
                     self.fleet.handle_session_closed(session, now);
                 }

@@ -2,15 +2,18 @@
 //! brain and back.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use fleet::{Rejection, Reply, SessionId, SessionPeer};
 use model::control::{EnrolRequest, FromHost, RefusalCode};
 use model::limits::Limits;
+use model::memory::Memory;
 use model::wire::{WireError, generated as pb};
 use runtime::control::generated::control_server::{self, Control, ControlServer};
 use runtime::refusal;
 use runtime::tls_server::Connection;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::spawn_blocking;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::brain::{BrainGone, BrainHandle, Input};
@@ -19,10 +22,14 @@ use crate::sessions::{Outgoing, Session};
 /// The path of all calls.
 pub const PATH: &str = "/mesh.v1.Control/{call}";
 
+/// Hosts whose memory is verified at one time.
+const VERIFIED_AT_ONCE: usize = 2;
+
 /// Returns the service for `PATH`.
 pub fn service(brain: BrainHandle) -> ControlServer<ControlService> {
     debug_assert!(PATH.contains(control_server::SERVICE_NAME));
-    ControlServer::new(ControlService { brain })
+    let verifiers = Arc::new(Semaphore::new(VERIFIED_AT_ONCE));
+    ControlServer::new(ControlService { brain, verifiers })
         .max_decoding_message_size(Limits::REPORT_BYTES)
         .max_encoding_message_size(Limits::CONTROL_MESSAGE_BYTES)
 }
@@ -30,6 +37,7 @@ pub fn service(brain: BrainHandle) -> ControlServer<ControlService> {
 /// Answers hosts.
 pub struct ControlService {
     brain: BrainHandle,
+    verifiers: Arc<Semaphore>,
 }
 
 #[tonic::async_trait]
@@ -110,6 +118,7 @@ impl Control for ControlService {
         let listener = Listener {
             id,
             brain: self.brain.clone(),
+            verifiers: Arc::clone(&self.verifiers),
             connection,
         };
         tokio::spawn(listener.run(request.into_inner(), ended, delivered));
@@ -121,6 +130,7 @@ impl Control for ControlService {
 struct Listener {
     id: SessionId,
     brain: BrainHandle,
+    verifiers: Arc<Semaphore>,
     connection: Connection,
 }
 
@@ -151,6 +161,7 @@ impl Listener {
 
     async fn hear(&self, message: pb::FromHost) {
         let heard = match FromHost::try_from(message) {
+            Ok(FromHost::Memory(part)) => return self.hear_memory(part).await,
             Ok(message) => Input::Heard(self.id, message),
             Err(error) => {
                 tracing::warn!(from = %self.connection.remote, %error, "a host is not understood; its stream is closed");
@@ -158,6 +169,24 @@ impl Listener {
             }
         };
         self.brain.tell(heard).await;
+    }
+}
+
+impl Listener {
+    /// What a host remembers may be thousands of signatures: they are verified beside the brain, for
+    /// few hosts at one time, and the host is not heard any further meanwhile.
+    async fn hear_memory(&self, part: Box<Memory>) {
+        let remembered = |answer| Input::Remembered(self.id, part, answer);
+        let Ok(Some(hearsay)) = self.brain.ask(remembered).await else {
+            return;
+        };
+        let turn = self.verifiers.acquire().await;
+        let told = spawn_blocking(move || hearsay.verify()).await;
+        drop(turn);
+        match told {
+            Ok(told) => self.brain.tell(Input::Testimony(self.id, told)).await,
+            Err(error) => tracing::error!(%error, "verifying what a host remembers failed"),
+        }
     }
 }
 

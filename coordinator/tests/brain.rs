@@ -3,23 +3,30 @@
 // A failure anywhere in here is a failed test.
 #![allow(clippy::unwrap_used)]
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use coordinator::brain::{Brain, BrainError, BrainGone, BrainHandle, Input, Outcome};
+use coordinator::sessions::Outgoing;
 use coordinator::store::{Listing, MemoryStore, Store, StoreError, StoreFuture, WatchStream};
 use fleet::{AdminRequest, BootstrapConfig, Caller, Fleet, FleetConfig, Reply, SessionPeer};
-use model::admin::{CreateToken, Role};
-use model::control::{RefusalCode, ToHost};
+use futures_util::FutureExt;
+use model::admin::{ApplyPolicy, CreateToken, PolicyFile, Role};
+use model::control::{EnrolRequest, FromHost, Hello, RefusalCode, ToHost};
 use model::identity::SpiffeId;
 use model::ids::Digest;
 use model::key::Secret;
 use model::name::{Labels, Name};
+use model::record::TrustStatement;
 use model::store::{Committed, Conflict, LeaseId, StoreRevision, Transaction};
 use model::time::{Instant, UnixTime};
 use runtime::clock::Clock;
 use tokio::task::JoinHandle;
-use trust::{Authority, AuthoritySeeds};
+use trust::enrolment::{TlsKey, Transcript, wireguard_proof, wireguard_public};
+use trust::{Authority, AuthoritySeeds, JoinToken};
+
+const FROM: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 9));
 
 #[tokio::test]
 async fn what_could_not_be_stored_is_refused_and_the_coordinator_goes_on() {
@@ -86,6 +93,44 @@ async fn a_stranger_with_a_certificate_is_told_why_its_stream_ends() {
     assert!(session.ended.await.is_err());
 }
 
+#[tokio::test]
+async fn a_policy_on_its_way_to_all_hosts_keeps_nobody_else_waiting() {
+    const HOSTS: usize = 120;
+    let stage = Stage::new().await;
+    let mut streams = stage.members(HOSTS).await;
+    // All hosts knew each other: each has to forget all others, in several portions.
+    let apart = ApplyPolicy {
+        files: vec![PolicyFile {
+            path: "policy.yaml".into(),
+            text: "fleet: prod\n".into(),
+        }],
+        base: None,
+        message: String::new(),
+        dry_run: false,
+    };
+    let applied = stage.ask(AdminRequest::ApplyPolicy(apart)).await.unwrap();
+    assert!(matches!(applied, Ok(Reply::PolicyApplied(_))));
+    stage.brain.ask(Input::Describe).await.unwrap();
+    let (waiting, told): (Vec<_>, Vec<_>) = streams
+        .iter_mut()
+        .map(|stream| (next(stream).now_or_never(), stream))
+        .partition(|(message, _)| message.is_none());
+    let (waiting, told) = (waiting.into_iter(), told.len());
+    assert!(
+        (1..HOSTS).contains(&told),
+        "{told} of {HOSTS} had been told"
+    );
+    for (_, stream) in waiting {
+        assert!(matches!(next(stream).await, ToHost::Map(_)));
+    }
+}
+
+/// Returns the next message on a stream.
+async fn next(stream: &mut Outgoing) -> ToHost {
+    let message = tokio_stream::StreamExt::next(stream).await;
+    message.unwrap().unwrap().try_into().unwrap()
+}
+
 /// A brain at work.
 struct Stage {
     store: Arc<FaultyStore>,
@@ -138,12 +183,117 @@ impl Stage {
         self.ask(AdminRequest::CreateToken(create)).await
     }
 
+    /// Makes members that have been welcomed and told their map.
+    async fn members(&self, count: usize) -> Vec<Outgoing> {
+        let Ok(Reply::TokenCreated(created)) = self.create_token().await.unwrap() else {
+            panic!()
+        };
+        let token = created.token.parse().unwrap();
+        let trust = self.brain.ask(Input::Describe).await.unwrap().trust;
+        let statement = model::wire::decode_trust_statement(&trust.payload).unwrap();
+        let machines: Vec<_> = (0..count).map(Machine::new).collect();
+        for machine in &machines {
+            let request = Box::new(machine.request(&statement, &token));
+            let enrolled = self
+                .brain
+                .ask(|answer| Input::Enrol(request, FROM, answer))
+                .await
+                .unwrap();
+            assert!(matches!(enrolled, Ok(Reply::Enrolled(_))), "{enrolled:?}");
+        }
+        let mut streams = Vec::with_capacity(count);
+        for machine in &machines {
+            let opened = self
+                .brain
+                .ask(|answer| Input::Open(machine.peer(), FROM, answer));
+            let mut session = opened.await.unwrap();
+            self.brain.tell(Input::Heard(session.id, hello())).await;
+            let told = [
+                next(&mut session.outgoing).await,
+                next(&mut session.outgoing).await,
+            ];
+            assert!(
+                matches!(told, [ToHost::Welcome(_), ToHost::Map(_)]),
+                "{told:?}"
+            );
+            streams.push(session.outgoing);
+        }
+        streams
+    }
+
     async fn tokens(&self) -> usize {
         match self.ask(AdminRequest::ListTokens).await.unwrap().unwrap() {
             Reply::Tokens(tokens) => tokens.len(),
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// A machine with keys of its own.
+struct Machine {
+    name: Name,
+    wireguard: Secret,
+    tls: TlsKey,
+}
+
+impl Machine {
+    fn new(number: usize) -> Self {
+        let secret = |kind: u8| {
+            let mut bytes = [kind; 32];
+            bytes[1..9].copy_from_slice(&number.to_be_bytes());
+            Secret::from_bytes(bytes)
+        };
+        Self {
+            name: format!("vm-{number}").parse().unwrap(),
+            wireguard: secret(1),
+            tls: TlsKey::from_seed(secret(2)),
+        }
+    }
+
+    fn request(&self, statement: &TrustStatement, token: &JoinToken) -> EnrolRequest {
+        let certificate_request = self.tls.certificate_request(&self.name);
+        let wireguard_key = wireguard_public(&self.wireguard);
+        let transcript = Transcript {
+            fleet: statement.fleet,
+            token: token.id,
+            name: &self.name,
+            wireguard_key,
+            certificate_request: &certificate_request,
+        };
+        let proof = wireguard_proof(&self.wireguard, &statement.enrolment_key, &transcript);
+        EnrolRequest {
+            token: token.id,
+            token_secret: token.secret,
+            name: self.name.clone(),
+            wireguard_key,
+            wireguard_proof: proof.unwrap(),
+            certificate_request,
+            software_version: "1.2.3".into(),
+            machine_id: String::new(),
+        }
+    }
+
+    fn peer(&self) -> SessionPeer {
+        SessionPeer {
+            identity: SpiffeId::Host {
+                fleet: fleet_name(),
+                host: self.name.clone(),
+            },
+            tls_key_hash: self.tls.public_key_hash(),
+            not_before: UnixTime::from_secs(0),
+            not_after: UnixTime::from_secs(u64::MAX >> 1),
+        }
+    }
+}
+
+fn hello() -> FromHost {
+    FromHost::Hello(Hello {
+        have: None,
+        software_version: "1.2.3".into(),
+        features: vec!["allow".into(), "deny".into()],
+        boot_counter: 1,
+        trust: None,
+    })
 }
 
 fn fleet_name() -> Name {

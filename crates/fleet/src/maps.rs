@@ -14,12 +14,10 @@ use crate::news::{News, later_than};
 use crate::output::SessionId;
 use crate::state::Host;
 
-/// How many changes of peers are told before what they became is carried away: so many records are
-/// some 30 MB. A policy that makes strangers of all hosts, or acquaintances, is told in parts.
-const CHANGES_AT_ONCE: usize = 100_000;
-
-/// The pause between two parts, for whatever else there is to do.
-const NEXT_PART_AFTER: Duration = Duration::from_millis(5);
+/// How many changes of peers are told before whatever else there is to do: so many records are some
+/// megabyte, and take some milliseconds. A policy that makes strangers of all hosts, or acquaintances,
+/// is told in parts.
+const CHANGES_AT_ONCE: usize = 4096;
 
 impl Fleet {
     /// Tells every host that something concerns what it does not know yet.
@@ -29,7 +27,7 @@ impl Fleet {
         let mut changes = 0;
         while let Some(session) = self.sessions.first_with_news() {
             if changes > CHANGES_AT_ONCE {
-                return self.publish_within(NEXT_PART_AFTER, now);
+                return self.publish_within(Duration::ZERO, now);
             }
             changes += self.tell(session, now);
         }
