@@ -9,14 +9,14 @@ use std::time::Duration;
 use fleet::{
     AdminRequest, Caller, Fleet, Output, Rejection, Reply, RequestId, SessionId, SessionPeer,
 };
-use model::admin::AuditEntry;
 use fleet::{Hearsay, Testimony};
+use model::admin::AuditEntry;
 use model::control::{Description, EnrolRequest, FromHost};
-use runtime::clock::Clock;
 use model::memory::Memory;
+use runtime::clock::Clock;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep_until};
 use tokio::task::yield_now;
+use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 
 use crate::sessions::{Session, Sessions};
@@ -25,9 +25,9 @@ use crate::store::Store;
 
 /// Inputs that may wait for the brain; who has one more waits with it.
 const INPUTS_MAX: usize = 4096;
-/// The longest sleep, so that a deadline that is far away needs no big numbers.
 /// Inputs that are served before others are looked at.
 const SERVED_AT_ONCE: usize = 128;
+/// The longest sleep, so that a deadline that is far away needs no big numbers.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
 /// How long requests under way may take to be answered when the coordinator stops.
 const STOP_GRACE: Duration = Duration::from_secs(2);
@@ -51,12 +51,12 @@ pub enum Input {
     Open(SessionPeer, IpAddr, Answer<Session>),
     /// A host said something on its stream.
     Heard(SessionId, FromHost),
-    /// A host said something on its stream that means nothing.
     /// A host told a part of what it remembers; what has to be verified of it is answered, nothing when
     /// its stream has ended.
     Remembered(SessionId, Box<Memory>, Answer<Option<Hearsay>>),
     /// What holds of that.
     Testimony(SessionId, Testimony),
+    /// A host said something on its stream that means nothing.
     Misheard(SessionId, Status),
     /// A stream is gone.
     Closed(SessionId),
@@ -155,15 +155,14 @@ impl Brain {
                 Some(input) = self.inputs.recv() => self.handle(input),
             }
             self.carry_out();
-        }
             self.serve_all_in_turn()?;
             // Whoever is served may ask again before the next round.
             yield_now().await;
+        }
         self.storage.close().await;
         Ok(())
     }
 
-    fn has_stopped(&self) -> bool {
     /// Serves a portion of each kind of what waits, so that none keeps the others waiting: neither a
     /// policy that is told to all hosts for seconds, nor hosts that talk all the time.
     fn serve_all_in_turn(&mut self) -> Result<(), BrainError> {
@@ -191,6 +190,7 @@ impl Brain {
         Ok(())
     }
 
+    fn has_stopped(&self) -> bool {
         self.stopping
             .is_some_and(|by| self.requests.is_empty() || by <= Instant::now())
     }
@@ -259,11 +259,11 @@ impl Brain {
             Input::Heard(session, message) => {
                 self.fleet.handle_session_message(session, message, now);
             }
-            Input::Misheard(session, why) => {
             Input::Remembered(session, part, answer) => {
                 let _ = answer.send(self.fleet.handle_memory(session, *part, now));
             }
             Input::Testimony(session, told) => self.fleet.handle_testimony(session, told, now),
+            Input::Misheard(session, why) => {
                 if self.sessions.end(session, why) {
                     self.fleet.handle_session_closed(session, now);
                 }
