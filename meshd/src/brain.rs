@@ -33,6 +33,7 @@ use crate::overlay::OverlayHandle;
 use crate::packets::{WorkerHandle, WorkerMessage};
 use crate::reload::Reload;
 use crate::state_files::{self, StateWriter, Work};
+use crate::stopping::Stop;
 
 /// Inputs that may wait for the brain.
 const INPUTS_MAX: usize = 4096;
@@ -75,8 +76,8 @@ pub enum Input {
     Interfaces(Vec<IpAddr>),
     /// An operator has changed the settings.
     Reload(Reload),
-    /// The daemon stops; answered when everything is taken back.
-    Stop(Answer<()>),
+    /// The daemon stops; answered when everything is taken back that is not for the next one.
+    Stop(Stop, Answer<()>),
 }
 
 /// Talks to the brain.
@@ -124,6 +125,8 @@ pub struct Surroundings {
     pub overlay: OverlayHandle,
     /// The overlay's interface, whose addresses are none of the underlay.
     pub interface: String,
+    /// The overlay's nftables table.
+    pub nft_table: String,
     /// Time.
     pub clock: Clock,
 }
@@ -225,8 +228,8 @@ impl Brain {
             let deadline = self.deadline();
             tokio::select! {
                 input = self.inputs.recv() => match input {
-                    Some(Input::Stop(done)) => {
-                        self.take_back().await;
+                    Some(Input::Stop(stop, done)) => {
+                        self.take_back(stop).await;
                         let _ = done.send(());
                         return Ok(());
                     }
@@ -301,7 +304,7 @@ impl Brain {
                 }
             }
             Input::Interfaces(addresses) => self.agent.handle_interfaces(addresses, now),
-            Input::Reload(_) | Input::Stop(_) => unreachable!("taken by run"),
+            Input::Reload(_) | Input::Stop(..) => unreachable!("taken by run"),
         }
     }
 
@@ -418,9 +421,12 @@ impl Brain {
         });
     }
 
-    async fn take_back(&mut self) {
+    async fn take_back(&mut self, stop: Stop) {
         self.channel = None;
-        self.around.overlay.stop().await;
+        match stop {
+            Stop::ForGood => self.around.overlay.stop().await,
+            Stop::ToStartAgain => self.around.overlay.abandon().await,
+        }
     }
 
     fn status(&self) -> HostStatus {
@@ -429,6 +435,10 @@ impl Brain {
             detail.alarms.extend(self.around.overlay.alarms());
             detail.drops = self.drops();
             detail.shards = self.around.worker.shard_count();
+            detail.binary_replaced = is_replaced();
+            let identity = self.around.state.file("identity");
+            detail.state_dir = identity.parent().map(|it| it.display().to_string());
+            detail.nft_table = Some(self.around.nft_table.clone());
         }
         status
     }
@@ -452,6 +462,12 @@ impl Brain {
             })
             .collect()
     }
+}
+
+/// The kernel says so of a running program whose file is another one by now (proc_pid_exe(5)).
+fn is_replaced() -> bool {
+    let own = std::fs::read_link("/proc/self/exe").unwrap_or_default();
+    own.as_os_str().as_encoded_bytes().ends_with(b" (deleted)")
 }
 
 fn log(level: NoticeLevel, message: &str) {

@@ -27,6 +27,7 @@ use crate::packets::{PacketWorker, UdpSockets};
 use crate::reload::Reloader;
 use crate::resolver::HostFiles;
 use crate::settings::{Flags, Settings};
+use crate::stopping::{self, Stop};
 
 /// News of the shard that may wait for the brain.
 const EVENTS_MAX: usize = 4096;
@@ -83,6 +84,7 @@ pub async fn run(settings: Settings, flags: Flags) -> Result<(), String> {
         names,
         overlay: overlay.clone(),
         interface: settings.interface.name.clone(),
+        nft_table: settings.interface.table.clone(),
         clock,
     };
     let (brain, handle) =
@@ -146,7 +148,12 @@ async fn serve(
             }
         }
     }
-    handle.ask(Input::Stop).await.map_err(text)?;
+    let stop = stopping::why().await;
+    if stop == Stop::ToStartAgain {
+        tracing::info!("what guards the overlay stays for the daemon that is started next");
+    }
+    let stopped = handle.ask(|done| Input::Stop(stop, done)).await;
+    stopped.map_err(text)?;
     thinking.await.map_err(text)?.map_err(text)
 }
 

@@ -20,3 +20,4 @@ pub mod resolver;
 pub mod settings;
 pub mod shards;
 pub mod state_files;
+pub mod stopping;

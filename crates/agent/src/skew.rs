@@ -37,6 +37,15 @@ impl CoordinatorClock {
         }
     }
 
+    /// Returns by how much this machine's clock is ahead.
+    pub(crate) fn ahead_secs(&self, now: Now) -> i64 {
+        let theirs = (self.said + (now.monotonic - self.at))
+            .since_epoch()
+            .as_secs();
+        let ours = now.unix.since_epoch().as_secs();
+        ours.cast_signed().saturating_sub(theirs.cast_signed())
+    }
+
     /// Compares the clocks; says what is news.
     pub(crate) fn compare(&mut self, now: Now) -> Skew {
         let theirs = (self.said + (now.monotonic - self.at)).since_epoch();

@@ -90,6 +90,21 @@ pub struct HostDetail {
     /// Packet threads of the daemon.
     #[serde(default)]
     pub shards: usize,
+    /// Seconds by which this machine's clock is ahead of the coordinator's; `None`: not known.
+    #[serde(default)]
+    pub clock_ahead_secs: Option<i64>,
+    /// The daemon's program was replaced on the disk since it was started.
+    #[serde(default)]
+    pub binary_replaced: bool,
+    /// Where the daemon keeps keys and maps.
+    #[serde(default)]
+    pub state_dir: Option<String>,
+    /// The daemon's nftables table, family inet.
+    #[serde(default)]
+    pub nft_table: Option<String>,
+    /// Bytes of the largest overlay packet.
+    #[serde(default)]
+    pub mtu: Option<u16>,
 }
 
 /// `POST /v1/join`

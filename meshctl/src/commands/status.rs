@@ -215,6 +215,11 @@ mod tests {
                 alarms: Vec::new(),
                 drops: Vec::new(),
                 shards: 1,
+                clock_ahead_secs: None,
+                binary_replaced: false,
+                state_dir: None,
+                nft_table: None,
+                mtu: None,
             }),
         };
         daemon_text(&status, &Output::new(false, Color::Never))

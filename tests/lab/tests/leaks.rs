@@ -129,6 +129,14 @@ fn a_member_that_lost_its_map_lets_nothing_out() -> Result<(), LabError> {
     let dialled = pair.alpha.namespace().dial((v4, 8080))?;
     assert!(matches!(dialled, Dialled::Unreachable), "{dialled:?}");
     assert_eq!(watch.leaked()?, 0);
+    // Told to read its settings again, it has no map yet, and guards as before.
+    let process = pair.alpha.process().expect("it runs");
+    process.signal(rustix::process::Signal::HUP)?;
+    pair.alpha.wait_log("the settings were read again")?;
+    pair.alpha.wait_state("autonomous")?;
+    let dialled = pair.alpha.namespace().dial((v4, 8080))?;
+    assert!(matches!(dialled, Dialled::Unreachable), "{dialled:?}");
+    assert_eq!(watch.leaked()?, 0);
     // With the coordinator all comes back.
     pair.fleet.coordinator.restart()?;
     pair.alpha.wait_reaches("beta")

@@ -119,6 +119,54 @@ fn what_a_dead_daemon_owned_is_given_back_under_other_settings_too() -> Result<(
     Ok(())
 }
 
+#[test]
+fn a_table_of_another_program_under_our_name_is_not_touched() -> Result<(), LabError> {
+    let lab = Lab::new()?;
+    let fleet = Fleet::start(&lab, "test")?;
+    let beta = fleet.member("beta", &[])?;
+    let alpha = fleet.machine("alpha")?;
+    shell(
+        &alpha,
+        "nft add table inet mesh; nft add chain inet mesh mine",
+    )?;
+    let before = shell(&alpha, "nft list ruleset")?;
+    alpha.join(&fleet.coordinator.create_token(&[])?)?;
+    wait_alarm(&alpha, "an nftables table inet mesh exists already")?;
+    assert_eq!(shell(&alpha, "nft list ruleset")?, before);
+    assert!(!shell(&alpha, "ip -br link")?.contains("mesh0"));
+    // Where the fleet's hosts are listed, it is told too.
+    wait_until("the coordinator tells of it", CHANGE_DEADLINE, || {
+        let host = fleet.coordinator.ask(&["hosts", "show", "alpha"])?;
+        let trouble = host["trouble"].as_str().unwrap_or_default().to_owned();
+        Ok(trouble.contains("table inet mesh exists").then_some(()))
+    })?;
+    shell(&alpha, "nft delete table inet mesh")?;
+    alpha.wait_reaches("beta")?;
+    wait_until("the coordinator tells so", CHANGE_DEADLINE, || {
+        let host = fleet.coordinator.ask(&["hosts", "show", "alpha"])?;
+        Ok(host["trouble"].is_null().then_some(()))
+    })?;
+    drop(beta);
+    Ok(())
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_ping() -> Result<(), LabError> {
+    let lab = Lab::new()?;
+    let mut pair = Pair::start(&lab)?;
+    pair.alpha.wait_reaches("beta")?;
+    pair.beta.kill();
+    let ping = ["ping", "beta", "-c1", "-W60000", "--no-mtu"];
+    let ping = pair.alpha.meshctl(&ping).spawn("ping")?;
+    wait_until("the echo is under way", CHANGE_DEADLINE, || {
+        let sockets = shell(&pair.alpha, "tail -qn +2 /proc/net/icmp /proc/net/raw")?;
+        Ok((!sockets.is_empty()).then_some(()))
+    })?;
+    assert!(pair.alpha.stop()?.success());
+    ping.kill();
+    Ok(())
+}
+
 /// A machine whose /etc is its own; returns where the test sees what is changed in it.
 fn own_etc(lab: &Lab, host: &mut Host, resolv_conf: &str) -> PathBuf {
     let home = lab.directory().join(format!("{}.etc", host.name()));
@@ -188,6 +236,28 @@ fn a_resolver_of_the_hosts_own_is_given_back_as_it_was() -> Result<(), LabError>
     })?;
     assert!(alpha.stop()?.success());
     assert_eq!(read(&file), "nameserver 10.77.0.1\n");
+    Ok(())
+}
+
+#[test]
+fn a_block_that_a_dead_daemon_left_under_another_name_goes() -> Result<(), LabError> {
+    let lab = Lab::new()?;
+    let fleet = Fleet::start(&lab, "test")?;
+    let mut alpha = fleet.machine("alpha")?;
+    let file = own_etc(&lab, &mut alpha, OWN);
+    alpha.start()?;
+    let before = read(&file);
+    alpha.join(&fleet.coordinator.create_token(&[])?)?;
+    wait_until("the block stands", CHANGE_DEADLINE, || {
+        let stands = read(&file).starts_with("# begin of meshd mesh0");
+        Ok(stands.then_some(()))
+    })?;
+    alpha.kill();
+    let next = alpha.daemon().option("--interface", "mesh7");
+    let mut next = next.option("--resolver", "off").spawn("next")?;
+    next.wait_for_line("the overlay is up", CHANGE_DEADLINE)?;
+    assert_eq!(read(&file), before);
+    assert!(next.terminate(CHANGE_DEADLINE)?.success());
     Ok(())
 }
 

@@ -8,8 +8,8 @@ use super::Agent;
 use crate::enrolment::{Enrolment, Member};
 
 impl Agent {
-    pub(super) fn host_status(&self, _now: Now) -> HostStatus {
-        HostStatus {
+    pub(super) fn host_status(&self, now: Now) -> HostStatus {
+        let mut status = HostStatus {
             version: self.config.software_version.clone(),
             state: self.host_state(),
             detail: match &self.enrolment {
@@ -28,7 +28,11 @@ impl Agent {
                 }
                 _ => None,
             },
+        };
+        if let (Some(detail), Some(clock)) = (&mut status.detail, self.coordinator_clock) {
+            detail.clock_ahead_secs = Some(clock.ahead_secs(now));
         }
+        status
     }
 
     fn host_state(&self) -> HostState {
@@ -68,6 +72,11 @@ impl Agent {
             alarms: self.alarms.messages(),
             drops: Vec::new(),
             shards: 0,
+            clock_ahead_secs: None,
+            binary_replaced: false,
+            state_dir: None,
+            nft_table: None,
+            mtu: Some(self.config.mtu),
         }
     }
 
