@@ -35,6 +35,7 @@ use crate::skew::CoordinatorClock;
 use crate::staging::{Staging, put_high_water};
 use crate::timer::{earliest, is_due};
 
+mod believing;
 mod conversation;
 mod dating;
 mod explain;
@@ -115,6 +116,7 @@ pub struct Agent {
     endpoints: OwnEndpoints,
     renewal: Option<Renewal>,
     rotation: Rotation,
+    belief: believing::Belief,
     coordinator_clock: Option<CoordinatorClock>,
     denials: Denials,
     last_denials: LastDenials,
@@ -162,6 +164,7 @@ impl Agent {
             endpoints,
             renewal: None,
             rotation,
+            belief: believing::Belief::default(),
             coordinator_clock: None,
             denials: Denials::default(),
             last_denials: LastDenials::default(),
@@ -237,6 +240,7 @@ impl Agent {
                 self.alarms.clear(AlarmKind::Disk(file), &mut self.out);
                 self.handle_join_durable(now);
                 self.handle_map_durable(now);
+                self.handle_belief_durable();
                 self.handle_dates_durable();
             }
             Some(DiskEvent::Failed(file, why)) => {

@@ -33,10 +33,17 @@ impl Tombstones {
         }
     }
 
-    /// Returns whether the host was removed after its record was made.
-    pub(crate) fn is_buried(&self, record: &HostRecord) -> bool {
-        let dead = self.0.get(&record.host);
-        dead.is_some_and(|dead| record.revision < dead.revision)
+    /// Returns whether the host was removed. Ids are random and never given twice: no record of it
+    /// holds any more, however late it was signed.
+    pub(crate) fn has(&self, host: HostId) -> bool {
+        self.0.contains_key(&host)
+    }
+
+    /// Keeps those that satisfy a condition.
+    pub(crate) fn retain(&mut self, is_kept: impl Fn(&Signed) -> bool) {
+        if !self.0.values().all(|dead| is_kept(&dead.signed)) {
+            Arc::make_mut(&mut self.0).retain(|_, dead| is_kept(&dead.signed));
+        }
     }
 
     /// Forgets those of the lowest revisions when there are too many.

@@ -107,6 +107,13 @@ impl Renewal {
         self.was_due = true;
     }
 
+    /// Wants another certificate within a while, at a moment that chance decides.
+    pub(crate) fn want_within(&mut self, span: Duration, now: Now, dice: &mut Dice) {
+        let by = now.monotonic + dice.up_to(span);
+        self.renew_by = self.renew_by.min(by);
+        self.look_at = self.look_at.min(by);
+    }
+
     /// Takes the coordinator's clock, by which the certificate is valid or not: a host whose own
     /// clock is behind would not know that it has to renew, nor one whose certificate was issued
     /// while the coordinator's ran ahead.

@@ -8,11 +8,13 @@ use model::address::HostAddresses;
 use model::control::{Description, EnrolRequest, Enrolled, Refusal, RefusalCode};
 use model::identity::SpiffeId;
 use model::ids::{Digest, HostId};
+use model::limits::Limits;
 use model::name::Name;
+use model::record::{Signed, TrustStatement};
 use model::time::{Instant, UnixTime};
 use model::wire::stored::Membership;
 use trust::enrolment::{TlsKey, Transcript, wireguard_proof};
-use trust::{JoinToken, TrustAnchors, certificate};
+use trust::{JoinToken, TrustAnchors, TrustError, certificate};
 
 use crate::backoff::Backoff;
 use crate::certificate::Validity;
@@ -225,7 +227,7 @@ impl Join {
         software_version: &str,
         machine_id: &str,
     ) -> Result<Offer, Refusal> {
-        let fleet = Fleet::from_statement(&description.trust, &self.token.pin)?;
+        let fleet = Fleet::from_statements(&[], &description.trust, &self.token.pin)?;
         let certificate_request =
             TlsKey::from_seed(self.keys.tls.clone()).certificate_request(&self.name);
         let transcript = Transcript {
@@ -348,19 +350,52 @@ impl Join {
 }
 
 impl Fleet {
-    pub(crate) fn from_statement(
-        signed: &model::record::Signed,
+    /// Believes a statement by the pin, if need be by way of earlier ones.
+    ///
+    /// # Errors
+    /// They do not hold.
+    pub(crate) fn from_statements(
+        earlier: &[Signed],
+        last: &Signed,
         pin: &Digest,
     ) -> Result<Self, Refusal> {
-        let (anchors, statement) = TrustAnchors::from_statement(signed, pin)
+        let (anchors, steps) = TrustAnchors::from_statements(earlier, last, pin)
             .map_err(|error| mismatch(error.to_string()))?;
-        Ok(Self {
-            anchors,
-            trusted: Arc::new(Trusted {
-                signed: signed.clone(),
-                statement,
-            }),
-        })
+        let steps = steps.into_iter().cloned().collect();
+        Ok(Self::new(anchors, last, steps))
+    }
+
+    /// Believes later statements by those before; `None`: they are known.
+    ///
+    /// # Errors
+    /// The last does not hold.
+    pub(crate) fn follow(
+        &self,
+        earlier: &[Signed],
+        last: &Signed,
+        pin: &Digest,
+    ) -> Result<Option<Self>, TrustError> {
+        let Some((anchors, steps)) = self.anchors.follow(earlier, last)? else {
+            return Ok(None);
+        };
+        let mut way = Vec::new();
+        if !anchors.believes_root(pin) {
+            way.extend_from_slice(&self.trusted.earlier);
+            way.push(self.trusted.signed.clone());
+            way.extend(steps.into_iter().cloned());
+            let surplus = way.len().saturating_sub(Limits::STATEMENTS);
+            way.drain(..surplus);
+        }
+        Ok(Some(Self::new(anchors, last, way)))
+    }
+
+    fn new(anchors: TrustAnchors, signed: &Signed, earlier: Vec<Signed>) -> Self {
+        let trusted = Arc::new(Trusted {
+            signed: signed.clone(),
+            statement: anchors.statement().clone(),
+            earlier,
+        });
+        Self { anchors, trusted }
     }
 }
 
@@ -405,6 +440,13 @@ impl Member {
             spare_key: self.keys.spare.as_ref().map(|spare| spare.public),
             tls_key_hash: self.keys.tls_key_hash,
         }
+    }
+
+    /// Returns the SHA-256 of the newest root of a statement that this host's certificate leads to.
+    pub(crate) fn certified_by(&self, statement: &TrustStatement) -> Option<Digest> {
+        let (_, rest) = self.membership.certificate_chain.split_first()?;
+        let listed = |der: &&Vec<u8>| statement.root_certificates.contains(der);
+        rest.iter().find(listed).map(|der| trust::sha256(der))
     }
 
     /// Returns what a channel is authenticated with. Without a trust statement, as after a lost

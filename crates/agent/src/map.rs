@@ -32,6 +32,17 @@ pub(crate) struct Map {
 pub(crate) struct Trusted {
     pub(crate) signed: Signed,
     pub(crate) statement: TrustStatement,
+    /// Those that lead to it from one that lists the root that this host was given, the oldest
+    /// first; none, when it lists that itself.
+    pub(crate) earlier: Vec<Signed>,
+}
+
+impl Trusted {
+    /// Returns the SHA-256 of the root that issues certificates now.
+    pub(crate) fn newest_root(&self) -> Digest {
+        let roots = &self.statement.root_certificates;
+        trust::sha256(roots.last().expect("a statement lists a root"))
+    }
 }
 
 /// A host record that holds.
@@ -105,7 +116,7 @@ impl Map {
     /// Returns the map as it goes to disk: whole, with everything that is needed to verify it.
     pub(crate) fn to_stored(&self) -> StoredMap {
         StoredMap {
-            earlier: Vec::new(),
+            earlier: self.trust.earlier.clone(),
             trust: self.trust.signed.clone(),
             map: MapDelta {
                 trust: Vec::new(),

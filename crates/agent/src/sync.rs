@@ -63,6 +63,9 @@ pub(crate) enum SyncError {
         have: Option<Revision>,
         base: Revision,
     },
+    /// Keys that are no longer believed signed what this host has: ask for a whole map.
+    #[error("{what} is signed by keys that are no longer believed")]
+    Outdated { what: String },
     /// It does not hold.
     #[error("{0}")]
     Refused(String),
@@ -123,6 +126,9 @@ impl Verifier<'_> {
         if let Some(slice) = &delta.policy {
             draft.policy = Some(self.policy(current, slice)?);
         }
+        if current.is_some_and(|map| self.has_dropped_keys_of(map)) {
+            self.keep_what_holds(&mut draft)?;
+        }
         let map = draft.finish(self.trust, delta.revision)?;
         check_consistent(&map)?;
         match current.filter(|_| delta.base == Some(delta.revision)) {
@@ -148,6 +154,34 @@ impl Verifier<'_> {
             )));
         }
         Ok(())
+    }
+
+    fn has_dropped_keys_of(&self, map: &Map) -> bool {
+        let believed = &self.trust.statement.record_keys;
+        let mut keys = map.statement().record_keys.iter();
+        keys.any(|key| !believed.contains(key))
+    }
+
+    /// Looks anew at everything that was believed by keys that are no longer. A tombstone may go:
+    /// the records that it stopped were signed by those keys too.
+    fn keep_what_holds(&self, draft: &mut Draft) -> Result<(), SyncError> {
+        draft
+            .tombstones
+            .retain(|signed| self.anchors.verify_tombstone(signed).is_ok());
+        let peers = draft.peers.values().map(|peer| &peer.known);
+        for known in peers.chain(draft.own.as_deref()) {
+            if self.anchors.verify_record(&known.signed).is_err() {
+                let what = format!("the record of {}", known.record.name);
+                return Err(SyncError::Outdated { what });
+            }
+        }
+        let head = draft.policy.as_ref().map(|policy| &policy.slice.head);
+        match head.map(|head| self.anchors.verify_head(head)) {
+            Some(Err(_)) => Err(SyncError::Outdated {
+                what: "the policy".to_owned(),
+            }),
+            Some(Ok(_)) | None => Ok(()),
+        }
     }
 
     fn check_revision(&self, have: Option<Revision>, offered: Revision) -> Result<(), SyncError> {

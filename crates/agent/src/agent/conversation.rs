@@ -1,7 +1,5 @@
 //! What is said on the sync channel, and what follows from it.
 
-use std::sync::Arc;
-
 use model::control::{Applied, FromHost, Goodbye, Hello, ToHost, Welcome};
 use model::map::MapDelta;
 use model::record::{Signed, Tombstone};
@@ -10,16 +8,25 @@ use model::time::Now;
 use super::Agent;
 use crate::alarms::AlarmKind;
 use crate::channel::Want;
-use crate::enrolment::{Enrolment, Fleet, check_chain};
+use crate::enrolment::{Enrolment, check_chain};
 use crate::event::{ChannelError, ChannelErrorKind};
-use crate::map::{Map, Trusted};
+use crate::map::Map;
 use crate::output::{Output, StateFile};
 use crate::skew::{CoordinatorClock, Skew};
 use crate::sync::{Step, SyncError, Verifier, ends};
 use trust::enrolment::TlsKey;
 
 /// What this agent can enforce, by name.
-const FEATURES: [&str; 5] = ["allow", "deny", "services.tcp", "services.udp", "recall"];
+const FEATURES: [&str; 4] = ["allow", "deny", "services.tcp", "services.udp"];
+/// It can tell what it remembers of its fleet.
+const RECALL: &str = "recall";
+
+/// Somebody else may answer there; or a rotation of the authority went by without this host.
+const BELIEVED_NO_MORE: &str = "; if the fleet's authority was rotated, and its old root retired, \
+    while this host was off, it cannot come back by itself: ask an operator, who sees it with \
+    `meshctl authority show`, for `meshctl hosts remove` and a new token, then run `meshctl leave` \
+    and `meshctl join TOKEN` here. If not, do nothing of that: somebody else answers there, or the \
+    coordinator was restored from a backup that is older than a rotation";
 
 impl Agent {
     pub(super) fn tend_channel(&mut self, now: Now) {
@@ -42,7 +49,7 @@ impl Agent {
         }
         let newest = self.staging.newest().filter(|_| !self.wants_whole_map);
         self.out.send(FromHost::Hello(Hello {
-            trust: None,
+            trust: self.held_trust(),
             have: newest.map(|map| map.revision),
             software_version: self.config.software_version.clone(),
             features: FEATURES.map(str::to_owned).to_vec(),
@@ -66,10 +73,13 @@ impl Agent {
         }
         let message = format!("no coordinator can be reached: {error}");
         match error.kind {
+            ChannelErrorKind::Untrusted => self.alarms.raise(
+                AlarmKind::Coordinator,
+                format!("{message}{BELIEVED_NO_MORE}"),
+                &mut self.out,
+            ),
             ChannelErrorKind::Clock => self.alarms.raise(AlarmKind::Clock, message, &mut self.out),
-            ChannelErrorKind::Untrusted
-            | ChannelErrorKind::Rejected
-            | ChannelErrorKind::Protocol => {
+            ChannelErrorKind::Rejected | ChannelErrorKind::Protocol => {
                 self.alarms
                     .raise(AlarmKind::Coordinator, message, &mut self.out);
             }
@@ -161,7 +171,7 @@ impl Agent {
         if self.enrolment.member().is_none() || !self.channel.handle_welcome(now.monotonic) {
             return;
         }
-        if let Err(why) = self.take_trust(&welcome.trust) {
+        if let Err(why) = self.take_trust(&welcome.earlier, &welcome.trust) {
             let why = format!("the coordinator's trust statement does not hold: {why}");
             self.alarms
                 .raise(AlarmKind::Trust, why.clone(), &mut self.out);
@@ -193,48 +203,6 @@ impl Agent {
         self.report_applied(None);
     }
 
-    /// Believes a trust statement: the first by the pin, a later one by those before.
-    fn take_trust(&mut self, signed: &Signed) -> Result<(), String> {
-        let member = self.enrolment.member().expect("only members are welcomed");
-        let Some(fleet) = &self.fleet else {
-            let fleet = Fleet::from_statement(signed, &member.membership.root_pin)
-                .map_err(|refusal| refusal.message)?;
-            let verifier = Verifier {
-                anchors: &fleet.anchors,
-                trust: &fleet.trusted,
-                me: member.self_knowledge(),
-                high_water: &self.high_water,
-            };
-            verifier.check_trust().map_err(|error| error.to_string())?;
-            self.fleet = Some(fleet);
-            return Ok(());
-        };
-        let Some(anchors) = fleet
-            .anchors
-            .update(signed)
-            .map_err(|error| error.to_string())?
-        else {
-            return Ok(());
-        };
-        let statement = anchors.statement().clone();
-        let trusted = Arc::new(Trusted {
-            signed: signed.clone(),
-            statement,
-        });
-        self.fleet = Some(Fleet {
-            anchors,
-            trusted: trusted.clone(),
-        });
-        if let Some(map) = self.staging.newest() {
-            let map = Map {
-                trust: trusted,
-                ..map.clone()
-            };
-            self.staging.offer(map, &mut self.disk, &mut self.out);
-        }
-        Ok(())
-    }
-
     /// Looks how far the clocks are apart now: somebody may have set one.
     pub(super) fn tend_clock(&mut self, now: Now) {
         let Some(clock) = &mut self.coordinator_clock else {
@@ -250,7 +218,12 @@ impl Agent {
     }
 
     fn handle_map(&mut self, delta: &MapDelta, now: Now) {
-        let (Some(member), Some(fleet)) = (self.enrolment.member(), &self.fleet) else {
+        let fleet = match self.fleet_of(delta) {
+            Ok(Some(fleet)) => fleet,
+            Ok(None) => return,
+            Err(why) => return self.refuse_map(&why, now),
+        };
+        let Some(member) = self.enrolment.member() else {
             return;
         };
         let verifier = Verifier {
@@ -273,22 +246,24 @@ impl Agent {
             }
             Ok(Step::Hint(map)) => self.take_hint(*map, now),
             Ok(Step::Removed(tombstone)) => self.handle_removed(&tombstone.reason, now),
-            Err(error @ SyncError::Gap { .. }) => {
+            Err(SyncError::Refused(why)) => self.refuse_map(&why, now),
+            Err(error @ (SyncError::Gap { .. } | SyncError::Outdated { .. })) => {
                 self.out.info(format!(
                     "a change of the map was lost ({error}); asking for all of it"
                 ));
                 self.wants_whole_map = true;
                 self.channel.restart(now.monotonic, &mut self.out);
             }
-            Err(SyncError::Refused(why)) => {
-                let why = format!("a map from the coordinator is refused: {why}");
-                self.alarms
-                    .raise(AlarmKind::Map, why.clone(), &mut self.out);
-                self.report_applied(Some(why.clone()));
-                self.wants_whole_map = true;
-                self.distrust(why, now);
-            }
         }
+    }
+
+    fn refuse_map(&mut self, why: &str, now: Now) {
+        let why = format!("a map from the coordinator is refused: {why}");
+        self.alarms
+            .raise(AlarmKind::Map, why.clone(), &mut self.out);
+        self.report_applied(Some(why.clone()));
+        self.wants_whole_map = true;
+        self.distrust(why, now);
     }
 
     /// Uses hints at once; the disk has time.
@@ -313,7 +288,7 @@ impl Agent {
             return;
         }
         self.out.send(FromHost::Applied(Applied {
-            trust: None,
+            trust: self.held_trust(),
             revision: in_force.map(|map| map.revision).unwrap_or_default(),
             policy: in_force.map(|map| map.policy_version()).unwrap_or_default(),
             error,
@@ -359,7 +334,8 @@ impl Agent {
                 member.membership.certificate_chain = chain;
                 member.validity = validity;
                 renewal.handle_renewed(validity, now, &mut self.dice);
-                self.save_membership();
+                self.save_certified();
+                self.tend_belief(now);
                 // It may have been signed just before the host got another name.
                 self.tend_certified_name(now);
             }

@@ -84,8 +84,10 @@ impl Agent {
         let Enrolment::Member(member) = &self.enrolment else {
             return false;
         };
-        token.pin == member.membership.root_pin
-            && name.is_none_or(|name| name == member.membership.name.as_str())
+        let fleet = self.fleet.as_ref();
+        let is_of_fleet = token.pin == member.membership.root_pin
+            || fleet.is_some_and(|fleet| fleet.anchors.believes_root(&token.pin));
+        is_of_fleet && name.is_none_or(|name| name == member.membership.name.as_str())
     }
 
     fn confirm_membership(&mut self, request: RequestId) {

@@ -23,6 +23,7 @@ impl Agent {
                 .handle_durable(&mut self.high_water, &mut self.disk, &mut self.out)
         {
             self.enforce(map, now);
+            self.tend_belief(now);
             self.alarms.clear(AlarmKind::Map, &mut self.out);
             self.alarms.clear(AlarmKind::StoredState, &mut self.out);
             self.channel.handle_believed();

@@ -136,6 +136,7 @@ impl Agent {
                 self.fleet = Some(fleet);
                 raise(&mut self.high_water, &map);
                 self.enforce(map, now);
+                self.tend_belief(now);
             }
             Err(why) => {
                 let message = format!(
@@ -151,8 +152,9 @@ impl Agent {
     fn verify_stored_map(&self, bytes: &[u8]) -> Result<(Fleet, Map), String> {
         let stored = decode_map(bytes).map_err(|error| error.to_string())?;
         let member = self.enrolment.member().expect("only a member loads a map");
-        let fleet = Fleet::from_statement(&stored.trust, &member.membership.root_pin)
-            .map_err(|refusal| refusal.message)?;
+        let fleet =
+            Fleet::from_statements(&stored.earlier, &stored.trust, &member.membership.root_pin)
+                .map_err(|refusal| refusal.message)?;
         let verifier = Verifier {
             anchors: &fleet.anchors,
             trust: &fleet.trusted,

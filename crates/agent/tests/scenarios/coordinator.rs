@@ -24,6 +24,8 @@ pub(crate) const START: UnixTime = UnixTime::from_secs(1_800_000_000);
 pub(crate) struct Coordinator {
     pub(crate) authority: Authority,
     pub(crate) statement: TrustStatement,
+    /// The statements before it.
+    pub(crate) earlier: Vec<Signed>,
     pub(crate) hosts: BTreeMap<HostId, HostRecord>,
     pub(crate) revision: Revision,
     pub(crate) policy: PolicyVersion,
@@ -32,6 +34,8 @@ pub(crate) struct Coordinator {
     pub(crate) previous: Option<Digest>,
     pub(crate) clock: UnixTime,
     pub(crate) enrolments: usize,
+    /// The authority before the last statement.
+    last_signer: Option<Authority>,
     next_host: u32,
     next_serial: u8,
 }
@@ -62,6 +66,7 @@ impl Coordinator {
         Self {
             authority,
             statement,
+            earlier: Vec::new(),
             hosts: BTreeMap::new(),
             revision: Revision::new(1, 1),
             policy: PolicyVersion(1),
@@ -69,6 +74,7 @@ impl Coordinator {
             previous: None,
             clock: START,
             enrolments: 0,
+            last_signer: None,
             next_host: 0,
             next_serial: 0,
         }
@@ -84,8 +90,64 @@ impl Coordinator {
         .encode()
     }
 
+    /// The statement, signed by the keys that it lists and by those before.
     pub(crate) fn trust(&self) -> Signed {
-        self.authority.sign_trust(&self.statement)
+        let mut signed = self.authority.sign_trust(&self.statement);
+        let before = self.last_signer.iter();
+        let before = before.flat_map(|it| it.sign_trust(&self.statement).signatures);
+        for signature in before {
+            if signed
+                .signatures
+                .iter()
+                .all(|it| it.key_id != signature.key_id)
+            {
+                signed.signatures.push(signature);
+            }
+        }
+        signed
+    }
+
+    /// Gives the fleet another generation of keys beside the one that it has.
+    pub(crate) fn rotate_authority(&mut self) {
+        let byte = 0x80 | u8::try_from(self.statement.serial).unwrap();
+        let seeds = AuthoritySeeds {
+            root: Secret::from_bytes([byte; 32]),
+            records: Secret::from_bytes([byte ^ 0x20; 32]),
+            enrolment: Secret::from_bytes([byte ^ 0x40; 32]),
+        };
+        let name = self.statement.fleet_name.clone();
+        let number = self.statement.serial + 1;
+        let next = self.authority.with_next(&name, number, seeds, START);
+        self.follow_statement(next.unwrap());
+    }
+
+    /// Believes only the newest keys from now on.
+    pub(crate) fn retire_authority(&mut self) {
+        let newest = self.authority.keys().split_off(1);
+        self.follow_statement(Authority::load_all(newest).unwrap());
+    }
+
+    fn follow_statement(&mut self, next: Authority) {
+        self.revision.counter += 1;
+        let before = self.trust();
+        self.statement = TrustStatement {
+            serial: self.statement.serial + 1,
+            root_certificates: next.root_certificates(),
+            record_keys: next.record_keys(),
+            enrolment_key: next.enrolment_key(),
+            previous: Some(trust::sha256(&before.payload)),
+            ..self.statement.clone()
+        };
+        self.earlier.push(before);
+        self.last_signer = Some(std::mem::replace(&mut self.authority, next));
+    }
+
+    /// A change that brings statements, and nothing else.
+    pub(crate) fn trust_delta(&self, base: Revision) -> MapDelta {
+        MapDelta {
+            trust: [self.earlier.clone(), vec![self.trust()]].concat(),
+            ..self.delta(base)
+        }
     }
 
     pub(crate) fn description(&self) -> Description {
@@ -98,7 +160,7 @@ impl Coordinator {
 
     pub(crate) fn welcome(&self) -> Welcome {
         Welcome {
-            earlier: Vec::new(),
+            earlier: self.earlier.clone(),
             trust: self.trust(),
             observed: None,
             software_version: "1.0.0".to_owned(),
