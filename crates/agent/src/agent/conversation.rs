@@ -2,7 +2,7 @@
 
 use model::control::{Applied, FromHost, Goodbye, Hello, ToHost, Welcome};
 use model::map::MapDelta;
-use model::record::{Signed, Tombstone};
+use model::record::Tombstone;
 use model::time::Now;
 
 use super::Agent;
@@ -242,6 +242,7 @@ impl Agent {
                          had: {name} is no peer here until the coordinator has its latest record"
                     ));
                 }
+                self.fleet = Some(fleet);
                 self.staging.offer(*map, &mut self.disk, &mut self.out);
             }
             Ok(Step::Hint(map)) => self.take_hint(*map, now),
