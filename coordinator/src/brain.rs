@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use fleet::{
     AdminRequest, Caller, Fleet, Output, Rejection, Reply, RequestId, SessionId, SessionPeer,
+    Unwelcome,
 };
 use fleet::{Hearsay, Testimony};
 use model::admin::AuditEntry;
@@ -44,7 +45,7 @@ pub enum Input {
     /// A host wants to be a member; from this address.
     Enrol(Box<EnrolRequest>, IpAddr, Answer<Outcome>),
     /// Whose credential is this? It was shown from this address.
-    Authenticate(String, IpAddr, Answer<Option<Caller>>),
+    Authenticate(String, IpAddr, Answer<Result<Caller, Unwelcome>>),
     /// An operator asks or orders something.
     Admin(Caller, AdminRequest, Answer<Outcome>),
     /// A host opened its stream, seen at this address.
@@ -225,8 +226,8 @@ impl Brain {
         match input {
             Input::Describe(answer) => drop(answer.send(self.fleet.describe(now))),
             Input::Authenticate(credential, from, answer) => {
-                let caller = self.fleet.authenticate_admin(&credential);
-                if caller.is_none() {
+                let caller = self.fleet.authenticate_admin(&credential, now);
+                if caller == Err(Unwelcome::Unknown) {
                     let from = from.to_string();
                     self.fleet
                         .handle_unknown_credential(&credential, &from, now);

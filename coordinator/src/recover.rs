@@ -4,7 +4,6 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::net::{Ipv6Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -12,8 +11,8 @@ use model::admin::{AdminCredential, CoordinatorStatus, CreateAdmin, CreatedAdmin
 use model::name::Name;
 use runtime::api_client::{ApiClient, ApiError};
 
+use crate::credential_file;
 use crate::settings::Settings;
-use crate::{addresses, credential_file, daemon};
 
 /// Why it was done, for the audit log.
 const REASON: &str = "a lost credential, recovered on the coordinator's machine";
@@ -42,7 +41,7 @@ pub async fn recover(
     let root_pin = status.root_pin.parse();
     let credential = AdminCredential {
         fleet: status.fleet_name,
-        addresses: advertised(settings),
+        addresses: status.addresses,
         root_pin: root_pin.map_err(|error| format!("the coordinator's root: {error}"))?,
         name: name.to_string(),
         secret: created.credential,
@@ -61,8 +60,12 @@ async fn replace(client: &ApiClient, name: &Name) -> Result<CreatedAdmin, ApiErr
     let path = format!("/v1/admins/{name}/credential");
     match client.post(&path, &serde_json::json!({})).await {
         Err(ApiError::Refused { status, .. }) if status == NOT_FOUND => {
-            let (name, role) = (name.clone(), Role::Admin);
-            client.post("/v1/admins", &CreateAdmin { name, role }).await
+            let create = CreateAdmin {
+                name: name.clone(),
+                role: Role::Admin,
+                valid_for_secs: None,
+            };
+            client.post("/v1/admins", &create).await
         }
         answer => answer,
     }
@@ -82,14 +85,6 @@ fn cannot_write(path: &Path, error: &io::Error) -> String {
         "cannot write {}: {error}; run this as root, or choose another file with --out",
         path.display()
     )
-}
-
-fn advertised(settings: &Settings) -> Vec<String> {
-    if !settings.advertise.is_empty() {
-        return settings.advertise.clone();
-    }
-    let everywhere = SocketAddr::from((Ipv6Addr::UNSPECIFIED, daemon::DEFAULT_PORT));
-    addresses::advertised(settings.listen.unwrap_or(everywhere))
 }
 
 /// A file that has its name when it is complete, private to its owner.

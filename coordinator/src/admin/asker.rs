@@ -6,7 +6,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{Method, Uri, header};
 use axum::response::Response;
-use fleet::{AdminRequest, Caller, Reply};
+use fleet::{AdminRequest, Caller, Reply, Unwelcome};
 use model::admin::Role;
 use model::control::{Refusal, RefusalCode};
 use model::limits::Limits;
@@ -143,10 +143,14 @@ async fn bearer(parts: &Parts, brain: &BrainHandle) -> Result<Caller, Failure> {
     let caller = brain
         .ask(|answer| Input::Authenticate(credential, from, answer))
         .await?;
-    caller.ok_or_else(|| {
-        Failure::unauthenticated(
+    caller.map_err(|why| match why {
+        Unwelcome::Unknown => Failure::unauthenticated(
             "this credential is nobody's; was it withdrawn, or is it another fleet's? \
-             an admin makes a new one with POST /v1/admins",
-        )
+             an admin makes a new one with `meshctl admins create`",
+        ),
+        Unwelcome::Expired { at_secs } => Failure::unauthenticated(&format!(
+            "this credential expired at {}; an admin makes a new one with `meshctl admins create`",
+            fleet::time_text(at_secs)
+        )),
     })
 }

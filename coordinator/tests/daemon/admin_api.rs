@@ -162,6 +162,8 @@ async fn policies_are_applied_shown_and_rolled_back() {
     let back = RollbackPolicy {
         to: PolicyVersion(1),
         base: Some(PolicyVersion(2)),
+        message: String::new(),
+        dry_run: false,
     };
     let rolled: AppliedPolicy = soon(operator.post("/v1/policy/rollback", &back))
         .await
@@ -240,6 +242,7 @@ async fn a_viewer_sees_and_changes_nothing() {
     let order = CreateAdmin {
         name: "eve".parse().unwrap(),
         role: Role::Viewer,
+        valid_for_secs: None,
     };
     let made: CreatedAdmin = soon(operator.post("/v1/admins", &order)).await.unwrap();
     let config = tls::pinned_client(place.credential().root_pin);

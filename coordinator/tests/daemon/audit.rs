@@ -71,6 +71,7 @@ async fn a_wrong_credential_and_a_role_that_does_not_allow_it_are_logged() {
     let create = CreateAdmin {
         name: "eve".parse().unwrap(),
         role: Role::Viewer,
+        valid_for_secs: None,
     };
     let made: CreatedAdmin = soon(place.operator().post("/v1/admins", &create))
         .await

@@ -305,6 +305,7 @@ async fn credential(running: &Running, role: Role) -> String {
             .parse()
             .unwrap(),
         role,
+        valid_for_secs: None,
     };
     let made: CreatedAdmin = soon(running.local().post("/v1/admins", &order))
         .await

@@ -45,12 +45,9 @@ async fn a_lost_credential_is_replaced_and_the_old_one_opens_nothing() {
 }
 
 #[tokio::test]
-async fn when_no_admin_is_left_one_is_made() {
+async fn where_there_is_no_admin_of_the_name_one_is_made() {
     let place = Place::new();
     let running = place.start().await;
-    let _: Value = soon(running.local().delete("/v1/admins/admin"))
-        .await
-        .unwrap();
     let out = place.file("rescue.json");
     let name = "rescue".parse().unwrap();
     soon(recover(&settings(&place, &running), &name, Some(&out)))

@@ -23,15 +23,21 @@ use crate::work::{Answer, Draft, Plan};
 const PREFIX: &str = "mesh-admin1";
 
 impl Fleet {
-    /// Returns whose credential this is; `None` when it is nobody's.
-    pub fn authenticate_admin(&self, credential: &str) -> Option<Caller> {
-        let (name, secret) = parse(credential.trim())?;
+    /// Returns whose credential this is.
+    ///
+    /// # Errors
+    /// It is nobody's, or has expired.
+    pub fn authenticate_admin(&self, credential: &str, now: Now) -> Result<Caller, Unwelcome> {
+        let (name, secret) = parse(credential.trim()).ok_or(Unwelcome::Unknown)?;
         let admin = self.state.admins.get(&name);
         // An unknown name takes as long as a wrong secret.
         let expected = admin.map_or_else(|| secret_hash(&[0; 16]), |admin| admin.secret_hash);
         let is_right = secret_matches(&secret, &expected);
-        let admin = admin.filter(|_| is_right)?;
-        Some(Caller::new(admin.name.as_str(), admin.role))
+        let admin = admin.filter(|_| is_right).ok_or(Unwelcome::Unknown)?;
+        match admin.expires_secs {
+            Some(at_secs) if at_secs <= now.unix.as_secs() => Err(Unwelcome::Expired { at_secs }),
+            _ => Ok(Caller::new(admin.name.as_str(), admin.role)),
+        }
     }
 
     /// Lets a credential ask, at its pace: a script that runs wild keeps nobody else waiting.
@@ -81,7 +87,14 @@ impl Fleet {
             let text = format!("there are {max} admins; revoke credentials that nobody needs");
             return Err(Rejection::new(RefusalCode::Exhausted, text));
         }
-        Ok(self.plan_secret(caller, name, create.role, now))
+        let max = FleetLimits::ADMIN_VALID_MAX.as_secs();
+        if let Some(valid) = create.valid_for_secs.filter(|it| !(1..=max).contains(it)) {
+            let text = format!("a credential is good for 1 to {max} seconds, and not for {valid}");
+            return Err(Rejection::new(RefusalCode::Invalid, text));
+        }
+        let expires = |valid: u64| now.unix.as_secs() + valid;
+        let expires_secs = create.valid_for_secs.map(expires);
+        Ok(self.plan_secret(caller, name, (create.role, expires_secs), now))
     }
 
     /// Plans another credential for an admin; the old one is nobody's from then on.
@@ -91,17 +104,34 @@ impl Fleet {
         name: &Name,
         now: Now,
     ) -> Result<Plan, Rejection> {
-        let Some(role) = self.state.admins.get(name).map(|admin| admin.role) else {
-            let text = format!("there is no admin {name}; `POST /v1/admins` makes one");
-            return Err(Rejection::new(RefusalCode::NotFound, text));
-        };
-        Ok(self.plan_secret(caller, name, role, now))
+        let admin = self.known_admin(name)?;
+        if !is_good(admin, now) {
+            let text = format!(
+                "the credential of {name} has expired; revoke it, and make one with `meshctl admins create`"
+            );
+            return Err(Rejection::new(RefusalCode::Conflict, text));
+        }
+        let rights = (admin.role, admin.expires_secs);
+        Ok(self.plan_secret(caller, name, rights, now))
     }
 
-    fn plan_secret(&mut self, caller: &Caller, name: &Name, role: Role, now: Now) -> Plan {
+    fn known_admin(&self, name: &Name) -> Result<&StoredAdmin, Rejection> {
+        self.state.admins.get(name).ok_or_else(|| {
+            let text = format!("there is no admin {name}; `meshctl admins list` shows all");
+            Rejection::new(RefusalCode::NotFound, text)
+        })
+    }
+
+    fn plan_secret(
+        &mut self,
+        caller: &Caller,
+        name: &Name,
+        (role, expires_secs): (Role, Option<u64>),
+        now: Now,
+    ) -> Plan {
         let secret = self.random();
         let created = Stamp::new(&caller.name, now.unix);
-        let stored = stored_admin(name, role, &secret, created);
+        let stored = stored_admin(name, role, &secret, created, expires_secs);
         let mut draft = Draft::new(&self.state);
         draft.put(Place::Admin(name.clone()).key(), &stored);
         let credential = credential_text(name, &secret);
@@ -127,12 +157,22 @@ impl Fleet {
         }))
     }
 
-    pub(crate) fn plan_admin_revoked(&mut self, name: &Name) -> Result<Plan, Rejection> {
-        let Some(admin) = self.state.admins.get(name) else {
-            let text = format!("there is no admin {name}");
-            return Err(Rejection::new(RefusalCode::NotFound, text));
-        };
+    /// Plans the withdrawal of a credential. The last that can make others stays: two admins who
+    /// withdraw each other at once are told apart by the compare with the one that is left.
+    pub(crate) fn plan_admin_revoked(&mut self, name: &Name, now: Now) -> Result<Plan, Rejection> {
+        let admin = self.known_admin(name)?;
         let mut draft = Draft::new(&self.state);
+        if is_in_charge(admin, now) {
+            let mut others = self.state.admins.values().filter(|it| it.name != *name);
+            let Some(left) = others.find(|it| is_in_charge(it, now)) else {
+                let text = format!(
+                    "{name} is the last with the role admin, and nobody could make credentials any more; make \
+                     another first: `meshctl admins create NAME --role admin`"
+                );
+                return Err(Rejection::new(RefusalCode::Conflict, text));
+            };
+            draft.expect_unchanged(Place::Admin(left.name.clone()).key());
+        }
         draft.delete(Place::Admin(name.clone()).key());
         let answer = Answer::AdminRevoked(Box::new(view(admin)));
         Ok(Plan::Commit {
@@ -142,12 +182,33 @@ impl Fleet {
     }
 }
 
+/// Why a credential opens nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unwelcome {
+    /// It is nobody's.
+    Unknown,
+    /// It was somebody's until then.
+    Expired {
+        /// Unix seconds.
+        at_secs: u64,
+    },
+}
+
+fn is_good(admin: &StoredAdmin, now: Now) -> bool {
+    admin.expires_secs.is_none_or(|at| at > now.unix.as_secs())
+}
+
+fn is_in_charge(admin: &StoredAdmin, now: Now) -> bool {
+    admin.role == Role::Admin && is_good(admin, now)
+}
+
 fn view(admin: &StoredAdmin) -> AdminView {
     AdminView {
         name: admin.name.clone(),
         role: admin.role,
         created_secs: admin.created.at_secs,
         created_by: admin.created.by.clone(),
+        expires_secs: admin.expires_secs,
     }
 }
 
@@ -156,12 +217,14 @@ pub(crate) fn stored_admin(
     role: Role,
     secret: &[u8; 16],
     created: Stamp,
+    expires_secs: Option<u64>,
 ) -> StoredAdmin {
     StoredAdmin {
         name: name.clone(),
         role,
         secret_hash: secret_hash(secret),
         created,
+        expires_secs,
     }
 }
 

@@ -75,7 +75,7 @@ pub fn bootstrap(
     let mut secret = [0; 16];
     random.fill_bytes(&mut secret);
     let name: Name = "admin".parse().expect("a valid name");
-    let admin = stored_admin(&name, Role::Admin, &secret, created);
+    let admin = stored_admin(&name, Role::Admin, &secret, created, None);
     let credential = credential_text(&name, &secret);
     let mut transaction = Transaction::default();
     create(&mut transaction, Place::Fleet.key(), &stored_fleet);

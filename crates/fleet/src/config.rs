@@ -84,6 +84,8 @@ impl FleetLimits {
     pub const TOKEN_NAMES_MAX: usize = 64;
     /// Credentials for the admin API; one more is refused.
     pub const ADMINS_MAX: usize = 1024;
+    /// How long a credential may be good for, where it is to expire.
+    pub const ADMIN_VALID_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
     /// Entries of the audit log that the store keeps; beyond it the oldest goes with each new one. The
     /// program's log has them all.
     pub const AUDIT_ENTRIES_MAX: usize = 65_536;

@@ -20,6 +20,7 @@ impl Fleet {
     pub(crate) fn status(&self) -> CoordinatorStatus {
         let statement = &self.state.statement;
         CoordinatorStatus {
+            addresses: self.config.advertise.clone(),
             version: self.config.software_version.clone(),
             fleet: statement.fleet,
             fleet_name: statement.fleet_name.clone(),

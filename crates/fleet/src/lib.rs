@@ -47,6 +47,7 @@ mod twins;
 mod verify;
 mod work;
 
+pub use admins::Unwelcome;
 pub use authority::{Bootstrap, bootstrap};
 pub use clock_text::utc as time_text;
 pub use config::{BootstrapConfig, FleetConfig, FleetLimits, LoadError};

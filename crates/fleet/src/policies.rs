@@ -80,8 +80,11 @@ impl Fleet {
         let apply = ApplyPolicy {
             files,
             base: rollback.base,
-            message: format!("back to version {}", rollback.to),
-            dry_run: false,
+            message: match rollback.message.as_str() {
+                "" => format!("back to version {}", rollback.to),
+                message => message.to_owned(),
+            },
+            dry_run: rollback.dry_run,
         };
         self.plan_policy(caller, &apply, now)
     }

@@ -122,6 +122,7 @@ impl AdminRequest {
         match self {
             Self::PlanPolicy(_) => true,
             Self::ApplyPolicy(apply) => apply.dry_run,
+            Self::RollbackPolicy(back) => back.dry_run,
             _ => matches!(self.needs(), Right::See),
         }
     }

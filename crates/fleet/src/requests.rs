@@ -130,7 +130,7 @@ impl Fleet {
             AdminRequest::RollbackPolicy(back) => return self.plan_rollback(caller, back, now),
             AdminRequest::Why(why) => return self.plan_why(why),
             AdminRequest::CreateAdmin(create) => return self.plan_admin_made(caller, create, now),
-            AdminRequest::RevokeAdmin(name) => return self.plan_admin_revoked(name),
+            AdminRequest::RevokeAdmin(name) => return self.plan_admin_revoked(name, now),
             AdminRequest::ReplaceCredential(name) => {
                 return self.plan_credential(caller, name, now);
             }

@@ -213,6 +213,9 @@ pub(crate) struct StoredAdmin {
     pub(crate) role: Role,
     pub(crate) secret_hash: Digest,
     pub(crate) created: Stamp,
+    /// From then on it opens nothing; absent: it does not expire.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) expires_secs: Option<u64>,
 }
 
 /// `Signed`, as text.

@@ -15,6 +15,7 @@ use crate::pair::PairFacts;
 mod audit;
 mod backup;
 mod host_changes;
+mod operators;
 mod planning;
 mod policy_change;
 mod recovery;
@@ -22,6 +23,7 @@ mod recovery;
 pub use audit::{AuditChange, AuditEntry, AuditOutcome, AuditPage, AuditQuery};
 pub use backup::{Backup, BackupEntry};
 pub use host_changes::{RemovedHost, RemovedHostView, RenameHost};
+pub use operators::{AdminCredential, AdminView, CreateAdmin, CreatedAdmin, Role};
 pub use planning::{PlanRequest, PlannedPolicy};
 pub use policy_change::{
     CauseEffect, ChangeKind, PartChange, PlanCause, PlanChange, PlanGroup, PlanPair, PlanWarning,
@@ -75,6 +77,9 @@ pub struct CoordinatorStatus {
     pub hosts_online: usize,
     /// The policy in force.
     pub policy: PolicyVersion,
+    /// Where hosts and operators reach it, `host:port`, in the order of trying.
+    #[serde(default)]
+    pub addresses: Vec<String>,
 }
 
 /// `POST /v1/tokens`
@@ -218,6 +223,17 @@ pub struct RollbackPolicy {
     /// As in `ApplyPolicy`.
     #[serde(default)]
     pub base: Option<PolicyVersion>,
+    /// For the history; empty: which version it is back to.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// Check and test against the fleet, and change nothing.
+    #[serde(default, skip_serializing_if = "is_not_set")]
+    pub dry_run: bool,
+}
+
+/// An earlier coordinator is not asked for what it does not know.
+fn is_not_set(flag: &bool) -> bool {
+    !flag
 }
 
 /// The answer to both.
@@ -376,98 +392,4 @@ pub enum EndAnswer {
     Offline,
     /// It did not answer in time.
     Silent,
-}
-
-/// What somebody may do at the admin API.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// Sees everything that is not secret, checks policies, asks why.
-    Viewer,
-    /// As a viewer, and manages hosts and tokens.
-    Operator,
-    /// As a viewer, and changes the policy.
-    PolicyEditor,
-    /// Everything.
-    Admin,
-}
-
-impl Role {
-    /// Returns the word for it in the API.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Viewer => "viewer",
-            Self::Operator => "operator",
-            Self::PolicyEditor => "policy_editor",
-            Self::Admin => "admin",
-        }
-    }
-}
-
-/// `POST /v1/admins`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct CreateAdmin {
-    /// Who; stands in the history beside what they did.
-    pub name: Name,
-    /// What they may do.
-    pub role: Role,
-}
-
-/// The answer to `CreateAdmin`, the only time that the credential is shown.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct CreatedAdmin {
-    /// Goes in `Authorization: Bearer CREDENTIAL`.
-    pub credential: String,
-    /// Its description.
-    #[serde(flatten)]
-    pub view: AdminView,
-}
-
-impl std::fmt::Debug for CreatedAdmin {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CreatedAdmin")
-            .field("view", &self.view)
-            .finish_non_exhaustive()
-    }
-}
-
-/// One row of `GET /v1/admins`. `DELETE /v1/admins/NAME` withdraws the credential.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct AdminView {
-    /// Who.
-    pub name: Name,
-    /// What they may do.
-    pub role: Role,
-    /// Unix seconds.
-    pub created_secs: u64,
-    /// Who made the credential.
-    pub created_by: String,
-}
-
-/// What an operator's `meshctl` needs to reach a coordinator, as a JSON file of mode 0600. Secret.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct AdminCredential {
-    /// The fleet's name, for people.
-    pub fleet: Name,
-    /// `host:port` of coordinators, in the order of trying.
-    pub addresses: Vec<String>,
-    /// SHA-256 of the root certificate.
-    pub root_pin: crate::ids::Digest,
-    /// Who the operator is.
-    pub name: String,
-    /// Proves it.
-    pub secret: String,
-}
-
-impl std::fmt::Debug for AdminCredential {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AdminCredential")
-            .field("fleet", &self.fleet)
-            .field("name", &self.name)
-            .finish_non_exhaustive()
-    }
 }

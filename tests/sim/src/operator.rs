@@ -176,7 +176,12 @@ impl World {
                 let count = (newest + 1).saturating_sub(first).max(1);
                 let to = PolicyVersion((first + self.operator.dice.below(count)) as u64);
                 let message = format!("back to version {to}");
-                let back = RollbackPolicy { to, base: None };
+                let back = RollbackPolicy {
+                    to,
+                    base: None,
+                    message: String::new(),
+                    dry_run: false,
+                };
                 if let Some(Reply::Policy(old)) = self.ask(AdminRequest::ShowPolicy(Some(to))) {
                     self.change_policy(message, old.files, AdminRequest::RollbackPolicy(back));
                 }

@@ -232,6 +232,11 @@ impl Changes {
         if before.is_none_or(|it| it.role != after.role) {
             self.push(&subject, "role", before.map(role), Some(role(after)));
         }
+        let expires = |it: &StoredAdmin| it.expires_secs.map(clock_text::utc);
+        let (before, after) = (before.and_then(expires), expires(after));
+        if before != after {
+            self.push(&subject, "expires", before, after);
+        }
     }
 
     fn unknown(&mut self, key: &Key) {

@@ -114,6 +114,7 @@ fn the_log_begins_with_the_fleet_and_knows_every_kind_of_change() {
     let create = CreateAdmin {
         name: name("eve"),
         role: Role::Viewer,
+        valid_for_secs: None,
     };
     world.admin(AdminRequest::CreateAdmin(create)).unwrap();
     world

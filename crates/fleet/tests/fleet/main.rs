@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // the helpers of tests are tests
 
 mod abilities;
+mod admins;
 mod audit;
 mod commits;
 mod concern;

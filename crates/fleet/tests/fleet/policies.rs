@@ -192,6 +192,8 @@ fn a_rollback_makes_a_new_version_with_the_old_content() {
     let back = RollbackPolicy {
         to: version(2),
         base: Some(version(3)),
+        message: String::new(),
+        dry_run: false,
     };
     let Reply::PolicyApplied(applied) = world.admin(AdminRequest::RollbackPolicy(back)).unwrap()
     else {
@@ -207,6 +209,8 @@ fn a_rollback_makes_a_new_version_with_the_old_content() {
     let unknown = RollbackPolicy {
         to: version(9),
         base: None,
+        message: String::new(),
+        dry_run: false,
     };
     let rejection = world
         .admin(AdminRequest::RollbackPolicy(unknown))

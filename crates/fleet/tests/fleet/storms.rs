@@ -163,7 +163,10 @@ fn a_member_that_comes_again_and_again_takes_nobodys_turn() {
 #[test]
 fn a_credential_that_asks_too_often_waits_and_others_do_not() {
     let mut world = World::paced();
-    let wild = world.fleet.authenticate_admin(&world.credential).unwrap();
+    let wild = world
+        .fleet
+        .authenticate_admin(&world.credential, world.now)
+        .unwrap();
     let ids: Vec<_> = (0..2 * FleetLimits::CALLER_BURST)
         .map(|_| world.ask_as(wild.clone(), AdminRequest::Status))
         .collect();

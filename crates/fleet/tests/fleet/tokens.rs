@@ -103,25 +103,37 @@ fn senseless_tokens_are_refused() {
 #[test]
 fn the_first_credential_is_an_admins_and_others_can_be_made_and_withdrawn() {
     let mut world = World::new();
-    let first = world.fleet.authenticate_admin(&world.credential).unwrap();
+    let first = world
+        .fleet
+        .authenticate_admin(&world.credential, world.now)
+        .unwrap();
     assert_eq!((first.name.as_str(), first.role), ("admin", Role::Admin));
 
     let create = CreateAdmin {
         name: name("eve"),
         role: Role::Viewer,
+        valid_for_secs: None,
     };
     let reply = world.admin(AdminRequest::CreateAdmin(create)).unwrap();
     let Reply::AdminCreated(created) = reply else {
         panic!()
     };
-    let caller = world.fleet.authenticate_admin(&created.credential).unwrap();
+    let caller = world
+        .fleet
+        .authenticate_admin(&created.credential, world.now)
+        .unwrap();
     assert_eq!(caller.role, Role::Viewer);
     let refused = world.ask_as(caller, AdminRequest::RemoveHost(name("a")));
     let rejection = world.replies[&refused].clone().unwrap_err();
     assert_eq!(rejection.refusal.code, RefusalCode::Denied);
 
     world.admin(AdminRequest::RevokeAdmin(name("eve"))).unwrap();
-    assert_eq!(world.fleet.authenticate_admin(&created.credential), None);
+    assert_eq!(
+        world
+            .fleet
+            .authenticate_admin(&created.credential, world.now),
+        Err(fleet::Unwelcome::Unknown)
+    );
 }
 
 #[test]
@@ -130,6 +142,7 @@ fn a_credential_with_another_name_or_secret_is_nobodys() {
     let create = CreateAdmin {
         name: name("eve"),
         role: Role::Viewer,
+        valid_for_secs: None,
     };
     world.admin(AdminRequest::CreateAdmin(create)).unwrap();
     let secret = world.credential.rsplit('.').next().unwrap();
@@ -139,7 +152,11 @@ fn a_credential_with_another_name_or_secret_is_nobodys() {
         "mesh-admin1.admin.aaaaaaaaaaaaaaaaaaaaaaaaaa".to_owned(),
         String::new(),
     ] {
-        assert_eq!(world.fleet.authenticate_admin(&wrong), None, "{wrong}");
+        assert_eq!(
+            world.fleet.authenticate_admin(&wrong, world.now),
+            Err(fleet::Unwelcome::Unknown),
+            "{wrong}"
+        );
     }
 }
 

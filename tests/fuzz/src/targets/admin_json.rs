@@ -109,10 +109,13 @@ fn questions(fleet: &SmallFleet) -> Vec<Seed> {
     let create_admin = CreateAdmin {
         name: name("ada"),
         role: Role::PolicyEditor,
+        valid_for_secs: None,
     };
     let rollback = RollbackPolicy {
         to: PolicyVersion(1),
         base: None,
+        message: String::new(),
+        dry_run: false,
     };
     vec![
         seed("create-token", &create_token),
@@ -160,6 +163,7 @@ fn answers_of_coordinators(fleet: &SmallFleet) -> Vec<Seed> {
         hosts: 3,
         hosts_online: 2,
         policy: PolicyVersion(3),
+        addresses: vec!["192.0.2.1:7443".to_owned()],
     };
     let view = HostView {
         id: host.host,
