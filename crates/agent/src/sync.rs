@@ -8,7 +8,7 @@ use std::sync::Arc;
 use model::ids::{Digest, HostId, PolicyVersion, Revision};
 use model::key::WireguardKey;
 use model::limits::Limits;
-use model::map::{MapDelta, PeerEntry, PolicySlice};
+use model::map::{Endpoint, EndpointKind, MapDelta, PeerEntry, PolicySlice};
 use model::name::Name;
 use model::record::{BundleHead, HostRecord, Signed, Tombstone};
 use model::wire::stored::{StoredHighWater, StoredMap};
@@ -108,7 +108,7 @@ impl Verifier<'_> {
         }
         self.check_revision(have, delta.revision)?;
         let mut draft = Draft::new(current, delta.base.is_some());
-        if let Some(tombstone) = self.bury(&mut draft, current, &delta.tombstones)? {
+        if let Some(tombstone) = self.bury(&mut draft, &delta.tombstones)? {
             return Ok(Step::Removed(tombstone));
         }
         for id in &delta.forgotten {
@@ -218,7 +218,6 @@ impl Verifier<'_> {
     fn bury(
         &self,
         draft: &mut Draft,
-        current: Option<&Map>,
         tombstones: &[Signed],
     ) -> Result<Option<Tombstone>, SyncError> {
         for signed in tombstones {
@@ -227,10 +226,7 @@ impl Verifier<'_> {
                 .verify_tombstone(signed)
                 .map_err(|error| invalid("a tombstone", error))?;
             if tombstone.host == self.me.host {
-                if ends(&tombstone, current) {
-                    return Ok(Some(tombstone));
-                }
-                continue;
+                return Ok(Some(tombstone));
             }
             draft.bury(signed, &tombstone);
         }
@@ -249,8 +245,8 @@ impl Verifier<'_> {
         if record.host == self.me.host {
             return Err(refused("it has this host among its own peers".to_owned()));
         }
-        if draft.tombstones.is_buried(record) {
-            // The tombstone beats the record, whoever sent which when.
+        if draft.tombstones.has(record.host) {
+            // The tombstone beats every record, whoever sent which when.
             return Ok(());
         }
         match current.and_then(|map| map.peers.get(&record.host)) {
@@ -263,10 +259,12 @@ impl Verifier<'_> {
             None => {}
         }
         draft.former.remove(record.host);
-        let peer = Peer {
-            known,
-            endpoints: entry.endpoints.clone(),
+        let before = current.and_then(|map| map.peers.get(&record.host));
+        let endpoints = match before {
+            Some(before) => told_endpoints(&before.endpoints, &entry.endpoints),
+            None => entry.endpoints.clone(),
         };
+        let peer = Peer { known, endpoints };
         draft.peers.insert(peer.known.record.host, Arc::new(peer));
         Ok(())
     }
@@ -432,7 +430,7 @@ impl Draft {
     fn forget_absent(&mut self, current: Option<&Map>) {
         let before = current.into_iter().flat_map(Map::peer_records);
         for record in before {
-            if !self.peers.contains_key(&record.host) && !self.tombstones.is_buried(record) {
+            if !self.peers.contains_key(&record.host) && !self.tombstones.has(record.host) {
                 self.former.insert(record);
             }
         }
@@ -440,13 +438,7 @@ impl Draft {
 
     fn bury(&mut self, signed: &Signed, tombstone: &Tombstone) {
         self.tombstones.bury(signed, tombstone);
-        if self
-            .peers
-            .get(&tombstone.host)
-            .is_some_and(|peer| self.tombstones.is_buried(&peer.known.record))
-        {
-            self.peers.remove(&tombstone.host);
-        }
+        self.peers.remove(&tombstone.host);
     }
 
     fn finish(mut self, trust: &Arc<Trusted>, revision: Revision) -> Result<Map, SyncError> {
@@ -475,9 +467,22 @@ impl Draft {
     }
 }
 
-/// Returns whether a tombstone of this host is later than the record that it has of itself.
-pub(crate) fn ends(tombstone: &Tombstone, current: Option<&Map>) -> bool {
-    current.is_none_or(|map| map.me().revision < tombstone.revision)
+/// Returns where a peer may be, of which more was known before. A coordinator that started a moment
+/// ago may not have heard from the peer itself: what others saw of it, perhaps long ago, is added to
+/// what the peer said, and takes the place of nothing.
+fn told_endpoints(before: &[Endpoint], told: &[Endpoint]) -> Vec<Endpoint> {
+    let is_own =
+        |it: &Endpoint| matches!(it.kind, EndpointKind::Configured | EndpointKind::Interface);
+    if told.iter().any(is_own) {
+        return told.to_vec();
+    }
+    let own = before.iter().filter(|it| is_own(it));
+    let mut endpoints: Vec<Endpoint> = own.copied().collect();
+    let is_new = |it: &&Endpoint| endpoints.iter().all(|own| own.address != it.address);
+    let seen: Vec<Endpoint> = told.iter().filter(is_new).copied().collect();
+    endpoints.extend(seen);
+    endpoints.truncate(Limits::ENDPOINTS_PER_PEER);
+    endpoints
 }
 
 /// Where peers may be reached changes without a new revision; nothing else does.

@@ -13,7 +13,7 @@ use crate::event::{ChannelError, ChannelErrorKind};
 use crate::map::Map;
 use crate::output::{Output, StateFile};
 use crate::skew::{CoordinatorClock, Skew};
-use crate::sync::{Step, SyncError, Verifier, ends};
+use crate::sync::{Step, SyncError, Verifier};
 use trust::enrolment::TlsKey;
 
 /// What this agent can enforce, by name.
@@ -47,12 +47,16 @@ impl Agent {
         if !self.channel.handle_opened(now.monotonic) {
             return;
         }
-        let newest = self.staging.newest().filter(|_| !self.wants_whole_map);
+        let newest = self.staging.newest();
+        // Who has nothing to tell is not waited for.
+        let recall = newest.map(|_| RECALL);
+        let newest = newest.filter(|_| !self.wants_whole_map);
+        let features = FEATURES.into_iter().chain(recall);
         self.out.send(FromHost::Hello(Hello {
             trust: self.held_trust(),
             have: newest.map(|map| map.revision),
             software_version: self.config.software_version.clone(),
-            features: FEATURES.map(str::to_owned).to_vec(),
+            features: features.map(str::to_owned).collect(),
             boot_counter: self.high_water.boot_counter,
         }));
     }
@@ -153,10 +157,7 @@ impl Agent {
         let signed = goodbye.tombstone.as_ref()?;
         let (fleet, me) = (self.fleet.as_ref()?, self.enrolment.host()?);
         match fleet.anchors.verify_tombstone(signed) {
-            Ok(tombstone) => {
-                let is_own = tombstone.host == me && ends(&tombstone, self.staging.newest());
-                is_own.then_some(tombstone)
-            }
+            Ok(tombstone) => (tombstone.host == me).then_some(tombstone),
             Err(why) => {
                 self.out.warn(format!(
                     "a coordinator says that this host was removed, but what it shows for it does \

@@ -8,7 +8,7 @@ use agent::{
     Reply, RequestId, StateFile, StoredFiles,
 };
 use dataplane::Command;
-use model::control::{Applied, FromHost, Refusal, ToHost};
+use model::control::{Applied, FromHost, Hello, Refusal, ToHost};
 use model::ids::{HostId, Revision};
 use model::local::{HostDetail, HostState, JoinRequest};
 use model::map::MapDelta;
@@ -237,6 +237,11 @@ impl Host {
 
     /// Opens the channel that the brain asked for; returns what its hello says that it has.
     pub(crate) fn connect(&mut self, coordinator: &Coordinator) -> Option<Revision> {
+        self.greet(coordinator).have
+    }
+
+    /// As `connect`, returning all that it says in its hello.
+    pub(crate) fn greet(&mut self, coordinator: &Coordinator) -> Hello {
         self.advance(Duration::ZERO);
         for _ in 0..100 {
             if self.has_said(|output| matches!(output, Output::OpenSync { .. })) {
@@ -255,7 +260,7 @@ impl Host {
             _ => None,
         });
         self.told(ToHost::Welcome(coordinator.welcome()));
-        hello.last().expect("it says hello").have
+        hello.last().expect("it says hello").clone()
     }
 
     /// A member of the fleet with the whole map in force.

@@ -219,8 +219,6 @@ fn only_the_fleet_s_signature_removes_a_host() {
         Some(changed),
         Some(other_fleet.tombstone(me, later)),
         Some(coordinator.tombstone(peer, later)),
-        // From before this host's record: it was removed and taken back since.
-        Some(coordinator.tombstone(me, Revision::new(1, 0))),
     ] {
         is_not_removed_by(&mut host, lie);
         host.connect(&coordinator);
@@ -229,6 +227,18 @@ fn only_the_fleet_s_signature_removes_a_host() {
     host.connect(&coordinator);
     assert_eq!(host.state(), HostState::Online);
     host.told(coordinator.goodbye_for_ever(me));
+    assert_eq!(host.state(), HostState::Removed);
+}
+
+#[test]
+fn an_old_tombstone_holds_against_a_later_record() {
+    // Ids are never given twice: a coordinator that was restored did not know of the removal, and
+    // signed another record of this host.
+    let (coordinator, mut host) = member();
+    let me = host.id();
+    host.told(goodbye(Some(
+        coordinator.tombstone(me, Revision::new(1, 0)),
+    )));
     assert_eq!(host.state(), HostState::Removed);
 }
 

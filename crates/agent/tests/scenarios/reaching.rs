@@ -56,6 +56,36 @@ fn an_unanswered_path_is_followed_by_the_next() {
 }
 
 #[test]
+fn what_others_saw_of_a_peer_does_not_take_away_what_it_said_itself() {
+    let (coordinator, mut host) = member();
+    let db = host.agent.peers(host.now)[0].id;
+    let seen = Endpoint {
+        address: "203.0.113.9:4000".parse().unwrap(),
+        kind: EndpointKind::Peer,
+    };
+    // A coordinator that started anew has heard of the peer from another one only, or not at all.
+    for (told, known) in [
+        (vec![seen], vec![endpoint(db).address, seen.address]),
+        (vec![], vec![endpoint(db).address]),
+    ] {
+        let mut map = coordinator.whole_map(host.id());
+        map.peers[0].endpoints = told;
+        host.map(map);
+        let candidates = host.agent.peers(host.now)[0].candidates.clone();
+        assert_eq!(candidates, known);
+    }
+    let elsewhere = Endpoint {
+        address: "198.51.100.77:51820".parse().unwrap(),
+        ..endpoint(db)
+    };
+    let mut map = coordinator.whole_map(host.id());
+    map.peers[0].endpoints = vec![elsewhere];
+    host.map(map);
+    let candidates = host.agent.peers(host.now)[0].candidates.clone();
+    assert_eq!(candidates, [elsewhere.address], "it said so itself");
+}
+
+#[test]
 fn a_peer_seen_elsewhere_is_shown_and_told_to_the_coordinator_once() {
     let (_, mut host) = member();
     let seen: SocketAddr = "203.0.113.77:4242".parse().unwrap();

@@ -86,3 +86,17 @@ fn a_new_epoch_beats_every_revision_before_it_and_never_the_other_way() {
         "nothing goes back"
     );
 }
+
+#[test]
+fn only_who_has_something_to_tell_says_that_it_can() {
+    let mut coordinator = Coordinator::new(1);
+    let mut host = Host::new();
+    host.enrol(&mut coordinator);
+    let recall = "recall".to_owned();
+    let hello = host.greet(&coordinator);
+    assert!(!hello.features.contains(&recall), "it has no map yet");
+    host.map(coordinator.whole_map(host.id()));
+    host.restart();
+    let hello = host.greet(&coordinator);
+    assert!(hello.features.contains(&recall));
+}
