@@ -17,8 +17,8 @@ use crate::keys::Place;
 use crate::recovery::UNKNOWN_KEY;
 use crate::state::{CurrentPolicy, Gone, Host, State};
 use crate::stored::{
-    StoredAddress, StoredCurrentPolicy, StoredFleet, StoredHost, StoredKeyOwner, StoredPolicy,
-    StoredPruned, StoredTombstone, StoredUse, decode, from_base64,
+    StoredAddress, StoredBeliever, StoredCurrentPolicy, StoredFleet, StoredHost, StoredKeyOwner,
+    StoredPolicy, StoredPruned, StoredStatement, StoredTombstone, StoredUse, decode, from_base64,
 };
 
 /// What an event changed, as far as hosts are concerned.
@@ -67,7 +67,18 @@ impl State {
     fn put_at(&mut self, place: Place, stored: &KeyValue) -> Result<Change, String> {
         let (value, revision) = (stored.value.as_slice(), stored.mod_revision);
         match place {
-            Place::Fleet => self.put_trust(value)?,
+            Place::Fleet => {
+                self.put_trust(value)?;
+                self.trust_changed = revision;
+            }
+            Place::Statement(epoch, serial) => {
+                let trust = Signed::try_from(&decode::<StoredStatement>(value)?.trust)?;
+                self.statements.insert((epoch, serial), (revision, trust));
+            }
+            Place::Believer(host) => {
+                let StoredBeliever { epoch, serial } = decode(value)?;
+                self.believers.insert(host, (epoch, serial));
+            }
             Place::Recovery => self.recovery = Some(decode(value)?),
             Place::Epoch => self.epoch_began = Some(revision),
             Place::Pruned => {
@@ -108,9 +119,13 @@ impl State {
                 return self.put_current_policy(current, revision);
             }
             Place::PolicyVersion(version) => {
-                self.policies.insert(version, decode(value)?);
-                if self.policy.version == version && self.policy.head.is_none() {
-                    return self.put_current_policy(version, self.policy.revision);
+                let stored: StoredPolicy = decode(value)?;
+                let is_other = self.policy.version == version
+                    && Signed::try_from(&stored.head)? != self.policy.slice.head;
+                self.policies.insert(version, stored);
+                if is_other {
+                    let revision = self.policy.revision.max(revision);
+                    return self.put_current_policy(version, revision);
                 }
             }
             Place::Admin(name) => {
@@ -307,6 +322,12 @@ impl State {
             }
             Some(Place::Address(index)) => {
                 self.addresses.remove(&index);
+            }
+            Some(Place::Statement(epoch, serial)) => {
+                self.statements.remove(&(epoch, serial));
+            }
+            Some(Place::Believer(id)) => {
+                self.believers.remove(&id);
             }
             Some(Place::Tombstone(id)) => self.forget_tombstone(id),
             Some(Place::Token(id)) => {

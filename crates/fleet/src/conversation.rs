@@ -132,7 +132,12 @@ impl Fleet {
         now: Now,
     ) {
         let observed = self.sessions.observed(session);
-        self.send(session, ToHost::Welcome(self.welcome_of(observed, now)));
+        let held = hello.trust.map(|held| (held.epoch, held.serial));
+        self.note_held(host, hello.trust, now);
+        self.send(
+            session,
+            ToHost::Welcome(self.welcome_of(observed, held, now)),
+        );
         if self.sessions.may_follow(session, hello.have) {
             self.catch_up(session, host, hello.have, now);
         }
@@ -144,9 +149,14 @@ impl Fleet {
         }
     }
 
-    pub(crate) fn welcome_of(&self, observed: Option<IpAddr>, now: Now) -> Welcome {
+    pub(crate) fn welcome_of(
+        &self,
+        observed: Option<IpAddr>,
+        held: Option<(u64, u64)>,
+        now: Now,
+    ) -> Welcome {
         Welcome {
-            earlier: Vec::new(),
+            earlier: self.earlier_statements(held),
             trust: self.state.trust.clone(),
             observed,
             software_version: self.config.software_version.clone(),
@@ -197,6 +207,7 @@ impl Fleet {
     /// Notes what is in force on a host. One that cannot apply a change gets a whole map, once.
     fn hear_applied(&mut self, session: SessionId, host: HostId, applied: Applied, now: Now) {
         let failed = applied.error.is_some();
+        self.note_held(host, applied.trust, now);
         let applied = Applied {
             error: applied.error.map(clipped),
             ..applied

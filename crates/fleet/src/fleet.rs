@@ -21,10 +21,11 @@ use crate::commits::Commits;
 use crate::config::{FleetConfig, LoadError};
 use crate::explain::Questions;
 use crate::hints::Hints;
-use crate::output::{CommitId, Output, Rejection, Reply, RequestId, SessionId};
+use crate::output::{CommitId, KeepId, Output, Rejection, Reply, RequestId, SessionId};
 use crate::presence::Presences;
 use crate::recovery::{Hearsay, Recovery, Testimony};
 use crate::request::{AdminRequest, Caller};
+use crate::rotation::Rotation;
 use crate::sessions::{SessionPeer, Sessions};
 use crate::state::State;
 use crate::turnstile::Turnstile;
@@ -34,7 +35,11 @@ use crate::work::{Origin, Work};
 #[derive(Debug)]
 pub struct Fleet {
     pub(crate) config: FleetConfig,
+    /// The keys of all roots that the last trust statement lists.
     pub(crate) authority: Authority,
+    /// All keys on the disk: also those that no statement lists yet, or any more.
+    pub(crate) keyring: Authority,
+    pub(crate) rotation: Rotation,
     pub(crate) state: State,
     pub(crate) commits: Commits,
     pub(crate) appender: Appender,
@@ -82,18 +87,24 @@ impl Fleet {
         loaded: Vec<KeyValue>,
         revision: StoreRevision,
         seed: [u8; 32],
-        _now: Now,
+        now: Now,
     ) -> Result<Self, LoadError> {
         let (count, max) = (config.advertise.len(), Limits::COORDINATOR_ADDRESSES);
         if count == 0 || count > max {
             return Err(LoadError::Advertise { count, max });
         }
-        let state = State::load(&authority.root_pin(), &loaded, revision)?;
+        let keyring = authority;
+        let state = State::load(&keyring.root_pins(), &loaded, revision)?;
+        let authority = keyring
+            .limited_to(&state.statement.root_certificates)
+            .expect("the key of its newest root is there");
         let last_given = state.last_given.map(|(_, index)| index);
         let mut fleet = Self {
             address_cursor: last_given.map_or(0, |index| index.saturating_add(1)),
             config,
             authority,
+            keyring,
+            rotation: Rotation::default(),
             state,
             commits: Commits::default(),
             appender: Appender::default(),
@@ -112,6 +123,7 @@ impl Fleet {
             outputs: VecDeque::new(),
         };
         fleet.check_log();
+        fleet.resume_rotation(now);
         Ok(fleet)
     }
 
@@ -211,6 +223,11 @@ impl Fleet {
         }
     }
 
+    /// The authority's keys were written, or not: the text says why.
+    pub fn handle_authority_kept(&mut self, id: KeepId, outcome: Result<(), String>, now: Now) {
+        self.kept(id, outcome, now);
+    }
+
     /// A change of the store, this coordinator's own or another's; those that are known already are
     /// passed over. A program whose store has other writers passes every change of it here.
     pub fn handle_watch(&mut self, committed: Committed, now: Now) {
@@ -224,11 +241,14 @@ impl Fleet {
         if revision < self.state.revision {
             return;
         }
-        match State::load(&self.authority.root_pin(), &loaded, revision) {
+        match State::load(&self.keyring.root_pins(), &loaded, revision) {
             Ok(state) => {
-                let before = std::mem::replace(&mut self.state, state);
-                self.note_listed(&before);
-                for id in before.hosts.into_keys() {
+                let trust_changed = self.state.trust_changed;
+                let mut before = std::mem::replace(&mut self.state, state);
+                let hosts = std::mem::take(&mut before.hosts);
+                self.note_listed(before);
+                self.note_statement(trust_changed, now);
+                for id in hosts.into_keys() {
                     if !self.state.hosts.contains_key(&id) {
                         self.farewell_removed(id, now);
                     }
@@ -261,6 +281,7 @@ impl Fleet {
         self.expire_questions(now);
         self.expire_sessions(now);
         self.expire_recovery(now);
+        self.expire_rotation(now);
         if self.publish_at.is_some_and(|due| due <= now.monotonic) {
             self.publish(now);
         }
@@ -279,6 +300,7 @@ impl Fleet {
             (self.questions.deadline(), "hosts that were asked"),
             (self.sessions.deadline(), "silent sessions"),
             (self.recovery.deadline(), "what hosts remember"),
+            (self.rotation.deadline(), "the authority's keys"),
             (self.publish_at, "changes to tell hosts"),
         ]
         .into_iter()

@@ -5,6 +5,8 @@
 //! meta/pruned                  the revision up to which tombstones may be missing
 //! meta/recovery                this store is behind its hosts, and they are being asked
 //! meta/epoch                   when the epoch began, if it is not the first
+//! statements/EPOCH-SERIAL      a trust statement that is no longer the last
+//! believers/HOST               the statement whose newest root a host has moved to, while roots change
 //! hosts/HOST                   a host with its signed record
 //! names/NAME                   the host that has a name, or had it until a moment ago
 //! wireguard-keys/HEX           the host that has a WireGuard key
@@ -37,6 +39,9 @@ pub(crate) enum Place {
     Pruned,
     Recovery,
     Epoch,
+    /// By epoch and serial.
+    Statement(u64, u64),
+    Believer(HostId),
     Host(HostId),
     Name(Name),
     WireguardKey(WireguardKey),
@@ -60,6 +65,8 @@ impl Place {
             Self::Pruned => "meta/pruned".to_owned(),
             Self::Recovery => "meta/recovery".to_owned(),
             Self::Epoch => "meta/epoch".to_owned(),
+            Self::Statement(epoch, serial) => format!("statements/{epoch:020}-{serial:020}"),
+            Self::Believer(id) => format!("believers/{id}"),
             Self::Host(id) => format!("hosts/{id}"),
             Self::Name(name) => format!("names/{name}"),
             Self::WireguardKey(key) => {
@@ -95,6 +102,11 @@ impl Place {
             ("meta", "pruned", None) => Self::Pruned,
             ("meta", "recovery", None) => Self::Recovery,
             ("meta", "epoch", None) => Self::Epoch,
+            ("statements", number, None) => {
+                let (epoch, serial) = number.split_once('-')?;
+                Self::Statement(parse(epoch)?, parse(serial)?)
+            }
+            ("believers", id, None) => Self::Believer(parse(id)?),
             ("hosts", id, None) => Self::Host(parse(id)?),
             ("names", name, None) => Self::Name(parse(name)?),
             ("wireguard-keys", hex, None) => {
@@ -136,6 +148,8 @@ mod tests {
             Place::Pruned,
             Place::Recovery,
             Place::Epoch,
+            Place::Statement(u64::MAX, 7),
+            Place::Believer(host),
             Place::Host(host),
             Place::Name("vm-1".parse().unwrap()),
             Place::WireguardKey(WireguardKey::from_bytes([0xff; 32])),

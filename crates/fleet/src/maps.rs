@@ -72,7 +72,7 @@ impl Fleet {
         let tombstones = knew.map_or_else(Vec::new, |have| self.tombstones_since(have, me));
         let peers = self.state.interest.peers_of(id);
         MapDelta {
-            trust: Vec::new(),
+            trust: knew.map_or_else(Vec::new, |have| self.statements_since(have)),
             base: None,
             revision: self.state.map_revision(self.state.revision),
             head: None,
@@ -109,6 +109,10 @@ impl Fleet {
         let mut delta = MapDelta {
             base: Some(base),
             revision: base,
+            trust: match news.trust {
+                true => self.statements_since(told),
+                false => Vec::new(),
+            },
             record: news.record.then(|| me.signed.clone()),
             policy: news.policy.then(|| self.slice_for(id)),
             ..MapDelta::default()
@@ -122,6 +126,7 @@ impl Fleet {
             }
         }
         let is_durable = delta.record.is_some()
+            || !delta.trust.is_empty()
             || delta.policy.is_some()
             || !delta.tombstones.is_empty()
             || !delta.forgotten.is_empty()

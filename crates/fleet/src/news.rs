@@ -8,6 +8,7 @@ use std::time::Duration;
 use model::ids::HostId;
 use model::store::StoreRevision;
 use model::time::Now;
+use trust::bundle::step_between;
 
 use crate::fleet::Fleet;
 use crate::interest::{Interest, Move, Targets};
@@ -22,7 +23,9 @@ pub(crate) struct News {
     /// Its own record changed.
     pub(crate) record: bool,
     /// Its leaves of the policy changed, or the policy's version.
-    pub(crate) policy: bool,
+    pub(crate) policy: PolicyNews,
+    /// There is another trust statement.
+    pub(crate) trust: bool,
     /// Peers that may be reached elsewhere.
     pub(crate) hints: BTreeSet<HostId>,
     /// Hosts that changed, came or went after the last of `stages`, and whether it knew them before.
@@ -134,7 +137,9 @@ impl Fleet {
                 })
             });
             if let Some(news) = self.sessions.news_for(host) {
-                news.policy |= is_other_policy;
+                if is_other_policy {
+                    news.policy.note(steps.between(old, new));
+                }
                 news.arrange(shift);
             }
         }
@@ -173,6 +178,7 @@ impl Fleet {
         let reachable = self.presences.reachable();
         let is_reachable = |peer: &HostId| reachable.contains(peer);
         let mut news = News {
+            trust: state.trust_changed > have,
             hints: self.peers_among(id, reachable.iter().copied(), is_reachable),
             ..News::default()
         };

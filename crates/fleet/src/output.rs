@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use model::admin::{
-    AdminView, AppliedPolicy, AuditEntry, AuditPage, CoordinatorStatus, CreatedAdmin, CreatedToken,
-    DiagnosticView, HostView, PolicyContent, PolicyVersionView, RecoveryStatus, RemovedHost,
-    RemovedHostView, Rollout, TokenView, WhyReport,
+    AdminView, AppliedPolicy, AuditEntry, AuditPage, AuthorityView, CoordinatorStatus,
+    CreatedAdmin, CreatedToken, DiagnosticView, HostView, PolicyContent, PolicyVersionView,
+    RecoveryStatus, RemovedHost, RemovedHostView, Rollout, TokenView, WhyReport,
 };
 use model::control::{Enrolled, Refusal, RefusalCode, ToHost};
 use model::store::Transaction;
 use thiserror::Error;
+use trust::AuthorityKeys;
 
 use crate::planning::PlanBasis;
 
@@ -25,6 +26,10 @@ pub struct SessionId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CommitId(pub u64);
 
+/// Names one write of the authority's keys; chosen by the fleet, rising.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeepId(pub u64);
+
 /// Something that the program carries out. Order matters within `Commit`s and within the `Send`s and
 /// `Close` of one session, and nowhere else.
 #[derive(Debug)]
@@ -37,6 +42,20 @@ pub enum Output {
         id: CommitId,
         /// Passes `Transaction::check`.
         transaction: Transaction,
+    },
+    /// Write these keys, and no others, to the disk, private and atomically, and wipe what was there;
+    /// then call `Fleet::handle_authority_kept`. One at a time.
+    KeepAuthority {
+        /// Comes back with the outcome.
+        id: KeepId,
+        /// The oldest first.
+        keys: Vec<AuthorityKeys>,
+    },
+    /// From now on issue the coordinator's own certificate with these keys, and let hosts in that
+    /// show one of their roots.
+    ShowAuthority {
+        /// The oldest first.
+        keys: Vec<AuthorityKeys>,
     },
     /// A revision of the store is missing: read all keys, then call `Fleet::handle_listing`.
     List,
@@ -85,6 +104,8 @@ pub enum Reply {
     RemovedHost(RemovedHost),
     /// To `ShowRecovery`, `StartRecovery`, `FinishRecovery`.
     Recovery(RecoveryStatus),
+    /// To `ShowAuthority`, `RotateAuthority`, `RetireAuthority`.
+    Authority(AuthorityView),
     /// To `CreateToken`.
     TokenCreated(CreatedToken),
     /// To `ListTokens`.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
 use model::address::OverlayPrefixes;
-use model::control::{Applied, EndpointReport};
+use model::control::{Applied, EndpointReport, HeldTrust};
 use model::ids::HostId;
 use model::limits::Limits;
 use model::map::{Endpoint, EndpointKind};
@@ -28,6 +28,8 @@ pub(crate) struct Presences {
 pub(crate) struct Presence {
     pub(crate) applied: Option<Applied>,
     pub(crate) last_seen: Option<UnixTime>,
+    /// What it has of the authority on its disk.
+    pub(crate) held_trust: Option<HeldTrust>,
     pub(crate) software_version: Option<String>,
     /// What its daemon can enforce.
     pub(crate) features: Option<BTreeSet<String>>,

@@ -256,7 +256,7 @@ impl Fleet {
                     self.recovery.again_at = Some(now.monotonic + STORE_AGAIN_AFTER);
                 }
             }
-            _ => {}
+            work => self.after_rotation_work(work, has_failed, now),
         }
     }
 

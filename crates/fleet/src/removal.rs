@@ -129,6 +129,9 @@ impl Fleet {
         draft.put(Place::Address(host.address_index).key(), &address);
         draft.delete(Place::WireguardKey(record.wireguard_key).key());
         draft.delete(Place::TlsKey(record.tls_key_hash).key());
+        if self.state.believers.contains_key(&record.host) {
+            draft.delete(Place::Believer(record.host).key());
+        }
         self.prune_tombstones(&mut draft);
         let answer = Answer::Removed(Box::new(self.host_view(host)));
         Plan::Commit {

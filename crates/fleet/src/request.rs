@@ -74,6 +74,15 @@ pub enum AdminRequest {
     StartRecovery(String),
     /// `POST /v1/recovery/finish`
     FinishRecovery,
+    /// `GET /v1/authority`
+    ShowAuthority,
+    /// `POST /v1/authority/rotate`
+    RotateAuthority,
+    /// `POST /v1/authority/retire`
+    RetireAuthority {
+        /// Also when hosts are left behind.
+        force: bool,
+    },
     /// `POST /v1/tokens`
     CreateToken(CreateToken),
     /// `GET /v1/tokens`
@@ -134,6 +143,7 @@ impl AdminRequest {
             | Self::ShowHost(_)
             | Self::ListRemoved
             | Self::ShowRecovery
+            | Self::ShowAuthority
             | Self::ShowRemoved(_)
             | Self::ListTokens
             | Self::ListPolicyVersions
@@ -154,6 +164,8 @@ impl AdminRequest {
             }
             Self::StartRecovery(_)
             | Self::FinishRecovery
+            | Self::RotateAuthority
+            | Self::RetireAuthority { .. }
             | Self::CreateAdmin(_)
             | Self::ListAdmins
             | Self::RevokeAdmin(_)
@@ -177,6 +189,9 @@ impl AdminRequest {
             Self::ShowRecovery => "recovery.show",
             Self::StartRecovery(_) => "recovery.start",
             Self::FinishRecovery => "recovery.finish",
+            Self::ShowAuthority => "authority.show",
+            Self::RotateAuthority => "authority.rotate",
+            Self::RetireAuthority { .. } => "authority.retire",
             Self::CreateToken(_) => "token.create",
             Self::ListTokens => "token.list",
             Self::RevokeToken(_) => "token.revoke",

@@ -55,6 +55,7 @@ impl Fleet {
                 answer,
             }) => self.commit(job, transaction, answer, now),
             Ok(Plan::Wait(on)) => self.commits.park(on, job),
+            Ok(Plan::Keep(keys)) => self.keep_for(job, keys, now),
             Ok(Plan::Ask(question)) => self.ask(job.origin, question, now),
             Err(rejection) => {
                 self.note_rejection(&job, &rejection, now);
@@ -78,6 +79,8 @@ impl Fleet {
             )),
             Work::Leave(host) => self.plan_leave(*host, now),
             Work::ChangeKey(host, new) => self.plan_key_change(*host, new, now),
+            Work::StoreMoved(hosts) => Ok(self.plan_moved(hosts)),
+            Work::SignAgain => Ok(self.plan_signing_again(now)),
             Work::Note(_) => Ok(Plan::Commit {
                 transaction: Transaction::default(),
                 answer: Answer::Noted,
@@ -109,6 +112,11 @@ impl Fleet {
             AdminRequest::ShowRecovery => Reply::Recovery(self.recovery_status()),
             AdminRequest::StartRecovery(why) => return self.plan_recovery(caller, why, now),
             AdminRequest::FinishRecovery => return self.plan_epoch(caller, now),
+            AdminRequest::ShowAuthority => self.authority_view(Vec::new()),
+            AdminRequest::RotateAuthority => return self.plan_rotation(caller, now),
+            AdminRequest::RetireAuthority { force } => {
+                return self.plan_retirement(caller, *force, now);
+            }
             AdminRequest::ListTokens => Reply::Tokens(self.token_views()),
             AdminRequest::ListPolicyVersions => Reply::PolicyVersions(self.policy_views()),
             AdminRequest::ShowPolicy(version) => Reply::Policy(self.policy_content(*version)?),
@@ -174,6 +182,7 @@ impl Fleet {
     fn apply_all(&mut self, committed: &Committed, now: Now) {
         self.state.revision = committed.revision;
         let was_recovering = self.is_recovering();
+        let trust_changed = self.state.trust_changed;
         let (mut removed, mut changed) = (Vec::new(), Vec::new());
         let mut before = None;
         for event in &committed.events {
@@ -201,6 +210,7 @@ impl Fleet {
         for host in &removed {
             self.farewell_removed(*host, now);
         }
+        self.note_statement(trust_changed, now);
         self.note_recovery(was_recovering, now);
         if before.is_some() || !removed.is_empty() {
             self.publish(now);
@@ -254,6 +264,7 @@ impl Fleet {
             Answer::AdminCreated { name, credential } => self.admin_created(&name, credential),
             Answer::AdminRevoked(view) => Ok(Reply::AdminRevoked(*view)),
             Answer::Noted => Ok(Reply::Noted),
+            Answer::Authority { left_behind } => Ok(self.authority_view(left_behind)),
             Answer::Recovery => Ok(Reply::Recovery(self.recovery_status())),
         }
     }
@@ -299,7 +310,7 @@ impl Fleet {
         }
     }
 
-    fn answer(&mut self, job: &Job, result: Result<Reply, Rejection>, now: Now) {
+    pub(crate) fn answer(&mut self, job: &Job, result: Result<Reply, Rejection>, now: Now) {
         match (job.origin, result) {
             (Origin::Request(request), result) => {
                 self.reply(request, result);

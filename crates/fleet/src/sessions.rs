@@ -368,7 +368,10 @@ impl Fleet {
             Err(goodbye) => {
                 // Who lost its map has to know the fleet's keys to believe what they signed.
                 if goodbye.tombstone.is_some() {
-                    self.send(session, ToHost::Welcome(self.welcome_of(observed, now)));
+                    self.send(
+                        session,
+                        ToHost::Welcome(self.welcome_of(observed, None, now)),
+                    );
                 }
                 self.send(session, ToHost::Goodbye(goodbye));
                 return self.output(Output::Close { session });

@@ -13,7 +13,7 @@ use model::name::Name;
 use model::record::{BundleHead, HostRecord, Signed, TrustStatement};
 use model::rule::Bundle;
 use model::store::{Expect, Key, KeyValue, StoreRevision};
-use trust::TrustAnchors;
+use trust::{BundleTree, TrustAnchors};
 
 use crate::audit::{Chain, Stamp};
 use crate::config::LoadError;
@@ -34,6 +34,12 @@ pub(crate) struct State {
     pub(crate) anchors: Arc<TrustAnchors>,
     pub(crate) trust: Signed,
     pub(crate) statement: TrustStatement,
+    /// When that statement was stored.
+    pub(crate) trust_changed: StoreRevision,
+    /// Those before it, by epoch and serial, and when each was followed by another.
+    pub(crate) statements: BTreeMap<(u64, u64), (StoreRevision, Signed)>,
+    /// Hosts that have moved to the newest root of a statement, by its epoch and serial.
+    pub(crate) believers: BTreeMap<HostId, (u64, u64)>,
 
     pub(crate) hosts: BTreeMap<HostId, Host>,
     /// By the revision of the last change.
@@ -118,9 +124,10 @@ pub(crate) struct CurrentPolicy {
 }
 
 impl State {
-    /// Reads everything that is stored.
+    /// Reads everything that is stored. `pins` are those of the roots whose keys are here, the oldest
+    /// first.
     pub(crate) fn load(
-        root_pin: &Digest,
+        pins: &[Digest],
         loaded: &[KeyValue],
         revision: StoreRevision,
     ) -> Result<Self, LoadError> {
@@ -133,13 +140,7 @@ impl State {
             key: fleet_key.clone(),
             why,
         })?;
-        let (anchors, statement) =
-            TrustAnchors::from_statement(&trust, root_pin).map_err(|error| {
-                LoadError::OtherAuthority {
-                    given: *root_pin,
-                    why: error.to_string(),
-                }
-            })?;
+        let (anchors, statement) = believed(pins, &trust)?;
         let mut state = Self::empty(revision, anchors, trust, statement);
         for stored in loaded {
             state.put(stored)?;
@@ -159,6 +160,9 @@ impl State {
             anchors: Arc::new(anchors),
             trust,
             statement,
+            trust_changed: StoreRevision::ZERO,
+            statements: BTreeMap::new(),
+            believers: BTreeMap::new(),
             hosts: BTreeMap::new(),
             hosts_by_revision: BTreeSet::new(),
             rewritten_hosts: BTreeSet::new(),
@@ -281,4 +285,25 @@ impl State {
     pub(crate) fn nth_addresses(&self, index: u32) -> Option<HostAddresses> {
         self.statement.overlay.nth_host(index)
     }
+}
+
+/// Believes the store's trust statement by the roots whose keys are here; the key of the newest has
+/// to be among them, since nobody would believe what another one signs for long.
+fn believed(pins: &[Digest], trust: &Signed) -> Result<(TrustAnchors, TrustStatement), LoadError> {
+    let given = *pins.last().expect("an authority has a root");
+    let other = |why: String| LoadError::OtherAuthority { given, why };
+    let newest_first = pins.iter().rev();
+    let found = newest_first.map(|pin| TrustAnchors::from_statement(trust, pin));
+    let found = found.reduce(|best, next| if best.is_ok() { best } else { next });
+    let (anchors, statement) = found
+        .expect("an authority has a root")
+        .map_err(|error| other(error.to_string()))?;
+    let newest = anchors.newest_root();
+    if !pins.contains(&newest) {
+        return Err(other(format!(
+            "the fleet's newest root is {newest}, and its key is not in the authority's file: that \
+             is older than the last rotation"
+        )));
+    }
+    Ok((anchors, statement))
 }

@@ -67,6 +67,19 @@ pub(crate) struct StoredFleet {
     pub(crate) created: Stamp,
 }
 
+/// `statements/EPOCH-SERIAL`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct StoredStatement {
+    pub(crate) trust: StoredSigned,
+}
+
+/// `believers/HOST`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct StoredBeliever {
+    pub(crate) epoch: u64,
+    pub(crate) serial: u64,
+}
+
 /// `meta/pruned`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct StoredPruned {

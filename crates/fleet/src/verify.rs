@@ -22,16 +22,17 @@ pub struct Verified {
     pub policy: PolicyVersion,
 }
 
-/// Checks everything that a store holds at `revision`.
+/// Checks everything that a store holds at `revision`. `root_pins` are those of the roots whose keys
+/// are there, the oldest first.
 ///
 /// # Errors
 /// Says what is wrong first, and what to try.
 pub fn verify(
-    root_pin: &Digest,
+    root_pins: &[Digest],
     entries: &[KeyValue],
     revision: StoreRevision,
 ) -> Result<Verified, String> {
-    let state = State::load(root_pin, entries, revision).map_err(|error| error.to_string())?;
+    let state = State::load(root_pins, entries, revision).map_err(|error| error.to_string())?;
     if let Some(later) = entries.iter().find(|it| it.mod_revision > revision) {
         return Err(format!(
             "{} was changed at revision {}, but the store is at {revision}; restore a backup",

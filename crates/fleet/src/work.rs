@@ -8,9 +8,11 @@ use model::ids::{HostId, PolicyVersion, TokenId};
 use model::name::Name;
 use model::store::{Compare, Key, Operation, Transaction};
 use serde::Serialize;
+use trust::Authority;
 
 use crate::audit::Deed;
 use crate::explain::Question;
+use crate::keys::Place;
 use crate::output::{CommitId, Reply, RequestId, SessionId};
 use crate::recovery::Remembered;
 use crate::request::{AdminRequest, Caller};
@@ -52,6 +54,10 @@ pub(crate) enum Work {
     /// What a host remembers is stored.
     Merge(Box<Remembered>),
     ChangeKey(HostId, NewKey),
+    /// It is stored that hosts have moved to the newest root.
+    StoreMoved(Vec<HostId>),
+    /// A portion of what the old keys alone have signed is signed again.
+    SignAgain,
     /// Something that was refused goes in the audit log.
     Note(Box<Deed>),
 }
@@ -69,6 +75,8 @@ pub(crate) enum Plan {
     },
     /// It depends on a commit under way and is looked at again after that.
     Wait(CommitId),
+    /// The key file has to be written first; then it is planned again.
+    Keep(Authority),
     /// Hosts have to be asked first.
     Ask(Question),
 }
@@ -98,6 +106,10 @@ pub(crate) enum Answer {
     Noted,
     /// Where the recovery stands.
     Recovery,
+    /// Where the authority stands, and whom its retirement left behind.
+    Authority {
+        left_behind: Vec<Name>,
+    },
 }
 
 /// A transaction in the making. Every key that it changes is compared with what is known of it here,
@@ -141,7 +153,17 @@ impl<'a> Draft<'a> {
         self.transaction.operations.push(Operation::delete(key));
     }
 
-    pub(crate) fn finish(self) -> Transaction {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.transaction.operations.is_empty()
+    }
+
+    /// Returns the transaction. It happens only under the trust statement that is in force here:
+    /// what keys signed that are retired meanwhile is not stored.
+    pub(crate) fn finish(mut self) -> Transaction {
+        let fleet = Place::Fleet.key();
+        if self.transaction.compare.iter().all(|it| it.key != fleet) {
+            self.expect_unchanged(fleet);
+        }
         self.transaction
     }
 }

@@ -21,6 +21,7 @@ mod policy_change;
 mod recovery;
 
 pub use audit::{AuditChange, AuditEntry, AuditOutcome, AuditPage, AuditQuery};
+pub use authority::{AuthorityView, RetireAuthority, RootView, UnmovedHost};
 pub use backup::{Backup, BackupEntry};
 pub use host_changes::{RemovedHost, RemovedHostView, RenameHost};
 pub use operators::{AdminCredential, AdminView, CreateAdmin, CreatedAdmin, Role};

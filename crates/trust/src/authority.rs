@@ -291,6 +291,21 @@ impl Authority {
         self.by_records(BUNDLE_HEAD, wire::encode_bundle_head(head))
     }
 
+    /// Signs the very bytes of a host's record again, with all keys that there are now.
+    pub fn record_again(&self, signed: &Signed) -> Signed {
+        self.by_records(HOST_RECORD, signed.payload.clone())
+    }
+
+    /// Signs the very bytes of a tombstone again, with all keys that there are now.
+    pub fn tombstone_again(&self, signed: &Signed) -> Signed {
+        self.by_records(TOMBSTONE, signed.payload.clone())
+    }
+
+    /// Signs the very bytes of a policy's head again, with all keys that there are now.
+    pub fn head_again(&self, signed: &Signed) -> Signed {
+        self.by_records(BUNDLE_HEAD, signed.payload.clone())
+    }
+
     /// Returns whether every record key has signed something: the newest is enough to believe it.
     pub fn has_signed(&self, signed: &Signed) -> bool {
         let mut keys = self.generations.iter().map(|it| it.records.key_id());

@@ -51,6 +51,13 @@ impl Fleet {
                 "recovery.store",
                 String::new(),
             ),
+            Work::StoreMoved(_) | Work::SignAgain => {
+                let action = match job.work {
+                    Work::SignAgain => "authority.sign",
+                    _ => "authority.moved",
+                };
+                deed("authority".to_owned(), String::new(), action, String::new())
+            }
             Work::Leave(host) | Work::ChangeKey(host, _) => {
                 let name = self.state.hosts.get(host).map(|it| &it.record.name);
                 let who = name.map_or_else(|| format!("host {host}"), |it| format!("host {it}"));

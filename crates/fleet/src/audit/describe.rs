@@ -5,7 +5,7 @@
 use model::admin::AuditChange;
 use model::ids::{PolicyVersion, TokenId};
 use model::name::{Labels, Name};
-use model::record::{HostRecord, Signed};
+use model::record::{HostRecord, Signed, TrustStatement};
 use model::rule::{Bundle, Rule, Service};
 use model::store::{Key, Operation, Transaction};
 
@@ -78,7 +78,18 @@ impl Changes {
                     self.admin(name, state.admins.get(name), &after);
                 }
             }
-            Place::Name(_)
+            Place::Fleet => {
+                let after = State::decode_trust(value).and_then(|it| {
+                    model::wire::decode_trust_statement(&it.payload).map_err(|it| it.to_string())
+                });
+                if let Ok(after) = after {
+                    let (before, after) = (roots(&state.statement), roots(&after));
+                    self.differs("authority", "roots", before, after);
+                }
+            }
+            Place::Statement(..)
+            | Place::Believer(_)
+            | Place::Name(_)
             | Place::WireguardKey(_)
             | Place::Address(_)
             | Place::Use(..)
@@ -291,4 +302,10 @@ fn clipped(text: String) -> String {
         Some((end, _)) => text[..end].to_owned(),
         None => text,
     }
+}
+/// Names the roots that a statement lists, the oldest first.
+fn roots(statement: &TrustStatement) -> String {
+    let roots = statement.root_certificates.iter();
+    let roots: Vec<String> = roots.map(|it| trust::sha256(it).to_string()).collect();
+    roots.join(", ")
 }

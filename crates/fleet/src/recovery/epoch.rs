@@ -64,6 +64,7 @@ impl Fleet {
         let signed = signed_version(&self.authority, version);
         let mut draft = Draft::new(&self.state);
         draft.put(Place::Fleet.key(), &fleet);
+        self.put_former_statement(&mut draft);
         draft.put(
             Place::Epoch.key(),
             &StoredEpoch {

@@ -5,6 +5,7 @@
 mod abilities;
 mod admins;
 mod audit;
+mod authority;
 mod commits;
 mod concern;
 mod enrolment;

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use fleet::{
     AdminRequest, Admission, BootstrapConfig, Caller, CommitError, CommitId, Fleet, FleetConfig,
-    LoadError, Output, Rejection, Reply, RequestId, SessionId, SessionPeer, bootstrap,
+    KeepId, LoadError, Output, Rejection, Reply, RequestId, SessionId, SessionPeer, bootstrap,
 };
 use model::address::OverlayPrefixes;
 use model::admin::{
     AppliedPolicy, ApplyPolicy, AuditEntry, CoordinatorStatus, CreateToken, HostView, PolicyFile,
     Role, SetLabels,
 };
-use model::control::{EnrolRequest, Enrolled, FromHost, Goodbye, Hello, ToHost};
+use model::control::{EnrolRequest, Enrolled, FromHost, Goodbye, HeldTrust, Hello, ToHost};
 use model::identity::SpiffeId;
 use model::ids::{HostId, PolicyVersion, Revision};
 use model::key::Secret;
@@ -23,7 +23,7 @@ use model::record::{HostRecord, TrustStatement};
 use model::store::{Committed, Transaction};
 use model::time::{Instant, Now, UnixTime};
 use trust::authority::HOST_CERTIFICATE_LIFETIME;
-use trust::{Authority, AuthoritySeeds, JoinToken, TrustAnchors};
+use trust::{Authority, AuthorityKeys, AuthoritySeeds, JoinToken, TrustAnchors};
 
 use crate::machine::Machine;
 use crate::toy_store::ToyStore;
@@ -49,6 +49,12 @@ pub(crate) struct World {
     pub(crate) audited: Vec<AuditEntry>,
     pub(crate) lists: usize,
     pub(crate) credential: String,
+    /// The key file.
+    pub(crate) keys: Vec<AuthorityKeys>,
+    /// Asked to be written to the key file, not written.
+    pub(crate) keeps: VecDeque<(KeepId, Vec<AuthorityKeys>)>,
+    /// The last keys that the program was told to use.
+    pub(crate) shown: Option<Vec<AuthorityKeys>>,
     next_id: u64,
 }
 
@@ -155,6 +161,9 @@ impl World {
             audited: Vec::new(),
             lists: 0,
             credential: String::from_utf8(made.admin_credential.expose().to_vec()).unwrap(),
+            keys: self::authority().keys(),
+            keeps: VecDeque::new(),
+            shown: None,
             next_id: 0,
         }
     }
@@ -173,6 +182,7 @@ impl World {
         self.asked.clear();
         self.done.clear();
         self.sent.clear();
+        self.keeps.clear();
     }
 
     /// Makes a fleet of what the store holds.
@@ -184,7 +194,7 @@ impl World {
         let store = &self.store;
         Fleet::new(
             self.config.clone(),
-            authority(),
+            Authority::load_all(self.keys.clone()).unwrap(),
             store.listing(),
             store.revision,
             seed,
@@ -210,6 +220,8 @@ impl World {
                 Output::Close { session } => {
                     self.closed.insert(session);
                 }
+                Output::KeepAuthority { id, keys } => self.keeps.push_back((id, keys)),
+                Output::ShowAuthority { keys } => self.shown = Some(keys),
                 Output::List => self.lists += 1,
                 Output::Notice(text) => self.notices.push(text),
                 Output::Audited(entry) => self.audited.push(*entry),
@@ -239,10 +251,28 @@ impl World {
         self.drain();
     }
 
+    /// Writes the key file as it is asked for.
+    pub(crate) fn write_keys(&mut self) {
+        if let Some((id, keys)) = self.keeps.pop_front() {
+            self.keys = keys;
+            self.fleet.handle_authority_kept(id, Ok(()), self.now);
+            self.drain();
+        }
+    }
+
+    /// The key file cannot be written.
+    pub(crate) fn fail_keys(&mut self) {
+        let (id, _) = self.keeps.pop_front().unwrap();
+        let why = Err("no space left on device".to_owned());
+        self.fleet.handle_authority_kept(id, why, self.now);
+        self.drain();
+    }
+
     /// Carries out and reports everything that is asked for.
     pub(crate) fn settle(&mut self) {
         self.drain();
-        while !(self.asked.is_empty() && self.done.is_empty()) {
+        while !(self.asked.is_empty() && self.done.is_empty() && self.keeps.is_empty()) {
+            self.write_keys();
             while !self.done.is_empty() {
                 self.report(0);
             }
@@ -387,7 +417,11 @@ impl World {
 
     pub(crate) fn anchors(&self) -> (TrustAnchors, TrustStatement) {
         let description = self.fleet.describe(self.now);
-        TrustAnchors::from_statement(&description.trust, &authority().root_pin()).unwrap()
+        let authority = Authority::load_all(self.keys.clone()).unwrap();
+        let pins = authority.root_pins();
+        let found = pins.iter().rev();
+        let mut found = found.map(|pin| TrustAnchors::from_statement(&description.trust, pin));
+        found.find_map(Result::ok).unwrap()
     }
 
     /// Returns whether a goodbye shows the fleet's signature for a host's removal.
@@ -474,8 +508,17 @@ impl World {
     }
 
     pub(crate) fn hello(&mut self, session: SessionId, have: Option<Revision>) {
+        self.hello_holding(session, have, None);
+    }
+
+    pub(crate) fn hello_holding(
+        &mut self,
+        session: SessionId,
+        have: Option<Revision>,
+        trust: Option<HeldTrust>,
+    ) {
         let hello = Hello {
-            trust: None,
+            trust,
             have,
             software_version: "1.2.3".into(),
             features: ["allow", "deny", "services.tcp", "services.udp"]

@@ -1,0 +1,107 @@
+//! Which hosts have moved to the newest root: told by each host, and stored, so that one which is
+//! off for weeks counts after a restart of the coordinator.
+
+use std::time::Duration;
+
+use model::control::HeldTrust;
+use model::ids::{Digest, HostId};
+use model::time::Now;
+
+use crate::fleet::Fleet;
+use crate::keys::Place;
+use crate::stored::StoredBeliever;
+use crate::work::{Answer, Draft, Origin, Plan, Work};
+
+/// What hosts tell within this time is stored together.
+const STORED_WITHIN: Duration = Duration::from_secs(1);
+/// When what could not be stored is tried again.
+const AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// Hosts in one transaction.
+const STORED_AT_ONCE: usize = 100;
+
+impl Fleet {
+    /// Takes what a host has of the authority on its disk.
+    pub(crate) fn note_held(&mut self, host: HostId, held: Option<HeldTrust>, now: Now) {
+        let Some(held) = held else {
+            return;
+        };
+        self.presences.entry(host).held_trust = Some(held);
+        let is_news = self.is_rotating() && self.is_newest(held) && !self.has_moved(host);
+        if is_news && self.state.hosts.contains_key(&host) {
+            self.rotation.moved.insert(host);
+            self.store_moved_within(STORED_WITHIN, now);
+        }
+    }
+
+    /// Returns whether it is stored that a host has moved.
+    pub(super) fn has_moved(&self, host: HostId) -> bool {
+        self.state.believers.get(&host) == Some(&self.statement_number())
+    }
+
+    pub(super) fn moved_count(&self) -> usize {
+        let hosts = self.state.hosts.keys();
+        hosts.filter(|host| self.has_moved(**host)).count()
+    }
+
+    fn statement_number(&self) -> (u64, u64) {
+        (self.state.statement.epoch, self.state.statement.serial)
+    }
+
+    fn is_newest(&self, held: HeldTrust) -> bool {
+        let newest: Digest = self.state.anchors.newest_root();
+        (held.epoch, held.serial) == self.statement_number() && held.certified_by == newest
+    }
+
+    fn store_moved_within(&mut self, pause: Duration, now: Now) {
+        if !self.rotation.is_storing_moved {
+            self.rotation
+                .store_moved_at
+                .get_or_insert(now.monotonic + pause);
+        }
+    }
+
+    pub(super) fn store_moved(&mut self, now: Now) {
+        let moved = std::mem::take(&mut self.rotation.moved);
+        let mut moved = moved.into_iter();
+        let hosts: Vec<HostId> = moved.by_ref().take(STORED_AT_ONCE).collect();
+        self.rotation.moved = moved.collect();
+        if !hosts.is_empty() {
+            self.rotation.is_storing_moved = true;
+            self.accept(Origin::Nobody, Work::StoreMoved(hosts), now);
+        }
+    }
+
+    pub(super) fn after_storing_moved(&mut self, hosts: &[HostId], has_failed: bool, now: Now) {
+        self.rotation.is_storing_moved = false;
+        if has_failed {
+            self.rotation.moved.extend(hosts);
+        }
+        if !self.rotation.moved.is_empty() {
+            let pause = if has_failed {
+                AGAIN_AFTER
+            } else {
+                STORED_WITHIN
+            };
+            self.store_moved_within(pause, now);
+        }
+    }
+
+    /// Plans to store that hosts have moved; those that did so under another statement have not.
+    pub(crate) fn plan_moved(&self, hosts: &[HostId]) -> Plan {
+        let (epoch, serial) = self.statement_number();
+        let mut draft = Draft::new(&self.state);
+        for &host in hosts {
+            let held = self.presences.of(host).and_then(|it| it.held_trust);
+            if self.state.hosts.contains_key(&host) && held.is_some_and(|it| self.is_newest(it)) {
+                draft.put(
+                    Place::Believer(host).key(),
+                    &StoredBeliever { epoch, serial },
+                );
+            }
+        }
+        Plan::Commit {
+            transaction: draft.finish(),
+            answer: Answer::Noted,
+        }
+    }
+}
