@@ -210,6 +210,7 @@ impl Fleet {
         self.note_held(host, applied.trust, now);
         let applied = Applied {
             error: applied.error.map(clipped),
+            trouble: applied.trouble.map(clipped),
             ..applied
         };
         self.presences.entry(host).applied = Some(applied);
@@ -236,7 +237,6 @@ impl Fleet {
         };
         let is_granted = answer.is_ok();
         self.send(session, ToHost::Certificate(answer));
-            trouble: applied.trouble.map(clipped),
         if !is_granted {
             return;
         }

@@ -13,6 +13,7 @@ use crate::name::{Labels, Name};
 use crate::pair::PairFacts;
 
 mod audit;
+mod authority;
 mod backup;
 mod host_changes;
 mod operators;
