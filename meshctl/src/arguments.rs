@@ -118,6 +118,10 @@ pub struct Join {
     /// Take the token from /etc/mesh/join-token or a credential, and wipe it after the join
     #[arg(long, conflicts_with_all = ["token", "token_file"])]
     pub unattended: bool,
+    /// Look for what is wrong on this host, and say what to do; changes nothing
+    Doctor(Doctor),
+    /// Collect what is known of this host in one file for who is to help; no secrets
+    Bugreport(Bugreport),
     /// Name to take [default: the machine's host name]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
@@ -326,6 +330,34 @@ pub enum Policy {
         /// The old version
         version: u64,
     },
+/// `meshctl doctor`
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Show every check, also what is in order
+    #[arg(short, long)]
+    pub all: bool,
+    /// Settings file of the daemon [default: /etc/mesh/meshd.toml]
+    #[arg(long, value_name = "FILE", env = "MESHD_CONFIG")]
+    pub config: Option<PathBuf>,
+}
+
+/// `meshctl bugreport`
+#[derive(Debug, Args)]
+pub struct Bugreport {
+    /// Where to; there must be no such file [default: meshctl-bugreport-HOST-TIME.tar.gz here]
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Replace public addresses by names that stand for them
+    #[arg(long)]
+    pub redact_addresses: bool,
+    /// Show what would be in it, and write nothing
+    #[arg(long, conflicts_with = "file")]
+    pub list: bool,
+    /// Settings file of the daemon [default: /etc/mesh/meshd.toml]
+    #[arg(long, value_name = "FILE", env = "MESHD_CONFIG")]
+    pub config: Option<PathBuf>,
+}
+
     /// Show where the current version is in force
     Status,
 }

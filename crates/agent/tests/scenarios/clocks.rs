@@ -104,6 +104,11 @@ fn a_clock_that_differs_from_the_coordinator_s_is_an_alarm_with_advice() {
     host.connect(&coordinator);
     let alarms = host.detail().alarms;
     assert!(alarms[0].contains("120 minutes ahead") && alarms[0].contains("timedatectl"));
+    let ahead = host.detail().clock_ahead_secs;
+    assert!(
+        ahead.is_some_and(|it| (7195..=7205).contains(&it)),
+        "{ahead:?}"
+    );
 }
 
 #[test]

@@ -1,0 +1,261 @@
+//! Takes secrets out of texts, by their shape and by the word before them: what looks like one goes,
+//! also when it is none. Addresses of the public network go too, where that is asked for.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+/// What takes a secret's place.
+const GONE: &str = "<redacted>";
+/// Words before a value that make it a secret, in settings, logs and JSON.
+const SECRET_WORDS: [&str; 8] = [
+    "token",
+    "secret",
+    "password",
+    "passwd",
+    "credential",
+    "cookie",
+    "private",
+    "bearer",
+];
+/// How join tokens begin.
+const TOKEN: &str = "mesh1";
+/// Characters that follow at least: they are far longer.
+const TOKEN_CHARACTERS_MIN: usize = 24;
+/// Base64 and hexadecimal characters from which on a word may be a key: 128 bits have 22 and 32.
+const KEY_CHARACTERS_MIN: usize = 40;
+
+/// What is taken out, and the names that stand for addresses.
+pub(super) struct Redaction {
+    addresses: bool,
+    known: RefCell<BTreeMap<IpAddr, usize>>,
+}
+
+impl Redaction {
+    pub(super) fn new(addresses: bool) -> Self {
+        Self {
+            addresses,
+            known: RefCell::default(),
+        }
+    }
+
+    /// Returns a text without what nobody else may see.
+    pub(super) fn apply(&self, text: &str) -> String {
+        let mut clean = String::with_capacity(text.len());
+        let mut in_key = false;
+        for line in text.split_inclusive('\n') {
+            if line.contains("-----BEGIN") && line.contains("PRIVATE KEY") {
+                in_key = true;
+            }
+            if in_key {
+                if line.contains("-----END") {
+                    in_key = false;
+                    clean.push_str(GONE);
+                    clean.push('\n');
+                }
+                continue;
+            }
+            clean.push_str(&self.line(line));
+        }
+        clean
+    }
+
+    fn line(&self, line: &str) -> String {
+        let mut clean = String::with_capacity(line.len());
+        let mut before = Before::Nothing;
+        for part in parts(line) {
+            if !part.contains(|it: char| it.is_ascii_alphanumeric()) {
+                before = before.with(part);
+                clean.push_str(part);
+                continue;
+            }
+            if looks_secret(part) || before.makes_secret(part) {
+                clean.push_str(GONE);
+            } else {
+                clean.push_str(&self.word(part));
+            }
+            before = Before::of(part);
+        }
+        clean
+    }
+
+    fn word(&self, word: &str) -> String {
+        if !self.addresses {
+            return word.to_owned();
+        }
+        // With a port behind it, or a prefix length; the rest of a word is kept.
+        let (address, rest) = match word.parse::<IpAddr>() {
+            Ok(address) => (address, ""),
+            Err(_) => match word.rsplit_once(['/', ':']) {
+                Some((address, _)) => match address.parse() {
+                    Ok(parsed) => (parsed, &word[address.len()..]),
+                    Err(_) => return word.to_owned(),
+                },
+                None => return word.to_owned(),
+            },
+        };
+        if !is_public(address) {
+            return word.to_owned();
+        }
+        let mut known = self.known.borrow_mut();
+        let next = known.len() + 1;
+        let number = *known.entry(address).or_insert(next);
+        format!("public-{number}{rest}")
+    }
+}
+
+/// Words and what is between them, in turns.
+fn parts(line: &str) -> impl Iterator<Item = &str> {
+    let mut rest = line;
+    std::iter::from_fn(move || {
+        let first = rest.chars().next()?;
+        let is_word = is_of_word(first);
+        let end = rest
+            .find(|it| is_of_word(it) != is_word)
+            .unwrap_or(rest.len());
+        let (part, left) = rest.split_at(end);
+        rest = left;
+        Some(part)
+    })
+}
+
+/// What keys, tokens and addresses are written with.
+fn is_of_word(it: char) -> bool {
+    it.is_ascii_alphanumeric() || "+/_-.:".contains(it)
+}
+
+/// What stands before a word.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Before {
+    Nothing,
+    /// A word that makes the next one a secret when it looks like one.
+    SecretWord,
+    /// The same, and what assigns: the next word is its value.
+    Assignment,
+}
+
+impl Before {
+    fn of(word: &str) -> Self {
+        let name = word.to_ascii_lowercase();
+        let name = name.trim_end_matches(':');
+        match SECRET_WORDS.iter().any(|it| name.ends_with(it)) {
+            true if word.ends_with(':') => Self::Assignment,
+            true => Self::SecretWord,
+            false => Self::Nothing,
+        }
+    }
+
+    fn with(self, separator: &str) -> Self {
+        let leads = separator.chars().all(|it| " \t:='\"".contains(it));
+        match self {
+            _ if !leads => Self::Nothing,
+            Self::SecretWord if separator.contains(['=', ':']) => Self::Assignment,
+            other => other,
+        }
+    }
+
+    fn makes_secret(self, word: &str) -> bool {
+        let is_plain = matches!(word, "true" | "false" | "null" | "none") || word.starts_with('/');
+        let has_digit = || word.chars().any(|it| it.is_ascii_digit());
+        match self {
+            Self::Nothing => false,
+            // "token expired" is a sentence, "token 0a1b2c" is none.
+            Self::SecretWord => !is_plain && word.len() >= 6 && has_digit(),
+            Self::Assignment => !is_plain,
+        }
+    }
+}
+
+fn looks_secret(word: &str) -> bool {
+    let is_of_key = |it: char| it.is_ascii_alphanumeric() || "+/_-".contains(it);
+    let is_token = word.split_once(TOKEN).is_some_and(|(_, rest)| {
+        rest.chars().take_while(|it| is_of_key(*it)).count() >= TOKEN_CHARACTERS_MIN
+    });
+    let mut runs = word.split(|it| !is_of_key(it));
+    is_token || runs.any(|run| run.len() >= KEY_CHARACTERS_MIN && !is_path(run))
+}
+
+/// A path is long, too, and has hardly a capital letter; of a key's letters half are capitals.
+fn is_path(run: &str) -> bool {
+    let capitals = run.chars().filter(char::is_ascii_uppercase).count();
+    run.contains('/') && capitals <= 2
+}
+
+fn is_public(address: IpAddr) -> bool {
+    const OTHERS: [&str; 8] = [
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "100.64.0.0/10",
+        "169.254.0.0/16",
+        "fc00::/7",
+        "fe80::/10",
+        "ff00::/8",
+    ];
+    let is_other = |net: &&str| net.parse::<IpNet>().is_ok_and(|net| net.contains(&address));
+    let is_nobody = address.is_loopback() || address.is_unspecified() || address.is_multicast();
+    !is_nobody && !OTHERS.iter().any(is_other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "kE4dHh0vS2l8aWc5b3VyIGtleSBpcyBzZWNyZXQhISE=";
+
+    #[test]
+    fn what_looks_like_a_secret_goes_wherever_it_stands() {
+        let redaction = Redaction::new(false);
+        for (text, secret) in [
+            (format!("key = {KEY}\n"), &KEY[..40]),
+            (format!("\"wireguard\":\"{KEY}\""), &KEY[..40]),
+            (
+                "join mesh1abcdefghijklmnopqrstuvwxyz now".into(),
+                "abcdefgh",
+            ),
+            ("# password: correct-horse".into(), "horse"),
+            ("credential=opensesame".into(), "sesame"),
+            ("Authorization: Bearer s3cr3t-value".into(), "s3cr3t"),
+            ("password = \"hunter22\"".into(), "hunter22"),
+            ("\"secret\": \"0a1b2c3d4e\"".into(), "0a1b2c"),
+            (format!("hash {}", "ab".repeat(32)), "abababab"),
+            (
+                "-----BEGIN PRIVATE KEY-----\nMC4CAQAw\n-----END PRIVATE KEY-----\n".into(),
+                "MC4CAQAw",
+            ),
+        ] {
+            let clean = redaction.apply(&text);
+            assert!(!clean.contains(secret), "{clean}");
+            assert!(clean.contains(GONE), "{clean}");
+        }
+    }
+
+    #[test]
+    fn what_helps_stays() {
+        let redaction = Redaction::new(false);
+        for text in [
+            "100.64.0.0/16 dev mesh0 proto 190 src 100.64.0.16\n",
+            "DeviceAllow=/dev/net/tun rw\nFragmentPath=/usr/lib/systemd/system/meshd.service\n",
+            "the token has expired; tokens create makes another\n",
+            "mesh1-gateway joined; \"reason\": \"handshake_needs_cookie\", \"packets\": 1234567\n",
+            "ExecStart=/opt/mesh/releases/current-release-of-today/bin/meshd\n",
+            "id 01010101010101010101010101010101 at 2026-11-22T20:00:00Z\n",
+            "endpoint 198.51.100.7:51820 2001:db8::7\n",
+        ] {
+            assert_eq!(redaction.apply(text), text);
+        }
+    }
+
+    #[test]
+    fn public_addresses_get_names_that_stay_the_same() {
+        let redaction = Redaction::new(true);
+        let text =
+            "198.51.100.7:51820 [2001:db8::7]:51820 10.0.0.1 100.64.0.16 fd00::1 198.51.100.7/32\n";
+        assert_eq!(
+            redaction.apply(text),
+            "public-1:51820 [public-2]:51820 10.0.0.1 100.64.0.16 fd00::1 public-1/32\n"
+        );
+    }
+}

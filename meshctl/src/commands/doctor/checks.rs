@@ -1,0 +1,75 @@
+//! The checks, each a function of the facts. One file for each part of the machine.
+
+mod daemon;
+mod firewall;
+mod host;
+mod names;
+mod network;
+mod peers;
+
+#[cfg(test)]
+pub(super) mod healthy;
+
+use super::facts::Facts;
+use super::finding::Finding;
+
+type Check = fn(&Facts) -> Finding;
+
+/// In the order in which they are told: what explains the rest comes first.
+const ALL: &[Check] = &[
+    daemon::settings,
+    daemon::daemon,
+    daemon::version,
+    daemon::unit,
+    daemon::membership,
+    daemon::alarms,
+    host::disk,
+    host::clock,
+    host::certificate,
+    host::tun,
+    host::kernel,
+    network::interface,
+    network::routes,
+    network::obstacles,
+    network::leftovers,
+    network::port,
+    firewall::firewall,
+    firewall::keepers,
+    network::coordinator,
+    peers::peers,
+    peers::large_packets,
+    peers::underlay_mtu,
+    names::resolver,
+    names::resolution,
+];
+
+/// Runs every check.
+pub(super) fn run(facts: &Facts) -> Vec<Finding> {
+    ALL.iter().map(|check| check(facts)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Outcome;
+    use super::*;
+
+    #[test]
+    fn a_healthy_host_has_nothing_to_tell() {
+        let findings = run(&healthy::facts());
+        for finding in &findings {
+            assert_eq!(finding.outcome, Outcome::Ok, "{finding:?}");
+        }
+        let mut names: Vec<&str> = findings.iter().map(|it| it.check).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ALL.len(), "each has a name of its own");
+    }
+
+    #[test]
+    fn nothing_known_is_no_failure_but_the_daemon_s() {
+        let findings = run(&healthy::unknown());
+        let failures = findings.iter().filter(|it| it.outcome > Outcome::Skipped);
+        let failures: Vec<&str> = failures.map(|it| it.check).collect();
+        assert_eq!(failures, ["daemon"]);
+    }
+}

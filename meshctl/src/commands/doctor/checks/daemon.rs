@@ -1,0 +1,282 @@
+//! The daemon itself: whether it runs, as what, and what it says of itself.
+
+use model::local::HostState;
+
+use super::super::facts::Facts;
+use super::super::finding::Finding;
+
+pub(super) fn settings(facts: &Facts) -> Finding {
+    const CHECK: &str = "settings";
+    match &facts.settings {
+        Ok(_) => Finding::ok(CHECK, "the settings of meshd are understood"),
+        Err(why) if facts.is_root => Finding::failure(
+            CHECK,
+            why.clone(),
+            "meshd does not start with them; one that runs keeps the former ones",
+            "correct the file; `meshd --plan` shows what it makes of it",
+        ),
+        Err(why) => Finding::skipped(CHECK, format!("{why}; try as root")),
+    }
+}
+
+pub(super) fn daemon(facts: &Facts) -> Finding {
+    const CHECK: &str = "daemon";
+    let state = |name: &str| facts.unit.as_ref().ok()?.get(name).map(String::as_str);
+    match &facts.daemon {
+        Ok(status) => Finding::ok(CHECK, format!("meshd {} answers", status.version)),
+        Err(why) => {
+            let result = state("Result").filter(|it| *it != "success");
+            let result = result.map_or(String::new(), |it| format!("; systemd says: {it}"));
+            Finding::failure(
+                CHECK,
+                format!("meshd does not answer: {why}{result}"),
+                "without it this host is not in the overlay",
+                match state("LoadState") {
+                    Some("loaded") => {
+                        "`systemctl start meshd`; `journalctl -u meshd -e` says why it ended"
+                    }
+                    _ => "start meshd; `--socket` names its socket when it is another one",
+                },
+            )
+        }
+    }
+}
+
+pub(super) fn version(facts: &Facts) -> Finding {
+    const CHECK: &str = "version";
+    let Ok(status) = &facts.daemon else {
+        return Finding::skipped(CHECK, "meshd does not answer");
+    };
+    let is_replaced = status.detail.as_ref().is_some_and(|it| it.binary_replaced);
+    let running = &status.version;
+    match &facts.installed_version {
+        Ok(installed) if installed != running => Finding::warning(
+            CHECK,
+            format!("meshd {running} runs, and meshd {installed} is installed"),
+            "an upgrade is not in force, and its repairs are not either",
+            "`systemctl reload meshd` takes over; `systemctl restart meshd` where that is too old",
+        ),
+        _ if is_replaced => Finding::warning(
+            CHECK,
+            format!("the program of meshd {running} was replaced since it was started"),
+            "an upgrade is not in force, and its repairs are not either",
+            "`systemctl reload meshd` takes over; `systemctl restart meshd` where that is too old",
+        ),
+        _ if running != facts.version => Finding::warning(
+            CHECK,
+            format!("meshctl is {}, meshd is {running}", facts.version),
+            "they understand each other within one minor version",
+            "install both of one version",
+        ),
+        _ => Finding::ok(CHECK, format!("meshctl and meshd are {running}")),
+    }
+}
+
+pub(super) fn unit(facts: &Facts) -> Finding {
+    const CHECK: &str = "unit";
+    let unit = match &facts.unit {
+        Ok(unit) => unit,
+        Err(why) => return Finding::skipped(CHECK, why.clone()),
+    };
+    let value = |name: &str| unit.get(name).map_or("", String::as_str);
+    if value("LoadState") != "loaded" {
+        return Finding::skipped(CHECK, "systemd has no unit meshd.service");
+    }
+    let drop_ins = match value("DropInPaths") {
+        "" => "its unit".to_owned(),
+        paths => format!("its unit or {paths}"),
+    };
+    let lacks = |name: &str, word: &str| {
+        let value = value(name);
+        !value.is_empty() && !value.split_whitespace().any(|it| it.contains(word))
+    };
+    let hindrances = [
+        (
+            value("PrivateNetwork") == "yes",
+            "PrivateNetwork=yes hides the host's network",
+        ),
+        (
+            value("PrivateDevices") == "yes",
+            "PrivateDevices=yes hides /dev/net/tun",
+        ),
+        (
+            matches!(value("DevicePolicy"), "strict" | "closed")
+                && lacks("DeviceAllow", "/dev/net/tun"),
+            "DeviceAllow= leaves /dev/net/tun out",
+        ),
+        (
+            lacks("CapabilityBoundingSet", "cap_net_admin"),
+            "CapabilityBoundingSet= leaves CAP_NET_ADMIN out",
+        ),
+        (
+            lacks("RestrictAddressFamilies", "AF_NETLINK"),
+            "RestrictAddressFamilies= leaves AF_NETLINK out",
+        ),
+    ];
+    let found = hindrances.into_iter().filter(|(is_so, _)| *is_so);
+    let found: Vec<&str> = found.map(|(_, what)| what).collect();
+    let restarts: u32 = value("NRestarts").parse().unwrap_or(0);
+    if !found.is_empty() {
+        return Finding::failure(
+            CHECK,
+            found.join("; "),
+            "meshd cannot make the overlay under it",
+            format!("`systemctl edit meshd` takes back what {drop_ins} says there"),
+        );
+    }
+    if restarts > RESTARTS_MAX {
+        return Finding::warning(
+            CHECK,
+            format!("systemd had to start meshd again {restarts} times"),
+            "each time the host's tunnels are made anew",
+            "`journalctl -u meshd` says why it ended; `meshctl bugreport` collects it",
+        );
+    }
+    Finding::ok(CHECK, "systemd lets meshd do its work")
+}
+
+/// Starts by systemd from which on it is no accident.
+const RESTARTS_MAX: u32 = 2;
+
+pub(super) fn membership(facts: &Facts) -> Finding {
+    const CHECK: &str = "membership";
+    let Ok(status) = &facts.daemon else {
+        return Finding::skipped(CHECK, "meshd does not answer");
+    };
+    match (status.state, &status.detail) {
+        (HostState::Online | HostState::Autonomous, Some(detail)) => Finding::ok(
+            CHECK,
+            format!("this host is {} of fleet {}", detail.name, detail.fleet),
+        ),
+        (HostState::Online | HostState::Autonomous, None) => {
+            Finding::ok(CHECK, "this host is a member of a fleet")
+        }
+        (HostState::Unenrolled, _) => Finding::warning(
+            CHECK,
+            "this host is no member of a fleet",
+            "meshd waits, and touches nothing",
+            "`meshctl join TOKEN`, with a token of `meshctl tokens create`",
+        ),
+        (HostState::Joining, _) => Finding::warning(
+            CHECK,
+            "this host is joining",
+            "it is in no fleet yet",
+            "`meshctl join` again shows what it waits for",
+        ),
+        (HostState::Removed, _) => Finding::failure(
+            CHECK,
+            "this host was removed from its fleet",
+            "no peer lets it in",
+            "`meshctl join` with a new token, or `meshctl leave`",
+        ),
+        (HostState::Cloned, _) => Finding::failure(
+            CHECK,
+            "the state directory is a copy of another machine's",
+            "two hosts of one identity take each other's place; nothing of it is used",
+            "`meshctl join TOKEN` makes it a host of its own",
+        ),
+    }
+}
+
+pub(super) fn alarms(facts: &Facts) -> Finding {
+    const CHECK: &str = "alarms";
+    let Ok(status) = &facts.daemon else {
+        return Finding::skipped(CHECK, "meshd does not answer");
+    };
+    match status.detail.as_ref().map(|detail| &detail.alarms[..]) {
+        None if !facts.is_root => Finding::skipped(CHECK, "only root and group mesh may see them"),
+        None | Some([]) => Finding::ok(CHECK, "meshd has no alarm"),
+        Some(alarms) => Finding::failure(
+            CHECK,
+            alarms.join("\n"),
+            "meshd tells what it cannot mend itself",
+            "as each of them says; docs/troubleshooting.md has more",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::finding::Outcome;
+    use super::super::healthy;
+    use super::*;
+
+    #[test]
+    fn settings_that_make_no_sense_fail_and_unreadable_ones_do_not() {
+        let mut facts = healthy::facts();
+        facts.settings = Err("/etc/mesh/meshd.toml:3: mtu".into());
+        assert_eq!(settings(&facts).outcome, Outcome::Failure);
+        facts.is_root = false;
+        assert_eq!(settings(&facts).outcome, Outcome::Skipped);
+    }
+
+    #[test]
+    fn a_daemon_that_does_not_run_is_told_with_what_systemd_says() {
+        let mut facts = healthy::facts();
+        facts.daemon = Err("nobody listens".into());
+        let unit = facts.unit.as_mut().unwrap();
+        unit.insert("Result".into(), "oom-kill".into());
+        let finding = daemon(&facts);
+        assert_eq!(finding.outcome, Outcome::Failure);
+        assert!(finding.what.contains("oom-kill"), "{finding:?}");
+        assert!(finding.advice.unwrap().contains("journalctl"));
+    }
+
+    #[test]
+    fn an_upgrade_that_is_not_in_force_is_seen_in_three_ways() {
+        let mut facts = healthy::facts();
+        facts.installed_version = Ok("9.0.0".into());
+        assert!(version(&facts).what.contains("meshd 9.0.0 is installed"));
+        let mut facts = healthy::facts();
+        healthy::detail(&mut facts).binary_replaced = true;
+        assert!(version(&facts).what.contains("was replaced"));
+        let mut facts = healthy::facts();
+        facts.version = "9.0.0";
+        facts.installed_version = Err("there is none".into());
+        assert!(version(&facts).what.contains("meshctl is 9.0.0"));
+    }
+
+    #[test]
+    fn hardening_that_hinders_is_named() {
+        for (name, value, said) in [
+            ("PrivateNetwork", "yes", "network"),
+            ("PrivateDevices", "yes", "tun"),
+            ("DeviceAllow", "/dev/null rw", "DeviceAllow"),
+            ("CapabilityBoundingSet", "cap_chown", "CAP_NET_ADMIN"),
+            ("RestrictAddressFamilies", "AF_INET AF_UNIX", "AF_NETLINK"),
+        ] {
+            let mut facts = healthy::facts();
+            let properties = facts.unit.as_mut().unwrap();
+            properties.insert(name.into(), value.into());
+            let finding = unit(&facts);
+            assert_eq!(finding.outcome, Outcome::Failure, "{name}");
+            assert!(finding.what.contains(said), "{finding:?}");
+        }
+        let mut facts = healthy::facts();
+        let properties = facts.unit.as_mut().unwrap();
+        properties.insert("NRestarts".into(), "7".into());
+        assert_eq!(unit(&facts).outcome, Outcome::Warning);
+    }
+
+    #[test]
+    fn who_is_no_member_is_told_what_to_do() {
+        for (state, outcome) in [
+            (HostState::Unenrolled, Outcome::Warning),
+            (HostState::Removed, Outcome::Failure),
+            (HostState::Cloned, Outcome::Failure),
+        ] {
+            let mut facts = healthy::facts();
+            facts.daemon.as_mut().unwrap().state = state;
+            let finding = membership(&facts);
+            assert_eq!(finding.outcome, outcome);
+            assert!(finding.advice.unwrap().contains("meshctl join"));
+        }
+    }
+
+    #[test]
+    fn alarms_are_passed_on() {
+        let mut facts = healthy::facts();
+        healthy::detail(&mut facts).alarms = vec!["the disk is full".into()];
+        assert_eq!(alarms(&facts).what, "the disk is full");
+    }
+}

@@ -1,0 +1,159 @@
+//! The way to the peers: whether they answer at all, and whether full packets come through.
+
+use model::local::PingReply;
+
+use super::super::facts::{Facts, Ping};
+use super::super::finding::Finding;
+
+/// Bytes around an overlay packet: IPv4, UDP, WireGuard's header and tag (WireGuard whitepaper 5.4.6).
+const AROUND: u32 = 20 + 8 + 16 + 16;
+
+fn is_answered(reply: &PingReply) -> bool {
+    reply.round_trip_micros.is_some()
+}
+
+fn answers(ping: &Ping) -> bool {
+    ping.small.as_ref().is_ok_and(is_answered)
+}
+
+pub(super) fn peers(facts: &Facts) -> Finding {
+    const CHECK: &str = "peers";
+    if let Err(why) = &facts.peers {
+        return Finding::skipped(CHECK, why.clone());
+    }
+    let silent: Vec<&Ping> = facts.pings.iter().filter(|it| !answers(it)).collect();
+    let Some(first) = silent.first() else {
+        return match facts.pings.len() {
+            0 => Finding::ok(CHECK, "this host has no peer to ask"),
+            asked => Finding::ok(
+                CHECK,
+                format!("every peer that was asked answers ({asked})"),
+            ),
+        };
+    };
+    let names: Vec<&str> = silent.iter().map(|it| it.peer.as_str()).collect();
+    let said = match &first.small {
+        Ok(reply) => reply.note.clone().unwrap_or_default(),
+        Err(why) => why.clone(),
+    };
+    let port = facts.port().unwrap_or_default();
+    let endpoints: Vec<String> = facts.endpoints().take(3).map(|it| it.to_string()).collect();
+    let what = format!("no echo from {}: {said}", names.join(", "));
+    let advice = format!(
+        "UDP {port} has to be open in both directions between this host and its peers ({}), in clouds in the security group too; `meshctl why` tells whether the policy allows the ping",
+        endpoints.join(", ")
+    );
+    match silent.len() == facts.pings.len() {
+        true => Finding::failure(CHECK, what, "this host reaches nobody", advice),
+        false => Finding::warning(
+            CHECK,
+            what,
+            "those peers are down, or not to be reached from here",
+            advice,
+        ),
+    }
+}
+
+pub(super) fn large_packets(facts: &Facts) -> Finding {
+    const CHECK: &str = "large_packets";
+    let asked = facts
+        .pings
+        .iter()
+        .filter_map(|it| Some((it, it.large.as_ref()?)));
+    let asked: Vec<_> = asked.collect();
+    let lost = asked
+        .iter()
+        .filter(|(_, reply)| !reply.as_ref().is_ok_and(is_answered));
+    let lost: Vec<&str> = lost.map(|(ping, _)| ping.peer.as_str()).collect();
+    match (asked.is_empty(), &lost[..]) {
+        (true, _) if facts.pings.is_empty() && facts.peers.is_ok() => {
+            Finding::ok(CHECK, "this host has no peer to ask")
+        }
+        (true, _) => Finding::skipped(CHECK, "no peer answers at all"),
+        (false, []) => Finding::ok(CHECK, "packets that fill the interface come through"),
+        (false, lost) => Finding::failure(
+            CHECK,
+            format!(
+                "small packets come through to {}, and full ones do not",
+                lost.join(", ")
+            ),
+            "connections open, and stall with the first large answer",
+            "`meshctl ping HOST` ends with the largest packet that passes: set `mtu` to it on both hosts; or let ICMP \"too big\" through between them",
+        ),
+    }
+}
+
+pub(super) fn underlay_mtu(facts: &Facts) -> Finding {
+    const CHECK: &str = "mtu";
+    let (Ok(settings), Ok(routes)) = (&facts.settings, &facts.routes) else {
+        return Finding::skipped(CHECK, "routes or settings are not known");
+    };
+    let default = routes
+        .iter()
+        .find(|it| it.destination.is_none() && !it.is_ours);
+    let device = default.and_then(|it| it.device.as_ref());
+    let Some(link) = device.and_then(|it| facts.link(it)) else {
+        return Finding::skipped(CHECK, "this host has no default route to judge by");
+    };
+    let needed = u32::from(settings.mtu) + AROUND;
+    if link.mtu < needed {
+        return Finding::warning(
+            CHECK,
+            format!(
+                "{} takes packets of {} bytes, and full ones of the overlay need {needed}",
+                link.name, link.mtu
+            ),
+            "each full packet is cut in two on its way, which costs speed and which some networks do not pass on",
+            format!(
+                "set `mtu = {}` in meshd.toml, here and on the peers",
+                link.mtu.saturating_sub(AROUND + 20)
+            ),
+        );
+    }
+    Finding::ok(
+        CHECK,
+        format!("full packets of the overlay fit {}", link.name),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::finding::Outcome;
+    use super::super::healthy;
+    use super::*;
+
+    #[test]
+    fn a_port_that_is_closed_everywhere_is_told_from_one_dead_peer() {
+        let mut facts = healthy::facts();
+        facts.pings.push(healthy::ping("b", false));
+        let finding = peers(&facts);
+        assert_eq!(finding.outcome, Outcome::Warning);
+        assert!(finding.what.contains("no echo from b"), "{finding:?}");
+        facts.pings.remove(0);
+        let finding = peers(&facts);
+        assert_eq!(finding.outcome, Outcome::Failure);
+        assert!(finding.advice.unwrap().contains("UDP 51820"));
+    }
+
+    #[test]
+    fn a_path_that_loses_large_packets_is_a_black_hole() {
+        let mut facts = healthy::facts();
+        facts.pings[0].large = healthy::ping("a", false)
+            .large
+            .or(Some(Err("silence".into())));
+        let finding = large_packets(&facts);
+        assert_eq!(finding.outcome, Outcome::Failure);
+        assert!(finding.what.contains("to a,"), "{finding:?}");
+    }
+
+    #[test]
+    fn an_underlay_that_is_too_narrow_is_told_with_what_fits() {
+        let mut facts = healthy::facts();
+        for link in facts.links.as_mut().unwrap() {
+            link.mtu = 1400;
+        }
+        let finding = underlay_mtu(&facts);
+        assert_eq!(finding.outcome, Outcome::Warning);
+        assert!(finding.advice.unwrap().contains("mtu = 1320"));
+    }
+}

@@ -1,0 +1,145 @@
+//! Everything that is looked at, as plain values: the checks are functions of it and of nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use model::local::{DnsView, HostStatus, PeerView, PingReply};
+use serde_json::Value;
+
+/// A value, or why it could not be had.
+pub(crate) type Known<T> = Result<T, String>;
+
+/// What is known of this machine at one moment.
+pub(crate) struct Facts {
+    /// Whoever asks may see everything.
+    pub(crate) is_root: bool,
+    /// Of this program.
+    pub(crate) version: &'static str,
+    /// Unix seconds, by this machine's clock.
+    pub(crate) now_secs: u64,
+    /// Whether something sets the clock.
+    pub(crate) clock_is_kept: Known<bool>,
+    /// What the daemon is made to do.
+    pub(crate) settings: Known<DaemonSettings>,
+    /// What the daemon says; an error when nobody answers.
+    pub(crate) daemon: Known<HostStatus>,
+    /// Of the program on the disk.
+    pub(crate) installed_version: Known<String>,
+    /// What stands in the daemon's way, as `meshd --plan` says.
+    pub(crate) obstacles: Known<Vec<String>>,
+    pub(crate) peers: Known<Vec<PeerView>>,
+    pub(crate) pings: Vec<Ping>,
+    pub(crate) dns: Known<DnsView>,
+    /// What programs get for this host's own name.
+    pub(crate) own_name: Known<Vec<IpAddr>>,
+    /// The text of /etc/resolv.conf.
+    pub(crate) resolv_conf: Known<String>,
+    /// Each address of a coordinator, and whether a connection opens.
+    pub(crate) coordinators: Vec<(String, Known<()>)>,
+    pub(crate) tun: TunNode,
+    pub(crate) links: Known<Vec<Link>>,
+    pub(crate) routes: Known<Vec<Route>>,
+    /// UDP ports that somebody has.
+    pub(crate) udp_ports: Known<BTreeSet<u16>>,
+    /// As `nft -j list ruleset` tells it.
+    pub(crate) ruleset: Known<Value>,
+    /// Programs that keep a firewall, and run: their names, and whether they know of the port.
+    pub(crate) firewalls: Vec<(&'static str, Known<bool>)>,
+    pub(crate) state_dir: Known<StateDirectory>,
+    /// Properties of the daemon's unit (systemctl show).
+    pub(crate) unit: Known<BTreeMap<String, String>>,
+    /// As uname tells it.
+    pub(crate) kernel: String,
+}
+
+/// What the daemon is made to do, as it says or as its files say.
+#[derive(Clone, Debug)]
+pub(crate) struct DaemonSettings {
+    pub(crate) interface: String,
+    pub(crate) nft_table: String,
+    pub(crate) listen_port: u16,
+    pub(crate) mtu: u16,
+    pub(crate) state_dir: PathBuf,
+}
+
+/// An echo to a peer: a small one, and one that fills the overlay's interface.
+#[derive(Clone, Debug)]
+pub(crate) struct Ping {
+    pub(crate) peer: String,
+    pub(crate) small: Known<PingReply>,
+    /// Asked when the small one was answered.
+    pub(crate) large: Option<Known<PingReply>>,
+}
+
+/// /dev/net/tun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum TunNode {
+    Opens,
+    Missing,
+    NoDevice,
+    Refused(String),
+    /// Only root may.
+    Unknown,
+}
+
+/// A network interface.
+#[derive(Clone, Debug)]
+pub(crate) struct Link {
+    pub(crate) name: String,
+    pub(crate) mtu: u32,
+    pub(crate) is_up: bool,
+}
+
+/// A route that the host's rules lead to.
+#[derive(Clone, Debug)]
+pub(crate) struct Route {
+    /// `None`: the default route.
+    pub(crate) destination: Option<IpNet>,
+    pub(crate) device: Option<String>,
+    /// The daemon made it.
+    pub(crate) is_ours: bool,
+    /// It leads nowhere.
+    pub(crate) is_unreachable: bool,
+}
+
+/// Where keys and maps are kept.
+#[derive(Clone, Debug)]
+pub(crate) struct StateDirectory {
+    pub(crate) path: PathBuf,
+    pub(crate) free_bytes: u64,
+    /// `None`: the file system does not count them.
+    pub(crate) free_files: Option<u64>,
+    pub(crate) is_read_only: bool,
+    /// Permission bits of the directory, and of files in it that others may read.
+    pub(crate) mode: u32,
+    pub(crate) exposed: Vec<(String, u32)>,
+    /// It belongs to another user than the daemon's.
+    pub(crate) is_foreign: bool,
+}
+
+impl Facts {
+    /// The prefixes of the overlay, as the routes say that guard it.
+    pub(crate) fn overlay(&self) -> Vec<IpNet> {
+        let routes = self.routes.as_deref().unwrap_or_default();
+        let ours = routes.iter().filter(|it| it.is_ours && it.is_unreachable);
+        ours.filter_map(|route| route.destination).collect()
+    }
+
+    pub(crate) fn link(&self, name: &str) -> Option<&Link> {
+        let links = self.links.as_deref().unwrap_or_default();
+        links.iter().find(|link| link.name == name)
+    }
+
+    /// The port of the tunnels.
+    pub(crate) fn port(&self) -> Option<u16> {
+        self.settings.as_ref().ok().map(|it| it.listen_port)
+    }
+
+    /// Where the peers' tunnels go.
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        let peers = self.peers.as_deref().unwrap_or_default();
+        peers.iter().filter_map(|peer| peer.endpoint)
+    }
+}

@@ -1,0 +1,214 @@
+//! Looks at the machine, at everything at once, each look for a few seconds at most. Changes nothing:
+//! files are read, programs are asked to list, peers and coordinators get what they get all day.
+
+mod files;
+mod kernel;
+mod programs;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use model::local::{DnsView, HostState, HostStatus, PeerView, PingReply, PingRequest};
+use runtime::api_client::ApiClient;
+
+use super::facts::{DaemonSettings, Facts, Known, Ping, TunNode};
+use crate::arguments::Targets;
+use crate::connect;
+use crate::output::now_secs;
+
+pub(crate) use programs::said_by;
+
+/// How long one look may take.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// How long a peer may take to answer an echo.
+const ECHO_PATIENCE: Duration = Duration::from_secs(2);
+/// Peers that are asked for an echo.
+const PEERS_MAX: usize = 8;
+/// Addresses of coordinators that are tried.
+const COORDINATORS_MAX: usize = 16;
+
+/// Gathers everything. `config` is the daemon's settings file where it is not at its place.
+pub(crate) async fn facts(targets: &Targets, config: Option<PathBuf>) -> Facts {
+    let client = connect::daemon(targets).with_patience(PATIENCE);
+    let daemon = client.get::<HostStatus>("/v1/status").await;
+    let daemon = daemon.map_err(|error| error.to_string());
+    let settings = settings(&daemon, config.clone());
+    let coordinators = coordinators(&daemon);
+    let own_name = own_name(&daemon);
+    let (told, network, machine) = tokio::join!(
+        told_by_daemon(&client, &daemon),
+        async {
+            tokio::join!(
+                kernel::links(),
+                kernel::routes(),
+                kernel::ruleset(),
+                programs::firewalls(settings.as_ref().map_or(0, |it| it.listen_port)),
+                reached(coordinators),
+                resolved(own_name),
+            )
+        },
+        async {
+            tokio::join!(
+                programs::unit(),
+                programs::clock_is_kept(),
+                programs::installed_version(),
+                programs::obstacles(config),
+            )
+        },
+    );
+    let (peers, pings, dns) = told;
+    let (links, routes, ruleset, firewalls, coordinators, own_name) = network;
+    let (unit, clock_is_kept, installed_version, obstacles) = machine;
+    let is_root = rustix::process::geteuid().is_root();
+    Facts {
+        is_root,
+        version: env!("CARGO_PKG_VERSION"),
+        now_secs: now_secs(),
+        clock_is_kept,
+        state_dir: settings
+            .as_ref()
+            .map_err(Clone::clone)
+            .and_then(|it| files::state_dir(&it.state_dir)),
+        settings,
+        daemon,
+        installed_version,
+        obstacles,
+        peers,
+        pings,
+        dns,
+        own_name,
+        resolv_conf: files::text("/etc/resolv.conf"),
+        coordinators,
+        tun: if is_root {
+            files::tun()
+        } else {
+            TunNode::Unknown
+        },
+        links,
+        routes,
+        udp_ports: files::udp_ports(),
+        ruleset,
+        firewalls,
+        unit,
+        kernel: rustix::system::uname()
+            .release()
+            .to_string_lossy()
+            .into_owned(),
+    }
+}
+
+/// What a running daemon says comes before what its files say: flags win over files.
+fn settings(daemon: &Known<HostStatus>, config: Option<PathBuf>) -> Known<DaemonSettings> {
+    let of_files = files::settings(config)?;
+    let Some(detail) = daemon.as_ref().ok().and_then(|it| it.detail.as_ref()) else {
+        return Ok(of_files);
+    };
+    Ok(DaemonSettings {
+        interface: detail.interface.clone(),
+        listen_port: detail.listen_port,
+        nft_table: detail.nft_table.clone().unwrap_or(of_files.nft_table),
+        state_dir: detail
+            .state_dir
+            .clone()
+            .map_or(of_files.state_dir, PathBuf::from),
+        mtu: detail.mtu.unwrap_or(of_files.mtu),
+    })
+}
+
+type Told = (Known<Vec<PeerView>>, Vec<Ping>, Known<DnsView>);
+
+async fn told_by_daemon(client: &ApiClient, daemon: &Known<HostStatus>) -> Told {
+    let is_member = |it: &HostStatus| matches!(it.state, HostState::Online | HostState::Autonomous);
+    if !daemon.as_ref().is_ok_and(is_member) {
+        let why = "meshd does not answer, or this host is no member";
+        return (Err(why.into()), Vec::new(), Err(why.into()));
+    }
+    let (peers, dns) = tokio::join!(
+        client.get::<Vec<PeerView>>("/v1/peers"),
+        client.get::<DnsView>("/v1/dns"),
+    );
+    let peers = peers.map_err(|error| error.to_string());
+    let pings = match &peers {
+        Ok(peers) => pings(client, peers).await,
+        Err(_) => Vec::new(),
+    };
+    (peers, pings, dns.map_err(|error| error.to_string()))
+}
+
+/// Asks some peers, those with the latest handshakes first: who is quiet may be off.
+async fn pings(client: &ApiClient, peers: &[PeerView]) -> Vec<Ping> {
+    let mut asked: Vec<&PeerView> = peers.iter().filter(|it| it.endpoint.is_some()).collect();
+    asked.sort_by_key(|peer| peer.last_handshake_secs.unwrap_or(u64::MAX));
+    let mut under_way = tokio::task::JoinSet::new();
+    for (number, peer) in asked.into_iter().take(PEERS_MAX).enumerate() {
+        let (client, peer) = (client.clone(), peer.name.to_string());
+        under_way.spawn(async move { (number, ping(&client, peer).await) });
+    }
+    let mut done = under_way.join_all().await;
+    done.sort_by_key(|(number, _)| *number);
+    done.into_iter().map(|(_, ping)| ping).collect()
+}
+
+async fn ping(client: &ApiClient, peer: String) -> Ping {
+    let small = echo(client, &peer, None).await;
+    let room = small
+        .as_ref()
+        .ok()
+        .filter(|it| it.round_trip_micros.is_some());
+    let large = match room.map(|it| it.interface_mtu) {
+        Some(mtu) => Some(echo(client, &peer, Some(mtu)).await),
+        None => None,
+    };
+    Ping { peer, small, large }
+}
+
+async fn echo(client: &ApiClient, peer: &str, packet_bytes: Option<u16>) -> Known<PingReply> {
+    let request = PingRequest {
+        host: peer.to_owned(),
+        timeout_millis: u64::try_from(ECHO_PATIENCE.as_millis()).unwrap_or(u64::MAX),
+        packet_bytes,
+    };
+    let asked = client.post("/v1/ping", &request).await;
+    asked.map_err(|error| error.to_string())
+}
+
+fn coordinators(daemon: &Known<HostStatus>) -> Vec<String> {
+    let detail = daemon.as_ref().ok().and_then(|it| it.detail.as_ref());
+    let known = detail.map_or(&[][..], |it| &it.coordinators);
+    known.iter().take(COORDINATORS_MAX).cloned().collect()
+}
+
+async fn reached(addresses: Vec<String>) -> Vec<(String, Known<()>)> {
+    let mut under_way = tokio::task::JoinSet::new();
+    for (number, address) in addresses.into_iter().enumerate() {
+        under_way.spawn(async move {
+            let connecting = tokio::net::TcpStream::connect(&address);
+            let reached = match tokio::time::timeout(PATIENCE, connecting).await {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err("no answer".to_owned()),
+            };
+            (number, (address, reached))
+        });
+    }
+    let mut done = under_way.join_all().await;
+    done.sort_by_key(|(number, _)| *number);
+    done.into_iter().map(|(_, reached)| reached).collect()
+}
+
+fn own_name(daemon: &Known<HostStatus>) -> Option<String> {
+    let detail = daemon.as_ref().ok()?.detail.as_ref()?;
+    let suffix = Some(&detail.dns_suffix).filter(|it| !it.is_empty())?;
+    Some(format!("{}.{suffix}", detail.name))
+}
+
+/// Asks as programs do: by whatever nsswitch.conf and resolv.conf say.
+async fn resolved(name: Option<String>) -> Known<Vec<IpAddr>> {
+    let name = name.ok_or("this host has no name in a fleet")?;
+    match tokio::time::timeout(PATIENCE, tokio::net::lookup_host((name, 0))).await {
+        Ok(Ok(found)) => Ok(found.map(|it| it.ip()).collect()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("no answer".into()),
+    }
+}
