@@ -128,6 +128,7 @@ impl Map {
                 tombstones: self.tombstones.signed().cloned().collect(),
                 forgotten: Vec::new(),
                 policy: Some(self.policy.slice.clone()),
+                policy_step: None,
             },
             former: self.former.to_stored(),
         }

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use model::ids::{Digest, HostId, PolicyVersion, Revision};
 use model::key::WireguardKey;
 use model::limits::Limits;
-use model::map::{Endpoint, EndpointKind, MapDelta, PeerEntry, PolicySlice};
+use model::map::{Endpoint, EndpointKind, MapDelta, PeerEntry, PolicySlice, PolicyStep};
 use model::name::Name;
 use model::record::{BundleHead, HostRecord, Signed, Tombstone};
 use model::wire::stored::{StoredHighWater, StoredMap};
+use trust::bundle::carry_over;
 use trust::{TrustAnchors, sha256};
 
 use crate::bygone::{FormerPeers, Tombstones};
@@ -125,6 +126,10 @@ impl Verifier<'_> {
         }
         if let Some(slice) = &delta.policy {
             draft.policy = Some(self.policy(current, slice)?);
+        }
+        if let Some(step) = &delta.policy_step {
+            let slice = self.carried_over(current, step)?;
+            draft.policy = Some(self.policy(current, &slice)?);
         }
         if current.is_some_and(|map| self.has_dropped_keys_of(map)) {
             self.keep_what_holds(&mut draft)?;
@@ -327,6 +332,27 @@ impl Verifier<'_> {
         }))
     }
 
+    /// Makes the slice that a step leads to from the one in force. It is no more believed than one
+    /// that came whole.
+    fn carried_over(
+        &self,
+        current: Option<&Map>,
+        step: &PolicyStep,
+    ) -> Result<PolicySlice, SyncError> {
+        let head = self
+            .anchors
+            .verify_head(&step.head)
+            .map_err(|error| invalid("the policy", error))?;
+        let Some(map) = current else {
+            return Err(refused(
+                "it changes a policy, and none is in force".to_owned(),
+            ));
+        };
+        let before = map.policy.head.leaf_count;
+        carry_over(&map.policy.slice, before, step, head.leaf_count)
+            .map_err(|error| invalid("the policy", error))
+    }
+
     /// Returns the latest policy that was believed here.
     fn last_policy(&self, current: Option<&Map>) -> LastPolicy {
         let marks = LastPolicy {
@@ -489,6 +515,7 @@ fn told_endpoints(before: &[Endpoint], told: &[Endpoint]) -> Vec<Endpoint> {
 fn check_hint(current: &Map, delta: &MapDelta, map: &Map) -> Result<(), SyncError> {
     let changes_more = delta.record.is_some()
         || delta.policy.is_some()
+        || delta.policy_step.is_some()
         || !delta.tombstones.is_empty()
         || !map.peer_records().eq(current.peer_records());
     if changes_more {

@@ -84,6 +84,7 @@ impl Fleet {
             tombstones,
             forgotten: Vec::new(),
             policy: Some(self.slice_for(id)),
+            policy_step: None,
         }
     }
 

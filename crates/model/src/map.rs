@@ -26,6 +26,8 @@ pub struct MapDelta {
     pub forgotten: Vec<HostId>,
     /// The rules; always in a whole map.
     pub policy: Option<PolicySlice>,
+    /// Instead of `policy`, what changes of the rules that the host has; never in a whole map.
+    pub policy_step: Option<PolicyStep>,
 }
 
 /// A peer: what is signed of it, and hints where it may be reached.
@@ -77,6 +79,30 @@ pub struct ProvenLeaf {
     pub leaf: Vec<u8>,
     /// Sibling hashes from the leaf up.
     pub path: Vec<Digest>,
+}
+
+/// From the leaves that a host has to those that concern it now, which may be of another version.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct PolicyStep {
+    /// A `BundleHead`.
+    pub head: Signed,
+    /// Leaves that no longer concern the host, ascending.
+    pub dropped: Vec<u32>,
+    /// New and changed leaves, ascending.
+    pub leaves: Vec<ProvenLeaf>,
+    /// What is new on the ways of all other leaves to the root.
+    pub nodes: Vec<TreeNode>,
+}
+
+/// A hash in the tree of a policy version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TreeNode {
+    /// From 0, the leaves.
+    pub level: u32,
+    /// From 0, in its level.
+    pub index: u32,
+    /// Its value.
+    pub hash: Digest,
 }
 
 /// Names a peer inside one host: dense, from 0, used again after the peer is gone.

@@ -4,6 +4,8 @@
 //! Leaf 0 holds all denies and goes to every host: leaving out any other leaf can only make a host
 //! allow less. The tree's root is in the signed `BundleHead`.
 
+use std::collections::{BTreeMap, VecDeque};
+
 use model::ids::Digest;
 use model::map::ProvenLeaf;
 use model::record::BundleHead;
@@ -18,7 +20,7 @@ const LEAF_PREFIX: u8 = 0;
 const NODE_PREFIX: u8 = 1;
 
 /// The tree of a bundle.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct BundleTree {
     leaves: Vec<Vec<u8>>,
     /// Hashes from the leaves up; the last level is the root alone.
@@ -28,11 +30,22 @@ pub struct BundleTree {
 impl BundleTree {
     /// Encodes and hashes every leaf of the bundle.
     pub fn new(bundle: &Bundle) -> Self {
-        Self::from_leaves(bundle.leaves().iter().map(wire::encode_leaf).collect())
+        Self::from_leaves(encoded(bundle))
+    }
+
+    /// As `new`, with each leaf that stands in an earlier tree at its place there: so that only what
+    /// changed has another way to the root. The order of leaves means nothing, except that denies are
+    /// first.
+    pub fn following(earlier: &Self, bundle: &Bundle) -> Self {
+        Self::from_leaves(step::kept_in_place(&earlier.leaves, encoded(bundle)))
     }
 
     /// Builds the tree over encoded leaves, at least one.
-    fn from_leaves(leaves: Vec<Vec<u8>>) -> Self {
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn from_leaves(leaves: Vec<Vec<u8>>) -> Self {
+        assert!(!leaves.is_empty(), "denies are always there");
         let mut levels = vec![
             leaves
                 .iter()
@@ -57,6 +70,22 @@ impl BundleTree {
     pub fn root(&self) -> Digest {
         let top = self.levels.last().expect("a tree has a level of leaves");
         top[0]
+    }
+
+    /// Returns the encoded leaves.
+    pub fn leaves(&self) -> &[Vec<u8>] {
+        &self.leaves
+    }
+
+    /// Returns where each leaf of the bundle that these leaves make up stands, in the bundle's order.
+    pub fn positions(&self, bundle: &Bundle) -> Vec<u32> {
+        let mut places: BTreeMap<&[u8], VecDeque<u32>> = BTreeMap::new();
+        for (place, leaf) in (0..).zip(&self.leaves) {
+            places.entry(leaf).or_default().push_back(place);
+        }
+        let leaves = encoded(bundle);
+        let place = |leaf: &Vec<u8>| places.get_mut(&leaf[..]).and_then(VecDeque::pop_front);
+        leaves.iter().filter_map(place).collect()
     }
 
     /// Returns how many leaves there are, at least one.
@@ -85,6 +114,10 @@ impl BundleTree {
             .map(|index| self.prove(index))
             .collect()
     }
+}
+
+fn encoded(bundle: &Bundle) -> Vec<Vec<u8>> {
+    bundle.leaves().iter().map(wire::encode_leaf).collect()
 }
 
 fn leaf_hash(leaf: &[u8]) -> Digest {
@@ -119,6 +152,9 @@ pub enum SliceError {
     /// The proof does not lead to the signed root.
     #[error("leaf {0} is not part of the signed policy")]
     NotInTree(u32),
+    /// A change of the policy does not fit what the host has, or leaves out a hash.
+    #[error("the change of the policy does not lead on from what is in force, at leaf {0}")]
+    NoStep(u32),
     /// The leaf cannot be understood.
     #[error("leaf {index} of the policy: {error}")]
     Malformed {
@@ -194,6 +230,10 @@ fn is_in_tree(proven: &ProvenLeaf, leaf_count: u32, root: &Digest) -> bool {
     }
     last == 0 && hash == *root
 }
+
+mod step;
+
+pub use step::{carry_over, step_between};
 
 #[cfg(test)]
 mod tests;

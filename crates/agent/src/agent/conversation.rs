@@ -17,7 +17,13 @@ use crate::sync::{Step, SyncError, Verifier};
 use trust::enrolment::TlsKey;
 
 /// What this agent can enforce, by name.
-const FEATURES: [&str; 4] = ["allow", "deny", "services.tcp", "services.udp"];
+const FEATURES: [&str; 5] = [
+    "allow",
+    "deny",
+    "services.tcp",
+    "services.udp",
+    "policy.steps",
+];
 /// It can tell what it remembers of its fleet.
 const RECALL: &str = "recall";
 

@@ -326,6 +326,7 @@ impl Coordinator {
             tombstones: Vec::new(),
             forgotten: Vec::new(),
             policy: Some(self.slice()),
+            policy_step: None,
         }
     }
 

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use agent::{NameKind, Output, StateFile};
 use dataplane::Command;
-use model::map::PeerIndex;
+use model::control::{FromHost, ToHost};
+use model::map::{MapDelta, PeerIndex, PolicyStep};
+use trust::BundleTree;
+use trust::bundle::step_between;
 
 use crate::coordinator::{Coordinator, bundle_with_service, endpoint};
 use crate::host::Host;
@@ -256,7 +259,7 @@ fn hints_are_used_at_once_without_a_revision_and_without_a_disk() {
 }
 
 /// A hint that the only peer, which answers at `tail` now, has moved.
-fn moved(coordinator: &Coordinator, tail: u8) -> model::map::MapDelta {
+fn moved(coordinator: &Coordinator, tail: u8) -> MapDelta {
     let db = *coordinator.hosts.keys().next().unwrap();
     let mut entry = coordinator.entry(db);
     entry.endpoints[0].address = format!("198.51.100.{tail}:51820").parse().unwrap();
@@ -410,4 +413,66 @@ fn where_a_peer_moved_is_on_the_disk_before_long() {
     host.advance(Duration::from_secs(11));
     host.restart();
     assert!(shape(&host.commands()).contains(&"path 0 198.51.100.9:51820".to_owned()));
+}
+
+/// A policy of three services, and what leads from it to one in which one of them is elsewhere.
+fn step() -> (Coordinator, Host, MapDelta) {
+    let services = |port: u16| {
+        let mut bundle = bundle_with_service(22);
+        for (name, port) in [("db", 5432), ("cache", port)] {
+            let mut service = bundle.services[0].clone();
+            service.name = name.parse().unwrap();
+            service.port = port;
+            bundle.services.push(service);
+        }
+        bundle
+    };
+    let mut coordinator = Coordinator::new(1);
+    coordinator.apply(services(6379));
+    let mut host = Host::member_of(&mut coordinator);
+    let (before, base) = (BundleTree::new(&coordinator.bundle), coordinator.revision);
+    coordinator.apply(services(6380));
+    let after = BundleTree::new(&coordinator.bundle);
+    let all: Vec<u32> = (0..after.leaf_count()).collect();
+    let head = coordinator.slice().head;
+    let mut delta = coordinator.delta(base);
+    delta.policy_step = Some(step_between((&before, &all), (&after, &all), head));
+    host.said.clear();
+    (coordinator, host, delta)
+}
+
+#[test]
+fn a_step_of_the_policy_is_as_good_as_the_whole_and_survives_a_restart() {
+    let (coordinator, mut host, delta) = step();
+    let sent = delta.policy_step.as_ref().unwrap();
+    assert_eq!(sent.leaves.len(), 1, "only the service that changed");
+    host.map(delta);
+    assert_eq!(host.revision(), Some(coordinator.revision));
+    host.restart();
+    assert_eq!(host.revision(), Some(coordinator.revision));
+    host.told(ToHost::Recall);
+    let told = host.sent(|message| match message {
+        FromHost::Memory(part) => part.policy.clone(),
+        _ => None,
+    });
+    assert_eq!(told, [coordinator.slice()]);
+}
+
+#[test]
+fn a_step_that_leads_elsewhere_changes_nothing() {
+    let spoil: [fn(&mut PolicyStep); 5] = [
+        |step| step.dropped.push(0),
+        |step| step.leaves[0].leaf.push(0),
+        |step| drop(step.leaves.pop()),
+        |step| drop(step.nodes.pop()),
+        |step| step.head.payload[0] ^= 1,
+    ];
+    for spoil in spoil {
+        let (_, mut host, mut delta) = step();
+        let before = host.revision();
+        spoil(delta.policy_step.as_mut().unwrap());
+        host.map(delta);
+        assert_eq!(host.revision(), before);
+        assert!(host.commands().is_empty());
+    }
 }

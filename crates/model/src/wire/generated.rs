@@ -570,6 +570,9 @@ pub struct MapDelta {
     /// TrustStatement, new ones, the oldest first
     #[prost(message, repeated, tag = "9")]
     pub trust: ::prost::alloc::vec::Vec<Signed>,
+    /// instead of `policy`: what changes of the leaves that the host has
+    #[prost(message, optional, tag = "10")]
+    pub policy_step: ::core::option::Option<PolicyStep>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PeerEntry {
@@ -607,6 +610,33 @@ pub struct ProvenLeaf {
     /// sibling hashes, from the leaf up
     #[prost(bytes = "vec", repeated, tag = "3")]
     pub path: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+}
+/// From the leaves that a host has to those that concern it now. Where a leaf stays, only the hashes
+/// come that are new on its way to the root.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PolicyStep {
+    /// BundleHead
+    #[prost(message, optional, tag = "1")]
+    pub head: ::core::option::Option<Signed>,
+    /// leaves that no longer concern this host
+    #[prost(uint32, repeated, tag = "2")]
+    pub dropped: ::prost::alloc::vec::Vec<u32>,
+    /// new and changed, ascending
+    #[prost(message, repeated, tag = "3")]
+    pub leaves: ::prost::alloc::vec::Vec<ProvenLeaf>,
+    #[prost(message, repeated, tag = "4")]
+    pub nodes: ::prost::alloc::vec::Vec<TreeNode>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TreeNode {
+    /// 0: the leaves
+    #[prost(uint32, tag = "1")]
+    pub level: u32,
+    /// from the left
+    #[prost(uint32, tag = "2")]
+    pub index: u32,
+    #[prost(bytes = "vec", tag = "3")]
+    pub hash: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Certificate {

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use super::{WireError, field, generated};
 use crate::address::is_one_host;
 use crate::limits::Limits;
-use crate::map::{Endpoint, EndpointKind, MapDelta, PeerEntry, PolicySlice, ProvenLeaf};
+use crate::map::{
+    Endpoint, EndpointKind, MapDelta, PeerEntry, PolicySlice, PolicyStep, ProvenLeaf, TreeNode,
+};
 
 impl From<MapDelta> for generated::MapDelta {
     fn from(delta: MapDelta) -> Self {
@@ -23,6 +25,7 @@ impl From<MapDelta> for generated::MapDelta {
                 .map(|host| host.as_bytes().to_vec())
                 .collect(),
             policy: delta.policy.map(Into::into),
+            policy_step: delta.policy_step.map(Into::into),
         }
     }
 }
@@ -61,6 +64,7 @@ impl TryFrom<generated::MapDelta> for MapDelta {
                 |host| field::id("MapDelta.forgotten", &host),
             )?,
             policy: message.policy.map(TryInto::try_into).transpose()?,
+            policy_step: message.policy_step.map(TryInto::try_into).transpose()?,
         };
         check_whole(&delta)?;
         Ok(delta)
@@ -72,6 +76,7 @@ impl TryFrom<generated::MapDelta> for MapDelta {
 fn check_whole(delta: &MapDelta) -> Result<(), WireError> {
     let only_peers = delta.record.is_none()
         && delta.policy.is_none()
+        && delta.policy_step.is_none()
         && delta.trust.is_empty()
         && delta.tombstones.is_empty()
         && delta.forgotten.is_empty();
@@ -91,6 +96,10 @@ fn check_whole(delta: &MapDelta) -> Result<(), WireError> {
         None if delta.policy.is_none() => Err(WireError::new(
             "MapDelta.policy",
             "a whole map needs the policy",
+        )),
+        _ if delta.policy.is_some() && delta.policy_step.is_some() => Err(WireError::new(
+            "MapDelta.policy_step",
+            "the policy is there whole, and as a change",
         )),
         _ => Ok(()),
     }
@@ -202,6 +211,64 @@ impl TryFrom<generated::PolicySlice> for PolicySlice {
                 Limits::LEAVES,
                 TryInto::try_into,
             )?,
+        })
+    }
+}
+
+impl From<PolicyStep> for generated::PolicyStep {
+    fn from(step: PolicyStep) -> Self {
+        Self {
+            head: Some(step.head.into()),
+            dropped: step.dropped,
+            leaves: step.leaves.into_iter().map(Into::into).collect(),
+            nodes: step.nodes.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<generated::PolicyStep> for PolicyStep {
+    type Error = WireError;
+
+    fn try_from(message: generated::PolicyStep) -> Result<Self, WireError> {
+        field::at_most("PolicyStep.dropped", message.dropped.len(), Limits::LEAVES)?;
+        Ok(Self {
+            head: field::required("PolicyStep.head", message.head)?.try_into()?,
+            dropped: message.dropped,
+            leaves: field::list(
+                "PolicyStep.leaves",
+                message.leaves,
+                Limits::LEAVES,
+                TryInto::try_into,
+            )?,
+            nodes: field::list(
+                "PolicyStep.nodes",
+                message.nodes,
+                // A tree has twice as many nodes as leaves, less one.
+                2 * Limits::LEAVES,
+                TryInto::try_into,
+            )?,
+        })
+    }
+}
+
+impl From<TreeNode> for generated::TreeNode {
+    fn from(node: TreeNode) -> Self {
+        Self {
+            level: node.level,
+            index: node.index,
+            hash: node.hash.as_bytes().to_vec(),
+        }
+    }
+}
+
+impl TryFrom<generated::TreeNode> for TreeNode {
+    type Error = WireError;
+
+    fn try_from(message: generated::TreeNode) -> Result<Self, WireError> {
+        Ok(Self {
+            level: message.level,
+            index: message.index,
+            hash: field::id("TreeNode.hash", &message.hash)?,
         })
     }
 }

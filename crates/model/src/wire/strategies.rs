@@ -15,7 +15,9 @@ use crate::control::{
 };
 use crate::ids::{Digest, FleetId, HostId, KeyId, PolicyVersion, Revision, TokenId};
 use crate::key::{Secret, WireguardKey};
-use crate::map::{Endpoint, EndpointKind, MapDelta, PeerEntry, PolicySlice, ProvenLeaf};
+use crate::map::{
+    Endpoint, EndpointKind, MapDelta, PeerEntry, PolicySlice, PolicyStep, ProvenLeaf, TreeNode,
+};
 use crate::memory::Memory;
 use crate::name::{Label, LabelKey, LabelValue, Labels, Name, RESERVED_NAMES, RuleId};
 use crate::pair::{Listener, PairDrop, PairFacts};
@@ -290,6 +292,21 @@ fn policy_slice() -> impl Strategy<Value = PolicySlice> {
     (signed(), vec(leaf, 1..4)).prop_map(|(head, leaves)| PolicySlice { head, leaves })
 }
 
+fn policy_step() -> impl Strategy<Value = PolicyStep> {
+    let node = (any::<u32>(), any::<u32>(), digest()).prop_map(|(level, index, hash)| TreeNode {
+        level,
+        index,
+        hash,
+    });
+    let lists = (vec(any::<u32>(), 0..3), vec(node, 0..3));
+    (policy_slice(), lists).prop_map(|(slice, (dropped, nodes))| PolicyStep {
+        head: slice.head,
+        dropped,
+        leaves: slice.leaves,
+        nodes,
+    })
+}
+
 fn whole_map() -> impl Strategy<Value = MapDelta> {
     let peer = (signed(), vec(endpoint(), 0..4))
         .prop_map(|(record, endpoints)| PeerEntry { record, endpoints });
@@ -306,6 +323,7 @@ fn whole_map() -> impl Strategy<Value = MapDelta> {
             tombstones,
             forgotten,
             policy: Some(policy),
+            policy_step: None,
         },
     )
 }
@@ -323,6 +341,10 @@ fn map_delta() -> impl Strategy<Value = MapDelta> {
             map.policy = map.policy.filter(|_| policy);
             map
         });
+    let change = (change, option::of(policy_step())).prop_map(|(mut map, step)| {
+        map.policy_step = step.filter(|_| map.policy.is_none());
+        map
+    });
     prop_oneof![whole_map(), change]
 }
 
