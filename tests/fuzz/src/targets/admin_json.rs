@@ -178,6 +178,7 @@ fn answers_of_coordinators(fleet: &SmallFleet) -> Vec<Seed> {
         endpoints: vec![fleet.entry(host).endpoints[0].address],
         applied_policy: Some(PolicyVersion(3)),
         apply_error: None,
+        trouble: None,
     };
     let version = PolicyVersionView {
         version: PolicyVersion(3),
@@ -248,6 +249,11 @@ fn answers_of_hosts(fleet: &SmallFleet) -> Vec<Seed> {
             packets: 7,
         }],
         shards: 2,
+        clock_ahead_secs: Some(-3),
+        binary_replaced: false,
+        state_dir: Some("/var/lib/mesh/meshd".to_owned()),
+        nft_table: Some("mesh".to_owned()),
+        mtu: Some(1420),
     };
     let status = HostStatus {
         version: "1.0.0".to_owned(),
