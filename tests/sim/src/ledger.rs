@@ -216,6 +216,7 @@ mod tests {
             endpoints: Vec::new(),
             applied_policy: None,
             apply_error: None,
+            trouble: None,
         }
     }
 
