@@ -1,15 +1,31 @@
 //! The command line.
 
+mod admins;
+mod policy;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use model::name::Label;
 
+use crate::failure::EXIT_CODES;
 use crate::output::Color;
+
+pub use admins::{Admins, CreateAdmin, RoleName};
+pub use policy::{ApplyPolicy, Policy, RollbackPolicy};
+
+/// The exit codes, for the end of the manual page.
+fn exit_codes() -> String {
+    let mut text = "Exit codes:".to_owned();
+    for (code, word, when) in EXIT_CODES {
+        text += &format!("\n  {code} {word}: {when}");
+    }
+    text
+}
 
 /// The operator's hand on the mesh.
 #[derive(Debug, Parser)]
-#[command(name = "meshctl", version, about, long_about = None, after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 not reachable, 4 denied, 5 checked and found wanting.")]
+#[command(name = "meshctl", version, about, long_about = None, after_help = exit_codes())]
 pub struct Arguments {
     /// Whom to ask.
     #[command(flatten)]
@@ -71,6 +87,9 @@ pub enum Command {
     /// Make, list and revoke join tokens
     #[command(subcommand)]
     Tokens(Tokens),
+    /// Make, list and withdraw operators' credentials
+    #[command(subcommand)]
+    Admins(Admins),
     /// Write a backup of the coordinator, on its own machine; it holds the fleet's keys
     Backup {
         /// Where to; there must be no such file
@@ -97,6 +116,10 @@ pub enum Command {
     /// Show the services that this host may reach or offers
     #[command(subcommand)]
     Services(Services),
+    /// Look for what is wrong on this host, and say what to do; changes nothing
+    Doctor(Doctor),
+    /// Collect what is known of this host in one file for who is to help; no secrets
+    Bugreport(Bugreport),
     /// Show the versions of this program, the daemon and the coordinator
     Version,
     /// Print what a shell needs to complete the command line
@@ -118,10 +141,6 @@ pub struct Join {
     /// Take the token from /etc/mesh/join-token or a credential, and wipe it after the join
     #[arg(long, conflicts_with_all = ["token", "token_file"])]
     pub unattended: bool,
-    /// Look for what is wrong on this host, and say what to do; changes nothing
-    Doctor(Doctor),
-    /// Collect what is known of this host in one file for who is to help; no secrets
-    Bugreport(Bugreport),
     /// Name to take [default: the machine's host name]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
@@ -138,7 +157,7 @@ pub struct WaitOnline {
 /// `meshctl ping`
 #[derive(Debug, Args)]
 pub struct Ping {
-    /// A host's name
+    /// A host's name or overlay address
     pub host: String,
     /// How many echoes
     #[arg(short, long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -278,58 +297,29 @@ pub struct Audit {
     pub kept: Option<(u64, model::ids::Digest)>,
 }
 
-/// `meshctl policy`
-#[derive(Debug, Subcommand)]
-pub enum Policy {
-    /// Check a bundle's directory; needs no coordinator
-    Check {
-        /// The directory
-        directory: PathBuf,
-    },
-    /// Run a bundle's tests, against the fleet when a coordinator is reachable
-    Test {
-        /// The directory
-        directory: PathBuf,
-    },
-    /// Write the files of a bundle's directory canonically; comments stay
-    Fmt {
-        /// The directory
-        directory: PathBuf,
-        /// Change nothing; exit with 5 when a file would be written differently
-        #[arg(long)]
-        check: bool,
-    },
-    /// Print the JSON Schema of a bundle's files, for editors
-    Schema,
-    /// Show what differs, rule by rule, between two bundles
-    Diff {
-        /// The old one: a version or a directory; alone, what is compared with the version in force
-        #[arg(value_name = "VERSION|DIRECTORY")]
-        first: String,
-        /// The new one
-        #[arg(value_name = "VERSION|DIRECTORY")]
-        second: Option<String>,
-    },
-    /// Show which hosts would gain or lose what, and what deserves a look before it is applied
-    Plan {
-        /// The directory, or an old version
-        #[arg(value_name = "DIRECTORY|VERSION")]
-        what: String,
-    },
-    /// Put a bundle in force
-    Apply(ApplyPolicy),
-    /// List the versions
-    History,
-    /// Show the files of a version
-    Show {
-        /// The version [default: the one in force]
-        version: Option<u64>,
-    },
-    /// Put the content of an old version in force, as a new version
-    Rollback {
-        /// The old version
-        version: u64,
-    },
+/// `meshctl why`
+#[derive(Debug, Args)]
+pub struct Why {
+    /// A host's name or overlay address
+    pub from: String,
+    /// HOST:PORT, HOST:PORT/udp, HOST/icmp, or a service; an address may stand for a host, as in [fd12::1]:22
+    pub to: String,
+}
+
+/// `meshctl drops`
+#[derive(Debug, Args)]
+pub struct Drops {
+    /// Show it again and again, until it is interrupted
+    #[arg(short, long)]
+    pub watch: bool,
+    /// How many seconds between two looks
+    #[arg(long, value_name = "SECONDS", default_value_t = 2, requires = "watch", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub interval: u64,
+    /// Explain also the reasons that did not occur within the last minute
+    #[arg(short, long)]
+    pub all: bool,
+}
+
 /// `meshctl doctor`
 #[derive(Debug, Args)]
 pub struct Doctor {
@@ -356,52 +346,6 @@ pub struct Bugreport {
     /// Settings file of the daemon [default: /etc/mesh/meshd.toml]
     #[arg(long, value_name = "FILE", env = "MESHD_CONFIG")]
     pub config: Option<PathBuf>,
-}
-
-    /// Show where the current version is in force
-    Status,
-}
-
-/// `meshctl policy apply`
-#[derive(Debug, Args)]
-pub struct ApplyPolicy {
-    /// The directory
-    pub directory: PathBuf,
-    /// What the change is for
-    #[arg(short, long, value_name = "TEXT", default_value = "")]
-    pub message: String,
-    /// Refuse when another version than this is in force
-    #[arg(long, value_name = "VERSION")]
-    pub base: Option<u64>,
-    /// Check and test against the fleet, and change nothing
-    #[arg(long)]
-    pub dry_run: bool,
-    /// How many seconds to wait until the online hosts enforce it; 0 does not wait
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(..=86_400))]
-    pub wait: u64,
-}
-
-/// `meshctl why`
-#[derive(Debug, Args)]
-pub struct Why {
-    /// A host
-    pub from: String,
-    /// HOST:PORT, HOST:PORT/udp, HOST/icmp, or a service
-    pub to: String,
-}
-
-/// `meshctl drops`
-#[derive(Debug, Args)]
-pub struct Drops {
-    /// Show it again and again, until it is interrupted
-    #[arg(short, long)]
-    pub watch: bool,
-    /// How many seconds between two looks
-    #[arg(long, value_name = "SECONDS", default_value_t = 2, requires = "watch", value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub interval: u64,
-    /// Explain also the reasons that did not occur within the last minute
-    #[arg(short, long)]
-    pub all: bool,
 }
 
 /// `meshctl dns`

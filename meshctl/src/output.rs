@@ -2,6 +2,7 @@
 //! shape: `{"version": 1, "kind": "...", "data": ...}`.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use model::admin::DiagnosticView;
 use serde::Serialize;
@@ -22,10 +23,12 @@ pub enum Color {
 }
 
 /// Where and how a command shows its answer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Output {
     json: bool,
     color: bool,
+    /// Programs get one document, an answer or an error.
+    has_shown: AtomicBool,
 }
 
 /// Colours that mean something.
@@ -49,7 +52,16 @@ impl Output {
             Color::Never => false,
             Color::Auto => wants_color(io::stdout().is_terminal()),
         };
-        Self { json, color }
+        Self {
+            json,
+            color,
+            has_shown: AtomicBool::new(false),
+        }
+    }
+
+    /// Returns whether an answer was shown already.
+    pub fn has_shown(&self) -> bool {
+        self.has_shown.load(Ordering::Relaxed)
     }
 
     /// Returns whether programs read this.
@@ -66,6 +78,7 @@ impl Output {
         } else {
             people(self)
         };
+        self.has_shown.store(true, Ordering::Relaxed);
         // A closed pipe is the reader's way to say that it has enough.
         let _ = writeln!(io::stdout(), "{}", text.trim_end());
     }
@@ -74,6 +87,14 @@ impl Output {
     pub fn progress(&self, text: &str) {
         if !self.json && io::stderr().is_terminal() {
             let _ = writeln!(io::stderr(), "{}", self.paint(Tone::Faint, text));
+        }
+    }
+
+    /// Tells people something beside the answer; programs hear nothing.
+    pub fn remark(&self, text: &str) {
+        if !self.json {
+            // Nobody reads standard error: then nobody is to be told.
+            let _ = writeln!(io::stderr(), "{}", self.paint(Tone::Doubtful, text));
         }
     }
 

@@ -1,6 +1,7 @@
 //! Why a flow is allowed or denied: what the policy says, and what each end says that it enforces.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use model::admin::{Decision, EndAnswer, EndReport, WhyReport, WhyRequest};
@@ -78,18 +79,17 @@ impl Asked {
 impl Fleet {
     pub(crate) fn plan_why(&mut self, why: &WhyRequest) -> Result<Plan, Rejection> {
         let protocol = parse_protocol(&why.protocol)?;
-        let from = self.state.known_host(&parse_name(&why.from)?)?;
-        let to_name = parse_name(&why.to)?;
+        let from = self.named_or_at(&why.from)?;
         let service = self
             .state
             .policy
             .bundle
             .services
             .iter()
-            .find(|it| it.name == to_name);
+            .find(|it| it.name.as_str() == why.to);
         let to = match service {
             Some(service) => self.endpoint_of(service, from)?,
-            None => self.state.known_host(&to_name)?,
+            None => self.named_or_at(&why.to)?,
         };
         if from.record.host == to.record.host {
             let text = format!("{} reaches itself without the mesh", from.record.name);
@@ -113,6 +113,20 @@ impl Fleet {
             destination: EndAnswer::Silent,
         };
         Ok(Plan::Ask(Question { query, report }))
+    }
+
+    /// Finds a host by its name or by an overlay address of it.
+    fn named_or_at(&self, text: &str) -> Result<&Host, Rejection> {
+        let Ok(address) = text.parse::<IpAddr>() else {
+            return Ok(self.state.known_host(&parse_name(text)?)?);
+        };
+        let mut hosts = self.state.hosts.values();
+        hosts
+            .find(|it| it.record.addresses.contains(address))
+            .ok_or_else(|| {
+                let text = format!("no host has the overlay address {address}");
+                Rejection::new(RefusalCode::NotFound, text)
+            })
     }
 
     /// Returns the host of a service that is asked: one that is there, if any is.

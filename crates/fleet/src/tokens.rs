@@ -251,7 +251,8 @@ impl StoredToken {
             "this join token is used up: {uses} of {uses} hosts have joined with it; make a new \
              one with `meshctl tokens create`"
         );
-        Rejection::new(RefusalCode::Exhausted, text)
+        // As one that is revoked or expired: it permits nothing any more.
+        Rejection::new(RefusalCode::Denied, text)
     }
 
     pub(crate) fn check_name(&self, name: &Name) -> Result<(), Rejection> {

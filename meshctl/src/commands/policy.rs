@@ -35,7 +35,7 @@ pub async fn run(verb: Policy, targets: &Targets, output: &Output) -> Result<(),
         Policy::Apply(apply) => apply::put_in_force(apply, targets, output).await,
         Policy::History => history::history(targets, output).await,
         Policy::Show { version } => history::show(version, targets, output).await,
-        Policy::Rollback { version } => apply::rollback(version, targets, output).await,
+        Policy::Rollback(back) => apply::rollback(back, targets, output).await,
         Policy::Status => apply::status(targets, output).await,
     }
 }

@@ -19,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 struct Status {
     daemon: Option<HostStatus>,
     coordinator: Option<CoordinatorStatus>,
+    /// Why a coordinator that could be asked did not answer.
+    coordinator_error: Option<String>,
 }
 
 /// Shows how this host is.
@@ -31,26 +33,31 @@ pub async fn status(targets: &Targets, output: &Output) -> Result<(), Failure> {
         .get::<HostStatus>("/v1/status")
         .await;
     let coordinator = match connect::coordinator(targets) {
-        Ok(client) => client
-            .get::<CoordinatorStatus>("/v1/status")
-            .await
-            .map_err(Failure::from),
-        Err(failure) => Err(failure),
-    };
-    let mut missing = None;
-    let status = match (daemon, coordinator) {
-        (Ok(daemon), coordinator) => Status {
-            daemon: Some(daemon),
-            coordinator: coordinator.ok(),
-        },
-        (Err(error), Ok(coordinator)) if targets.socket.is_none() => {
-            missing = Some(format!("no meshd answers on this machine: {error}\n"));
-            Status {
-                daemon: None,
-                coordinator: Some(coordinator),
-            }
+        Ok(client) => {
+            let client = client.with_patience(PATIENCE);
+            let asked = client.get::<CoordinatorStatus>("/v1/status").await;
+            asked.map_err(|error| (Failure::from(error), true))
         }
-        (Err(error), _) => return Err(error.into()),
+        Err(failure) => Err((failure, false)),
+    };
+    let (coordinator, coordinator_error) = match coordinator {
+        Ok(status) => (Some(status), None),
+        // Most hosts have no credential, and nothing is wrong with that.
+        Err((Failure::Unreachable(_), false)) => (None, None),
+        Err((failure, _)) => (None, Some(failure.to_string())),
+    };
+    let (daemon, missing) = match daemon {
+        Ok(daemon) => (Some(daemon), None),
+        Err(error) if targets.socket.is_none() && coordinator.is_some() => {
+            let missing = format!("no meshd answers on this machine: {error}\n");
+            (None, Some(missing))
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let status = Status {
+        daemon,
+        coordinator,
+        coordinator_error,
     };
     output.show("Status", &status, |output| {
         let parts = [
@@ -60,6 +67,10 @@ pub async fn status(targets: &Targets, output: &Output) -> Result<(), Failure> {
                 .map(|daemon| daemon_text(daemon, output))
                 .or(missing.clone()),
             status.coordinator.as_ref().map(coordinator_text),
+            status.coordinator_error.as_ref().map(|why| {
+                let text = format!("the coordinator does not answer: {why}\n");
+                output.paint(Tone::Doubtful, &text)
+            }),
         ];
         parts.into_iter().flatten().collect::<Vec<_>>().join("\n")
     });

@@ -1,16 +1,23 @@
 //! `meshctl why`: whether a flow is allowed, and which rule says so. Asks the coordinator, which
-//! asks both ends; without a coordinator, this host's daemon alone.
+//! asks both ends; where none is reachable, this host's daemon alone.
 
 mod text;
 
+use std::net::Ipv6Addr;
+use std::time::Duration;
+
 use model::admin::{WhyReport, WhyRequest};
 use model::local::{LocalWhyReport, LocalWhyRequest};
+use runtime::api_client::ApiClient;
 
 use crate::arguments::{Targets, Why};
 use crate::connect;
 use crate::failure::Failure;
 use crate::output::Output;
 use text::{local_text, report_text};
+
+/// How long a coordinator may take: it waits for both ends itself, for a few seconds.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What the right side of the question says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,37 +33,72 @@ struct Target {
 /// The question makes no sense, nobody can answer, or the flow is denied (exit code 5).
 pub async fn why(arguments: Why, targets: &Targets, output: &Output) -> Result<(), Failure> {
     let target = parse_target(&arguments.to)?;
-    let allowed = match connect::coordinator(targets) {
+    let answered = match connect::coordinator(targets) {
         Ok(client) => {
-            let request = WhyRequest {
-                from: arguments.from,
-                to: target.name,
-                protocol: target.protocol.into(),
-                port: target.port,
-            };
-            let report: WhyReport = client.post("/v1/why", &request).await?;
-            output.show("WhyReport", &report, |output| report_text(&report, output));
-            report.policy.allowed
+            let client = client.with_patience(PATIENCE);
+            ask_coordinator(&client, &arguments.from, &target, output).await
         }
-        Err(Failure::Unreachable(_)) => {
-            let request = LocalWhyRequest {
-                from: arguments.from,
-                to: target.name,
-                protocol: target.protocol.into(),
-                port: target.port,
-            };
-            let report: LocalWhyReport = connect::daemon(targets).post("/v1/why", &request).await?;
-            output.show("LocalWhyReport", &report, |output| {
-                local_text(&report, target.protocol, output)
-            });
-            report.decision.allowed
+        Err(failure) => Err(failure),
+    };
+    let allowed = match answered {
+        // A host that is an end of the flow knows what it enforces itself.
+        Err(Failure::Unreachable(why)) => {
+            let answered = ask_daemon(&arguments.from, &target, targets, output).await;
+            let allowed = answered.map_err(|failure| both_failed(&why, failure))?;
+            output.remark(&format!("this host's own view only: {why}"));
+            allowed
         }
-        Err(failure) => return Err(failure),
+        answered => answered?,
     };
     if allowed {
         Ok(())
     } else {
         Err(Failure::Wanting(String::new()))
+    }
+}
+
+async fn ask_coordinator(
+    client: &ApiClient,
+    from: &str,
+    target: &Target,
+    output: &Output,
+) -> Result<bool, Failure> {
+    let request = WhyRequest {
+        from: from.to_owned(),
+        to: target.name.clone(),
+        protocol: target.protocol.into(),
+        port: target.port,
+    };
+    let report: WhyReport = client.post("/v1/why", &request).await?;
+    output.show("WhyReport", &report, |output| report_text(&report, output));
+    Ok(report.policy.allowed)
+}
+
+async fn ask_daemon(
+    from: &str,
+    target: &Target,
+    targets: &Targets,
+    output: &Output,
+) -> Result<bool, Failure> {
+    let request = LocalWhyRequest {
+        from: from.to_owned(),
+        to: target.name.clone(),
+        protocol: target.protocol.into(),
+        port: target.port,
+    };
+    let report: LocalWhyReport = connect::daemon(targets).post("/v1/why", &request).await?;
+    output.show("LocalWhyReport", &report, |output| {
+        local_text(&report, target.protocol, output)
+    });
+    Ok(report.decision.allowed)
+}
+
+/// Neither could answer; what the daemon says counts, unless it is not there either.
+fn both_failed(why: &str, failure: Failure) -> Failure {
+    match failure {
+        Failure::Unreachable(daemon) => Failure::Unreachable(format!("{why}; and {daemon}")),
+        Failure::Failed(daemon) => Failure::Failed(format!("{daemon} ({why})")),
+        other => other,
     }
 }
 
@@ -73,7 +115,9 @@ fn parse_target(text: &str) -> Result<Target, Failure> {
         Some(_) => return Err(bad()),
         None => (text, "tcp"),
     };
-    let (name, port) = match rest.split_once(':') {
+    let (rest, port) = match rest.rsplit_once(':') {
+        // Colons of an IPv6 address; with a port it stands in brackets.
+        _ if rest.ends_with(']') || rest.parse::<Ipv6Addr>().is_ok() => (rest, None),
         Some((name, port)) => (
             name,
             Some(
@@ -84,6 +128,13 @@ fn parse_target(text: &str) -> Result<Target, Failure> {
             ),
         ),
         None => (rest, None),
+    };
+    let bare = rest.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+    let name = match bare {
+        Some(address) if address.parse::<Ipv6Addr>().is_ok() => address,
+        Some(_) => return Err(bad()),
+        None if rest.contains(['[', ']']) => return Err(bad()),
+        None => rest,
     };
     if name.is_empty() || (protocol == "icmp" && port.is_some()) {
         return Err(bad());
@@ -137,7 +188,28 @@ mod tests {
             target("vm-1", "icmp", None)
         );
         assert_eq!(parse_target("db").unwrap(), target("db", "tcp", None));
-        for bad in ["", ":1", "a:0", "a:x", "a:1/sctp", "a:1/icmp", "a:99999"] {
+        assert_eq!(
+            parse_target("100.64.0.17:22").unwrap(),
+            target("100.64.0.17", "tcp", Some(22))
+        );
+        assert_eq!(
+            parse_target("[fd12::1]:22").unwrap(),
+            target("fd12::1", "tcp", Some(22))
+        );
+        for bare in ["fd12::1/icmp", "[fd12::1]/icmp"] {
+            assert_eq!(parse_target(bare).unwrap(), target("fd12::1", "icmp", None));
+        }
+        for bad in [
+            "[db]:1",
+            "[fd12::1:1",
+            "",
+            ":1",
+            "a:0",
+            "a:x",
+            "a:1/sctp",
+            "a:1/icmp",
+            "a:99999",
+        ] {
             assert!(parse_target(bad).is_err(), "{bad}");
         }
     }

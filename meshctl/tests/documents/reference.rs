@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use clap::{Arg, Command};
+use meshctl::failure::EXIT_CODES;
 
 const HEAD: &str = "\
 # Commands
@@ -10,12 +11,18 @@ const HEAD: &str = "\
 Written by `cargo xtask generate` from the command line itself. What to do with them: [operate](operate.md),
 [policy](policy.md), [troubleshooting](troubleshooting.md). The same as manual pages: `man meshctl`, `man meshctl-policy-apply`.
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 the daemon or coordinator is not reachable, 4 denied, 5 checked and found wanting.
+With `--json` every command prints one document on standard output, `{\"version\", \"kind\", \"data\"}`, described by
+[meshctl.schema.json](meshctl.schema.json). A command that fails before it has an answer prints one of kind `Error`, with `code`,
+`exit_code`, `message` and `diagnostics`. A verb that repeats itself (`--watch`) prints one a round.
 ";
 
 /// Returns the whole page.
 pub(crate) fn text(command: &Command) -> String {
     let mut text = HEAD.to_owned();
+    text.push_str("\n## Exit codes\n\n| code | word | when |\n|---|---|---|\n");
+    for (code, word, when) in EXIT_CODES {
+        let _ = writeln!(text, "| {code} | `{word}` | {when} |");
+    }
     text.push_str("\n## Everywhere\n\n");
     let global = command.get_arguments().filter(|it| it.is_global_set());
     push_arguments(&mut text, global);

@@ -1,6 +1,8 @@
 //! Why this host allows or denies a flow of its own: asked by an operator here, or by one at the
 //! coordinator. The answer is what is in force, not what is on its way.
 
+use std::net::IpAddr;
+
 use model::admin::Decision;
 use model::control::{Explanation, Refusal, RefusalCode};
 use model::local::{LocalWhyReport, LocalWhyRequest};
@@ -115,11 +117,14 @@ impl Agent {
         explanation
     }
 
-    /// Finds a peer by its name, with or without the fleet's suffix.
+    /// Finds a peer by its name, with or without the fleet's suffix, or by an overlay address of it.
     pub(super) fn peer_called(&self, text: &str) -> Option<&HostRecord> {
         let map = self.staging.in_force()?;
-        let name = name_in(map, text).ok()?;
-        map.host_named(&name)
+        let called = match text.trim().parse() {
+            Ok(address) => host_at(map, address),
+            Err(_) => map.host_named(&name_in(map, text).ok()?),
+        };
+        called
             .filter(|host| host.host != map.me().host)
     }
 
@@ -146,6 +151,19 @@ impl Agent {
         text: &str,
         other: Option<&HostRecord>,
     ) -> Result<End<'m>, Refusal> {
+        if let Ok(address) = text.trim().parse() {
+            let host = host_at(map, address).ok_or_else(|| {
+                let text = format!(
+                    "no host that this one knows has the overlay address {address}; it knows those \
+                     that its rules concern, see `meshctl peers`"
+                );
+                Refusal::new(RefusalCode::NotFound, text)
+            })?;
+            return Ok(End {
+                host,
+                service: None,
+            });
+        }
         let name = name_in(map, text)?;
         if let Some(host) = map.host_named(&name) {
             return Ok(End {
@@ -200,6 +218,10 @@ impl Agent {
             listener: None,
         }
     }
+}
+
+fn host_at(map: &Map, address: IpAddr) -> Option<&HostRecord> {
+    map.hosts().find(|host| host.addresses.contains(address))
 }
 
 fn name_in(map: &Map, text: &str) -> Result<Name, Refusal> {

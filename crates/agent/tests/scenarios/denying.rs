@@ -71,6 +71,23 @@ fn a_denial_names_rule_hosts_port_and_version() {
 }
 
 #[test]
+fn an_overlay_address_stands_for_its_host() {
+    let (coordinator, host) = member();
+    let db = host.agent.peers(host.now)[0].id;
+    let addresses = coordinator.hosts[&db].addresses;
+    for address in [addresses.v4.to_string(), addresses.v6.to_string()] {
+        let asked = why("web-1", &address, "tcp", Some(5432));
+        let report = host.agent.why(&asked, host.now).unwrap();
+        assert_eq!(report.to.as_str(), "db");
+        let peer = host.agent.resolve_peer(&address).unwrap();
+        assert_eq!(peer.id, db);
+    }
+    let asked = why("web-1", "192.0.2.1", "tcp", Some(5432));
+    let refused = host.agent.why(&asked, host.now).unwrap_err();
+    assert!(refused.message.contains("192.0.2.1"), "{refused}");
+}
+
+#[test]
 fn what_a_peer_denied_is_told_as_its_word_and_remembered() {
     let (coordinator, mut host) = member();
     let denial = denial_to_db(&coordinator, &host, PolicyVersion(4));

@@ -102,7 +102,7 @@ fn a_used_up_token_is_refused_and_says_how_often_it_was_good() {
     let rejection = world
         .enrol(Machine::new(2).request(&world, &token, "b"))
         .unwrap_err();
-    assert_eq!(rejection.refusal.code, RefusalCode::Exhausted);
+    assert_eq!(rejection.refusal.code, RefusalCode::Denied);
     assert!(
         rejection.to_string().contains("1 of 1 hosts"),
         "{rejection}"

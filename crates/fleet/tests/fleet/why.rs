@@ -161,3 +161,28 @@ fn questions_without_sense_are_refused() {
         );
     }
 }
+
+#[test]
+fn an_overlay_address_stands_for_its_host_at_either_end() {
+    let (mut world, ..) = two_hosts();
+    let address = |world: &mut World, at: usize| world.hosts()[at].addresses;
+    let (a, b) = (address(&mut world, 0), address(&mut world, 1));
+    let asked = WhyRequest {
+        from: a.v6.to_string(),
+        to: b.v4.to_string(),
+        protocol: "icmp".into(),
+        port: None,
+    };
+    let id = world.ask(AdminRequest::Why(asked));
+    world.advance(Duration::from_secs(5));
+    let report = answer(&mut world, id).unwrap().unwrap();
+    assert_ne!(report.from, report.to);
+    assert_eq!(
+        report.addresses,
+        [std::net::IpAddr::from(b.v4), b.v6.into()]
+    );
+    let refused = world
+        .admin(question("192.0.2.1", "icmp", None))
+        .unwrap_err();
+    assert_eq!(refused.refusal.code, RefusalCode::NotFound, "{refused}");
+}

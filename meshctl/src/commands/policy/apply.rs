@@ -30,7 +30,7 @@ pub(super) async fn put_in_force(
         show_check(&checked, &policy::run_tests(&checked, None), output);
     })?;
     let client = connect::coordinator(targets)?;
-    plan::warn(&client, &files, output).await;
+    plan::warn(&client, &plan::of_files(files.clone()), output).await;
     let request = ApplyPolicy {
         files: files.clone(),
         base: apply.base.map(PolicyVersion),
@@ -41,32 +41,40 @@ pub(super) async fn put_in_force(
         .post("/v1/policy", &request)
         .await
         .map_err(|error| refused(error, &files))?;
-    let rollout = if applied.changed {
-        wait_for(&client, applied.version, apply.wait, output).await?
-    } else {
-        None
-    };
-    show_applied(&applied, rollout.as_ref(), apply.dry_run, output);
-    failed_hosts(rollout.as_ref())
+    finish(&client, &applied, (apply.wait, apply.dry_run), output).await
 }
 
 pub(super) async fn rollback(
-    version: u64,
+    back: arguments::RollbackPolicy,
     targets: &Targets,
     output: &Output,
 ) -> Result<(), Failure> {
     let client = connect::coordinator(targets)?;
+    let to = PolicyVersion(back.version);
+    plan::warn(&client, &plan::of_version(to), output).await;
     let request = RollbackPolicy {
-        to: PolicyVersion(version),
-        base: None,
+        to,
+        base: back.base.map(PolicyVersion),
+        message: back.message,
+        dry_run: back.dry_run,
     };
     let applied: AppliedPolicy = client.post("/v1/policy/rollback", &request).await?;
+    finish(&client, &applied, (back.wait, back.dry_run), output).await
+}
+
+/// Waits for the hosts, and shows what became of it.
+async fn finish(
+    client: &ApiClient,
+    applied: &AppliedPolicy,
+    (wait_secs, dry_run): (u64, bool),
+    output: &Output,
+) -> Result<(), Failure> {
     let rollout = if applied.changed {
-        wait_for(&client, applied.version, 30, output).await?
+        wait_for(client, applied.version, wait_secs, output).await?
     } else {
         None
     };
-    show_applied(&applied, rollout.as_ref(), false, output);
+    show_applied(applied, rollout.as_ref(), dry_run, output);
     failed_hosts(rollout.as_ref())
 }
 

@@ -22,6 +22,8 @@ pub(super) fn check(directory: &Path, output: &Output) -> Result<(), Failure> {
     failing(&outcomes)
 }
 
+/// Runs the tests: here, by the bundle alone; and by the coordinator, against the fleet's own hosts,
+/// which can make a difference. Says whose verdicts are shown.
 pub(super) async fn test(
     directory: &Path,
     targets: &Targets,
@@ -30,36 +32,77 @@ pub(super) async fn test(
     let files = read_bundle(directory)?;
     let checked = load(&files, output)?;
     let outcomes = policy::run_tests(&checked, None);
-    output.show("PolicyTest", &check_report(&checked, &outcomes), |output| {
-        let lines: Vec<String> = outcomes
+    let is_failed = |it: &TestOutcome| it.verdict == TestVerdict::Failed;
+    let fleet = match outcomes.iter().any(is_failed) {
+        true => Err("not asked: tests fail without it already".to_owned()),
+        false => ask_fleet(&files, targets).await,
+    };
+    let report = TestRun {
+        report: check_report(&checked, &outcomes),
+        against_fleet: fleet.as_ref().ok().map(|it| it.as_ref().err().is_none()),
+        against_fleet_why: fleet.as_ref().err().cloned(),
+    };
+    output.show("PolicyTest", &report, |output| {
+        let mut lines: Vec<String> = outcomes
             .iter()
             .map(|outcome| test_text(outcome, output))
             .collect();
-        if lines.is_empty() {
-            "the policy has no tests".into()
-        } else {
-            lines.join("\n")
-        }
+        lines.push(verdicts_text(&outcomes, &fleet));
+        lines.join("\n")
     });
     failing(&outcomes)?;
-    // The fleet's own hosts can make a difference: its coordinator tests against them.
-    let Ok(client) = connect::coordinator(targets) else {
-        return Ok(());
-    };
+    match fleet {
+        Ok(Err(error)) => Err(refused(error, &files)),
+        _ => Ok(()),
+    }
+}
+
+/// Asks the coordinator to test a bundle; an error text when there is none that could.
+async fn ask_fleet(
+    files: &[PolicyFile],
+    targets: &Targets,
+) -> Result<Result<AppliedPolicy, ApiError>, String> {
+    let client = connect::coordinator(targets).map_err(|failure| failure.to_string())?;
     let request = ApplyPolicy {
-        files: files.clone(),
+        files: files.to_vec(),
         base: None,
         message: String::new(),
         dry_run: true,
     };
-    let answer: Result<AppliedPolicy, ApiError> = client.post("/v1/policy", &request).await;
-    match answer {
-        Ok(_) => {
-            output.progress("passed against the hosts of the fleet too");
-            Ok(())
-        }
-        Err(error) => Err(refused(error, &files)),
+    match client.post("/v1/policy", &request).await {
+        Err(ApiError::Unreachable(why)) => Err(why),
+        answer => Ok(answer),
     }
+}
+
+/// Whose verdicts these are.
+fn verdicts_text(
+    outcomes: &[TestOutcome],
+    fleet: &Result<Result<AppliedPolicy, ApiError>, String>,
+) -> String {
+    if outcomes.is_empty() {
+        return "the policy has no tests".to_owned();
+    }
+    let own = "the verdicts above are by this bundle alone";
+    match fleet {
+        Ok(Ok(applied)) => format!(
+            "{own}; against the hosts of the fleet, by its coordinator: {} passed",
+            count(applied.tests_passed, "test")
+        ),
+        Ok(Err(_)) => format!("{own}; the coordinator of the fleet refuses it:"),
+        Err(why) => format!("{own}; the hosts of the fleet may make a difference ({why})"),
+    }
+}
+
+/// What the tests found, for `--json`.
+#[derive(Serialize)]
+struct TestRun {
+    #[serde(flatten)]
+    report: CheckReport,
+    /// Whether they pass against the fleet's hosts too; `null`: no coordinator was asked.
+    against_fleet: Option<bool>,
+    /// Why none was.
+    against_fleet_why: Option<String>,
 }
 
 /// What a check found, for `--json`.
@@ -199,11 +242,15 @@ pub(super) fn refused(error: ApiError, files: &[PolicyFile]) -> Failure {
                 },
             ..
         } if !diagnostics.is_empty() => {
-            let diagnostics: Vec<Diagnostic> = diagnostics
-                .iter()
+            let views = diagnostics.iter();
+            let shown: Vec<Diagnostic> = views
                 .map(|view| Diagnostic::from_view(view, files))
                 .collect();
-            Failure::Wanting(format!("{}\n{message}", rendered(&diagnostics)))
+            Failure::Faulty {
+                lines: rendered(&shown),
+                message,
+                diagnostics,
+            }
         }
         error => error.into(),
     }

@@ -6,6 +6,7 @@ use model::admin::{
     CauseEffect, PlanCause, PlanChange, PlanGroup, PlanRequest, PlanWarning, PlannedPolicy,
     PolicyFile, PolicyPlan,
 };
+use model::ids::PolicyVersion;
 use runtime::api_client::ApiClient;
 
 use super::bundle::Origin;
@@ -25,10 +26,7 @@ pub(super) async fn plan(what: &str, targets: &Targets, output: &Output) -> Resu
             check::load(&files, output)?;
             of_files(files)
         }
-        Origin::Version(version) => PlanRequest {
-            version: Some(version),
-            ..PlanRequest::default()
-        },
+        Origin::Version(version) => of_version(version),
         Origin::InForce => {
             let text = "give a directory or an old version: what is in force changes nothing";
             return Err(Failure::Usage(text.into()));
@@ -50,13 +48,18 @@ pub(super) async fn plan(what: &str, targets: &Targets, output: &Output) -> Resu
 
 /// Tells on standard error what may do harm about a bundle that is about to be applied. That no
 /// plan can be made stops nothing: the coordinator checks what it is given by itself.
-pub(super) async fn warn(client: &ApiClient, files: &[PolicyFile], output: &Output) {
-    let lines: Vec<String> = match make(client, &of_files(files.to_vec())).await {
+pub(super) async fn warn(client: &ApiClient, request: &PlanRequest, output: &Output) {
+    let lines: Vec<String> = match make(client, request).await {
         Ok(report) => dangers(&report.plan)
             .map(|warning| warning_text(warning, output))
             .collect(),
         // The coordinator is about to say the same.
-        Err(Failure::Wanting(_) | Failure::Unreachable(_) | Failure::Denied(_)) => Vec::new(),
+        Err(
+            Failure::Wanting(_)
+            | Failure::Faulty { .. }
+            | Failure::Unreachable(_)
+            | Failure::Denied(_),
+        ) => Vec::new(),
         Err(failure) => vec![output.paint(
             Tone::Doubtful,
             &format!("warning: what this changes between hosts is not known: {failure}"),
@@ -68,10 +71,17 @@ pub(super) async fn warn(client: &ApiClient, files: &[PolicyFile], output: &Outp
     }
 }
 
-fn of_files(files: Vec<PolicyFile>) -> PlanRequest {
+pub(super) fn of_files(files: Vec<PolicyFile>) -> PlanRequest {
     PlanRequest {
         files,
         version: None,
+    }
+}
+
+pub(super) fn of_version(version: PolicyVersion) -> PlanRequest {
+    PlanRequest {
+        version: Some(version),
+        ..PlanRequest::default()
     }
 }
 
@@ -194,11 +204,9 @@ fn some_of(words: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use model::admin::{PlanPair, PlanWarningKind};
-    use model::ids::PolicyVersion;
-
     use super::*;
     use crate::output::Color;
+    use model::admin::{PlanPair, PlanWarningKind};
 
     #[test]
     fn people_read_what_changes_by_which_rule() {
