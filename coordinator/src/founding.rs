@@ -18,6 +18,7 @@ use runtime::state_dir::StateDir;
 use crate::authority_file::AuthorityFile;
 use crate::credential_file;
 use crate::overlap;
+use crate::public;
 use crate::restore;
 use crate::settings::FleetChoices;
 use crate::store::{Listing, RedbStore, Store};
@@ -144,15 +145,17 @@ async fn found(
     }
     let authority = file.authority()?;
     let overlay = choices.overlay(authority.fleet_id())?;
+    let dns_suffix = choices.dns_suffix.as_deref().unwrap_or(DEFAULT_SUFFIX);
+    if !choices.allow_public {
+        public::refuse_prefixes(overlay)?;
+        public::refuse_suffix(dns_suffix)?;
+    }
     overlap::refuse_routes(overlay)?;
     overlap::refuse_advertised(overlay, advertise)?;
     let config = BootstrapConfig {
         fleet_name: file.fleet.clone(),
         overlay: Some(overlay),
-        dns_suffix: choices
-            .dns_suffix
-            .clone()
-            .unwrap_or_else(|| DEFAULT_SUFFIX.into()),
+        dns_suffix: dns_suffix.to_owned(),
     };
     let seed = random_seed().map_err(|error| format!("the kernel gives no randomness: {error}"))?;
     let Bootstrap {

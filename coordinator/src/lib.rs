@@ -11,6 +11,7 @@ mod credential_file;
 pub mod daemon;
 mod founding;
 mod overlap;
+mod public;
 pub mod recover;
 pub mod restore;
 mod server_certificate;

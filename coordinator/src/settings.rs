@@ -97,6 +97,9 @@ pub struct FileSettings {
     /// What follows names in DNS: chosen at the first start [default: mesh.internal]
     #[arg(long, value_name = "SUFFIX")]
     pub dns_suffix: Option<String>,
+    /// Let a new fleet have public prefixes, or a top-level domain as suffix [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub allow_public: Option<bool>,
     /// How log lines look: text or json [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -135,6 +138,8 @@ pub struct FleetChoices {
     pub overlay_v6: Option<Ipv6Net>,
     /// What follows names in DNS.
     pub dns_suffix: Option<String>,
+    /// They may be what belongs to others on the Internet, since it does not.
+    pub allow_public: bool,
 }
 
 impl Flags {
@@ -177,6 +182,7 @@ impl Settings {
                 overlay_v4: flags.overlay_v4.or(file.overlay_v4),
                 overlay_v6: flags.overlay_v6.or(file.overlay_v6),
                 dns_suffix: flags.dns_suffix.or(file.dns_suffix),
+                allow_public: flags.allow_public.or(file.allow_public).unwrap_or(false),
             },
             log_format: flags.log_format.or(file.log_format).unwrap_or_default(),
             log_level: flags

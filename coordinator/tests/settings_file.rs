@@ -24,6 +24,7 @@ const HEAD: &str = "\
 const EXAMPLES: &[(&str, &str)] = &[
     ("listen", r#""[::]:7443""#),
     ("advertise", r#"["mesh.example.net:7443"]"#),
+    ("allow_public", "false"),
     ("overlay_v4", r#""100.77.0.0/16""#),
     ("overlay_v6", r#""fd5c:1d0a:9c41::/48""#),
 ];

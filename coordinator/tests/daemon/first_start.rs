@@ -108,3 +108,19 @@ async fn an_address_inside_the_overlay_is_not_where_hosts_join() {
     let refused = place.try_start(&settings).await.err().unwrap();
     assert!(refused.contains("lies in the overlay"), "a later start too");
 }
+
+#[tokio::test]
+async fn what_belongs_to_others_is_refused_before_anything_is_founded() {
+    let place = Place::new();
+    let mut settings = place.settings();
+    settings.fleet.overlay_v4 = Some("11.0.0.0/16".parse().unwrap());
+    let refused = place.try_start(&settings).await.err().unwrap();
+    assert!(refused.contains("--allow-public"), "{refused}");
+    settings.fleet.overlay_v4 = None;
+    settings.fleet.dns_suffix = Some("com".into());
+    let refused = place.try_start(&settings).await.err().unwrap();
+    assert!(refused.contains("--allow-public"), "{refused}");
+    settings.fleet.allow_public = true;
+    let running = place.try_start(&settings).await.unwrap();
+    assert_eq!(running.status().await.dns_suffix, "com");
+}
