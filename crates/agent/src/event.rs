@@ -6,6 +6,7 @@ use model::control::{Description, Enrolled, Refusal, ToHost};
 
 /// What happened on the control channel. There is one at a time.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // made and matched at once
 pub enum ChannelEvent {
     /// Answers `Output::Describe`.
     Described(Result<Description, ChannelError>),

@@ -15,7 +15,7 @@ use crate::config::LoadError;
 use crate::interest::{Interest, Move};
 use crate::keys::Place;
 use crate::recovery::UNKNOWN_KEY;
-use crate::state::{CurrentPolicy, Gone, Host, State};
+use crate::state::{CurrentPolicy, Former, Gone, Host, State};
 use crate::stored::{
     StoredAddress, StoredBeliever, StoredCurrentPolicy, StoredFleet, StoredHost, StoredKeyOwner,
     StoredPolicy, StoredPruned, StoredStatement, StoredTombstone, StoredUse, decode, from_base64,
@@ -29,7 +29,7 @@ pub(crate) enum Change {
     /// A host is no more.
     Removed(Move),
     /// Another policy is in force; who was concerned by what before.
-    Policy(Box<Interest>),
+    Policy(Box<Former>),
     /// The audit log has this entry.
     Logged(u64),
     /// Nothing that a host needs to know.
@@ -268,7 +268,7 @@ impl State {
         version: PolicyVersion,
         revision: StoreRevision,
     ) -> Result<Change, String> {
-        self.policy = match self.policies.get(&version) {
+        let policy = match self.policies.get(&version) {
             Some(stored) => self.open_policy(version, stored, revision)?,
             None => CurrentPolicy {
                 version,
@@ -277,9 +277,11 @@ impl State {
             },
         };
         let records = self.hosts.values().map(|host| &host.record);
-        let interest = Interest::new(&self.policy.bundle, records);
-        let before = std::mem::replace(&mut self.interest, interest);
-        Ok(Change::Policy(Box::new(before)))
+        let interest = Interest::new(&policy.bundle, records);
+        Ok(Change::Policy(Box::new(Former {
+            interest: std::mem::replace(&mut self.interest, interest),
+            policy: std::mem::replace(&mut self.policy, policy),
+        })))
     }
 
     fn open_policy(
@@ -289,10 +291,17 @@ impl State {
         revision: StoreRevision,
     ) -> Result<CurrentPolicy, String> {
         let head = Signed::try_from(&stored.head)?;
-        let bundle = decode_bundle(stored)?;
+        // In the order in which they were signed: it is not always the bundle's.
+        let leaves: Result<Vec<_>, String> =
+            stored.leaves.iter().map(|it| from_base64(it)).collect();
+        let leaves = leaves?;
+        if leaves.is_empty() {
+            return Err("it has no denies".to_owned());
+        }
+        let tree = BundleTree::from_leaves(leaves);
         let slice = PolicySlice {
             head,
-            leaves: BundleTree::new(&bundle).prove_all(),
+            leaves: tree.prove_all(),
         };
         let (head, bundle) = self
             .anchors
@@ -302,8 +311,10 @@ impl State {
             version,
             revision,
             head: Some(head),
+            positions: tree.positions(&bundle),
             bundle,
             slice,
+            tree,
         })
     }
 
@@ -369,11 +380,8 @@ pub(crate) fn decode_bundle(stored: &StoredPolicy) -> Result<Bundle, String> {
     Ok(Bundle::from_leaves(leaves))
 }
 
-/// Writes the bundle as it is signed.
-pub(crate) fn encode_bundle(bundle: &Bundle) -> Vec<String> {
-    let leaves = bundle.leaves();
-    leaves
-        .iter()
-        .map(|leaf| BASE64.encode(&model::wire::encode_leaf(leaf)))
-        .collect()
+/// Writes the leaves of a tree as they are signed.
+pub(crate) fn encode_leaves(tree: &BundleTree) -> Vec<String> {
+    let leaves = tree.leaves().iter();
+    leaves.map(|leaf| BASE64.encode(leaf)).collect()
 }

@@ -13,7 +13,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::Serialize;
 use trust::authority::HOST_CERTIFICATE_LIFETIME;
-use trust::{Authority, HostIdentity};
+use trust::{Authority, BundleTree, HostIdentity};
 
 use crate::admins::{credential_text, stored_admin};
 use crate::audit::{Deed, Stamp, first_entry};
@@ -66,6 +66,7 @@ pub fn bootstrap(
         epoch: statement.epoch,
         version: first,
         previous: None,
+        earlier: &BundleTree::default(),
         bundle: &first_policy(),
         files: first_policy_files(&config.fleet_name),
         message: "ping from any to any, everything else is denied".to_owned(),

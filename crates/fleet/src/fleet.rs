@@ -22,14 +22,15 @@ use crate::config::{FleetConfig, LoadError};
 use crate::explain::Questions;
 use crate::hints::Hints;
 use crate::output::{CommitId, KeepId, Output, Rejection, Reply, RequestId, SessionId};
+use crate::policy_work::WorkId;
 use crate::presence::Presences;
 use crate::recovery::{Hearsay, Recovery, Testimony};
 use crate::request::{AdminRequest, Caller};
 use crate::rotation::Rotation;
 use crate::sessions::{SessionPeer, Sessions};
-use crate::state::State;
+use crate::state::{Former, State};
 use crate::turnstile::Turnstile;
-use crate::work::{Origin, Work};
+use crate::work::{Job, Origin, Work};
 
 /// The brain of the coordinator.
 #[derive(Debug)]
@@ -52,6 +53,9 @@ pub struct Fleet {
     pub(crate) sessions: Sessions,
     pub(crate) questions: Questions,
     pub(crate) recovery: Recovery,
+    /// Requests whose policies are being looked at on another thread.
+    pub(crate) works: BTreeMap<WorkId, Job>,
+    pub(crate) last_work: u64,
     /// Where the search for a free address goes on.
     pub(crate) address_cursor: u32,
     /// The last revision that was signed.
@@ -116,6 +120,8 @@ impl Fleet {
             sessions: Sessions::default(),
             questions: Questions::default(),
             recovery: Recovery::default(),
+            works: BTreeMap::new(),
+            last_work: 0,
             map_head: None,
             hints: Hints::default(),
             publish_at: None,
@@ -260,14 +266,18 @@ impl Fleet {
         }
     }
 
-    fn note_listed(&mut self, before: &State) {
+    fn note_listed(&mut self, before: State) {
         let hosts = self.state.hosts.iter();
         let changed: Vec<_> = hosts
             .filter(|(_, host)| host.revision > before.revision)
             .map(|(id, _)| *id)
             .collect();
         let is_other_policy = self.state.policy.revision > before.revision;
-        self.note_rearranged(&before.interest, &changed, is_other_policy);
+        let former = Former {
+            interest: before.interest,
+            policy: before.policy,
+        };
+        self.note_rearranged(&former, &changed, is_other_policy);
     }
 
     /// Time has passed.

@@ -10,26 +10,29 @@ use model::store::StoreRevision;
 use model::time::Now;
 
 use crate::fleet::Fleet;
-use crate::news::{News, later_than};
+use crate::news::{News, PolicyNews, later_than};
 use crate::output::SessionId;
 use crate::state::Host;
 
-/// How many changes of peers are told before whatever else there is to do: so many records are some
-/// megabyte, and take some milliseconds. A policy that makes strangers of all hosts, or acquaintances,
-/// is told in parts.
+/// How many changes of peers are told, and how many hosts something, before whatever else there is to
+/// do: so many records are some megabyte, and take some milliseconds. A policy that makes strangers of
+/// all hosts, or acquaintances, is told in parts.
 const CHANGES_AT_ONCE: usize = 4096;
+
+/// What a host says that it can do when it takes what changed of the policy.
+const POLICY_STEPS: &str = "policy.steps";
 
 impl Fleet {
     /// Tells every host that something concerns what it does not know yet.
     pub(crate) fn publish(&mut self, now: Now) {
         self.publish_at = None;
         self.pass_hints_on(now);
-        let mut changes = 0;
+        let mut changes: usize = 0;
         while let Some(session) = self.sessions.first_with_news() {
             if changes > CHANGES_AT_ONCE {
                 return self.publish_within(Duration::ZERO, now);
             }
-            changes += self.tell(session, now);
+            changes += 1 + self.tell(session, now);
         }
     }
 
@@ -115,9 +118,15 @@ impl Fleet {
                 false => Vec::new(),
             },
             record: news.record.then(|| me.signed.clone()),
-            policy: news.policy.then(|| self.slice_for(id)),
             ..MapDelta::default()
         };
+        match &news.policy {
+            PolicyNews::None => {}
+            PolicyNews::Step(step) if self.takes_steps(id) => {
+                delta.policy_step = Some(step.clone());
+            }
+            PolicyNews::Step(_) | PolicyNews::Whole => delta.policy = Some(self.slice_for(id)),
+        }
         let (peers, mut changed) = (news.peers(id), Vec::new());
         for (&peer, &knows) in &peers {
             if self.state.interest.connects(id, peer) {
@@ -129,6 +138,7 @@ impl Fleet {
         let is_durable = delta.record.is_some()
             || !delta.trust.is_empty()
             || delta.policy.is_some()
+            || delta.policy_step.is_some()
             || !delta.tombstones.is_empty()
             || !delta.forgotten.is_empty()
             || !changed.is_empty();
@@ -167,11 +177,18 @@ impl Fleet {
         Some(PeerEntry { record, endpoints })
     }
 
+    /// Returns whether a host can make a slice of the one that it has and a step.
+    fn takes_steps(&self, host: HostId) -> bool {
+        let features = self.presences.of(host).and_then(|it| it.features.as_ref());
+        features.is_some_and(|features| features.contains(POLICY_STEPS))
+    }
+
     /// Returns the leaves of the policy that concern a member, with their proofs.
     fn slice_for(&self, host: HostId) -> PolicySlice {
-        let all = &self.state.policy.slice;
+        let policy = &self.state.policy;
+        let all = &policy.slice;
         let seat = self.state.interest.seat(host).cloned().unwrap_or_default();
-        let leaves = self.state.interest.leaves_for(&seat);
+        let leaves = policy.leaves_for(&self.state.interest, &seat);
         PolicySlice {
             head: all.head.clone(),
             leaves: leaves

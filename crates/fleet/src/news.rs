@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::ids::HostId;
+use model::map::PolicyStep;
 use model::store::StoreRevision;
 use model::time::Now;
 use trust::bundle::step_between;
 
 use crate::fleet::Fleet;
-use crate::interest::{Interest, Move, Targets};
-use crate::state::Host;
+use crate::interest::{Move, Seat, Targets};
+use crate::state::{Former, Host, State};
 
 /// How soon after a change of hosts the others are told; changes within this time go together.
 const TELL_CHANGES_AFTER: Duration = Duration::from_millis(20);
@@ -31,6 +32,28 @@ pub(crate) struct News {
     /// Hosts that changed, came or went after the last of `stages`, and whether it knew them before.
     peers: BTreeMap<HostId, bool>,
     stages: Vec<Stage>,
+}
+
+/// What a host does not know yet of the policy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum PolicyNews {
+    #[default]
+    None,
+    /// It gets what changed of the leaves that it was told last; hosts that have and need the same
+    /// share it.
+    Step(Arc<PolicyStep>),
+    /// It gets all leaves that concern it: what it has is not known any more.
+    Whole,
+}
+
+impl PolicyNews {
+    /// Notes a change of what the host has, once all that was noted before is told.
+    fn note(&mut self, step: Arc<PolicyStep>) {
+        *self = match self {
+            Self::None => Self::Step(step),
+            Self::Step(_) | Self::Whole => Self::Whole,
+        };
+    }
 }
 
 /// What happened before all peers were arranged anew, and that.
@@ -104,7 +127,14 @@ impl Fleet {
         };
         news.record = true;
         if changed_seat {
-            news.policy |= interest.leaves_for(&moved.before) != interest.leaves_for(&moved.after);
+            let policy = &self.state.policy;
+            let had = policy.leaves_for(interest, &moved.before);
+            let needs = policy.leaves_for(interest, &moved.after);
+            if had != needs {
+                let head = policy.slice.head.clone();
+                let step = step_between((&policy.tree, &had), (&policy.tree, &needs), head);
+                news.policy.note(Arc::new(step));
+            }
             for &peer in before.symmetric_difference(after) {
                 if peer != host {
                     news.note(peer, before.contains(&peer));
@@ -114,13 +144,16 @@ impl Fleet {
     }
 
     /// Notes for everybody at a stream what another policy, or a new reading of the store, means:
-    /// `before` is who was concerned by what, `changed` who has a new record since.
+    /// `former` is what was in force and who was concerned by what, `changed` who has a new record
+    /// since.
     pub(crate) fn note_rearranged(
         &mut self,
-        before: &Interest,
+        former: &Former,
         changed: &[HostId],
         is_other_policy: bool,
     ) {
+        let before = &former.interest;
+        let mut steps = Steps::new(former, &self.state);
         let mut shifts: BTreeMap<(Targets, Targets), Arc<Shift>> = BTreeMap::new();
         let interest = &self.state.interest;
         for host in self.sessions.followers() {
@@ -150,7 +183,7 @@ impl Fleet {
                 }
             }
             if let Some(news) = self.sessions.news_for(host) {
-                (news.record, news.policy) = (true, true);
+                (news.record, news.policy) = (true, PolicyNews::Whole);
             }
         }
     }
@@ -245,6 +278,40 @@ impl Fleet {
             (Some(mine), Some(last)) => interest.connects_seats(mine, &last),
             _ => false,
         }
+    }
+}
+
+/// What changes of the leaves that hosts have when another policy comes into force, made once for all
+/// hosts that have and need the same.
+struct Steps<'a> {
+    former: &'a Former,
+    state: &'a State,
+    made: BTreeMap<(Vec<u32>, Vec<u32>), Arc<PolicyStep>>,
+}
+
+impl<'a> Steps<'a> {
+    fn new(former: &'a Former, state: &'a State) -> Self {
+        Self {
+            former,
+            state,
+            made: BTreeMap::new(),
+        }
+    }
+
+    fn between(&mut self, old: &Seat, new: &Seat) -> Arc<PolicyStep> {
+        let (former, policy) = (&self.former.policy, &self.state.policy);
+        let had = former.leaves_for(&self.former.interest, old);
+        let needs = policy.leaves_for(&self.state.interest, new);
+        let step = self.made.entry((had, needs));
+        let make = |(had, needs): &(Vec<u32>, Vec<u32>)| {
+            let head = policy.slice.head.clone();
+            Arc::new(step_between(
+                (&former.tree, had),
+                (&policy.tree, needs),
+                head,
+            ))
+        };
+        step.or_insert_with_key(make).clone()
     }
 }
 

@@ -4,26 +4,26 @@
 use std::collections::BTreeSet;
 
 use model::admin::{
-    AppliedPolicy, ApplyPolicy, DiagnosticView, PolicyContent, PolicyFile, PolicyVersionView,
+    AppliedPolicy, ApplyPolicy, PolicyContent, PolicyFile, PolicyVersionView,
     RollbackPolicy, Rollout, RolloutFailure,
 };
-use model::control::{Refusal, RefusalCode};
+use model::control::RefusalCode;
 use model::ids::{Digest, FleetId, PolicyVersion};
 use model::limits::Limits;
 use model::name::Name;
-use model::record::{BundleHead, HostRecord};
+use model::record::BundleHead;
 use model::rule::Bundle;
 use model::time::{Now, UnixTime};
-use policy::{Checked, Diagnostic, TestOutcome};
 use trust::{Authority, BundleTree, sha256};
 
-use crate::apply::encode_bundle;
+use crate::apply::encode_leaves;
 use crate::audit::Stamp;
 use crate::clock_text;
 use crate::config::FleetLimits;
 use crate::fleet::Fleet;
 use crate::keys::Place;
 use crate::output::{CommitId, Rejection, Reply};
+use crate::policy_work::{Compiled, Task, Worked};
 use crate::request::Caller;
 use crate::stored::{StoredCurrentPolicy, StoredPolicy, StoredSigned};
 use crate::work::{Answer, Draft, Plan};
@@ -32,23 +32,20 @@ use crate::work::{Answer, Draft, Plan};
 /// against what this coordinator knows and has under way.
 const SERVICE_NAMES_COMPARED: usize = 100;
 
-/// A bundle that may come into force.
-struct Compiled {
-    bundle: Bundle,
-    warnings: Vec<DiagnosticView>,
-    tests_passed: usize,
-}
-
 impl Fleet {
     pub(crate) fn plan_policy(
         &mut self,
         caller: &Caller,
         apply: &ApplyPolicy,
+        worked: Option<Worked>,
         now: Now,
     ) -> Result<Plan, Rejection> {
         check_size(apply)?;
         self.check_base(apply.base)?;
-        let mut compiled = self.compile(&apply.files)?;
+        let Some(Worked::Version(mut compiled)) = worked else {
+            let files = apply.files.clone();
+            return Ok(Plan::HandOut(self.work_on(files, Task::Version)));
+        };
         let unable = self.check_enforceable(&compiled.bundle)?;
         compiled.warnings.extend(unable);
         self.check_services_are_free(&compiled.bundle, now)?;
@@ -73,6 +70,7 @@ impl Fleet {
         &mut self,
         caller: &Caller,
         rollback: &RollbackPolicy,
+        worked: Option<Worked>,
         now: Now,
     ) -> Result<Plan, Rejection> {
         self.check_base(rollback.base)?;
@@ -86,7 +84,7 @@ impl Fleet {
             },
             dry_run: rollback.dry_run,
         };
-        self.plan_policy(caller, &apply, now)
+        self.plan_policy(caller, &apply, worked, now)
     }
 
     fn plan_version(
@@ -108,6 +106,7 @@ impl Fleet {
                 epoch: self.state.statement.epoch,
                 version,
                 previous: Some(sha256(&self.state.policy.slice.head.payload)),
+                earlier: &self.state.policy.tree,
                 bundle: &compiled.bundle,
                 files,
                 message,
@@ -195,52 +194,6 @@ impl Fleet {
             .find_map(|name| self.commits.writer(&Place::Name(name.clone()).key()))
     }
 
-    /// Parses and checks a bundle, and binds it to the fleet's hosts.
-    pub(crate) fn bind(
-        &self,
-        files: &[PolicyFile],
-        hosts: &[HostRecord],
-    ) -> Result<(Checked, Bundle), Rejection> {
-        let checked = policy::load(files).map_err(|wrong| faulty(&wrong))?;
-        let fleet_name = &self.state.statement.fleet_name;
-        if checked.fleet != *fleet_name {
-            let text = format!(
-                "this policy is for fleet {}, and this is {fleet_name}",
-                checked.fleet
-            );
-            return Err(Rejection::new(RefusalCode::Invalid, text));
-        }
-        let bundle = policy::resolve(&checked, hosts).map_err(|wrong| faulty(&wrong))?;
-        Ok((checked, bundle))
-    }
-
-    /// Parses, checks, tests and resolves a bundle against the fleet's hosts.
-    fn compile(&self, files: &[PolicyFile]) -> Result<Compiled, Rejection> {
-        let inventory = self.state.inventory();
-        let (checked, bundle) = self.bind(files, &inventory)?;
-        let outcomes = policy::run_tests(&checked, Some(&inventory));
-        let failed: Vec<_> = outcomes
-            .iter()
-            .filter(|outcome| outcome.verdict != policy::TestVerdict::Passed)
-            .map(failed_test)
-            .collect();
-        if !failed.is_empty() {
-            let (failed_count, count) = (failed.len(), outcomes.len());
-            let text = format!("{failed_count} of {count} tests of the policy failed");
-            let refusal = Refusal::new(RefusalCode::Invalid, text);
-            return Err(Rejection {
-                diagnostics: failed,
-                ..refusal.into()
-            });
-        }
-        let warnings = checked.warnings.iter().map(DiagnosticView::from).collect();
-        Ok(Compiled {
-            bundle,
-            warnings,
-            tests_passed: outcomes.len(),
-        })
-    }
-
     /// Names in a bundle mean other hosts once hosts have changed: the same files are the same
     /// policy only if they resolve to the same.
     fn is_in_force(&self, files: &[PolicyFile], bundle: &Bundle) -> bool {
@@ -250,7 +203,9 @@ impl Fleet {
             .policies
             .get(&current.version)
             .is_some_and(|it| it.files == files);
-        is_same_text && current.bundle == *bundle
+        // In another order it is the same.
+        let leaves = BundleTree::following(&current.tree, bundle);
+        is_same_text && leaves.leaves() == current.tree.leaves()
     }
 
     fn check_base(&self, base: Option<PolicyVersion>) -> Result<(), Rejection> {
@@ -358,6 +313,8 @@ pub(crate) struct Version<'a> {
     pub(crate) version: PolicyVersion,
     /// Digest of the previous head's payload.
     pub(crate) previous: Option<Digest>,
+    /// Where leaves stood in that version: those that stay keep their places.
+    pub(crate) earlier: &'a BundleTree,
     pub(crate) bundle: &'a Bundle,
     pub(crate) files: Vec<PolicyFile>,
     pub(crate) message: String,
@@ -365,7 +322,7 @@ pub(crate) struct Version<'a> {
 }
 
 pub(crate) fn signed_version(authority: &Authority, version: Version<'_>) -> StoredPolicy {
-    let tree = BundleTree::new(version.bundle);
+    let tree = BundleTree::following(version.earlier, version.bundle);
     let head = BundleHead {
         fleet: version.fleet,
         epoch: version.epoch,
@@ -377,7 +334,7 @@ pub(crate) fn signed_version(authority: &Authority, version: Version<'_>) -> Sto
     };
     StoredPolicy {
         head: StoredSigned::from(&authority.sign_head(&head)),
-        leaves: encode_bundle(version.bundle),
+        leaves: encode_leaves(&tree),
         files: version.files,
         message: version.message,
         applied: version.applied,
@@ -405,30 +362,6 @@ fn check_size(apply: &ApplyPolicy) -> Result<(), Rejection> {
         return Err(Rejection::new(RefusalCode::Invalid, text));
     }
     Ok(())
-}
-
-fn faulty(diagnostics: &[Diagnostic]) -> Rejection {
-    let views: Vec<_> = diagnostics.iter().map(DiagnosticView::from).collect();
-    let errors = views.iter().filter(|view| view.severity == "error").count();
-    let text = match errors {
-        1 => "the policy has an error".to_owned(),
-        _ => format!("the policy has {errors} errors"),
-    };
-    Rejection {
-        diagnostics: views,
-        ..Rejection::new(RefusalCode::Invalid, text)
-    }
-}
-
-fn failed_test(outcome: &TestOutcome) -> DiagnosticView {
-    DiagnosticView {
-        severity: "error".to_owned(),
-        file: outcome.source.file.clone(),
-        line: outcome.source.line,
-        column: 0,
-        message: format!("test failed: {}: {}", outcome.test, outcome.message),
-        help: None,
-    }
 }
 
 /// Digests paths and texts, each with its length before it, so that no two directories are one.

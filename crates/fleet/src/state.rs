@@ -121,6 +121,27 @@ pub(crate) struct CurrentPolicy {
     pub(crate) bundle: Bundle,
     /// All leaves with their proofs.
     pub(crate) slice: PolicySlice,
+    pub(crate) tree: BundleTree,
+    /// Where in the tree each leaf of the bundle stands.
+    pub(crate) positions: Vec<u32>,
+}
+
+/// The policy that was in force before another, and who was concerned by what.
+#[derive(Debug)]
+pub(crate) struct Former {
+    pub(crate) interest: Interest,
+    pub(crate) policy: CurrentPolicy,
+}
+
+impl CurrentPolicy {
+    /// Returns where in the tree the leaves for a seat stand, ascending.
+    pub(crate) fn leaves_for(&self, interest: &Interest, seat: &Seat) -> Vec<u32> {
+        let leaves = interest.leaves_for(seat);
+        let place = |leaf: &u32| self.positions.get(*leaf as usize).copied();
+        let mut places: Vec<u32> = leaves.iter().filter_map(place).collect();
+        places.sort_unstable();
+        places
+    }
 }
 
 impl State {

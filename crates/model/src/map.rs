@@ -1,6 +1,7 @@
 //! What one host needs to know: its peers and rules, at a revision; and changes of it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::ids::{Digest, HostId, Revision};
 use crate::record::Signed;
@@ -26,8 +27,9 @@ pub struct MapDelta {
     pub forgotten: Vec<HostId>,
     /// The rules; always in a whole map.
     pub policy: Option<PolicySlice>,
-    /// Instead of `policy`, what changes of the rules that the host has; never in a whole map.
-    pub policy_step: Option<PolicyStep>,
+    /// Instead of `policy`, what changes of the rules that the host has; never in a whole map. Many
+    /// hosts are told the same.
+    pub policy_step: Option<Arc<PolicyStep>>,
 }
 
 /// A peer: what is signed of it, and hints where it may be reached.

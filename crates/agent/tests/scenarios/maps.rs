@@ -1,5 +1,6 @@
 //! Maps and changes of them: what reaches the shard, the interface, DNS and the disk, and when.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use agent::{NameKind, Output, StateFile};
@@ -436,7 +437,11 @@ fn step() -> (Coordinator, Host, MapDelta) {
     let all: Vec<u32> = (0..after.leaf_count()).collect();
     let head = coordinator.slice().head;
     let mut delta = coordinator.delta(base);
-    delta.policy_step = Some(step_between((&before, &all), (&after, &all), head));
+    delta.policy_step = Some(Arc::new(step_between(
+        (&before, &all),
+        (&after, &all),
+        head,
+    )));
     host.said.clear();
     (coordinator, host, delta)
 }
@@ -463,14 +468,14 @@ fn a_step_that_leads_elsewhere_changes_nothing() {
     let spoil: [fn(&mut PolicyStep); 5] = [
         |step| step.dropped.push(0),
         |step| step.leaves[0].leaf.push(0),
-        |step| drop(step.leaves.pop()),
-        |step| drop(step.nodes.pop()),
+        |step| step.leaves.clear(),
+        |step| step.nodes.clear(),
         |step| step.head.payload[0] ^= 1,
     ];
     for spoil in spoil {
         let (_, mut host, mut delta) = step();
         let before = host.revision();
-        spoil(delta.policy_step.as_mut().unwrap());
+        spoil(Arc::make_mut(delta.policy_step.as_mut().unwrap()));
         host.map(delta);
         assert_eq!(host.revision(), before);
         assert!(host.commands().is_empty());

@@ -56,6 +56,7 @@ impl Fleet {
             epoch,
             version: number,
             previous: Some(sha256(&self.state.policy.slice.head.payload)),
+            earlier: &self.state.policy.tree,
             bundle: &bundle,
             files,
             message,

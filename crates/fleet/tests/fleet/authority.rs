@@ -137,7 +137,8 @@ fn hosts_are_told_the_new_keys_and_everything_is_signed_again() {
     assert_eq!(records[0].signatures.len(), 2);
     before.verify_record(records[0]).unwrap();
     assert!(
-        maps.iter().any(|map| map.policy.is_some()),
+        maps.iter()
+            .any(|map| map.policy.is_some() || map.policy_step.is_some()),
         "its head is signed again"
     );
 }

@@ -43,7 +43,8 @@ fn a_thousand_pipelined_enrolments_get_a_thousand_addresses() {
     let token = Machine::new(2000).request(&world, &token, "late");
     assert_eq!(
         world.enrol(token).unwrap_err().refusal.code,
-        RefusalCode::Exhausted
+        RefusalCode::Denied,
+        "its token is used up"
     );
 }
 

@@ -87,7 +87,7 @@ fn rules_stay_bound_to_a_host_that_is_renamed() {
         let messages = world.taken(*session);
         assert_eq!(host.apply_all(&world, &messages), 1);
         let told_policy = messages.iter().any(|message| match message {
-            ToHost::Map(delta) => delta.policy.is_some(),
+            ToHost::Map(delta) => delta.policy.is_some() || delta.policy_step.is_some(),
             _ => false,
         });
         assert!(!told_policy, "no rule changed");

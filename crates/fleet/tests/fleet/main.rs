@@ -18,6 +18,7 @@ mod machine;
 mod maps;
 mod model_host;
 mod policies;
+mod policy_steps;
 mod recovery;
 mod rememberer;
 mod scale;

@@ -279,7 +279,8 @@ fn a_changed_peer_is_told_alone() {
         (host.revision, world.status().revision)
     );
     assert_eq!(delta.peers.len(), 2, "changes close together go together");
-    assert!(delta.policy.is_none() && delta.record.is_none() && delta.tombstones.is_empty());
+    assert!(delta.policy.is_none() && delta.policy_step.is_none());
+    assert!(delta.record.is_none() && delta.tombstones.is_empty());
 }
 
 #[test]
@@ -288,7 +289,7 @@ fn a_new_policy_and_a_removal_are_told_at_once() {
     let yaml = "fleet: prod\nallow:\n  - { id: x, from: any, to: any, tcp: [22] }\n";
     world.apply_policy(yaml).unwrap();
     let delta = only_map(world.taken(session));
-    assert!(delta.policy.is_some() && delta.peers.is_empty());
+    assert!(delta.policy_step.is_some() && delta.peers.is_empty());
     world.remove_host("other");
     assert_eq!(only_map(world.taken(session)).tombstones.len(), 1);
 }

@@ -7,6 +7,8 @@ use model::ids::{HostId, Revision};
 use model::map::{MapDelta, PeerEntry, PolicySlice};
 use model::record::{HostRecord, Signed};
 
+use trust::bundle::carry_over;
+
 use crate::world::World;
 
 /// A host that believes nothing unverified.
@@ -68,6 +70,17 @@ impl ModelHost {
         if let Some(slice) = &delta.policy {
             anchors.verify_slice(slice).unwrap();
             self.policy = Some(slice.clone());
+        }
+        if let Some(step) = &delta.policy_step {
+            let before = self
+                .policy
+                .as_ref()
+                .expect("a step leads on from something");
+            let count = |head| anchors.verify_head(head).unwrap().leaf_count;
+            let (had, has) = (count(&before.head), count(&step.head));
+            let slice = carry_over(before, had, step, has).unwrap();
+            anchors.verify_slice(&slice).unwrap();
+            self.policy = Some(slice);
         }
     }
 

@@ -213,6 +213,7 @@ fn scale_of_one_change_in_a_fleet_of_ten_thousand() {
         "one policy with a rule between two applications, until it is told",
         || {
             large.world.apply_policy(&policy(rule)).unwrap();
+            large.world.advance(Duration::from_millis(1));
         },
     );
     let sent = large.sent(7);
@@ -222,6 +223,15 @@ fn scale_of_one_change_in_a_fleet_of_ten_thousand() {
         usize::from(HOSTS),
         "all get the new head"
     );
+
+    let changed = policy(rule).replace("id: app-50,", "id: app-fifty,");
+    timed("one policy with one rule changed, until it is told", || {
+        large.world.apply_policy(&changed).unwrap();
+        large.world.advance(Duration::from_millis(1));
+    });
+    let sent = large.sent(50);
+    println!("one rule changed: {sent:?}");
+    assert!(sent.bytes_to_unconcerned <= 600 * sent.unconcerned);
 
     let have = large.world.status().revision;
     large.world.crash();

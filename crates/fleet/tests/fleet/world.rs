@@ -33,6 +33,15 @@ pub(crate) const START_SECS: u64 = 1_795_340_000;
 
 pub(crate) const ADVERTISED: &str = "coordinator.example:7443";
 
+/// What a host says that it can do.
+const FEATURES: [&str; 5] = [
+    "allow",
+    "deny",
+    "services.tcp",
+    "services.udp",
+    "policy.steps",
+];
+
 pub(crate) struct World {
     pub(crate) fleet: Fleet,
     config: FleetConfig,
@@ -222,6 +231,13 @@ impl World {
                 }
                 Output::KeepAuthority { id, keys } => self.keeps.push_back((id, keys)),
                 Output::ShowAuthority { keys } => self.shown = Some(keys),
+                Output::Work { id, work } => match &mut self.workshop {
+                    Some(waiting) => waiting.push((id, work)),
+                    None => {
+                        let done = work.run(&|| false);
+                        self.fleet.handle_policy_done(id, done, self.now);
+                    }
+                },
                 Output::List => self.lists += 1,
                 Output::Notice(text) => self.notices.push(text),
                 Output::Audited(entry) => self.audited.push(*entry),
@@ -521,9 +537,7 @@ impl World {
             trust,
             have,
             software_version: "1.2.3".into(),
-            features: ["allow", "deny", "services.tcp", "services.udp"]
-                .map(str::to_owned)
-                .into(),
+            features: FEATURES.map(str::to_owned).into(),
             boot_counter: 1,
         };
         self.say(session, FromHost::Hello(hello));

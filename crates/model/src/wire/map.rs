@@ -1,6 +1,7 @@
 //! Maps and their changes: peers, endpoints, the leaves of the policy with their proofs.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::{WireError, field, generated};
 use crate::address::is_one_host;
@@ -25,7 +26,9 @@ impl From<MapDelta> for generated::MapDelta {
                 .map(|host| host.as_bytes().to_vec())
                 .collect(),
             policy: delta.policy.map(Into::into),
-            policy_step: delta.policy_step.map(Into::into),
+            policy_step: delta
+                .policy_step
+                .map(|step| Arc::unwrap_or_clone(step).into()),
         }
     }
 }
@@ -64,7 +67,10 @@ impl TryFrom<generated::MapDelta> for MapDelta {
                 |host| field::id("MapDelta.forgotten", &host),
             )?,
             policy: message.policy.map(TryInto::try_into).transpose()?,
-            policy_step: message.policy_step.map(TryInto::try_into).transpose()?,
+            policy_step: match message.policy_step {
+                Some(step) => Some(Arc::new(step.try_into()?)),
+                None => None,
+            },
         };
         check_whole(&delta)?;
         Ok(delta)

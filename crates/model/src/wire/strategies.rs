@@ -1,6 +1,7 @@
 //! Arbitrary well-formed nouns, for the property tests of the codecs.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::collection::{btree_map, vec};
@@ -342,7 +343,7 @@ fn map_delta() -> impl Strategy<Value = MapDelta> {
             map
         });
     let change = (change, option::of(policy_step())).prop_map(|(mut map, step)| {
-        map.policy_step = step.filter(|_| map.policy.is_none());
+        map.policy_step = step.filter(|_| map.policy.is_none()).map(Arc::new);
         map
     });
     prop_oneof![whole_map(), change]
