@@ -259,7 +259,9 @@ fn a_restarted_host_does_not_reach_back_for_ever() {
     let before = pair.hosts[B].counters.handshakes_started();
     let began = pair.now.monotonic;
     // Its peer is gone: nobody answers, and somebody repeats what it sent once.
-    pair.hosts[A].underlay = "192.0.2.99:51820".parse().unwrap();
+    let gone = Pair::strangers(Default::default());
+    let [gone, _] = gone.hosts;
+    pair.hosts[A] = gone;
     while pair.now.monotonic - began < Duration::from_secs(170) {
         pair.receive(B, sealed.from, 0, &sealed.bytes);
         pair.pass(Duration::from_secs(1));

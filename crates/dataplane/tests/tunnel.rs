@@ -445,7 +445,7 @@ fn a_refusal_that_nobody_took_is_not_counted() {
     let mut pair = Pair::new();
     let (source, _) = pair.v4(A);
     let nobody = "100.64.9.9".parse().unwrap();
-    let packet = pair::packets::udp(source, nobody, 1, 2, b"hello");
+    let packet = packets::udp(source, nobody, 1, 2, b"hello");
     pair.hosts[A].wire.is_full = true;
     pair.offer(A, &packet);
     assert_eq!(pair.dropped(A, DropReason::UnknownDestination), 1);

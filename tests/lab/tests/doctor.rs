@@ -163,6 +163,16 @@ fn who_is_not_root_and_a_host_without_a_fleet_are_told_what_can_be_told() -> Res
     Ok(())
 }
 
+/// What is in an identity file behind its frame: two texts, each after its length, from 41 on.
+fn stored_identity(file: &[u8]) -> &[u8] {
+    let mut rest = &file[41..];
+    for _ in 0..2 {
+        let (length, behind) = rest.split_first_chunk::<4>().unwrap();
+        rest = &behind[u32::from_be_bytes(*length) as usize..];
+    }
+    rest
+}
+
 /// Every form in which a secret could be in a text.
 fn forms(secret: &Secret) -> Vec<Vec<u8>> {
     let bytes = *secret.expose();
@@ -195,8 +205,8 @@ fn a_bugreport_has_everything_but_secrets() -> Result<(), LabError> {
     let mut pair = Pair::start(&lab)?;
     pair.alpha.wait_reaches("beta")?;
     let token = pair.fleet.coordinator.create_token(&[])?;
-    let identity = fs::read(pair.alpha.state_dir().join("identity")).unwrap();
-    let identity = decode_identity(&identity).unwrap();
+    let file = fs::read(pair.alpha.state_dir().join("identity")).unwrap();
+    let identity = decode_identity(stored_identity(&file)).unwrap();
     let keys = [&identity.wireguard_private_key, &identity.tls_private_key];
     let mut secrets: Vec<Vec<u8>> = keys.into_iter().flat_map(forms).collect();
     secrets.push(token.clone().into_bytes());
