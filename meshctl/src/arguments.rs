@@ -72,6 +72,8 @@ pub enum Command {
     Leave,
     /// Wait until this host is in the overlay; a coordinator need not be reachable
     WaitOnline(WaitOnline),
+    /// Put this host's settings, and the installed meshd when it is another one, in force; no connection is cut
+    Reload(Reload),
     /// Show how this host is, and the coordinator where it is reachable
     Status,
     /// List the peers that this host knows
@@ -144,6 +146,14 @@ pub struct Join {
     /// Name to take [default: the machine's host name]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
+}
+
+/// What `meshctl reload` is given.
+#[derive(Debug, Args)]
+pub struct Reload {
+    /// Hand over to the installed meshd even when it is the one that runs
+    #[arg(long)]
+    pub hand_over: bool,
 }
 
 /// `meshctl wait-online`

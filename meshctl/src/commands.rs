@@ -14,6 +14,7 @@ pub mod keys;
 pub mod peers;
 pub mod ping;
 pub mod policy;
+pub mod reload;
 pub mod services;
 pub mod status;
 pub mod tokens;
@@ -36,6 +37,7 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<(), Failure> {
         Command::Join(join) => join::join(join, targets, output).await,
         Command::Leave => join::leave(targets, output).await,
         Command::WaitOnline(wait) => wait_online::wait_online(&wait, targets, output).await,
+        Command::Reload(asked) => reload::reload(&asked, targets, output).await,
         Command::Status => status::status(targets, output).await,
         Command::Peers => peers::list(targets, output).await,
         Command::Ping(ping) => ping::ping(ping, targets, output).await,

@@ -1,6 +1,7 @@
 //! The task that owns the `Agent`: it feeds inputs in one at a time and carries outputs out in
 //! order. Nothing else in the daemon decides anything.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -32,8 +33,14 @@ use crate::machine;
 use crate::overlay::OverlayHandle;
 use crate::packets::{WorkerHandle, WorkerMessage};
 use crate::reload::Reload;
-use crate::state_files::{self, StateWriter, Work};
+use crate::state_files::{StateWriter, Work};
 use crate::stopping::Stop;
+
+mod resting;
+mod staged;
+
+use resting::{Next, Resting};
+pub use staged::Staged;
 
 /// Inputs that may wait for the brain.
 const INPUTS_MAX: usize = 4096;
@@ -76,6 +83,12 @@ pub enum Input {
     Interfaces(Vec<IpAddr>),
     /// An operator has changed the settings.
     Reload(Reload),
+    /// Another daemon is about to take over; answered when nothing is written any more.
+    Rest(Answer<Result<(), String>>),
+    /// It has failed.
+    Resume,
+    /// It has taken over; answered when everything is left to it.
+    Vanish(Answer<()>),
     /// The daemon stops; answered when everything is taken back that is not for the next one.
     Stop(Stop, Answer<()>),
 }
@@ -103,6 +116,11 @@ impl BrainHandle {
     /// Puts settings in force.
     pub async fn reload(&self, settings: Reload) {
         self.tell(Input::Reload(settings)).await;
+    }
+
+    /// Goes on, after another daemon has failed to take over.
+    pub(crate) async fn resume(&self) {
+        self.tell(Input::Resume).await;
     }
 
     async fn tell(&self, input: Input) {
@@ -142,6 +160,9 @@ pub struct Brain {
     channel: Option<Channel>,
     channel_number: u64,
     drop_ledger: DropLedger,
+    /// What the agent has asked for before the brain ran.
+    staged: VecDeque<Output>,
+    resting: Option<Resting>,
 }
 
 /// Requests of the local API that wait for the agent.
@@ -154,6 +175,10 @@ struct Requests {
 }
 
 impl Requests {
+    fn is_any_open(&self) -> bool {
+        !(self.joins.is_empty() && self.leaves.is_empty() && self.rotations.is_empty())
+    }
+
     fn next(&mut self) -> RequestId {
         self.last += 1;
         RequestId(self.last)
@@ -187,20 +212,11 @@ impl Requests {
 
 impl Brain {
     /// Takes an agent and its surroundings.
-    ///
-    /// # Errors
-    /// What the last daemon kept cannot be used.
-    pub fn new(
-        config: agent::AgentConfig,
-        seed: [u8; 32],
-        around: Surroundings,
-    ) -> Result<(Self, BrainHandle), BrainError> {
-        let stored = state_files::load(&around.state)?;
-        let agent = Agent::new(config, stored, seed, around.clock.now())?;
+    pub fn new(staged: Staged, around: Surroundings) -> (Self, BrainHandle) {
         let (sender, inputs) = mpsc::channel(INPUTS_MAX);
         let handle = BrainHandle(sender);
         let brain = Self {
-            agent,
+            agent: staged.agent,
             drop_ledger: DropLedger::new(around.clock.now()),
             disk: StateWriter::start(Arc::clone(&around.state)),
             around,
@@ -209,11 +225,13 @@ impl Brain {
             requests: Requests::default(),
             channel: None,
             channel_number: 0,
+            staged: staged.outputs,
+            resting: None,
         };
-        Ok((brain, handle))
+        (brain, handle)
     }
 
-    /// Runs until `Input::Stop`.
+    /// Runs until `Input::Stop` or `Input::Vanish`.
     ///
     /// # Errors
     /// The packet thread is gone.
@@ -226,22 +244,30 @@ impl Brain {
         self.around.overlay.begin(is_member).await;
         loop {
             let deadline = self.deadline();
+            let is_awake = self.resting.is_none();
             tokio::select! {
-                input = self.inputs.recv() => match input {
-                    Some(Input::Stop(stop, done)) => {
-                        self.take_back(stop).await;
-                        let _ = done.send(());
-                        return Ok(());
+                input = self.inputs.recv() => {
+                    let Some(input) = input else { return Ok(()) };
+                    match self.sift(input).await {
+                        Next::Handle(Input::Stop(stop, done)) => {
+                            self.take_back(stop).await;
+                            let _ = done.send(());
+                            return Ok(());
+                        }
+                        Next::Vanish(done) => {
+                            let _ = done.send(());
+                            return Ok(());
+                        }
+                        Next::Handle(Input::Reload(settings)) => self.reload(settings).await,
+                        Next::Handle(input) => self.handle(input),
+                        Next::Wait => {}
                     }
-                    Some(Input::Reload(settings)) => self.reload(settings).await,
-                    Some(input) => self.handle(input),
-                    None => return Ok(()),
-                },
-                Some(event) = self.around.events.recv() => self.agent.handle_shard(event, self.around.clock.now()),
+                }
+                Some(event) = self.around.events.recv(), if is_awake => self.agent.handle_shard(event, self.around.clock.now()),
                 (id, result) = self.disk.answer() => self.agent.handle_persisted(id, result, self.around.clock.now()),
-                () = sleep_until(deadline) => self.agent.handle_timeout(self.around.clock.now()),
-                _ = interfaces.tick() => self.look_at_interfaces(),
-                _ = reports.tick() => {
+                () = sleep_until(deadline), if is_awake => self.agent.handle_timeout(self.around.clock.now()),
+                _ = interfaces.tick(), if is_awake => self.look_at_interfaces(),
+                _ = reports.tick(), if is_awake => {
                     self.look_at_drops();
                     let trouble = self.around.overlay.trouble();
                     self.agent.handle_trouble(trouble, self.around.clock.now());
@@ -249,6 +275,7 @@ impl Brain {
                 }
             }
             self.carry_out().await?;
+            self.grant_rest();
         }
     }
 
@@ -304,7 +331,11 @@ impl Brain {
                 }
             }
             Input::Interfaces(addresses) => self.agent.handle_interfaces(addresses, now),
-            Input::Reload(_) | Input::Stop(..) => unreachable!("taken by run"),
+            Input::Reload(_)
+            | Input::Stop(..)
+            | Input::Rest(_)
+            | Input::Resume
+            | Input::Vanish(_) => unreachable!("taken by run"),
         }
     }
 
@@ -316,7 +347,7 @@ impl Brain {
     }
 
     async fn carry_out(&mut self) -> io::Result<()> {
-        while let Some(output) = self.agent.poll_output() {
+        while let Some(output) = self.next_output() {
             match output {
                 Output::Persist { id, file, contents } => {
                     self.on_disk(id, Work::Write(file, contents));
@@ -361,6 +392,11 @@ impl Brain {
             }
         }
         Ok(())
+    }
+
+    fn next_output(&mut self) -> Option<Output> {
+        let staged = self.staged.pop_front();
+        staged.or_else(|| self.agent.poll_output())
     }
 
     fn on_disk(&mut self, id: PersistId, work: Work) {
@@ -450,6 +486,7 @@ impl Brain {
             ("denied_by_peer", worker.denied_by_peers()),
             ("underlay_send_failed", failures.datagrams()),
             ("overlay_write_failed", failures.overlay_packets()),
+            ("hand_over_missed", failures.crossings()),
         ];
         DropReason::ALL
             .iter()

@@ -1,160 +1,274 @@
-//! Start order, wiring and shutdown of the daemon. Read this first.
+//! Start order, wiring and shutdown of the daemon. Read this first, then `serving`.
 //!
 //! The state directory is held before anything else, so that no two daemons share it; the local
 //! socket opens last, when the daemon can answer. On the way out everything is taken back that was
-//! made, last things first.
+//! made, last things first. A daemon that takes over from another gets what this one makes at its
+//! start from that one, see `handover`.
 
-use std::pin::pin;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use agent::{AgentConfig, Names};
 use arc_swap::ArcSwap;
-use dataplane::ShardConfig;
+use dataplane::{Event, ShardConfig, Shift};
 use runtime::clock::{Clock, random_seed};
 use runtime::local_socket::LocalSocket;
 use runtime::process::{self, Termination};
+use runtime::service_manager;
 use runtime::state_dir::StateDir;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
-use crate::brain::{Brain, Input, Surroundings};
-use crate::dns::{DnsServer, Forwarder, Responder};
-use crate::local_api::{self, LocalApi};
+use crate::brain::{Brain, Staged, Surroundings};
+use crate::dns::{DnsServer, DnsSockets, Forwarder, Responder};
+use crate::handover::{self, Kept, Link, Predecessor, Program};
+use crate::local_api::{LocalApi, Reloads};
 use crate::machine::machine_id;
-use crate::overlay::{OverlayHandle, OverlayParts};
-use crate::packets::{PacketWorker, UdpSockets};
+use crate::overlay::{Inherited, OverlayHandle, OverlayParts};
+use crate::packets::{Before, PacketWorker, UdpSockets};
 use crate::reload::Reloader;
 use crate::resolver::HostFiles;
+use crate::serving::{Ended, Serving};
 use crate::settings::{Flags, Settings};
-use crate::stopping::{self, Stop};
+use crate::stored;
 
 /// News of the shard that may wait for the brain.
 const EVENTS_MAX: usize = 4096;
+/// Requests for a reload that may wait for one that is under way.
+const RELOADS_MAX: usize = 16;
 
-/// Runs the daemon until it is told to stop.
+/// What every daemon begins with.
+pub(crate) struct Start {
+    pub(crate) settings: Settings,
+    pub(crate) flags: Flags,
+    pub(crate) clock: Clock,
+    pub(crate) stop: Termination,
+    pub(crate) hangups: Signal,
+    pub(crate) program: Program,
+}
+
+/// What a daemon consists of before it serves, whether it made or inherited it.
+pub(crate) struct Parts {
+    pub(crate) start: Start,
+    pub(crate) state: Arc<StateDir>,
+    pub(crate) packets: Packets,
+    pub(crate) dns: DnsSockets,
+    pub(crate) socket: LocalSocket,
+    pub(crate) staged: Staged,
+    pub(crate) inherited: Inherited,
+    /// The version of the daemon that this one has taken over from.
+    pub(crate) from: Option<String>,
+}
+
+/// The packet threads, with what they were started with.
+pub(crate) struct Packets {
+    pub(crate) worker: PacketWorker,
+    pub(crate) listen_port: u16,
+    events: mpsc::Receiver<Event>,
+    sockets: Vec<(OwnedFd, Option<OwnedFd>)>,
+    shift: Shift,
+}
+
+/// Runs the daemon until it is told to stop, or has handed over.
 ///
 /// # Errors
 /// A sentence that says what failed, why, and what to try.
 pub async fn run(settings: Settings, flags: Flags) -> Result<(), String> {
+    let program =
+        Program::running().map_err(|error| format!("cannot find this program's file: {error}"))?;
     let clock = Clock::start();
     // Whoever may ask DNS by TCP holds a descriptor of ours meanwhile.
     process::raise_file_limit();
     // From the first moment, so that no signal ends the daemon without taking back what it made.
-    let stop =
-        Termination::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
-    let hangups = signal(SignalKind::hangup())
-        .map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let listening = |error| format!("cannot listen for signals: {error}");
+    let start = Start {
+        stop: Termination::listen().map_err(listening)?,
+        hangups: signal(SignalKind::hangup()).map_err(listening)?,
+        settings,
+        flags,
+        clock,
+        program,
+    };
+    match start.flags.take_over {
+        true => handover::run(start).await,
+        false => serve(make(start).await?, None).await,
+    }
+}
+
+/// Makes everything anew, but for what the service manager has kept through a crash.
+async fn make(start: Start) -> Result<Parts, String> {
+    let settings = &start.settings;
     let state = Arc::new(StateDir::open(&settings.state_dir, "meshd").map_err(text)?);
-    let shards = settings.interface.queues;
-    let sockets = UdpSockets::bind_group(settings.listen_port, shards).map_err(text)?;
-    let listen_port = sockets[0].port();
+    let mut stored = stored::take(settings);
+    let sockets = match stored.sockets.take() {
+        Some(sockets) => sockets,
+        None => {
+            UdpSockets::bind_group(settings.listen_port, settings.interface.queues).map_err(text)?
+        }
+    };
+    let dns = DnsSockets::bind(settings.dns_listen).await.map_err(text)?;
+    let packets = Packets::start(settings, sockets, start.clock, Shift::default(), None)?;
+    let config = agent_config(settings, packets.listen_port);
+    let staged = Staged::load(&state, config, seed()?, start.clock).map_err(text)?;
+    let socket = LocalSocket::bind(&settings.socket).map_err(text)?;
+    let inherited = Inherited {
+        device: stored.device,
+        dns: Vec::new(),
+    };
+    Ok(Parts {
+        state,
+        packets,
+        dns,
+        socket,
+        staged,
+        inherited,
+        from: None,
+        start,
+    })
+}
+
+/// Wires the parts together and serves. `link` leads to the daemon before, while it still opens what
+/// was sealed for it.
+///
+/// # Errors
+/// A sentence that says what failed, why, and what to try.
+pub(crate) async fn serve(parts: Parts, link: Option<Link>) -> Result<(), String> {
+    let Parts { start, packets, .. } = parts;
+    let settings = start.settings;
+    let worker = packets.worker.handle();
     let names: Arc<ArcSwap<Names>> = Arc::default();
     let forwarder: Arc<Forwarder> = Arc::default();
     let responder = Responder {
         names: Arc::clone(&names),
         forwarder: Some(Arc::clone(&forwarder)),
     };
-    let dns = DnsServer::start(settings.dns_listen, responder.clone())
-        .await
-        .map_err(text)?;
-    let shard = ShardConfig {
-        mtu: settings.interface.mtu,
-        ..ShardConfig::default()
-    };
-    let (news, events) = mpsc::channel(EVENTS_MAX);
-    let worker = PacketWorker::start(shard, sockets, seed()?, clock, news)
-        .map_err(|error| format!("cannot start the packet thread: {error}"))?;
+    let given_dns = parts.dns.try_clone().map_err(text)?;
+    let dns = DnsServer::serve(parts.dns, responder.clone()).map_err(text)?;
     let (overlay, keeping) = OverlayHandle::start(OverlayParts {
         interface: settings.interface.clone(),
-        worker: worker.handle(),
-        state: Arc::clone(&state),
+        worker: worker.clone(),
+        state: Arc::clone(&parts.state),
         names: Arc::clone(&names),
         dns: dns.address(),
         forwarder,
         files: HostFiles::default(),
         resolver: settings.resolver,
+        inherited: parts.inherited,
     })
     .map_err(text)?;
-    let interface_mtu = settings.interface.mtu;
-    let around = Surroundings {
-        state,
-        worker: worker.handle(),
-        events,
-        names,
-        overlay: overlay.clone(),
-        interface: settings.interface.name.clone(),
-        nft_table: settings.interface.table.clone(),
-        clock,
-    };
-    let (brain, handle) =
-        Brain::new(agent_config(&settings, listen_port), seed()?, around).map_err(text)?;
+    let (brain, handle) = Brain::new(
+        parts.staged,
+        Surroundings {
+            state: Arc::clone(&parts.state),
+            worker: worker.clone(),
+            events: packets.events,
+            names,
+            overlay: overlay.clone(),
+            interface: settings.interface.name.clone(),
+            nft_table: settings.interface.table.clone(),
+            clock: start.clock,
+        },
+    );
+    let (reloads, asked) = mpsc::channel(RELOADS_MAX);
     let api = LocalApi {
-        brain: handle,
+        brain: handle.clone(),
         dns: Arc::new(responder),
-        overlay,
-        interface_mtu,
+        overlay: overlay.clone(),
+        interface_mtu: settings.interface.mtu,
+        reloads: Reloads::new(reloads),
     };
-    let socket = LocalSocket::bind(&settings.socket).map_err(text)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        port = listen_port,
-        shards,
+        port = packets.listen_port,
+        shards = settings.interface.queues,
         socket = %settings.socket.display(),
         dns = %dns.address(),
+        taken_over_from = parts.from,
         "meshd is ready"
     );
+    stored::store_sockets(&packets.sockets);
     process::notify_ready("ready");
-    let reloader = Reloader::new(flags, settings);
-    let outcome = serve((brain, keeping), &api, &socket, stop, (hangups, reloader)).await;
-    if outcome.is_err() {
-        api.overlay.abandon().await;
+    let predecessor = Predecessor {
+        program: start.program,
+        brain: handle,
+        overlay: overlay.clone(),
+        worker,
+        state: parts.state,
+        api: parts.socket.share().map_err(text)?,
+        dns: given_dns,
+        sockets: packets.sockets,
+        kept: kept(&settings, packets.listen_port),
+        shift: packets.shift,
+    };
+    let serving = Serving {
+        api,
+        socket: parts.socket,
+        dns,
+        stop: start.stop,
+        hangups: start.hangups,
+        reloader: Reloader::new(start.flags, settings),
+        asked,
+        predecessor: Arc::new(predecessor),
+        before: link,
+    };
+    let outcome = serving.run(brain, keeping).await;
+    match &outcome {
+        Ok(Ended::Stopped) => service_manager_forgets(),
+        Ok(Ended::HandedOver) => {}
+        Err(_) => overlay.abandon().await,
     }
-    worker.stop();
-    outcome
+    packets.worker.stop();
+    outcome.map(drop)
 }
 
-async fn serve(
-    (brain, mut keeping): (Brain, JoinHandle<()>),
-    api: &LocalApi,
-    socket: &LocalSocket,
-    mut stop: Termination,
-    (mut hangups, mut reloader): (Signal, Reloader),
-) -> Result<(), String> {
-    let mut thinking = tokio::spawn(brain.run());
-    let mut serving = pin!(socket.serve(local_api::router(api.clone())));
-    let handle = &api.brain;
-    loop {
-        tokio::select! {
-            ended = &mut thinking => {
-                return Err(match ended {
-                    Ok(Err(error)) => format!("the daemon's brain ended: {error}"),
-                    Ok(Ok(())) => "the daemon's brain ended".into(),
-                    Err(panic) => format!("the daemon's brain panicked: {panic}"),
-                });
-            }
-            ended = &mut keeping => {
-                return Err(match ended {
-                    Ok(()) => "what keeps the overlay ended".into(),
-                    Err(panic) => format!("what keeps the overlay panicked: {panic}"),
-                });
-            }
-            () = &mut serving => break,
-            Some(()) = hangups.recv() => reloader.reload(handle).await,
-            signal = stop.heard() => {
-                tracing::info!(signal, "stopping");
-                process::notify_stopping();
-                break;
-            }
-        }
+/// Who is stopped takes everything back; who crashes does not, and finds it again.
+fn service_manager_forgets() {
+    for name in stored::NAMES {
+        service_manager::forget(name);
     }
-    let stop = stopping::why().await;
-    if stop == Stop::ToStartAgain {
-        tracing::info!("what guards the overlay stays for the daemon that is started next");
+}
+
+impl Packets {
+    /// Starts the packet threads on these sockets; with `before`, behind those of another daemon.
+    pub(crate) fn start(
+        settings: &Settings,
+        sockets: Vec<UdpSockets>,
+        clock: Clock,
+        shift: Shift,
+        before: Option<Before>,
+    ) -> Result<Self, String> {
+        let listen_port = sockets[0].port();
+        let shared = sockets.iter().map(UdpSockets::share);
+        let shared = shared.collect::<std::io::Result<Vec<_>>>().map_err(text)?;
+        let shard = ShardConfig {
+            mtu: settings.interface.mtu,
+            shift,
+            ..ShardConfig::default()
+        };
+        let (news, events) = mpsc::channel(EVENTS_MAX);
+        let worker = PacketWorker::start_behind(before, shard, sockets, seed()?, clock, news)
+            .map_err(|error| format!("cannot start the packet thread: {error}"))?;
+        Ok(Self {
+            worker,
+            listen_port,
+            events,
+            sockets: shared,
+            shift,
+        })
     }
-    let stopped = handle.ask(|done| Input::Stop(stop, done)).await;
-    stopped.map_err(text)?;
-    thinking.await.map_err(text)?.map_err(text)
+}
+
+fn kept(settings: &Settings, listen_port: u16) -> Kept {
+    Kept {
+        state_dir: settings.state_dir.clone(),
+        socket: settings.socket.clone(),
+        interface: settings.interface.name.clone(),
+        nft_table: settings.interface.table.clone(),
+        mtu: settings.interface.mtu,
+        shards: settings.interface.queues,
+        listen_port,
+        dns_listen: settings.dns_listen,
+    }
 }
 
 pub(crate) fn agent_config(settings: &Settings, listen_port: u16) -> AgentConfig {

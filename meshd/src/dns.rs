@@ -5,6 +5,7 @@
 mod forward;
 mod question;
 pub(crate) mod reverse;
+mod sockets;
 mod streams;
 mod zone;
 
@@ -24,6 +25,7 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinHandle;
 
 pub use forward::Forwarder;
+pub use sockets::DnsSockets;
 use zone::Answer;
 
 /// Bytes of the largest datagram that is sent, and that askers are told to send: it fits where IPv6
@@ -36,7 +38,7 @@ const PLAIN_DATAGRAM_BYTES_MAX: u16 = 512;
 pub struct DnsServer {
     datagrams: hickory_server::Server<Responder>,
     streams: JoinHandle<()>,
-    address: SocketAddr,
+    sockets: DnsSockets,
 }
 
 /// The address cannot be had.
@@ -71,22 +73,37 @@ impl DnsServer {
     /// # Errors
     /// The address is taken or not this host's.
     pub async fn start(address: SocketAddr, responder: Responder) -> Result<Self, DnsError> {
+        Self::serve(DnsSockets::bind(address).await?, responder)
+    }
+
+    /// Starts answering on sockets that are bound already.
+    ///
+    /// # Errors
+    /// There are no descriptors left.
+    pub fn serve(sockets: DnsSockets, responder: Responder) -> Result<Self, DnsError> {
+        let address = sockets.address();
         let failed = |source| DnsError { address, source };
-        let udp = UdpSocket::bind(address).await.map_err(failed)?;
-        let address = udp.local_addr().map_err(failed)?;
-        let tcp = TcpListener::bind(address).await.map_err(failed)?;
+        let udp = sockets.udp.try_clone().map_err(failed)?;
+        let tcp = sockets.tcp.try_clone().map_err(failed)?;
+        let udp = UdpSocket::from_std(udp).map_err(failed)?;
+        let tcp = TcpListener::from_std(tcp).map_err(failed)?;
         let mut datagrams = hickory_server::Server::new(responder.clone());
         datagrams.register_socket(udp);
         Ok(Self {
             datagrams,
             streams: tokio::spawn(streams::serve(tcp, responder)),
-            address,
+            sockets,
         })
+    }
+
+    /// Returns the sockets, which another daemon may take over.
+    pub fn sockets(&self) -> &DnsSockets {
+        &self.sockets
     }
 
     /// Returns where it answers.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.sockets.address()
     }
 }
 

@@ -3,6 +3,9 @@
 
 mod dns;
 mod ping;
+mod reload;
+
+pub use reload::{AskedReload, ReloadAnswer, Reloads};
 
 use std::sync::Arc;
 
@@ -37,6 +40,8 @@ pub struct LocalApi {
     pub overlay: OverlayHandle,
     /// Bytes of the largest packet that the overlay's interface takes.
     pub interface_mtu: u16,
+    /// Who reloads.
+    pub reloads: Reloads,
 }
 
 impl FromRef<LocalApi> for BrainHandle {
@@ -50,6 +55,7 @@ pub fn router(api: LocalApi) -> Router {
     let trusted = Router::new()
         .route("/v1/join", post(join))
         .route("/v1/leave", post(leave))
+        .route("/v1/reload", post(reload::reload))
         .route("/v1/keys/rotate", post(rotate_key))
         .route("/v1/peers", get(peers))
         .route("/v1/ping", post(ping::ping_peer))

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use meshd::settings::{Flags, Settings};
-use meshd::{daemon, plan};
+use meshd::{daemon, handover, plan};
 use runtime::process::finish;
 
 /// How long work of the slow side that cannot be interrupted may take once the daemon has stopped:
@@ -17,7 +17,11 @@ fn main() -> ExitCode {
 }
 
 fn start(flags: Flags) -> Result<(), String> {
-    let settings = Settings::load(flags.clone())?;
+    let settings = Settings::load(flags.clone()).inspect_err(|why| {
+        if flags.take_over {
+            handover::refuse(why);
+        }
+    })?;
     runtime::logs::start(settings.log_format, &settings.log_level)?;
     // The slow side only: packets have a thread of their own.
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -9,6 +9,7 @@ mod probation;
 pub mod repairs;
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use agent::{InterfaceConfig, Names};
@@ -18,7 +19,7 @@ use runtime::state_dir::{StateDir, StateError};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::dns::Forwarder;
+use crate::dns::{DnsSockets, Forwarder};
 use crate::linux::interface::InterfaceSettings;
 use crate::packets::WorkerHandle;
 use crate::resolver::{HostFiles, ResolverMode};
@@ -46,6 +47,17 @@ pub struct OverlayParts {
     pub files: HostFiles,
     /// Whether the host's resolver is set up.
     pub resolver: ResolverMode,
+    /// What another daemon left standing.
+    pub inherited: Inherited,
+}
+
+/// What of an overlay outlives the daemon that made it.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    /// The queues of the interface's device.
+    pub device: Option<Vec<Arc<OwnedFd>>>,
+    /// Where DNS answers on the overlay's addresses.
+    pub dns: Vec<DnsSockets>,
 }
 
 /// What the task is told.
@@ -60,8 +72,14 @@ enum Order {
     Reload(ResolverMode),
     /// The daemon stops.
     Stop(oneshot::Sender<()>),
-    /// The daemon ends by itself, as in a crash: what guards the overlay stays.
+    /// The daemon ends by itself, as in a crash, or is started again: what guards the overlay stays.
     Abandon(oneshot::Sender<()>),
+    /// Another daemon is about to take over: nothing is mended meanwhile. Answered with what stands.
+    Rest(oneshot::Sender<Inherited>),
+    /// It has failed.
+    Resume,
+    /// It has taken over: everything is left to it.
+    Vanish(oneshot::Sender<()>),
 }
 
 /// Talks to the task.
@@ -148,11 +166,31 @@ impl OverlayHandle {
         let _ = awaited.await;
     }
 
-    /// Leaves what guards the overlay, as a crash would, but no resolver that asks a dead daemon;
+    /// Leaves what guards the overlay, as a crash would and for who comes next, but no resolver that
+    /// asks a dead daemon;
     /// ends the task. Once it has ended, this does nothing.
     pub async fn abandon(&self) {
         let (done, awaited) = oneshot::channel();
         self.tell(Order::Abandon(done)).await;
+        let _ = awaited.await;
+    }
+
+    /// Mends nothing from now on, and returns what a daemon that takes over needs.
+    pub async fn rest(&self) -> Inherited {
+        let (answer, answered) = oneshot::channel();
+        self.tell(Order::Rest(answer)).await;
+        answered.await.unwrap_or_default()
+    }
+
+    /// Goes on, after a daemon has failed to take over.
+    pub async fn resume(&self) {
+        self.tell(Order::Resume).await;
+    }
+
+    /// Leaves everything to the daemon that has taken over, and ends the task.
+    pub async fn vanish(&self) {
+        let (done, awaited) = oneshot::channel();
+        self.tell(Order::Vanish(done)).await;
         let _ = awaited.await;
     }
 

@@ -2,16 +2,21 @@
 //! device and a pair of UDP sockets. Everybody else talks to it through one bounded queue.
 
 mod cores;
+pub(crate) mod crossing;
 mod datagram_batch;
 mod dead_source;
+mod duty;
 mod hand_over;
 mod outbox;
 mod packet_loop;
+mod succession;
 mod tun_queue;
 mod udp_sender;
 mod udp_socket;
 mod worker;
 
 pub use outbox::SendFailures;
+pub(crate) use packet_loop::Succession;
 pub use udp_socket::{SocketError, UdpSockets};
+pub(crate) use worker::Before;
 pub use worker::{PacketWorker, WorkerHandle, WorkerMessage};

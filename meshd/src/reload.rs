@@ -61,7 +61,7 @@ impl Reloader {
 }
 
 /// Returns the keys of the file that differ and that a running daemon cannot take.
-fn needs_restart(now: &Settings, next: &Settings) -> Vec<&'static str> {
+pub(crate) fn needs_restart(now: &Settings, next: &Settings) -> Vec<&'static str> {
     let (ours, theirs) = (&now.interface, &next.interface);
     let all = [
         ("state_dir", now.state_dir != next.state_dir),

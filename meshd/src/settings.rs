@@ -23,6 +23,9 @@ pub struct Flags {
     /// Print what the daemon would own and change on this host, and change nothing
     #[arg(long)]
     pub plan: bool,
+    /// Take over from the daemon at the other end of standard input
+    #[arg(long, hide = true)]
+    pub take_over: bool,
     /// One flag for each key of the file.
     #[command(flatten)]
     pub overrides: FileSettings,

@@ -94,6 +94,7 @@ const WORK_MAX: usize = 16;
 pub struct StateWriter {
     work: mpsc::Sender<(PersistId, Work)>,
     answers: mpsc::Receiver<(PersistId, Result<(), String>)>,
+    outstanding: usize,
 }
 
 /// More waits than the disk keeps up with.
@@ -107,23 +108,33 @@ impl StateWriter {
         let (work, queue) = mpsc::channel(WORK_MAX);
         let (answer, answers) = mpsc::channel(WORK_MAX);
         tokio::spawn(run(state, queue, answer));
-        Self { work, answers }
+        Self {
+            work,
+            answers,
+            outstanding: 0,
+        }
     }
 
     /// Asks for work.
     ///
     /// # Errors
     /// Too much waits already; nothing is done.
-    pub fn ask(&self, id: PersistId, work: Work) -> Result<(), DiskBusy> {
-        self.work.try_send((id, work)).map_err(|_| DiskBusy)
+    pub fn ask(&mut self, id: PersistId, work: Work) -> Result<(), DiskBusy> {
+        self.work.try_send((id, work)).map_err(|_| DiskBusy)?;
+        self.outstanding += 1;
+        Ok(())
+    }
+
+    /// Returns whether all work that was asked for has been answered.
+    pub fn is_idle(&self) -> bool {
+        self.outstanding == 0
     }
 
     /// Waits for the next work to end, and returns how it did.
     pub async fn answer(&mut self) -> (PersistId, Result<(), String>) {
-        self.answers
-            .recv()
-            .await
-            .expect("the task lives as long as it can be asked")
+        let answer = self.answers.recv().await;
+        self.outstanding -= 1;
+        answer.expect("the task lives as long as it can be asked")
     }
 }
 
@@ -168,7 +179,7 @@ mod tests {
     async fn more_work_than_fits_is_refused() {
         let root = tempfile::tempdir().unwrap();
         let state = Arc::new(StateDir::open(root.path(), "test").unwrap());
-        let writer = StateWriter::start(state);
+        let mut writer = StateWriter::start(state);
         // The task does not run before the test waits for something.
         for id in 0..WORK_MAX as u64 {
             writer.ask(PersistId(id), Work::Erase).unwrap();

@@ -142,6 +142,40 @@ pub struct Joined {
     pub note: Option<String>,
 }
 
+/// `POST /v1/reload`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadRequest {
+    /// Hand over to the installed program even when it is the one that runs.
+    #[serde(default)]
+    pub hand_over: bool,
+}
+
+/// The settings are in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Another program runs now; `None`: it is the same.
+    pub handed_over: Option<HandedOver>,
+}
+
+/// A daemon has taken over from another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandedOver {
+    /// The version that ran.
+    pub from: String,
+    /// The version that runs.
+    pub to: String,
+    /// The process that runs.
+    pub process: u32,
+    /// Microseconds for which packets waited.
+    pub pause_micros: u64,
+    /// Peers with which new sessions were begun ahead.
+    pub handshakes_begun: usize,
+    /// Those of them that had answered when it took over.
+    pub handshakes_answered: usize,
+    /// Flows that were taken over.
+    pub flows: usize,
+}
+
 /// `POST /v1/leave`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Left {

@@ -21,6 +21,9 @@ const WATCHDOG_PROCESS: &str = "WATCHDOG_PID";
 /// Descriptors in one note; systemd takes as many as the kernel does, which is 253.
 const DESCRIPTORS_MAX: usize = 64;
 
+/// How long a note may wait in a service manager's queue that is full.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// What another process must not take for its own (sd_listen_fds(3), sd_watchdog_enabled(3)).
 pub const NOT_FOR_OTHERS: [&str; 4] = [
     "LISTEN_PID",
@@ -120,6 +123,8 @@ fn send(note: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
 fn send_to(path: OsString, note: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     let socket = UnixDatagram::unbound()?;
     socket.connect(path)?;
+    // Whoever does not listen must not hold up the daemon.
+    socket.set_write_timeout(Some(PATIENCE))?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use model::address::{HostAddresses, OverlayPrefixes};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags};
 use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::{Handle, LinkUnspec};
-use tun_rs::{DeviceBuilder, Layer, SyncDevice};
+use tun_rs::{DeviceBuilder, Layer};
 
 use super::firewall::{self, FirewallError};
 use super::routes::{self, RouteError};
@@ -92,7 +93,7 @@ pub(super) fn netlink(what: &'static str) -> impl FnOnce(rtnetlink::Error) -> In
 pub struct Interface {
     pub(super) settings: InterfaceSettings,
     pub(super) overlay: OverlayConfig,
-    queues: Vec<Arc<SyncDevice>>,
+    queues: Vec<Arc<OwnedFd>>,
     pub(super) handle: Handle,
     pub(super) index: u32,
     pub(super) ipv6: bool,
@@ -119,9 +120,39 @@ impl Interface {
         routes::install(&handle, &routes::guards(overlay.prefixes, ipv6)).await?;
         firewall::install(&settings.table, &settings.name, overlay.prefixes).await?;
         let queues = open(&settings)?;
-        let index = queues[0]
-            .if_index()
-            .map_err(|source| tun_error(&settings, source))?;
+        Self::dress(settings, overlay, queues, handle).await
+    }
+
+    /// Takes over a device that another daemon made and gave us, and what stands around it. Nothing
+    /// of it is taken away in between; what is missing or of another version is made anew.
+    ///
+    /// # Errors
+    /// As [`Interface::up`].
+    pub async fn take_over(
+        settings: InterfaceSettings,
+        overlay: OverlayConfig,
+        queues: Vec<Arc<OwnedFd>>,
+    ) -> Result<Self, InterfaceError> {
+        let (connection, handle, _) =
+            rtnetlink::new_connection().map_err(InterfaceError::Socket)?;
+        tokio::spawn(connection);
+        let guards = routes::guards(overlay.prefixes, ipv6_is_available());
+        routes::install(&handle, &guards).await?;
+        firewall::install(&settings.table, &settings.name, overlay.prefixes).await?;
+        Self::dress(settings, overlay, queues, handle).await
+    }
+
+    /// Gives the device its addresses and the ways through it.
+    async fn dress(
+        settings: InterfaceSettings,
+        overlay: OverlayConfig,
+        queues: Vec<Arc<OwnedFd>>,
+        handle: Handle,
+    ) -> Result<Self, InterfaceError> {
+        let ipv6 = ipv6_is_available();
+        let index = link_index(&handle, &settings.name)
+            .await?
+            .ok_or_else(|| tun_error(&settings, io::ErrorKind::NotFound.into()))?;
         add_addresses(&handle, index, overlay.addresses, ipv6).await?;
         let up = LinkUnspec::new_with_index(index)
             .mtu(u32::from(settings.mtu))
@@ -153,7 +184,7 @@ impl Interface {
     }
 
     /// Returns the device that packets are read from and written to, queue by queue.
-    pub fn device(&self) -> Vec<Arc<SyncDevice>> {
+    pub fn device(&self) -> Vec<Arc<OwnedFd>> {
         self.queues.clone()
     }
 
@@ -275,11 +306,11 @@ async fn take_guards_back(
     Ok(firewall::remove(table).await?)
 }
 
-fn open(settings: &InterfaceSettings) -> Result<Vec<Arc<SyncDevice>>, InterfaceError> {
+fn open(settings: &InterfaceSettings) -> Result<Vec<Arc<OwnedFd>>, InterfaceError> {
     open_queues(settings).map_err(|source| tun_error(settings, source))
 }
 
-fn open_queues(settings: &InterfaceSettings) -> io::Result<Vec<Arc<SyncDevice>>> {
+fn open_queues(settings: &InterfaceSettings) -> io::Result<Vec<Arc<OwnedFd>>> {
     let first = DeviceBuilder::new()
         .name(settings.name.clone())
         .layer(Layer::L3)
@@ -288,15 +319,18 @@ fn open_queues(settings: &InterfaceSettings) -> io::Result<Vec<Arc<SyncDevice>>>
         .offload(true)
         .enable(false)
         .build_sync()?;
-    let mut queues = Vec::new();
+    let mut queues = vec![first];
     for _ in 1..settings.queues {
-        queues.push(Arc::new(first.try_clone()?));
+        queues.push(queues[0].try_clone()?);
     }
-    queues.insert(0, Arc::new(first));
-    for queue in &queues {
-        queue.set_nonblocking(true)?;
-    }
-    Ok(queues)
+    queues
+        .into_iter()
+        .map(|queue| {
+            queue.set_nonblocking(true)?;
+            // The descriptor is all that is used from here on, and all that can be handed over.
+            Ok(Arc::new(queue.as_fd().try_clone_to_owned()?))
+        })
+        .collect()
 }
 
 fn tun_error(settings: &InterfaceSettings, source: io::Error) -> InterfaceError {

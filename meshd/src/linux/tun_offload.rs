@@ -34,7 +34,24 @@ pub fn enable(queue: impl AsFd) -> io::Result<Option<Joins>> {
     }
 }
 
+/// Returns the name of the interface that a queue is of.
+///
+/// # Errors
+/// It is no queue of a TUN device.
+pub fn name(queue: impl AsFd) -> io::Result<String> {
+    let request = interface_of(&queue)?;
+    let name = request.ifr_name.iter().take_while(|byte| **byte != 0);
+    Ok(name.map(|byte| char::from(*byte as u8)).collect())
+}
+
 fn flags(queue: &impl AsFd) -> io::Result<libc::c_int> {
+    let request = interface_of(queue)?;
+    // SAFETY: TUNGETIFF fills in the flags.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    Ok(libc::c_int::from(flags as u16))
+}
+
+fn interface_of(queue: &impl AsFd) -> io::Result<libc::ifreq> {
     // SAFETY: all zeros are a valid `ifreq`: an empty name and a union of plain numbers.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel writes an `ifreq` to where one is.
@@ -42,9 +59,7 @@ fn flags(queue: &impl AsFd) -> io::Result<libc::c_int> {
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: TUNGETIFF fills in the flags.
-    let flags = unsafe { request.ifr_ifru.ifru_flags };
-    Ok(libc::c_int::from(flags as u16))
+    Ok(request)
 }
 
 fn set_offload(queue: &impl AsFd, offloads: libc::c_uint) -> io::Result<()> {

@@ -6,23 +6,26 @@ use std::sync::Arc;
 use agent::Names;
 use arc_swap::ArcSwap;
 
-use crate::dns::{DnsServer, Responder};
+use crate::dns::{DnsServer, DnsSockets, Responder};
 
 /// The servers, one for each address.
 pub(super) struct OverlayDns {
     names: Arc<ArcSwap<Names>>,
     port: u16,
     servers: Vec<DnsServer>,
+    /// Bound by the daemon before, and not answered on yet.
+    inherited: Vec<DnsSockets>,
     said: Option<String>,
 }
 
 impl OverlayDns {
-    /// Takes what is answered from, and the port.
-    pub(super) fn new(names: Arc<ArcSwap<Names>>, port: u16) -> Self {
+    /// Takes what is answered from, the port, and sockets that are bound already.
+    pub(super) fn new(names: Arc<ArcSwap<Names>>, port: u16, inherited: Vec<DnsSockets>) -> Self {
         Self {
             names,
             port,
             servers: Vec::new(),
+            inherited,
             said: None,
         }
     }
@@ -40,7 +43,12 @@ impl OverlayDns {
                 // Nobody there uses a resolver of this host.
                 forwarder: None,
             };
-            match DnsServer::start(address, responder).await {
+            let bound = self.inherited.iter().position(|it| it.address() == address);
+            let started = match bound {
+                Some(bound) => DnsServer::serve(self.inherited.swap_remove(bound), responder),
+                None => DnsServer::start(address, responder).await,
+            };
+            match started {
                 Ok(server) => self.servers.push(server),
                 Err(error) => self.say(error.to_string()),
             }
@@ -59,8 +67,16 @@ impl OverlayDns {
         }
     }
 
+    /// Returns the sockets once more, for a daemon that takes over. What cannot be had is bound anew
+    /// there.
+    pub(super) fn share(&self) -> Vec<DnsSockets> {
+        let sockets = self.servers.iter().map(DnsServer::sockets);
+        sockets.filter_map(|it| it.try_clone().ok()).collect()
+    }
+
     /// Answers nowhere any more.
     pub(super) fn stop(&mut self) {
+        self.inherited.clear();
         self.servers.clear();
     }
 }

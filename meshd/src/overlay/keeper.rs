@@ -2,6 +2,7 @@
 //! every few seconds, and tells in alarms what it cannot mend.
 
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,11 +18,12 @@ use super::claims::Claims;
 use super::health;
 use super::probation::{Health, Loss, Probation, Step};
 use super::repairs::{Difference, Part, Remedy, Repairs};
-use super::{DnsSetup, Order, OverlayParts};
+use super::{DnsSetup, Inherited, Order, OverlayParts};
 use crate::dns::reverse;
 use crate::linux::interface::{self, Interface, InterfaceError, OverlayConfig};
 use crate::packets::WorkerMessage;
 use crate::resolver::{ResolverKeeper, clean_up_after};
+use crate::stored;
 
 /// How often it is looked whether everything is as it was left.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
@@ -67,11 +69,13 @@ pub(super) struct Keeper {
     /// What could not be taken back.
     remains: Option<String>,
     look_at: Instant,
+    /// Another daemon is about to take over.
+    is_resting: bool,
 }
 
 impl Keeper {
     pub(super) fn new(
-        parts: OverlayParts,
+        mut parts: OverlayParts,
         orders: mpsc::Receiver<Order>,
         alarms: Arc<ArcSwap<Vec<String>>>,
         setup: Arc<ArcSwap<DnsSetup>>,
@@ -83,7 +87,11 @@ impl Keeper {
             clean_up_after(&parts.files, &before.interface);
         }
         let resolver = ResolverKeeper::new(parts.files.clone(), name, parts.dns, parts.resolver);
-        let dns = OverlayDns::new(Arc::clone(&parts.names), parts.dns.port());
+        let dns = OverlayDns::new(
+            Arc::clone(&parts.names),
+            parts.dns.port(),
+            std::mem::take(&mut parts.inherited.dns),
+        );
         Ok(Self {
             claimed,
             dns,
@@ -102,6 +110,7 @@ impl Keeper {
             guards: false,
             remains: None,
             look_at: Instant::now() + LOOK_INTERVAL,
+            is_resting: false,
         })
     }
 
@@ -124,10 +133,15 @@ impl Keeper {
                         let _ = done.send(());
                         return;
                     }
+                    Some(Order::Vanish(done)) => {
+                        self.dns.stop();
+                        let _ = done.send(());
+                        return;
+                    }
                     Some(order) => self.handle(order).await,
                     None => return,
                 },
-                () = sleep_until(self.look_at) => self.look_after().await,
+                () = sleep_until(self.look_at), if !self.is_resting => self.look_after().await,
             }
             self.tell_alarms();
             self.tell_dns();
@@ -169,7 +183,15 @@ impl Keeper {
                 }
                 self.bring_resolver_about().await;
             }
-            Order::Stop(_) | Order::Abandon(_) => unreachable!("taken by run"),
+            Order::Rest(answer) => {
+                self.is_resting = true;
+                let _ = answer.send(Inherited {
+                    device: self.standing.as_ref().map(Interface::device),
+                    dns: self.dns.share(),
+                });
+            }
+            Order::Resume => self.is_resting = false,
+            Order::Stop(_) | Order::Abandon(_) | Order::Vanish(_) => unreachable!("taken by run"),
         }
     }
 
@@ -207,6 +229,9 @@ impl Keeper {
     }
 
     async fn stand_up(&mut self, wanted: OverlayConfig, claims: Claims) -> Result<(), StandError> {
+        if let Some(queues) = self.parts.inherited.device.clone() {
+            return self.take_over(wanted, claims, queues).await;
+        }
         self.refuse_covered_resolver(wanted.prefixes).await?;
         interface::refuse_clash(&self.parts.interface, wanted.prefixes).await?;
         interface::refuse_table(&self.parts.interface.table).await?;
@@ -214,12 +239,51 @@ impl Keeper {
         let health = health::look(self.resolver.files()).await;
         let interface = Interface::up(self.parts.interface.clone(), wanted).await?;
         self.watch(health);
-        self.to_worker(WorkerMessage::Device(interface.device()));
+        let queues = interface.device();
+        stored::store_device(&queues);
+        self.to_worker(WorkerMessage::Device(queues));
         let HostAddresses { v4, v6 } = wanted.addresses;
         tracing::info!(interface = %self.parts.interface.name, %v4, %v6, "the overlay is up");
         self.standing = Some(interface);
         self.answer_dns().await;
         Ok(())
+    }
+
+    /// Goes on with a device that another daemon made, whose packets may have passed all the time.
+    async fn take_over(
+        &mut self,
+        wanted: OverlayConfig,
+        claims: Claims,
+        queues: Vec<Arc<OwnedFd>>,
+    ) -> Result<(), StandError> {
+        self.claim(claims);
+        let settings = self.parts.interface.clone();
+        match Interface::take_over(settings, wanted, queues).await {
+            Ok(interface) => {
+                self.parts.inherited.device = None;
+                let queues = interface.device();
+                stored::store_device(&queues);
+                self.to_worker(WorkerMessage::Device(queues));
+                tracing::info!(interface = %self.parts.interface.name, "the overlay is taken over");
+                self.standing = Some(interface);
+                self.answer_dns().await;
+                Ok(())
+            }
+            Err(error) => {
+                // Another program may have removed it: the next try makes it anew.
+                if !interface::exists(&self.parts.interface.name).await? {
+                    self.let_go_of_inherited().await;
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn let_go_of_inherited(&mut self) {
+        if self.parts.inherited.device.take().is_some() {
+            stored::forget_device();
+            self.parts.worker.release_device().await;
+        }
     }
 
     /// A member that lost its map lets nothing for the overlay out until it has another.
@@ -308,7 +372,9 @@ impl Keeper {
     async fn take_down(&mut self) {
         self.resolver.revert().await;
         self.dns.stop();
+        self.let_go_of_inherited().await;
         let withdrawn = if let Some(interface) = self.standing.take() {
+            stored::forget_device();
             self.parts.worker.release_device().await;
             let name = &self.parts.interface.name;
             tracing::info!(interface = %name, "the overlay goes down");
@@ -428,6 +494,7 @@ impl Keeper {
         };
         if self.decide(&lost) == Remedy::Repair {
             self.dns.stop();
+            stored::forget_device();
             self.parts.worker.release_device().await;
             self.standing = None;
             self.bring_about().await;

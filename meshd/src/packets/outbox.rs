@@ -18,6 +18,7 @@ const OVERLAY_BYTES: usize = 512 << 10;
 pub struct SendFailures {
     datagrams: AtomicU64,
     overlay_packets: AtomicU64,
+    crossings: AtomicU64,
 }
 
 impl SendFailures {
@@ -30,6 +31,11 @@ impl SendFailures {
     pub fn overlay_packets(&self) -> u64 {
         self.overlay_packets.load(Ordering::Relaxed)
     }
+
+    /// Returns the datagrams that this daemon's predecessor or successor did not take in time.
+    pub fn crossings(&self) -> u64 {
+        self.crossings.load(Ordering::Relaxed)
+    }
 }
 
 /// Gathers packets until [`BatchOutbox::flush`], or until its memory is full.
@@ -40,6 +46,8 @@ pub(super) struct BatchOutbox {
     failures: Arc<SendFailures>,
     /// The ways to all shards, by number.
     others: Vec<HandOver>,
+    /// Another daemon speaks for this host now.
+    is_silent: bool,
 }
 
 /// The way to this host.
@@ -60,7 +68,18 @@ impl BatchOutbox {
             overlay: None,
             failures,
             others,
+            is_silent: false,
         }
+    }
+
+    /// From now on, nothing is sent; or it is again.
+    pub(super) fn set_silent(&mut self, is_silent: bool) {
+        self.is_silent = is_silent;
+    }
+
+    /// Counts a datagram that did not get across to the other daemon on this host.
+    pub(super) fn count_not_crossed(&self) {
+        self.failures.crossings.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Takes another queue of a TUN device, or none.
@@ -112,6 +131,9 @@ impl Outbox for BatchOutbox {
         room: usize,
         write: impl FnOnce(&mut [u8]) -> usize,
     ) {
+        if self.is_silent {
+            return;
+        }
         if !self.datagrams.has_room(room) {
             self.flush_datagrams();
         }

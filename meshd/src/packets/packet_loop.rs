@@ -8,12 +8,15 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
 use std::time::Duration;
 
-use dataplane::{Command, Event, HandshakeDone, HandshakeJob, Shard, VirtioHeader};
+use dataplane::{
+    Bequest, Command, Event, Extent, HandshakeDone, HandshakeJob, Shard, Shift, VirtioHeader,
+};
 use runtime::clock::Clock;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tokio::sync::mpsc;
-use tun_rs::SyncDevice;
+use tokio::sync::{mpsc, oneshot};
 
+use super::crossing::{Crossed, Crossing};
+use super::duty::{Duty, Resting, Whose};
 use super::hand_over::{HandOverInbox, HandedOver};
 use super::outbox::BatchOutbox;
 use super::tun_queue::TunQueue;
@@ -32,13 +35,38 @@ pub(super) enum ToLoop {
     /// Applied between two packets, all of them.
     Commands(Vec<Command>),
     /// Another queue of a TUN device, or none.
-    Device(Option<Arc<SyncDevice>>),
+    Device(Option<Arc<OwnedFd>>),
     /// The queue of the TUN device is closed, and the sender dropped after it.
     Release(mpsc::Sender<()>),
     /// Public-key work is done.
     Handshake(Box<HandshakeDone>),
+    /// A successor agrees on sessions with the peers; answered with what it should know of them.
+    Rest(Crossing, oneshot::Sender<Bequest>),
+    /// The successor serves from now on; answered with all that it should know.
+    Leave(oneshot::Sender<Bequest>),
+    /// The successor has failed, when it served or before.
+    Resume(Succession),
+    /// What the one before left of the peers; answered with how many handshakes were begun.
+    Inherit(Arc<Bequest>, oneshot::Sender<usize>),
+    /// The one before has left; answered with how many flows were taken.
+    TakeUp {
+        left: Arc<Bequest>,
+        device: Option<Arc<OwnedFd>>,
+        done: oneshot::Sender<usize>,
+    },
+    /// Whoever asks wants to know that this thread lives.
+    Beat(oneshot::Sender<()>),
     /// The daemon stops.
     Stop,
+}
+
+/// How far a successor came that has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Succession {
+    /// It had begun handshakes.
+    Begun,
+    /// It may have taken over.
+    Served,
 }
 
 /// Which sources have something.
@@ -48,6 +76,7 @@ struct Ready {
     /// As [`UdpSockets::queues_mut`] has them.
     sockets: [bool; 2],
     tun: bool,
+    crossing: bool,
 }
 
 /// What the thread owns.
@@ -63,6 +92,8 @@ pub(super) struct PacketLoop {
     pub(super) jobs: SyncSender<Job>,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) clock: Clock,
+    pub(super) duty: Duty,
+    pub(super) shift: Shift,
 }
 
 impl PacketLoop {
@@ -82,6 +113,9 @@ impl PacketLoop {
                 }
                 self.take_handed_over();
             }
+            if ready.crossing {
+                self.take_crossed();
+            }
             self.take_datagrams(ready.sockets);
             self.outbox.flush();
             if ready.tun {
@@ -89,10 +123,11 @@ impl PacketLoop {
                 self.outbox.flush();
             }
             let now = self.clock.now();
-            if self
-                .shard
-                .poll_timeout()
-                .is_some_and(|(deadline, _)| deadline <= now.monotonic)
+            if self.duty.speaks()
+                && self
+                    .shard
+                    .poll_timeout()
+                    .is_some_and(|(deadline, _)| deadline <= now.monotonic)
             {
                 self.shard.handle_timeout(now, &mut self.outbox);
             }
@@ -102,28 +137,34 @@ impl PacketLoop {
     }
 
     fn wait(&self) -> io::Result<Ready> {
-        let sleep = match self.shard.poll_timeout() {
+        let sleep = match self.shard.poll_timeout().filter(|_| self.duty.speaks()) {
             Some((deadline, _)) => self.clock.until(deadline).min(SLEEP_MAX),
             None => SLEEP_MAX,
         };
         let timeout = Timespec::try_from(sleep).expect("at most a minute");
         // What is not there is the wake-up a second time.
         let awake = || PollFd::new(&*self.wake, PollFlags::IN);
-        let mut polled = [awake(), awake(), awake(), awake()];
-        let [_, v4, v6, tun] = &mut polled;
-        let slots = [v4, v6].into_iter().zip(self.sockets.descriptors());
+        let mut polled = [awake(), awake(), awake(), awake(), awake()];
+        let [_, v4, v6, tun, crossing] = &mut polled;
+        let serves = self.duty.serves();
+        let sockets = [v4, v6].into_iter().zip(self.sockets.descriptors());
         let device = self.tun.as_ref().map(|queue| (tun, queue.descriptor()));
-        for (slot, source) in slots.chain(device) {
+        let network = sockets.chain(device).filter(|_| serves);
+        let other = self.duty.crossing().and_then(Crossing::descriptor);
+        let other = other.map(|descriptor| (crossing, descriptor));
+        for (slot, source) in network.chain(other) {
             *slot = PollFd::from_borrowed_fd(source, PollFlags::IN);
         }
         match poll(&mut polled, Some(&timeout)) {
             Ok(_) => {
                 // Also errors: reading tells them.
-                let [wake, v4, v6, tun] = polled.map(|source| !source.revents().is_empty());
+                let ready = polled.map(|source| !source.revents().is_empty());
+                let [wake, v4, v6, tun, crossing] = ready;
                 Ok(Ready {
                     wake,
-                    sockets: [v4, v6],
-                    tun,
+                    sockets: [v4 && serves, v6 && serves],
+                    tun: tun && serves,
+                    crossing: crossing && self.duty.crossing().is_some(),
                 })
             }
             Err(rustix::io::Errno::INTR) => Ok(Ready::default()),
@@ -140,15 +181,26 @@ impl PacketLoop {
                 ToLoop::Commands(commands) => {
                     self.shard.handle_commands(commands, now, &mut self.outbox)
                 }
-                ToLoop::Handshake(done) => {
-                    self.shard.handle_handshake(*done, now, &mut self.outbox)
+                ToLoop::Handshake(done) => match &mut self.duty {
+                    Duty::Resting(waits) | Duty::Leaving(waits) => waits.done.push(*done),
+                    _ => self.shard.handle_handshake(*done, now, &mut self.outbox),
+                },
+                ToLoop::Device(device) => self.set_device(device),
+                ToLoop::Rest(crossing, answer) => {
+                    let _ = answer.send(self.rest(crossing));
                 }
-                ToLoop::Device(device) => {
-                    let queue = device.map(TunQueue::new);
-                    let writer = |(queue, joins): &(TunQueue, _)| (queue.writer(), *joins);
-                    self.outbox.set_device(queue.as_ref().map(writer));
-                    self.tun = queue.map(|(queue, _)| queue);
+                ToLoop::Leave(answer) => {
+                    let _ = answer.send(self.leave());
                 }
+                ToLoop::Resume(successor) => self.resume(successor),
+                ToLoop::Inherit(left, answer) => {
+                    let begun = self.shard.inherit_peers(&left, now, &mut self.outbox);
+                    let _ = answer.send(begun);
+                }
+                ToLoop::TakeUp { left, device, done } => {
+                    let _ = done.send(self.take_up(&left, device));
+                }
+                ToLoop::Beat(answer) => drop(answer.send(())),
                 ToLoop::Release(held) => {
                     self.let_go_of_device();
                     drop(held);
@@ -158,6 +210,13 @@ impl PacketLoop {
             self.pass_events_on();
         }
         ControlFlow::Continue(())
+    }
+
+    fn set_device(&mut self, device: Option<Arc<OwnedFd>>) {
+        let queue = device.map(TunQueue::new);
+        let writer = |(queue, joins): &(TunQueue, _)| (queue.writer(), *joins);
+        self.outbox.set_device(queue.as_ref().map(writer));
+        self.tun = queue.map(|(queue, _)| queue);
     }
 
     fn let_go_of_device(&mut self) {
@@ -195,6 +254,8 @@ impl PacketLoop {
             sockets,
             outbox,
             clock,
+            duty,
+            shift,
             ..
         } = self;
         for (queue, is_ready) in sockets.queues_mut().zip(ready) {
@@ -202,8 +263,16 @@ impl PacketLoop {
                 continue;
             }
             let now = clock.now();
-            let received = queue.receive(|path, ecn, datagram| {
-                shard.handle_datagram(path, ecn, datagram, now, outbox);
+            let received = queue.receive(|path, ecn, datagram| match duty.crossing() {
+                Some(crossing) if duty.whose(datagram, *shift) == Whose::Theirs => {
+                    if !crossing.pass(path, ecn, datagram) {
+                        outbox.count_not_crossed();
+                    }
+                    if matches!(duty, Duty::Following(_)) {
+                        shard.handle_former(path, now, outbox);
+                    }
+                }
+                _ => shard.handle_datagram(path, ecn, datagram, now, outbox),
             });
             if let Err(error) = received {
                 tracing::debug!(%error, "cannot receive datagrams");
@@ -241,7 +310,10 @@ impl PacketLoop {
     fn pass_events_on(&mut self) {
         while let Some(event) = self.shard.poll_event() {
             match event {
-                Event::Handshake(job) => self.run_elsewhere(job),
+                Event::Handshake(job) => match &mut self.duty {
+                    Duty::Resting(waits) | Duty::Leaving(waits) => waits.jobs.push(job),
+                    _ => self.run_elsewhere(job),
+                },
                 event => {
                     if self.events.try_send(event).is_err() {
                         tracing::warn!(
@@ -262,6 +334,107 @@ impl PacketLoop {
                 self.shard
                     .handle_handshake(done, self.clock.now(), &mut self.outbox);
             }
+        }
+    }
+}
+
+/// Handing over, and taking over.
+impl PacketLoop {
+    fn rest(&mut self, crossing: Crossing) -> Bequest {
+        self.duty = Duty::Resting(Box::new(Resting {
+            crossing,
+            jobs: Vec::new(),
+            done: Vec::new(),
+        }));
+        self.shard.bequeath(Extent::Peers, self.clock.now())
+    }
+
+    fn leave(&mut self) -> Bequest {
+        self.outbox.flush();
+        self.duty = match std::mem::take(&mut self.duty) {
+            Duty::Resting(resting) => {
+                self.outbox.set_silent(true);
+                Duty::Leaving(resting)
+            }
+            other => other,
+        };
+        self.shard.bequeath(Extent::PeersAndFlows, self.clock.now())
+    }
+
+    fn resume(&mut self, successor: Succession) {
+        self.outbox.set_silent(false);
+        let duty = std::mem::take(&mut self.duty);
+        let now = self.clock.now();
+        match successor {
+            Succession::Begun => self.shard.reclaim_dates(now),
+            Succession::Served => self.shard.reclaim(now, &mut self.outbox),
+        }
+        if let Duty::Resting(resting) | Duty::Leaving(resting) = duty {
+            for done in resting.done {
+                self.shard.handle_handshake(done, now, &mut self.outbox);
+            }
+            for job in resting.jobs {
+                self.run_elsewhere(job);
+            }
+        }
+    }
+
+    fn take_up(&mut self, left: &Bequest, device: Option<Arc<OwnedFd>>) -> usize {
+        let now = self.clock.now();
+        let flows = self.shard.inherit_flows(left, now);
+        self.set_device(device);
+        // What the one before has passed on before it left is all there by now.
+        self.take_crossed();
+        self.duty = match std::mem::take(&mut self.duty) {
+            Duty::Waiting(waiting) => {
+                for (path, ecn, mut datagram) in waiting.held {
+                    let outbox = &mut self.outbox;
+                    self.shard
+                        .handle_datagram(path, ecn, &mut datagram, now, outbox);
+                }
+                Duty::Following(waiting.crossing)
+            }
+            other => other,
+        };
+        flows
+    }
+
+    /// Takes what the other daemon has passed on.
+    fn take_crossed(&mut self) {
+        loop {
+            let Self {
+                shard,
+                outbox,
+                clock,
+                duty,
+                shift,
+                ..
+            } = self;
+            let crossed = match duty {
+                Duty::Waiting(waiting) => waiting.take_one(*shift),
+                Duty::Alone => return,
+                other => {
+                    let crossing = other.crossing_mut().expect("only who is alone has none");
+                    crossing.take(|path, ecn, datagram| {
+                        shard.handle_datagram(path, ecn, datagram, clock.now(), outbox);
+                    })
+                }
+            };
+            match crossed {
+                Crossed::Datagram => {}
+                Crossed::Nothing => return,
+                Crossed::Ended => {
+                    self.other_ended();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The other daemon is gone. Whoever rests or leaves is told by its own daemon what to do then.
+    fn other_ended(&mut self) {
+        if matches!(self.duty, Duty::Following(_)) {
+            self.duty = Duty::Alone;
         }
     }
 }

@@ -2,11 +2,11 @@
 //! and packets to it, joined where the kernel takes them so.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use dataplane::{Coalescer, Joins, VirtioHeader};
-use tun_rs::SyncDevice;
+use rustix::io::Errno;
 
 use crate::linux::tun_offload;
 
@@ -15,21 +15,21 @@ const PACKET_BYTES_MAX: usize = VirtioHeader::LEN + 65535;
 
 /// The device with its memory for packets from this host.
 pub(super) struct TunQueue {
-    device: Arc<SyncDevice>,
+    device: Arc<OwnedFd>,
     memory: Box<[u8]>,
     has_headers: bool,
 }
 
 /// The way to the host.
 pub(super) struct TunWriter {
-    device: Arc<SyncDevice>,
+    device: Arc<OwnedFd>,
     has_headers: bool,
 }
 
 impl TunQueue {
     /// Takes a queue, and returns what packets its device takes joined.
-    pub(super) fn new(device: Arc<SyncDevice>) -> (Self, Joins) {
-        let joins = tun_offload::enable(&device).unwrap_or_else(|error| {
+    pub(super) fn new(device: Arc<OwnedFd>) -> (Self, Joins) {
+        let joins = tun_offload::enable(&*device).unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot ask the TUN device what it can do; packets go one by one");
             None
         });
@@ -57,10 +57,10 @@ impl TunQueue {
         &mut self,
         handle: impl FnOnce(VirtioHeader, &mut [u8]),
     ) -> io::Result<bool> {
-        let length = match self.device.recv(&mut self.memory) {
+        let length = match rustix::io::read(&*self.device, &mut *self.memory) {
             Ok(length) => length,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-            Err(error) => return Err(error),
+            Err(Errno::AGAIN) => return Ok(false),
+            Err(error) => return Err(error.into()),
         };
         let received = &mut self.memory[..length];
         match received.split_first_chunk_mut() {
@@ -84,7 +84,7 @@ impl TunWriter {
         for (slice, part) in slices[1..].iter_mut().zip(parts) {
             *slice = IoSlice::new(part);
         }
-        rustix::io::writev(&self.device, &slices[..=parts.len()])?;
+        rustix::io::writev(&*self.device, &slices[..=parts.len()])?;
         Ok(())
     }
 }

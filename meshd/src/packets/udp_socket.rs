@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSliceMut};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use dataplane::Path;
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
@@ -103,6 +103,26 @@ impl UdpSockets {
         Ok(Self { v4, v6, port })
     }
 
+    /// Takes over the sockets of a shard of another daemon, which go on as they were bound.
+    ///
+    /// # Errors
+    /// They are no UDP sockets.
+    pub(crate) fn take_over(v4: OwnedFd, v6: Option<OwnedFd>) -> io::Result<Self> {
+        let v4 = UdpQueue::new(v4.into())?;
+        let v6 = v6.map(|socket| UdpQueue::new(socket.into())).transpose()?;
+        let port = v4.socket.local_addr()?.port();
+        Ok(Self { v4, v6, port })
+    }
+
+    /// Returns the sockets once more, IPv4's first.
+    ///
+    /// # Errors
+    /// There are no descriptors left.
+    pub(crate) fn share(&self) -> io::Result<(OwnedFd, Option<OwnedFd>)> {
+        let share = |queue: &UdpQueue| queue.socket.as_fd().try_clone_to_owned();
+        Ok((share(&self.v4)?, self.v6.as_ref().map(share).transpose()?))
+    }
+
     /// Returns the port.
     pub fn port(&self) -> u16 {
         self.port
@@ -143,7 +163,10 @@ impl UdpQueue {
         }
         socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
         socket.bind(&SockAddr::from(address))?;
-        let socket = UdpSocket::from(socket);
+        Self::new(socket.into())
+    }
+
+    fn new(socket: UdpSocket) -> io::Result<Self> {
         let state = prepare(&socket)?;
         Ok(Self {
             socket,

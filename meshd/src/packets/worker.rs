@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
@@ -11,9 +12,10 @@ use dataplane::{Command, Counters, DropReason, Event, HandshakeJob, Place, Shard
 use runtime::clock::Clock;
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::mpsc;
-use tun_rs::SyncDevice;
 
 use super::cores;
+use super::crossing::Crossing;
+use super::duty::{Duty, Waiting};
 use super::hand_over::{HandOver, HandOverInbox, hand_over};
 use super::outbox::{BatchOutbox, SendFailures};
 use super::packet_loop::{PacketLoop, ToLoop};
@@ -29,7 +31,7 @@ pub enum WorkerMessage {
     /// Applied by each between two packets, all of them.
     Commands(Vec<Command>),
     /// Another TUN device, as many queues of it as there are shards.
-    Device(Vec<Arc<SyncDevice>>),
+    Device(Vec<Arc<OwnedFd>>),
     /// The daemon stops.
     Stop,
 }
@@ -42,7 +44,7 @@ pub struct WorkerGone;
 /// Talks to the packet threads.
 #[derive(Clone)]
 pub struct WorkerHandle {
-    shards: Arc<[ShardHandle]>,
+    pub(super) shards: Arc<[ShardHandle]>,
     failures: Arc<SendFailures>,
 }
 
@@ -55,7 +57,7 @@ pub(super) struct ShardHandle {
 }
 
 impl ShardHandle {
-    fn send(&self, message: ToLoop) -> Result<(), WorkerGone> {
+    pub(super) fn send(&self, message: ToLoop) -> Result<(), WorkerGone> {
         self.messages.send(message).map_err(|_| WorkerGone)?;
         // A full event counter wakes the thread just as well.
         let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
@@ -142,6 +144,22 @@ impl PacketWorker {
         clock: Clock,
         events: mpsc::Sender<Event>,
     ) -> io::Result<Self> {
+        Self::start_behind(None, config, sockets, seed, clock, events)
+    }
+
+    /// With `before`, another daemon serves until [`WorkerHandle::take_up`].
+    ///
+    /// # Errors
+    /// As [`PacketWorker::start`].
+    pub(crate) fn start_behind(
+        before: Option<Before>,
+        config: ShardConfig,
+        sockets: Vec<UdpSockets>,
+        seed: [u8; 32],
+        clock: Clock,
+        events: mpsc::Sender<Event>,
+    ) -> io::Result<Self> {
+        let mut crossings = before.into_iter().flat_map(Before::duties);
         let count = u16::try_from(sockets.len()).expect("shards are few");
         let ends = (0..count)
             .map(|_| Ends::new())
@@ -175,6 +193,8 @@ impl PacketWorker {
                 jobs: jobs.clone(),
                 events: events.clone(),
                 clock,
+                duty: crossings.next().unwrap_or_default(),
+                shift: config.shift,
             };
             threads.push(spawn(format!("packets-{number}"), move || {
                 cores::pin(number, count);
@@ -201,6 +221,24 @@ impl PacketWorker {
                 tracing::error!("a packet thread panicked");
             }
         }
+    }
+}
+
+/// The daemon that serves before this one does.
+pub(crate) struct Before {
+    /// What leads to its packet threads, one for each of ours.
+    pub(crate) crossings: Vec<Crossing>,
+    /// How many peers have answered handshakes of this daemon.
+    pub(crate) answers: Arc<AtomicUsize>,
+}
+
+impl Before {
+    fn duties(self) -> impl Iterator<Item = Duty> {
+        let Self { crossings, answers } = self;
+        let waiting = move |crossing| Waiting::new(crossing, Arc::clone(&answers));
+        crossings
+            .into_iter()
+            .map(move |crossing| Duty::Waiting(Box::new(waiting(crossing))))
     }
 }
 

@@ -1,10 +1,13 @@
 //! A program that runs in a namespace until it is told to stop, or killed.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom};
+use std::net::Shutdown;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
@@ -26,6 +29,8 @@ pub struct Process {
     child: Child,
     /// Where systemd would listen for `READY=1`.
     notifications: UnixDatagram,
+    /// What was heard there, line by line.
+    notes: Arc<Mutex<String>>,
     notification_path: PathBuf,
     stdout: LogTail,
     stderr: LogTail,
@@ -44,7 +49,7 @@ impl Process {
         let (stdout, stdout_file) = LogTail::open(lab.log_path(name, "out"))?;
         let (stderr, stderr_file) = LogTail::open(lab.log_path(name, "err"))?;
         let notification_path = lab.directory().join(format!("{name}.notify"));
-        let notifications = bind_notifications(&notification_path)?;
+        let (notifications, notes) = hear_notifications(&notification_path)?;
         let child = launch
             .command(stdout_file, stderr_file)
             .stdin(launch.input_file()?)
@@ -56,6 +61,7 @@ impl Process {
             name: name.to_owned(),
             child,
             notifications,
+            notes,
             notification_path,
             stdout,
             stderr,
@@ -93,16 +99,15 @@ impl Process {
     pub fn wait_ready(&mut self, deadline: Duration) -> Result<(), LabError> {
         let what = format!("{} is ready", self.name);
         self.wait_while_running(&what, deadline, |process| {
-            let mut message = [0; 4096];
-            match process.notifications.recv(&mut message) {
-                Ok(length) => {
-                    let text = String::from_utf8_lossy(&message[..length]);
-                    Ok(text.lines().any(|line| line == "READY=1").then_some(()))
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-                Err(error) => Err(error).doing("hear whether a program is ready"),
-            }
+            let is_ready = process.notes().lines().any(|line| line == "READY=1");
+            Ok(is_ready.then_some(()))
         })
+    }
+
+    /// What it has told the service manager so far, and whoever it handed over to.
+    pub fn notes(&self) -> String {
+        let notes = self.notes.lock();
+        notes.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits until a line of its output or errors contains `text`, and gives that line.
@@ -214,18 +219,30 @@ impl Drop for Process {
         if self.lab.is_kept() {
             return;
         }
+        // Ends the thread that listens.
+        let _ = self.notifications.shutdown(Shutdown::Both);
         self.kill_group();
         let _ = fs::remove_file(&self.notification_path);
     }
 }
 
-fn bind_notifications(path: &PathBuf) -> Result<UnixDatagram, LabError> {
+/// Listens as long as the socket is open: a service manager hears everything at once.
+fn hear_notifications(path: &PathBuf) -> Result<(UnixDatagram, Arc<Mutex<String>>), LabError> {
     let _ = fs::remove_file(path);
     let socket = UnixDatagram::bind(path).doing(format_args!("listen on {}", path.display()))?;
-    socket
-        .set_nonblocking(true)
-        .doing("listen without waiting")?;
-    Ok(socket)
+    let listener = socket.try_clone().doing("listen")?;
+    let notes = Arc::new(Mutex::new(String::new()));
+    let heard = Arc::clone(&notes);
+    thread::spawn(move || {
+        let mut message = [0; 4096];
+        while let Ok(length @ 1..) = listener.recv(&mut message) {
+            let text = String::from_utf8_lossy(&message[..length]);
+            let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+            heard.push_str(text.trim_end());
+            heard.push('\n');
+        }
+    });
+    Ok((socket, notes))
 }
 
 impl LogTail {

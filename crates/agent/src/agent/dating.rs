@@ -23,6 +23,12 @@ impl Agent {
         self.first_dates = Some(self.save_high_water());
     }
 
+    /// Lets the shard begin at once: it goes on from the dates of another daemon's shard on this host,
+    /// which are on the disk.
+    pub fn inherit_dates(&mut self) {
+        self.forget_first_dates();
+    }
+
     /// Reserves more as time goes by, whatever the shard told and nobody heard.
     pub(super) fn tend_dates(&mut self, now: Now) {
         let is_short = now.unix + RESERVED_MIN > self.high_water.handshake;

@@ -83,8 +83,10 @@ impl Shard {
     /// Takes up where the peers are, and begins handshakes with those that have sessions with the
     /// one before. Returns with how many. To be told who the peers are first, by commands.
     pub fn inherit_peers(&mut self, bequest: &Bequest, now: Now, out: &mut impl Outbox) -> usize {
-        self.stamps
-            .resume(bequest.last_date, bequest.reserved_until);
+        if bequest.own.is_some() {
+            self.stamps
+                .resume(bequest.last_date, bequest.reserved_until);
+        }
         let time = tunnel_time(now);
         let mut begun = 0;
         for left in &bequest.peers {

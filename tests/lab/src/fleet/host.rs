@@ -3,8 +3,9 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::coordinator::running;
@@ -119,11 +120,50 @@ impl Host {
         }
     }
 
-    /// Kills the daemon without a chance to tidy up; nothing happens when it does not run.
+    /// Kills the daemon without a chance to tidy up, and whomever it handed over to; nothing happens
+    /// when it does not run.
     pub fn kill(&mut self) {
         if let Some(process) = self.process.take() {
             process.kill();
         }
+        for process in self.daemons().unwrap_or_default() {
+            let process = i32::try_from(process).ok().and_then(Pid::from_raw);
+            // One that has ended meanwhile is what is wanted.
+            let _ = process.map(|process| kill_process(process, Signal::KILL));
+        }
+    }
+
+    /// The processes of daemons on this machine: one, or two while one hands over to the other.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be listed.
+    pub fn daemons(&self) -> Result<Vec<u32>, LabError> {
+        let mut list = Command::new("ip");
+        list.args(["netns", "pids", &self.namespace.full_name()]);
+        let output = list.output().doing("list the processes of a machine")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let all = text.lines().filter_map(|line| line.trim().parse().ok());
+        let is_daemon = |process: &u32| {
+            let name = fs::read_to_string(format!("/proc/{process}/comm"));
+            name.is_ok_and(|name| name.trim_end() == "meshd")
+        };
+        Ok(all.filter(is_daemon).collect())
+    }
+
+    /// From its next start on, the daemon is a program of this machine's own, which can be replaced:
+    /// returns where it is.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be copied.
+    pub fn install_own_program(&mut self) -> Result<PathBuf, LabError> {
+        let path = self.directory.join("meshd");
+        let copied = fs::hard_link(&self.programs.meshd, &path)
+            .or_else(|_| fs::copy(&self.programs.meshd, &path).map(drop));
+        copied.doing(format_args!("install {}", path.display()))?;
+        self.programs.meshd.clone_from(&path);
+        Ok(path)
     }
 
     /// Stops the daemon as systemd would.

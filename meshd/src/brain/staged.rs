@@ -1,0 +1,58 @@
+//! An agent that has read what the state directory holds, and has not acted on it yet: what it asks
+//! for waits until this daemon is the one that serves.
+
+use std::collections::VecDeque;
+
+use agent::{Agent, AgentConfig, Output};
+use dataplane::Command;
+use runtime::clock::Clock;
+use runtime::state_dir::StateDir;
+
+use super::BrainError;
+use crate::state_files;
+
+/// The agent and what it asks for.
+pub struct Staged {
+    pub(super) agent: Agent,
+    pub(super) outputs: VecDeque<Output>,
+}
+
+impl Staged {
+    /// Reads what the last daemon kept. Nothing is written.
+    ///
+    /// # Errors
+    /// It cannot be used.
+    pub fn load(
+        state: &StateDir,
+        config: AgentConfig,
+        seed: [u8; 32],
+        clock: Clock,
+    ) -> Result<Self, BrainError> {
+        let stored = state_files::load(state)?;
+        let mut agent = Agent::new(config, stored, seed, clock.now())?;
+        let outputs = std::iter::from_fn(|| agent.poll_output()).collect();
+        Ok(Self { agent, outputs })
+    }
+
+    /// Takes out what is for the shards, which may know the peers before this daemon serves; another
+    /// one hands over to it.
+    pub fn take_commands(&mut self) -> Vec<Command> {
+        let mut commands = Vec::new();
+        // The other daemon's dates are on the disk, and its shards tell ours the last of them.
+        self.agent.inherit_dates();
+        let outputs = std::mem::take(&mut self.outputs);
+        let more = std::iter::from_fn(|| self.agent.poll_output());
+        self.outputs = outputs
+            .into_iter()
+            .chain(more)
+            .filter_map(|output| match output {
+                Output::Shard(more) => {
+                    commands.extend(more);
+                    None
+                }
+                other => Some(other),
+            })
+            .collect();
+        commands
+    }
+}
