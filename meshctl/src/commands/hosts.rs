@@ -200,6 +200,25 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_is_online_without_its_overlay_is_not_just_online() {
+        let output = Output::new(false, crate::output::Color::Never);
+        let mut host: HostView = serde_json::from_value(serde_json::json!({
+            "id": "01010101010101010101010101010101", "name": "a", "labels": {},
+            "v4": "100.64.0.16", "v6": "fd00::10", "online": true, "joined_secs": 0,
+            "wireguard_key": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+            "last_seen_secs": null, "software_version": null, "endpoints": [],
+            "applied_policy": null, "apply_error": null,
+        }))
+        .unwrap();
+        assert_eq!(state(&host, &output), "online");
+        host.trouble = Some("there is no /dev/net/tun".into());
+        assert_eq!(state(&host, &output), "no overlay");
+        assert!(description(&host, &output).contains("no /dev/net/tun"));
+        host.online = false;
+        assert_eq!(state(&host, &output), "offline");
+    }
+
+    #[test]
     fn a_change_that_is_neither_says_what_is() {
         assert!(
             changed(Labels::new(), &["x".into()])

@@ -25,12 +25,22 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers until it is aborted.
 pub(super) async fn serve(listener: TcpListener, responder: Responder) {
+    serve_patiently(listener, responder, IDLE_MAX).await;
+}
+
+/// As `serve`, for clients that may take as long as this.
+pub(super) async fn serve_patiently(
+    listener: TcpListener,
+    responder: Responder,
+    patience: Duration,
+) {
     let responder = Arc::new(responder);
     let mut clients = Clients::default();
     loop {
         match listener.accept().await {
             Ok((stream, from)) => {
-                clients.let_in(answer_client(stream, from, Arc::clone(&responder)));
+                let client = Client { stream, patience };
+                clients.let_in(client.answer(from, Arc::clone(&responder)));
             }
             Err(error) => {
                 tracing::debug!(%error, "a DNS client could not be let in");
@@ -60,20 +70,30 @@ impl Clients {
     }
 }
 
-async fn answer_client(mut stream: TcpStream, from: SocketAddr, responder: Arc<Responder>) {
-    loop {
-        let question = match in_time(read_message(&mut stream)).await {
-            Ok(question) => question,
-            Err(error) => {
-                tracing::trace!(%error, "a DNS client is gone, or has nothing to ask");
+struct Client {
+    stream: TcpStream,
+    /// How long it may take to ask, and to take its answer.
+    patience: Duration,
+}
+
+impl Client {
+    async fn answer(mut self, from: SocketAddr, responder: Arc<Responder>) {
+        loop {
+            let asked = in_time(self.patience, read_message(&mut self.stream));
+            let question = match asked.await {
+                Ok(question) => question,
+                Err(error) => {
+                    tracing::trace!(%error, "a DNS client is gone, or has nothing to ask");
+                    return;
+                }
+            };
+            let Some(answer) = answer(question, from, &responder).await else {
+                return;
+            };
+            let written = in_time(self.patience, write_message(&mut self.stream, &answer));
+            if written.await.is_err() {
                 return;
             }
-        };
-        let Some(answer) = answer(question, from, &responder).await else {
-            return;
-        };
-        if in_time(write_message(&mut stream, &answer)).await.is_err() {
-            return;
         }
     }
 }
@@ -110,8 +130,11 @@ async fn write_message(stream: &mut TcpStream, message: &[u8]) -> io::Result<()>
         .await
 }
 
-async fn in_time<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    match tokio::time::timeout(IDLE_MAX, work).await {
+async fn in_time<T>(
+    patience: Duration,
+    work: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    match tokio::time::timeout(patience, work).await {
         Ok(result) => result,
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     }

@@ -1,6 +1,7 @@
 //! The server as askers meet it: real datagrams and streams on loopback.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use super::*;
 use hickory_proto::op::MessageType;
@@ -354,10 +355,17 @@ async fn a_client_that_asks_no_more_is_let_go_at_once() {
 
 #[tokio::test]
 async fn a_client_that_says_nothing_is_let_go() {
-    let server = serve(fleet(), None).await;
-    let mut client = connect(&server).await;
-    // Time passes by itself where everybody waits.
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let responder = Responder {
+        names: Arc::new(ArcSwap::from_pointee(fleet())),
+        forwarder: None,
+    };
+    let serving = streams::serve_patiently(listener, responder, Duration::from_millis(1));
+    let serving = tokio::spawn(serving);
+    let mut client = TcpStream::connect(address).await.unwrap();
     assert!(take(&mut client).await.is_err());
+    serving.abort();
 }
 
 #[tokio::test]
