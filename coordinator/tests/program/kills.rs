@@ -1,26 +1,18 @@
-//! The built program, killed in the middle of things: nothing that it acknowledged is lost.
-
-// A failure anywhere in here is a failed test.
-#![allow(clippy::unwrap_used)]
+//! Killed in the middle of things: nothing that it acknowledged is lost.
 
 use std::collections::BTreeSet;
-use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use model::admin::{AdminCredential, CoordinatorStatus, CreateToken, CreatedToken, TokenView};
-use model::ids::{Digest, TokenId};
+use model::admin::{CoordinatorStatus, CreateToken, CreatedToken, TokenView};
+use model::ids::TokenId;
 use model::name::Labels;
-use runtime::api_client::ApiClient;
 use runtime::clock::random_seed;
-use runtime::tls;
-use tempfile::TempDir;
 use tokio::sync::watch;
 
-/// No daemon may take longer to be ready, however busy the machine is.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::place::{PATIENCE, Place, Program};
+
 const KILLS: usize = 100;
 const FIRST_START_KILLS: usize = 50;
 /// Operators who make tokens at one time.
@@ -141,105 +133,4 @@ fn order() -> CreateToken {
 
 fn random_byte() -> u8 {
     random_seed().unwrap()[0]
-}
-
-/// A place for a program.
-struct Place {
-    root: TempDir,
-}
-
-impl Place {
-    fn new() -> Self {
-        Self {
-            root: tempfile::tempdir().unwrap(),
-        }
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.root.path().join("coordinator.sock")
-    }
-
-    fn state(&self) -> PathBuf {
-        self.root.path().join("state")
-    }
-
-    fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mesh-coordinator"));
-        command
-            .arg("--config")
-            .arg(self.config())
-            .arg("--state-dir")
-            .arg(self.state())
-            .arg("--socket")
-            .arg(self.socket())
-            .args(["--listen", "127.0.0.1:0"])
-            .stderr(Stdio::null());
-        command
-    }
-
-    /// Empty, so that no settings of this machine are read.
-    fn config(&self) -> PathBuf {
-        let path = self.root.path().join("coordinator.toml");
-        std::fs::write(&path, "").unwrap();
-        path
-    }
-
-    /// Starts the program; it tells the socket when it is ready, as it would tell systemd.
-    fn launch(&self) -> (Program, UnixDatagram) {
-        let path = self.root.path().join("notify.sock");
-        let _ = std::fs::remove_file(&path);
-        let notify = UnixDatagram::bind(&path).unwrap();
-        notify.set_read_timeout(Some(PATIENCE)).unwrap();
-        (
-            Program(self.command().env("NOTIFY_SOCKET", &path).spawn().unwrap()),
-            notify,
-        )
-    }
-
-    fn start(&self) -> Program {
-        let (program, notify) = self.launch();
-        let mut told = [0; 256];
-        let length = notify.recv(&mut told).expect("it is ready in time");
-        assert!(String::from_utf8_lossy(&told[..length]).contains("READY=1"));
-        program
-    }
-
-    fn local(&self) -> ApiClient {
-        ApiClient::unix(&self.socket())
-    }
-
-    fn operator(&self) -> ApiClient {
-        let text = std::fs::read(self.state().join("admin.credential")).unwrap();
-        let credential: AdminCredential = serde_json::from_slice(&text).unwrap();
-        let config = tls::pinned_client(credential.root_pin);
-        ApiClient::tls(credential.addresses, config, credential.secret)
-    }
-
-    /// The pin of the authority that a first start made, if it came that far.
-    fn pin_on_disk(&self) -> Option<Digest> {
-        let text = std::fs::read(self.state().join("authority")).ok()?;
-        let stored: serde_json::Value = serde_json::from_slice(&text).expect("files are whole");
-        let der = stored["root_certificate"].as_str().unwrap();
-        Some(trust::sha256(
-            &data_encoding::BASE64.decode(der.as_bytes()).unwrap(),
-        ))
-    }
-}
-
-/// The running program; it does not outlive the test.
-struct Program(Child);
-
-impl Program {
-    fn kill(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
