@@ -1,6 +1,9 @@
 //! The authority's keys on disk: the one file that, with the store, is the fleet. Whoever has it
 //! can make hosts believe anything.
 
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+
 use data_encoding::{BASE64, HEXLOWER};
 use model::key::Secret;
 use model::name::Name;
@@ -8,20 +11,22 @@ use model::time::UnixTime;
 use runtime::clock::random_seed;
 use runtime::state_dir::StateDir;
 use serde::{Deserialize, Serialize};
-use trust::{Authority, AuthoritySeeds};
+use trust::{Authority, AuthorityKeys, AuthoritySeeds};
 use zeroize::{Zeroize, Zeroizing};
 
 /// Its name in the state directory.
 pub(crate) const FILE: &str = "authority";
-/// The format that this version writes, and the only one that it reads.
+/// The format of one generation of keys; every version reads it.
 const FORMAT: u32 = 1;
+/// The format of several, while the authority is rotated.
+const FORMAT_OF_SEVERAL: u32 = 2;
 
 /// What an authority is made of.
 pub(crate) struct AuthorityFile {
     /// The fleet that it was made for.
     pub(crate) fleet: Name,
-    seeds: AuthoritySeeds,
-    root_certificate: Vec<u8>,
+    /// The oldest generation first.
+    keys: Vec<AuthorityKeys>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -29,13 +34,27 @@ pub(crate) struct AuthorityFile {
 struct Stored {
     format: u32,
     fleet: Name,
+    #[serde(flatten)]
+    keys: StoredKeys,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredSeveral {
+    format: u32,
+    fleet: Name,
+    generations: Vec<StoredKeys>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredKeys {
     root_seed: String,
     records_seed: String,
     enrolment_seed: String,
     root_certificate: String,
 }
 
-impl Drop for Stored {
+impl Drop for StoredKeys {
     fn drop(&mut self) {
         self.root_seed.zeroize();
         self.records_seed.zeroize();
@@ -51,17 +70,36 @@ impl AuthorityFile {
             records: random_secret()?,
             enrolment: random_secret()?,
         };
-        let authority = Authority::create(&fleet, seeds.clone(), now);
-        let root_certificate = authority.root_certificate().to_vec();
-        let made = Self {
-            fleet,
-            seeds,
-            root_certificate,
-        };
+        let keys = Authority::create(&fleet, seeds, now).keys();
+        let made = Self { fleet, keys };
         state
             .write(FILE, &made.encode())
             .map_err(|error| error.to_string())?;
         Ok(made)
+    }
+
+    /// Puts these keys, and no others, in the place of the file's, and overwrites what was there:
+    /// a copy that the file system or the disk keeps elsewhere is not reached.
+    pub(crate) fn replace(
+        state: &StateDir,
+        fleet: &Name,
+        keys: Vec<AuthorityKeys>,
+    ) -> Result<(), String> {
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        let next = Self {
+            fleet: fleet.clone(),
+            keys,
+        };
+        let before = OpenOptions::new().write(true).open(state.file(FILE));
+        let before = before.map_err(|error| text(&error))?;
+        state
+            .write(FILE, &next.encode())
+            .map_err(|error| text(&error))?;
+        // The new file is there already: what fails here is worth a line, and no more.
+        if let Err(error) = overwrite(before) {
+            tracing::warn!(%error, "the place of the authority's former file was not overwritten");
+        }
+        Ok(())
     }
 
     /// Reads the authority of the fleet; `None` when there is none.
@@ -86,48 +124,87 @@ impl AuthorityFile {
 
     /// Takes the authority up. Each call makes one of its own.
     pub(crate) fn authority(&self) -> Result<Authority, String> {
-        Authority::load(self.seeds.clone(), self.root_certificate.clone())
-            .map_err(|error| error.to_string())
+        Authority::load_all(self.keys.clone()).map_err(|error| error.to_string())
     }
 
     fn encode(&self) -> Zeroizing<Vec<u8>> {
-        let hex = |secret: &Secret| HEXLOWER.encode(secret.expose());
-        let stored = Stored {
-            format: FORMAT,
-            fleet: self.fleet.clone(),
-            root_seed: hex(&self.seeds.root),
-            records_seed: hex(&self.seeds.records),
-            enrolment_seed: hex(&self.seeds.enrolment),
-            root_certificate: BASE64.encode(&self.root_certificate),
+        let fleet = self.fleet.clone();
+        let mut generations: Vec<StoredKeys> = self.keys.iter().map(to_stored).collect();
+        let text = match generations.pop() {
+            Some(keys) if generations.is_empty() => serde_json::to_vec_pretty(&Stored {
+                format: FORMAT,
+                fleet,
+                keys,
+            }),
+            last => {
+                generations.extend(last);
+                serde_json::to_vec_pretty(&StoredSeveral {
+                    format: FORMAT_OF_SEVERAL,
+                    fleet,
+                    generations,
+                })
+            }
         };
-        Zeroizing::new(serde_json::to_vec_pretty(&stored).expect("texts and a number are JSON"))
+        Zeroizing::new(text.expect("texts and a number are JSON"))
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, String> {
-        let format: Format = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        if format.format != FORMAT {
-            return Err(format!(
-                "it has format {}, this version reads {FORMAT}; start the version that wrote it",
-                format.format
-            ));
-        }
-        let stored: Stored = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        let root_certificate = BASE64
-            .decode(stored.root_certificate.as_bytes())
-            .map_err(|_| "its root certificate is not base64")?;
-        let seeds = AuthoritySeeds {
-            root: secret(&stored.root_seed)?,
-            records: secret(&stored.records_seed)?,
-            enrolment: secret(&stored.enrolment_seed)?,
+        let text = |error: serde_json::Error| error.to_string();
+        let format: Format = serde_json::from_slice(bytes).map_err(text)?;
+        let (fleet, generations) = match format.format {
+            FORMAT => {
+                let stored: Stored = serde_json::from_slice(bytes).map_err(text)?;
+                (stored.fleet, vec![stored.keys])
+            }
+            FORMAT_OF_SEVERAL => {
+                let stored: StoredSeveral = serde_json::from_slice(bytes).map_err(text)?;
+                (stored.fleet, stored.generations)
+            }
+            other => {
+                return Err(format!(
+                    "it has format {other}, this version reads up to {FORMAT_OF_SEVERAL}; start the \
+                     version that wrote it"
+                ));
+            }
         };
+        let keys = generations.iter().map(from_stored);
         let read = Self {
-            fleet: stored.fleet.clone(),
-            seeds,
-            root_certificate,
+            fleet,
+            keys: keys.collect::<Result<_, _>>()?,
         };
         read.authority()?;
         Ok(read)
     }
+}
+
+fn to_stored(keys: &AuthorityKeys) -> StoredKeys {
+    let hex = |secret: &Secret| HEXLOWER.encode(secret.expose());
+    StoredKeys {
+        root_seed: hex(&keys.seeds.root),
+        records_seed: hex(&keys.seeds.records),
+        enrolment_seed: hex(&keys.seeds.enrolment),
+        root_certificate: BASE64.encode(&keys.root_certificate),
+    }
+}
+
+fn from_stored(stored: &StoredKeys) -> Result<AuthorityKeys, String> {
+    let root_certificate = BASE64
+        .decode(stored.root_certificate.as_bytes())
+        .map_err(|_| "its root certificate is not base64")?;
+    Ok(AuthorityKeys {
+        seeds: AuthoritySeeds {
+            root: secret(&stored.root_seed)?,
+            records: secret(&stored.records_seed)?,
+            enrolment: secret(&stored.enrolment_seed)?,
+        },
+        root_certificate,
+    })
+}
+
+fn overwrite(mut file: File) -> io::Result<()> {
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or(0);
+    file.write_all(&vec![0; length])?;
+    file.sync_all()
 }
 
 /// The key that says how to read the others.
@@ -175,7 +252,7 @@ mod tests {
         let read = AuthorityFile::read(&state).unwrap().unwrap();
         let pin = |file: &AuthorityFile| file.authority().unwrap().root_pin();
         assert_eq!(pin(&read), pin(&made));
-        assert_eq!(read.seeds, made.seeds);
+        assert_eq!(read.keys, made.keys);
     }
 
     #[test]
@@ -185,13 +262,46 @@ mod tests {
         let now = UnixTime::from_secs(1 << 30);
         let first = AuthorityFile::create(&state, fleet.clone(), now).unwrap();
         let second = AuthorityFile::create(&state, fleet, now).unwrap();
-        let mixed = AuthorityFile {
-            seeds: first.seeds,
-            ..second
-        };
+        let mut mixed = second;
+        mixed.keys[0].seeds = first.keys[0].seeds.clone();
         state.write(FILE, &mixed.encode()).unwrap();
         let error = AuthorityFile::read(&state).err().unwrap();
         assert!(error.contains("does not belong to its key"), "{error}");
+    }
+
+    #[test]
+    fn keys_of_a_rotation_come_and_go_and_leave_nothing_in_their_place() {
+        use std::os::unix::fs::{FileExt, PermissionsExt};
+        let (_root, state) = state();
+        let fleet: Name = "prod".parse().unwrap();
+        let now = UnixTime::from_secs(1 << 30);
+        let made = AuthorityFile::create(&state, fleet.clone(), now).unwrap();
+        let seeds = AuthoritySeeds {
+            root: Secret::from_bytes([1; 32]),
+            records: Secret::from_bytes([2; 32]),
+            enrolment: Secret::from_bytes([3; 32]),
+        };
+        let both = made.authority().unwrap().with_next(&fleet, 2, seeds, now);
+        let both = both.unwrap().keys();
+        AuthorityFile::replace(&state, &fleet, both.clone()).unwrap();
+        assert_eq!(AuthorityFile::read(&state).unwrap().unwrap().keys, both);
+        let former = File::open(state.file(FILE)).unwrap();
+        AuthorityFile::replace(&state, &fleet, both[1..].to_vec()).unwrap();
+        assert_eq!(
+            AuthorityFile::read(&state).unwrap().unwrap().keys,
+            both[1..]
+        );
+        let mut left = vec![1; former.metadata().unwrap().len() as usize];
+        former.read_exact_at(&mut left, 0).unwrap();
+        assert!(
+            left.iter().all(|byte| *byte == 0),
+            "the former file is overwritten"
+        );
+        let mode = std::fs::metadata(state.file(FILE))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 
     #[test]

@@ -31,15 +31,22 @@ pub(crate) fn write(
     state.write(FILE, &encode(&credential))
 }
 
-/// Puts the addresses of now in the credential, if it is still there. Operators may take it away,
-/// or put something else in its place.
-pub(crate) fn refresh(state: &StateDir, addresses: &[String]) -> Result<(), StateError> {
+/// Puts the addresses and the root of now in the credential, if it is still there. Operators may take
+/// it away, or put something else in its place.
+pub(crate) fn refresh(
+    state: &StateDir,
+    root_pin: Digest,
+    addresses: &[String],
+) -> Result<(), StateError> {
     let Some(bytes) = state.read(FILE)?.map(Zeroizing::new) else {
         return Ok(());
     };
     match serde_json::from_slice::<AdminCredential>(&bytes) {
-        Ok(mut credential) if credential.addresses != addresses => {
+        Ok(mut credential)
+            if credential.addresses != addresses || credential.root_pin != root_pin =>
+        {
             credential.addresses = addresses.to_vec();
+            credential.root_pin = root_pin;
             state.write(FILE, &encode(&credential))
         }
         _ => Ok(()),
@@ -70,12 +77,13 @@ mod tests {
             &secret,
         )
         .unwrap();
-        refresh(&state, &["b:2".into()]).unwrap();
+        let next = Digest::from_bytes([2; 32]);
+        refresh(&state, next, &["b:2".into()]).unwrap();
         let read: AdminCredential =
             serde_json::from_slice(&state.read(FILE).unwrap().unwrap()).unwrap();
         assert_eq!(
-            (read.addresses, read.secret),
-            (vec!["b:2".to_owned()], "s".to_owned())
+            (read.addresses, read.root_pin, read.secret),
+            (vec!["b:2".to_owned()], next, "s".to_owned())
         );
     }
 
@@ -83,10 +91,10 @@ mod tests {
     fn what_operators_did_with_the_file_stays() {
         let root = tempfile::tempdir().unwrap();
         let state = StateDir::open(root.path(), "test").unwrap();
-        refresh(&state, &["b:2".into()]).unwrap();
+        refresh(&state, Digest::from_bytes([1; 32]), &["b:2".into()]).unwrap();
         assert_eq!(state.read(FILE).unwrap(), None);
         state.write(FILE, b"moved to the safe").unwrap();
-        refresh(&state, &["b:2".into()]).unwrap();
+        refresh(&state, Digest::from_bytes([1; 32]), &["b:2".into()]).unwrap();
         assert_eq!(state.read(FILE).unwrap().unwrap(), b"moved to the safe");
     }
 }

@@ -18,17 +18,19 @@ use runtime::clock::{Clock, random_seed};
 use runtime::local_socket::LocalSocket;
 use runtime::process::Termination;
 use runtime::state_dir::StateDir;
+use runtime::tls::ClientRoots;
 use runtime::tls_server::TlsServer;
 use runtime::{process, tls};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use trust::{Authority, TrustAnchors};
 
+use crate::authority_keeper::AuthorityKeeper;
 use crate::backup::BackupSource;
 use crate::brain::{Brain, BrainError, BrainHandle, Input};
 use crate::founding::{self, Founded};
 use crate::server_certificate::ServerCertificate;
 use crate::settings::Settings;
-use crate::{addresses, admin, authority_file, backup, control, overlap};
+use crate::{addresses, admin, authority_file, authority_keeper, backup, control, overlap};
 
 /// The port of the control channel and the admin API.
 pub(crate) const DEFAULT_PORT: u16 = 7443;
@@ -38,15 +40,14 @@ pub struct Daemon {
     brain: Brain,
     handle: BrainHandle,
     server: TlsServer,
-    certificate: ServerCertificate,
-    roots: Arc<[Vec<u8>]>,
+    keeper: AuthorityKeeper,
     socket: LocalSocket,
     socket_path: PathBuf,
     backup: BackupSource,
     statement: TrustStatement,
     pin: String,
     // Last, so that it is let go last.
-    _state: StateDir,
+    _state: Arc<StateDir>,
 }
 
 /// Runs the coordinator until it is told to stop.
@@ -87,11 +88,7 @@ impl Daemon {
             listing,
             credential,
         } = founded;
-        let authority = file.authority()?;
-        let (roots, pin) = (
-            Arc::from([authority.root_certificate().to_vec()]),
-            authority.root_pin(),
-        );
+        let keys = file.authority()?;
         let config = FleetConfig::new(env!("CARGO_PKG_VERSION"), advertise.clone());
         let fleet = Fleet::new(
             config,
@@ -102,7 +99,13 @@ impl Daemon {
             clock.now(),
         );
         let fleet = fleet.map_err(text)?;
-        let statement = statement(&fleet, &authority, clock)?;
+        let statement = statement(&fleet, &keys, clock)?;
+        let listed = keys.limited_to(&statement.root_certificates);
+        let authority = listed.ok_or("the authority's file has no key of the fleet")?;
+        let (roots, pin) = (
+            ClientRoots::new(authority.root_certificates()),
+            authority.root_pin(),
+        );
         settings.fleet.check_against(&statement)?;
         overlap::refuse_advertised(statement.overlay, &settings.advertise)?;
         let certificate =
@@ -114,6 +117,18 @@ impl Daemon {
             clock,
         };
         let (brain, handle) = Brain::new(fleet, store, clock);
+        let (ordering, orders) = mpsc::channel(authority_keeper::ORDERS_MAX);
+        let state = Arc::new(state);
+        let keeper = AuthorityKeeper {
+            state: Arc::clone(&state),
+            fleet: statement.fleet_name.clone(),
+            roots,
+            certificate,
+            advertise,
+            orders,
+            brain: handle.clone(),
+        };
+        keeper.refresh_credential(pin);
         let socket = LocalSocket::bind(&settings.socket).map_err(text)?;
         if let Some(path) = credential {
             tracing::info!(
@@ -123,11 +138,10 @@ impl Daemon {
             );
         }
         Ok(Self {
-            brain,
+            brain: brain.with_authority(ordering),
             handle,
             server,
-            certificate,
-            roots,
+            keeper,
             socket,
             socket_path: settings.socket.clone(),
             backup,
@@ -152,7 +166,10 @@ impl Daemon {
     /// # Errors
     /// The store cannot be relied on any more.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), String> {
-        let tls_config = tls::server(self.certificate.identity(), self.roots.to_vec());
+        let tls_config = tls::server(
+            self.keeper.certificate.identity(),
+            Arc::clone(&self.keeper.roots),
+        );
         let (close_door, door_closes) = oneshot::channel::<()>();
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
@@ -165,7 +182,7 @@ impl Daemon {
         let mut thinking = tokio::spawn(self.brain.run());
         let serving = tokio::spawn(self.server.serve(
             tls_config,
-            self.roots,
+            Arc::clone(&self.keeper.roots),
             public_router(self.handle.clone()),
             async {
                 // Also closes when this function is given up.
@@ -177,7 +194,7 @@ impl Daemon {
         tokio::select! {
             ended = &mut thinking => return Err(last_words(ended)),
             () = self.socket.serve(local) => {}
-            () = self.certificate.keep_renewed() => {}
+            () = self.keeper.run() => {}
             () = stop => {}
         }
         drop(close_door);
@@ -244,10 +261,13 @@ fn advertised(settings: &Settings, bound: SocketAddr) -> Vec<String> {
 }
 
 /// What the fleet says of itself, believed by its own authority.
-fn statement(fleet: &Fleet, authority: &Authority, clock: Clock) -> Result<TrustStatement, String> {
+fn statement(fleet: &Fleet, keys: &Authority, clock: Clock) -> Result<TrustStatement, String> {
     let trust = fleet.describe(clock.now()).trust;
-    let (_, statement) =
-        TrustAnchors::from_statement(&trust, &authority.root_pin()).map_err(text)?;
+    let pins = keys.root_pins();
+    let believed = pins.iter().rev();
+    let believed = believed.map(|pin| TrustAnchors::from_statement(&trust, pin));
+    let believed = believed.reduce(|best, next| if best.is_ok() { best } else { next });
+    let (_, statement) = believed.ok_or("there is no root")?.map_err(text)?;
     Ok(statement)
 }
 

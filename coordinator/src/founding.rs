@@ -73,14 +73,6 @@ pub(crate) async fn take_up(
         (true, true) => found(state, choices, advertise, authority, store, now).await,
         (false, _) => {
             state.remove(NOTE).map_err(text)?;
-            // It is a copy for an operator: the fleet can do without.
-            if let Err(error) = credential_file::refresh(state, advertise) {
-                tracing::warn!(
-                    %error,
-                    "the admin credential in the state directory does not say where this \
-                     coordinator is now; remove the file, or make it writable"
-                );
-            }
             // The start that wrote it may have ended before it could say so.
             let credential = is_founding.then(|| state.file(credential_file::FILE));
             Ok(Founded {

@@ -135,7 +135,7 @@ pub async fn verify(settings: &Settings, file: Option<&Path>) -> Result<String, 
 
 fn summary(authority: &Authority, listing: &Listing) -> Result<String, String> {
     let entries = &listing.entries;
-    let verified = fleet::verify(&authority.root_pin(), entries, listing.revision)?;
+    let verified = fleet::verify(&authority.root_pins(), entries, listing.revision)?;
     let fleet: &Name = &verified.fleet;
     Ok(format!(
         "fleet {fleet}: revision {}, epoch {}, {} hosts, {} removed ones, policy version {}; \

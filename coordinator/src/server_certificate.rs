@@ -3,7 +3,6 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use model::address::split_host_port;
 use model::name::Name;
@@ -15,9 +14,6 @@ use trust::enrolment::TlsKey;
 use trust::{Authority, CoordinatorIdentity};
 
 use crate::authority_file::random_secret;
-
-/// How often the wall clock is looked at: it may jump, as when it is set after boot.
-const CLOCK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Issues the coordinator's certificate and shows it.
 pub(crate) struct ServerCertificate {
@@ -52,20 +48,25 @@ impl ServerCertificate {
         Arc::clone(&self.identity)
     }
 
-    /// Renews the certificate whenever it is due, until the future is dropped.
-    pub(crate) async fn keep_renewed(mut self) {
-        loop {
-            tokio::time::sleep(CLOCK_INTERVAL).await;
-            let now = unix_now();
-            if is_due(self.issued, now) {
-                match self.renew(now) {
-                    Ok(()) => tracing::info!("renewed the coordinator's certificate"),
-                    Err(error) => {
-                        tracing::error!(%error, "cannot renew the coordinator's certificate; trying again")
-                    }
+    /// Renews the certificate if it is due; tries again the next time when it cannot.
+    pub(crate) fn renew_if_due(&mut self) {
+        let now = unix_now();
+        if is_due(self.issued, now) {
+            match self.renew(now) {
+                Ok(()) => tracing::info!("renewed the coordinator's certificate"),
+                Err(error) => {
+                    tracing::error!(%error, "cannot renew the coordinator's certificate; trying again")
                 }
             }
         }
+    }
+
+    /// Shows a certificate of these keys from now on.
+    pub(crate) fn change_authority(&mut self, authority: Authority) {
+        self.authority = authority;
+        // Due until it is there.
+        self.issued = UnixTime::from_secs(0);
+        self.renew_if_due();
     }
 
     fn renew(&mut self, now: UnixTime) -> Result<(), String> {
@@ -129,6 +130,7 @@ fn machine_name() -> Name {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn names_and_addresses_that_are_advertised_stand_in_the_certificate() {

@@ -103,6 +103,9 @@ pub enum Command {
         #[command(subcommand)]
         verb: Option<Recovery>,
     },
+    /// Change the keys of the fleet's authority while it works
+    #[command(subcommand)]
+    Authority(Authority),
     /// Check, test, apply and roll back the policy
     #[command(subcommand)]
     Policy(Policy),
@@ -248,6 +251,21 @@ pub enum Recovery {
     },
     /// Wait for no more hosts, and sign a new epoch
     Finish,
+}
+
+/// `meshctl authority`
+#[derive(Debug, Subcommand)]
+pub enum Authority {
+    /// Show which roots are believed, which hosts have moved to the newest, and which have not
+    Show,
+    /// Make new keys beside the old ones; hosts move by themselves, and nothing is cut
+    Rotate,
+    /// Believe the old root no more, and erase its keys; refused while a host has not moved
+    Retire {
+        /// Leave the hosts behind that have not moved: each has to join anew
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 /// `meshctl tokens`

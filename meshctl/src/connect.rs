@@ -6,11 +6,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use model::admin::AdminCredential;
+use model::ids::Digest;
 use runtime::api_client::ApiClient;
 use runtime::tls::pinned_client;
 
 use crate::arguments::Targets;
 use crate::failure::Failure;
+use crate::private_file;
 
 /// Where the daemon answers.
 pub const DAEMON_SOCKET: &str = "/run/mesh/meshd.sock";
@@ -51,6 +53,38 @@ fn coordinator_client(targets: &Targets) -> Result<ApiClient, Failure> {
             "this needs an operator's credential, and there is none here: put it at ~/.config/mesh/credential.json (mode 0600), give --credential FILE (or MESH_CREDENTIAL), or run this on the coordinator's machine".into(),
         )),
     }
+}
+
+/// Puts the fleet's newest root in the operator's credential, when that names an older one and is what
+/// `coordinator` uses: it was shown by a coordinator that the older one vouches for. Returns the file
+/// when it was changed.
+///
+/// # Errors
+/// It cannot be written.
+pub fn follow_root(targets: &Targets, newest: Digest) -> Result<Option<PathBuf>, Failure> {
+    let path = match (&targets.credential, &targets.coordinator_socket) {
+        (Some(path), _) => Some(path.clone()),
+        (None, Some(_)) => None,
+        (None, None) => own_credential().filter(|path| path.exists()),
+    };
+    let Some(path) = path else {
+        return Ok(None);
+    };
+    let mut credential = read_credential(&path)?;
+    if credential.root_pin == newest {
+        return Ok(None);
+    }
+    credential.root_pin = newest;
+    let mut text = serde_json::to_vec_pretty(&credential).expect("texts are JSON");
+    text.push(b'\n');
+    private_file::write(&path, &text).map_err(|error| {
+        Failure::Failed(format!(
+            "the credential {} still names the old root, and cannot be written: {error}; it opens \
+             nothing once that is retired",
+            path.display()
+        ))
+    })?;
+    Ok(Some(path))
 }
 
 fn own_credential() -> Option<PathBuf> {
@@ -98,6 +132,30 @@ mod tests {
         fs::set_permissions(file.path(), fs::Permissions::from_mode(0o644)).unwrap();
         let message = read_credential(file.path()).unwrap_err().to_string();
         assert!(message.contains("chmod 600"), "{message}");
+    }
+
+    #[test]
+    fn a_credential_follows_the_root_and_stays_private() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("credential.json");
+        let credential = AdminCredential {
+            fleet: "prod".parse().unwrap(),
+            addresses: vec!["c:7443".to_owned()],
+            root_pin: Digest::from_bytes([1; 32]),
+            name: "ops".to_owned(),
+            secret: "s".to_owned(),
+        };
+        fs::write(&path, serde_json::to_vec(&credential).unwrap()).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let targets = Targets {
+            credential: Some(path.clone()),
+            ..Targets::default()
+        };
+        let next = Digest::from_bytes([2; 32]);
+        assert_eq!(follow_root(&targets, next).unwrap(), Some(path.clone()));
+        let read = read_credential(&path).unwrap();
+        assert_eq!((read.root_pin, read.secret.as_str()), (next, "s"));
+        assert_eq!(follow_root(&targets, next).unwrap(), None);
     }
 
     #[test]

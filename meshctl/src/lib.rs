@@ -6,4 +6,5 @@ pub mod commands;
 pub mod connect;
 pub mod failure;
 pub mod output;
+pub mod private_file;
 pub mod waiting;

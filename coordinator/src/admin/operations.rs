@@ -3,10 +3,11 @@
 use axum::http::{Method, StatusCode};
 use fleet::AdminRequest;
 use model::admin::{
-    AdminView, AppliedPolicy, ApplyPolicy, AuditPage, AuditQuery, Backup, CoordinatorStatus,
-    CreateAdmin, CreateToken, CreatedAdmin, CreatedToken, HostView, PlanRequest, PlannedPolicy,
-    PolicyContent, PolicyVersionView, RecoveryStatus, RemovedHost, RemovedHostView, RenameHost,
-    RollbackPolicy, Rollout, SetLabels, StartRecovery, TokenView, WhyReport, WhyRequest,
+    AdminView, AppliedPolicy, ApplyPolicy, AuditPage, AuditQuery, AuthorityView, Backup,
+    CoordinatorStatus, CreateAdmin, CreateToken, CreatedAdmin, CreatedToken, HostView, PlanRequest,
+    PlannedPolicy, PolicyContent, PolicyVersionView, RecoveryStatus, RemovedHost, RemovedHostView,
+    RenameHost, RetireAuthority, RollbackPolicy, Rollout, SetLabels, StartRecovery, TokenView,
+    WhyReport, WhyRequest,
 };
 use model::ids::PolicyVersion;
 
@@ -31,6 +32,7 @@ pub(super) fn all() -> Vec<Operation> {
     all.extend(policy());
     all.extend(admins());
     all.extend(recovery());
+    all.extend(authority());
     all
 }
 
@@ -225,6 +227,41 @@ fn admins() -> Vec<Operation> {
         .needs(Needs::Admin)
         .answers::<CreatedAdmin>()
         .asks(|given| Ok(AdminRequest::ReplaceCredential(given.path("admin")?))),
+    ]
+}
+
+fn authority() -> Vec<Operation> {
+    vec![
+        get(
+            "/v1/authority",
+            "showAuthority",
+            "Show which roots the fleet believes, and which hosts have moved to the newest",
+        )
+        .answers::<AuthorityView>()
+        .asks(|_| Ok(AdminRequest::ShowAuthority)),
+        post(
+            "/v1/authority/rotate",
+            "rotateAuthority",
+            "Give the fleet's authority new keys beside the old ones",
+        )
+        .says("Hosts move by themselves; both roots are believed until the old one is retired.")
+        .needs(Needs::Admin)
+        .answers::<AuthorityView>()
+        .asks(|_| Ok(AdminRequest::RotateAuthority)),
+        post(
+            "/v1/authority/retire",
+            "retireAuthority",
+            "Believe the old root no more, and erase its keys",
+        )
+        .says("Refused while a host has not moved, unless `force` leaves it behind.")
+        .needs(Needs::Admin)
+        .answers::<AuthorityView>()
+        .fails(&[UNPROCESSABLE])
+        .takes(|_, retire: RetireAuthority| {
+            Ok(AdminRequest::RetireAuthority {
+                force: retire.force,
+            })
+        }),
     ]
 }
 

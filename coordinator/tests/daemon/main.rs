@@ -6,6 +6,7 @@
 
 mod admin_api;
 mod audit;
+mod authority;
 mod described;
 mod doors;
 mod enrolment;

@@ -88,6 +88,7 @@ async fn every_operation_answers_as_its_document_says() {
     court
         .expect(200, "POST", "/v1/recovery/finish", none())
         .await;
+    work_with_the_authority(&mut court).await;
     misunderstand(&mut court).await;
     let seen = &court.described.seen;
     for operation in court.described.operations() {
@@ -206,6 +207,23 @@ async fn work_with_admins(court: &mut Court) {
     court
         .expect(200, "DELETE", "/v1/admins/eve", Value::Null)
         .await;
+}
+
+async fn work_with_the_authority(court: &mut Court) {
+    court.expect(200, "GET", "/v1/authority", Value::Null).await;
+    court
+        .expect(200, "POST", "/v1/authority/rotate", Value::Null)
+        .await;
+    court
+        .expect(409, "POST", "/v1/authority/rotate", Value::Null)
+        .await;
+    let force = json!({ "force": true });
+    soon(async {
+        let path = "/v1/authority/retire";
+        // Everything is signed again first.
+        while court.ask("POST", path, force.clone()).await.0 != 200 {}
+    })
+    .await;
 }
 
 /// Sends what nobody understands to every operation that reads something.

@@ -1,6 +1,8 @@
 //! TLS 1.3 of the control channel and the admin API. Whom to believe is decided by `trust`; here
 //! it is plugged into rustls.
 
+mod client_roots;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, RwLock};
@@ -25,6 +27,8 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use trust::certificate::{self, CertificateError, CertificateFacts};
+
+pub use client_roots::ClientRoots;
 
 /// How long one address may take to answer, TCP and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -249,7 +253,7 @@ impl ResolvesServerCert for ServerIdentity {
 /// Serves HTTP/2 and HTTP/1.1. Clients may show a certificate of these roots; one that is expired,
 /// or was issued by a clock that ran ahead, is let in too, since its host must be able to renew it:
 /// what it opens is decided by `fleet`.
-pub fn server(identity: Arc<ServerIdentity>, roots: Vec<Vec<u8>>) -> Arc<ServerConfig> {
+pub fn server(identity: Arc<ServerIdentity>, roots: Arc<ClientRoots>) -> Arc<ServerConfig> {
     let verifier = Arc::new(HostVerifier {
         roots,
         algorithms: algorithms(),
@@ -267,10 +271,10 @@ pub fn server(identity: Arc<ServerIdentity>, roots: Vec<Vec<u8>>) -> Arc<ServerC
 /// Returns what the client's certificate says; `None` when it showed none.
 pub fn client_facts(
     connection: &rustls::ServerConnection,
-    roots: &[Vec<u8>],
+    roots: &ClientRoots,
 ) -> Option<CertificateFacts> {
     let chain = connection.peer_certificates()?;
-    verify_at_its_time(&owned(chain), roots, crate::clock::unix_now()).ok()
+    verify_at_its_time(&owned(chain), &roots.current(), crate::clock::unix_now()).ok()
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -388,7 +392,7 @@ impl ServerCertVerifier for CoordinatorVerifier {
 
 #[derive(Debug)]
 struct HostVerifier {
-    roots: Vec<Vec<u8>>,
+    roots: Arc<ClientRoots>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -408,7 +412,8 @@ impl ClientCertVerifier for HostVerifier {
         now: RustlsTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         let chain = presented(end_entity, intermediates);
-        verify_at_its_time(&chain, &self.roots, UnixTime::from_secs(now.as_secs()))
+        let roots = self.roots.current();
+        verify_at_its_time(&chain, &roots, UnixTime::from_secs(now.as_secs()))
             .map_err(not_believed)?;
         Ok(ClientCertVerified::assertion())
     }

@@ -3,6 +3,7 @@
 //! connection, and who is not let in as a member has fewer places than those who are.
 
 mod connection;
+mod disbelief;
 mod strangers;
 
 use std::io;
@@ -25,8 +26,9 @@ use tower::ServiceExt;
 
 pub use connection::Connection;
 
-use crate::tls;
+use crate::tls::{self, ClientRoots};
 use connection::{Stay, Turn};
+use disbelief::Disbelief;
 use strangers::{Place, Strangers};
 
 /// Connections at one time; one more is closed at once.
@@ -82,7 +84,7 @@ impl TlsServer {
     pub async fn serve(
         self,
         config: Arc<ServerConfig>,
-        roots: Arc<[Vec<u8>]>,
+        roots: Arc<ClientRoots>,
         router: Router,
         stop: impl Future<Output = ()>,
     ) {
@@ -92,6 +94,7 @@ impl TlsServer {
             roots,
             router,
             strangers: Strangers::default(),
+            disbelief: Disbelief::default(),
             stopped,
         };
         let mut connections = JoinSet::new();
@@ -129,9 +132,10 @@ impl TlsServer {
 /// What every connection passes.
 struct Door {
     acceptor: TlsAcceptor,
-    roots: Arc<[Vec<u8>]>,
+    roots: Arc<ClientRoots>,
     router: Router,
     strangers: Strangers,
+    disbelief: Disbelief,
     stopped: watch::Receiver<()>,
 }
 
@@ -150,6 +154,7 @@ impl Door {
             roots: Arc::clone(&self.roots),
             router: self.router.clone(),
             strangers: self.strangers.clone(),
+            disbelief: self.disbelief.clone(),
             stopped: self.stopped.clone(),
             remote: SocketAddr::new(remote.ip().to_canonical(), remote.port()),
         };
@@ -160,9 +165,10 @@ impl Door {
 /// One connection.
 struct Visit {
     acceptor: TlsAcceptor,
-    roots: Arc<[Vec<u8>]>,
+    roots: Arc<ClientRoots>,
     router: Router,
     strangers: Strangers,
+    disbelief: Disbelief,
     stopped: watch::Receiver<()>,
     remote: SocketAddr,
 }
@@ -174,6 +180,7 @@ impl Visit {
             Ok(stream) => stream,
             Err(error) => {
                 tracing::debug!(%remote, %error, "no TLS handshake");
+                self.disbelief.note(&error, remote);
                 return;
             }
         };

@@ -301,7 +301,8 @@ impl Server {
     async fn start_with(fleet: Fleet, chain: &[Vec<u8>], key: &TlsKey) -> Self {
         let identity = Arc::new(ServerIdentity::new(chain, key.pkcs8_der().expose()).unwrap());
         let roots = vec![fleet.authority.root_certificate().to_vec()];
-        let config = tls::server(Arc::clone(&identity), roots.clone());
+        let roots = tls::ClientRoots::new(roots);
+        let config = tls::server(Arc::clone(&identity), Arc::clone(&roots));
         let listener = TlsServer::bind("127.0.0.1:0".parse().unwrap())
             .await
             .unwrap();
@@ -311,7 +312,7 @@ impl Server {
             .route("/admit", get(admit))
             .route("/end", get(end));
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(listener.serve(config, roots.into(), router, async {
+        let task = tokio::spawn(listener.serve(config, roots, router, async {
             let _ = stopped.await;
         }));
         Self {

@@ -1,8 +1,5 @@
 //! `meshctl backup`, on the coordinator's own machine; and `meshctl recovery`, after a restore.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use model::admin::{Backup, RecoveryStatus, StartRecovery};
@@ -12,6 +9,7 @@ use crate::arguments::{self, Targets};
 use crate::connect::{self, COORDINATOR_SOCKET};
 use crate::failure::Failure;
 use crate::output::{Output, Tone};
+use crate::private_file;
 
 /// Writes a backup of the coordinator to a file that only its owner can read.
 ///
@@ -37,7 +35,7 @@ pub async fn backup(file: &Path, targets: &Targets, output: &Output) -> Result<(
         return Err(Failure::Failed(text));
     }
     let bytes = serde_json::to_vec(&backup).map_err(|error| Failure::Failed(error.to_string()))?;
-    write(file, &bytes)
+    private_file::write(file, &bytes)
         .map_err(|error| Failure::Failed(format!("cannot write {}: {error}", file.display())))?;
     let shown = serde_json::json!({
         "file": file,
@@ -57,27 +55,6 @@ pub async fn backup(file: &Path, targets: &Targets, output: &Output) -> Result<(
         )
     });
     Ok(())
-}
-
-/// All of it or nothing, durably.
-fn write(file: &Path, bytes: &[u8]) -> io::Result<()> {
-    let unfinished = file.with_added_extension("unfinished");
-    let written = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&unfinished)
-        .and_then(|mut open| {
-            open.write_all(bytes)?;
-            open.sync_all()
-        })
-        .and_then(|()| fs::rename(&unfinished, file));
-    if written.is_err() {
-        // What is there is of no use to anybody.
-        let _ = fs::remove_file(&unfinished);
-    }
-    written
 }
 
 /// Runs a verb of `meshctl recovery`.

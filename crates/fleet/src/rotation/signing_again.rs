@@ -63,24 +63,23 @@ impl Fleet {
         policy.head.is_some() && !self.authority.has_signed(&policy.slice.head)
     }
 
-    /// Plans the next portion: the policy alone, then hosts, then those that are gone.
+    /// Plans the next portion: the policy, then hosts, then those that are gone.
     pub(crate) fn plan_signing_again(&self, now: Now) -> Plan {
         let mut draft = Draft::new(&self.state);
         if self.is_policy_unsigned() {
             self.sign_policy_again(&mut draft);
-        } else {
-            let hosts = self.state.hosts.values().filter(|it| self.is_unsigned(it));
-            for host in hosts.take(PORTION) {
-                self.sign_host_again(&mut draft, host, now);
-            }
-            if draft.is_empty() {
-                let oldest_first = self.state.tombstones_by_revision.iter();
-                let gone = oldest_first.map(|(_, id)| (*id, &self.state.tombstones[id]));
-                let gone = gone.filter(|(_, it)| !self.authority.has_signed(&it.signed));
-                for (id, gone) in gone.take(PORTION) {
-                    self.sign_tombstone_again(&mut draft, id, gone);
-                }
-            }
+        }
+        let hosts = self.state.hosts.values().filter(|it| self.is_unsigned(it));
+        let mut left = PORTION;
+        for host in hosts.take(PORTION) {
+            self.sign_host_again(&mut draft, host, now);
+            left -= 1;
+        }
+        let oldest_first = self.state.tombstones_by_revision.iter();
+        let gone = oldest_first.map(|(_, id)| (*id, &self.state.tombstones[id]));
+        let gone = gone.filter(|(_, it)| !self.authority.has_signed(&it.signed));
+        for (id, gone) in gone.take(left) {
+            self.sign_tombstone_again(&mut draft, id, gone);
         }
         Plan::Commit {
             transaction: draft.finish(),

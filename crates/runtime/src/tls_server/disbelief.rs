@@ -1,0 +1,90 @@
+//! Clients that do not believe what the server shows. One has a wrong pin; many mean that this is not
+//! the server that they knew: an operator has to hear of it, and not a thousand times.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustls::AlertDescription;
+use tokio::time::Instant;
+
+/// How often it is told.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// Counts clients that do not believe the server.
+#[derive(Clone, Default)]
+pub(super) struct Disbelief(Arc<Mutex<Count>>);
+
+#[derive(Default)]
+struct Count {
+    clients: u64,
+    told: Option<Instant>,
+}
+
+impl Disbelief {
+    /// Takes the error of a handshake, and tells of it when it is about belief.
+    pub(super) fn note(&self, error: &io::Error, remote: SocketAddr) {
+        if !is_disbelief(error) {
+            return;
+        }
+        if let Some(clients) = self.count(Instant::now()) {
+            tracing::warn!(
+                %remote,
+                clients,
+                "clients do not believe this coordinator's certificate: hosts that were left behind \
+                 when a root was retired, old tokens and credentials; if it is every host, this \
+                 coordinator was restored from a backup that is older than the last rotation of \
+                 the authority: restore a newer one, or have the hosts join anew"
+            );
+        }
+    }
+
+    /// Counts one more; returns how many there were since it was told last, when it is time.
+    fn count(&self, now: Instant) -> Option<u64> {
+        let mut count = self.0.lock().expect("nobody panics with the lock held");
+        count.clients += 1;
+        if count.told.is_some_and(|told| now < told + TOLD_EVERY) {
+            return None;
+        }
+        count.told = Some(now);
+        Some(std::mem::take(&mut count.clients))
+    }
+}
+
+/// How rustls says that a verifier refused, and what other programs say then.
+fn is_disbelief(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|it| it.downcast_ref());
+    matches!(
+        inner,
+        Some(rustls::Error::AlertReceived(
+            AlertDescription::UnknownCA
+                | AlertDescription::BadCertificate
+                | AlertDescription::CertificateUnknown
+        ))
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_are_told_of_once_in_a_while() {
+        let disbelief = Disbelief::default();
+        let start = Instant::now();
+        assert_eq!(disbelief.count(start), Some(1));
+        for _ in 0..10 {
+            assert_eq!(disbelief.count(start + TOLD_EVERY / 2), None);
+        }
+        assert_eq!(disbelief.count(start + TOLD_EVERY), Some(11));
+    }
+
+    #[test]
+    fn other_errors_are_none() {
+        let refused = |alert| io::Error::other(rustls::Error::AlertReceived(alert));
+        assert!(is_disbelief(&refused(AlertDescription::CertificateUnknown)));
+        assert!(!is_disbelief(&refused(AlertDescription::HandshakeFailure)));
+        assert!(!is_disbelief(&io::ErrorKind::TimedOut.into()));
+    }
+}
