@@ -4,7 +4,6 @@
 mod addresses;
 pub mod admin;
 mod authority_file;
-mod authority_keeper;
 mod backup;
 pub mod brain;
 pub mod control;
@@ -20,3 +19,4 @@ pub mod sessions;
 pub mod settings;
 mod storage;
 pub mod store;
+mod workshop;

@@ -131,6 +131,44 @@ async fn next(stream: &mut Outgoing) -> ToHost {
     message.unwrap().unwrap().try_into().unwrap()
 }
 
+/// The one thread for long work is busy until the test says so, so that no policy is looked at before.
+#[test]
+fn others_are_answered_while_a_policy_of_10_000_rules_is_looked_at() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let stage = Stage::new().await;
+        let (busy, until) = std::sync::mpsc::channel::<()>();
+        tokio::task::spawn_blocking(move || until.recv());
+        let rules = (0..10_000).map(|it| {
+            format!("  - {{ id: r{it}, from: \"role=a{it}\", to: \"role=b{it}\", tcp: [22] }}\n")
+        });
+        let text = format!("fleet: prod\nallow:\n{}", rules.collect::<String>());
+        let apply = AdminRequest::ApplyPolicy(ApplyPolicy {
+            files: vec![PolicyFile {
+                path: "policy.yaml".into(),
+                text,
+            }],
+            base: None,
+            message: String::new(),
+            dry_run: false,
+        });
+        let mut applied = std::pin::pin!(stage.ask(apply));
+        assert!(applied.as_mut().now_or_never().is_none());
+        stage.create_token().await.unwrap().unwrap();
+        assert_eq!(stage.tokens().await, 1);
+        assert!(applied.as_mut().now_or_never().is_none());
+        drop(busy);
+        let Ok(Reply::PolicyApplied(applied)) = applied.await.unwrap() else {
+            panic!("it is applied once there is a thread for it")
+        };
+        assert!(applied.changed);
+    });
+}
+
 /// A brain at work.
 struct Stage {
     store: Arc<FaultyStore>,

@@ -27,13 +27,7 @@ pub(super) struct Asker {
 impl Asker {
     /// Asks the fleet. Changes, and attempts at them, are logged.
     pub(super) async fn ask(self, request: AdminRequest) -> Result<Response, Failure> {
-        let reply = self.reply(request).await?;
-        // Off the threads that answer: a plan takes a while for large fleets.
-        let made = tokio::task::spawn_blocking(move || to_json(reply)).await;
-        made.map_err(|error| {
-            let text = format!("the answer could not be made: {error}");
-            Refusal::new(RefusalCode::Unavailable, text).into()
-        })
+        self.reply(request).await.map(to_json)
     }
 
     async fn reply(self, request: AdminRequest) -> Result<Reply, Failure> {

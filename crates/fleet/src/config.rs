@@ -89,6 +89,9 @@ impl FleetLimits {
     /// Entries of the audit log that the store keeps; beyond it the oldest goes with each new one. The
     /// program's log has them all.
     pub const AUDIT_ENTRIES_MAX: usize = 65_536;
+    /// Policies that are being looked at, or wait for it; one more is refused as `Unavailable`. Each may
+    /// hold `Limits::BUNDLE_BYTES` and the records of all hosts.
+    pub const POLICY_WORKS_MAX: usize = 8;
     /// Policy versions whose content is kept; beyond it the oldest is forgotten.
     pub const POLICY_VERSIONS_MAX: usize = 256;
     /// Tombstones that are kept; beyond it the oldest is forgotten, and hosts that were away since

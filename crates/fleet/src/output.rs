@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use model::admin::{
     AdminView, AppliedPolicy, AuditEntry, AuditPage, AuthorityView, CoordinatorStatus,
-    CreatedAdmin, CreatedToken, DiagnosticView, HostView, PolicyContent, PolicyVersionView,
-    RecoveryStatus, RemovedHost, RemovedHostView, Rollout, TokenView, WhyReport,
+    CreatedAdmin, CreatedToken, DiagnosticView, HostView, PlannedPolicy, PolicyContent,
+    PolicyVersionView, RecoveryStatus, RemovedHost, RemovedHostView, Rollout, TokenView, WhyReport,
 };
 use model::control::{Enrolled, Refusal, RefusalCode, ToHost};
 use model::store::Transaction;
 use thiserror::Error;
 use trust::AuthorityKeys;
 
-use crate::planning::PlanBasis;
+use crate::policy_work::{PolicyWork, WorkId};
 
 /// Names a request of a joining host or an operator; chosen by the program, unique while unanswered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,6 +56,14 @@ pub enum Output {
     ShowAuthority {
         /// The oldest first.
         keys: Vec<AuthorityKeys>,
+    },
+    /// Do the work on another thread, then call `Fleet::handle_policy_done`. Several may be handed out
+    /// at once.
+    Work {
+        /// Comes back with what came of it.
+        id: WorkId,
+        /// Takes up to seconds.
+        work: PolicyWork,
     },
     /// A revision of the store is missing: read all keys, then call `Fleet::handle_listing`.
     List,
@@ -118,8 +126,8 @@ pub enum Reply {
     PolicyVersions(Vec<PolicyVersionView>),
     /// To `ShowPolicy`.
     Policy(PolicyContent),
-    /// To `PlanPolicy`: what the plan is made of.
-    PolicyToPlan(Box<PlanBasis>),
+    /// To `PlanPolicy`.
+    PolicyPlanned(Box<PlannedPolicy>),
     /// To `ShowRollout`.
     Rollout(Rollout),
     /// To `Why`.

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use model::admin::{
-    AppliedPolicy, ApplyPolicy, PolicyContent, PolicyFile, PolicyVersionView,
-    RollbackPolicy, Rollout, RolloutFailure,
+    AppliedPolicy, ApplyPolicy, PolicyContent, PolicyFile, PolicyVersionView, RollbackPolicy,
+    Rollout, RolloutFailure,
 };
 use model::control::RefusalCode;
 use model::ids::{Digest, FleetId, PolicyVersion};
@@ -230,6 +230,14 @@ impl Fleet {
             base.unwrap_or_default()
         );
         Err(Rejection::new(RefusalCode::Conflict, text))
+    }
+
+    /// Returns the files of a version.
+    pub(crate) fn version_files(
+        &self,
+        version: PolicyVersion,
+    ) -> Result<Vec<PolicyFile>, Rejection> {
+        Ok(self.version(version)?.files.clone())
     }
 
     pub(crate) fn version(&self, version: PolicyVersion) -> Result<&StoredPolicy, Rejection> {

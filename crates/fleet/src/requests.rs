@@ -13,11 +13,12 @@ use crate::apply::Change;
 use crate::config::FleetLimits;
 use crate::fleet::{CommitError, Fleet};
 use crate::output::{CommitId, Output, Rejection, Reply, SessionId};
+use crate::policy_work::Worked;
 use crate::request::{AdminRequest, Caller};
 use crate::work::{Answer, Job, Origin, Plan, Work};
 
 /// When to try again, once there are too many requests under way.
-const BUSY_RETRY_AFTER: Duration = Duration::from_secs(5);
+pub(crate) const BUSY_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 impl Fleet {
     pub(crate) fn accept(&mut self, origin: Origin, work: Work, now: Now) {
@@ -25,6 +26,8 @@ impl Fleet {
             origin,
             work,
             conflicts: 0,
+            handed_out: 0,
+            done: None,
         };
         if self.commits.waiting() < FleetLimits::REQUESTS_MAX {
             return self.attempt(job, now);
@@ -47,8 +50,11 @@ impl Fleet {
     }
 
     /// Plans a request against what is known now, and carries the plan out.
-    pub(crate) fn attempt(&mut self, job: Job, now: Now) {
-        match self.plan(&job.work, now) {
+    pub(crate) fn attempt(&mut self, mut job: Job, now: Now) {
+        let done = job.done.take();
+        let worked = self.still_true(done, job.handed_out);
+        let plan = worked.and_then(|worked| self.plan(&job.work, worked, now));
+        match plan {
             Ok(Plan::Answer(reply)) => self.answer(&job, Ok(reply), now),
             Ok(Plan::Commit {
                 transaction,
@@ -56,6 +62,7 @@ impl Fleet {
             }) => self.commit(job, transaction, answer, now),
             Ok(Plan::Wait(on)) => self.commits.park(on, job),
             Ok(Plan::Keep(keys)) => self.keep_for(job, keys, now),
+            Ok(Plan::HandOut(work)) => self.hand_out(job, *work, now),
             Ok(Plan::Ask(question)) => self.ask(job.origin, question, now),
             Err(rejection) => {
                 self.note_rejection(&job, &rejection, now);
@@ -64,7 +71,7 @@ impl Fleet {
         }
     }
 
-    fn plan(&mut self, work: &Work, now: Now) -> Result<Plan, Rejection> {
+    fn plan(&mut self, work: &Work, worked: Option<Worked>, now: Now) -> Result<Plan, Rejection> {
         match work {
             Work::Enrol { request, from } => {
                 self.check_not_recovering()?;
@@ -90,7 +97,7 @@ impl Fleet {
                 if !request.is_question() && !matches!(request, AdminRequest::FinishRecovery) {
                     self.check_not_recovering()?;
                 }
-                self.plan_admin(caller, request, now)
+                self.plan_admin(caller, request, worked, now)
             }
         }
     }
@@ -99,6 +106,7 @@ impl Fleet {
         &mut self,
         caller: &Caller,
         request: &AdminRequest,
+        worked: Option<Worked>,
         now: Now,
     ) -> Result<Plan, Rejection> {
         let reply = match request {
@@ -120,7 +128,7 @@ impl Fleet {
             AdminRequest::ListTokens => Reply::Tokens(self.token_views()),
             AdminRequest::ListPolicyVersions => Reply::PolicyVersions(self.policy_views()),
             AdminRequest::ShowPolicy(version) => Reply::Policy(self.policy_content(*version)?),
-            AdminRequest::PlanPolicy(request) => self.plan_basis(request)?,
+            AdminRequest::PlanPolicy(request) => return self.plan_changes(request, worked),
             AdminRequest::ShowRollout => Reply::Rollout(self.rollout()),
             AdminRequest::ListAdmins => Reply::Admins(self.admin_views()),
             AdminRequest::SetLabels { host, set } => {
@@ -134,8 +142,12 @@ impl Fleet {
             AdminRequest::RemoveHost(name) => return self.plan_removal(caller, name, now),
             AdminRequest::CreateToken(create) => return self.plan_token(caller, create, now),
             AdminRequest::RevokeToken(id) => return self.plan_token_revocation(caller, *id, now),
-            AdminRequest::ApplyPolicy(apply) => return self.plan_policy(caller, apply, now),
-            AdminRequest::RollbackPolicy(back) => return self.plan_rollback(caller, back, now),
+            AdminRequest::ApplyPolicy(apply) => {
+                return self.plan_policy(caller, apply, worked, now);
+            }
+            AdminRequest::RollbackPolicy(back) => {
+                return self.plan_rollback(caller, back, worked, now);
+            }
             AdminRequest::Why(why) => return self.plan_why(why),
             AdminRequest::CreateAdmin(create) => return self.plan_admin_made(caller, create, now),
             AdminRequest::RevokeAdmin(name) => return self.plan_admin_revoked(name, now),

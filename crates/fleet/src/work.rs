@@ -14,6 +14,7 @@ use crate::audit::Deed;
 use crate::explain::Question;
 use crate::keys::Place;
 use crate::output::{CommitId, Reply, RequestId, SessionId};
+use crate::policy_work::{PolicyDone, PolicyWork};
 use crate::recovery::Remembered;
 use crate::request::{AdminRequest, Caller};
 use crate::state::State;
@@ -26,6 +27,10 @@ pub(crate) struct Job {
     pub(crate) work: Work,
     /// Commits of it that met a conflict.
     pub(crate) conflicts: u32,
+    /// How often work on its policy was handed out.
+    pub(crate) handed_out: u32,
+    /// What came of it.
+    pub(crate) done: Option<PolicyDone>,
 }
 
 /// Who waits for the answer.
@@ -77,6 +82,8 @@ pub(crate) enum Plan {
     Wait(CommitId),
     /// The key file has to be written first; then it is planned again.
     Keep(Authority),
+    /// Something has to be found out on another thread first.
+    HandOut(Box<PolicyWork>),
     /// Hosts have to be asked first.
     Ask(Question),
 }
@@ -151,6 +158,10 @@ impl<'a> Draft<'a> {
     pub(crate) fn delete(&mut self, key: Key) {
         self.expect_unchanged(key.clone());
         self.transaction.operations.push(Operation::delete(key));
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.transaction.operations.is_empty()
     }
 
     /// Returns the transaction. It happens only under the trust statement that is in force here:

@@ -19,6 +19,7 @@ mod maps;
 mod model_host;
 mod policies;
 mod policy_steps;
+mod policy_work;
 mod recovery;
 mod rememberer;
 mod scale;

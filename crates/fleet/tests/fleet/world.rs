@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use fleet::{
     AdminRequest, Admission, BootstrapConfig, Caller, CommitError, CommitId, Fleet, FleetConfig,
-    KeepId, LoadError, Output, Rejection, Reply, RequestId, SessionId, SessionPeer, bootstrap,
+    KeepId, LoadError, Output, PolicyWork, Rejection, Reply, RequestId, SessionId, SessionPeer,
+    WorkId, bootstrap,
 };
 use model::address::OverlayPrefixes;
 use model::admin::{
@@ -57,6 +58,8 @@ pub(crate) struct World {
     pub(crate) notices: Vec<String>,
     pub(crate) audited: Vec<AuditEntry>,
     pub(crate) lists: usize,
+    /// Work that is not done until the test says so; `None`: it is done at once.
+    pub(crate) workshop: Option<Vec<(WorkId, PolicyWork)>>,
     pub(crate) credential: String,
     /// The key file.
     pub(crate) keys: Vec<AuthorityKeys>,
@@ -169,6 +172,7 @@ impl World {
             notices: Vec::new(),
             audited: Vec::new(),
             lists: 0,
+            workshop: None,
             credential: String::from_utf8(made.admin_credential.expose().to_vec()).unwrap(),
             keys: self::authority().keys(),
             keeps: VecDeque::new(),

@@ -110,6 +110,7 @@ impl World {
     /// Carries out everything that the fleet wants done, and sees that it is woken.
     pub(crate) fn drive_coordinator(&mut self) {
         let mut outputs = 0;
+        let now = self.coordinator.now(self.now);
         while let Some(steward) = &mut self.coordinator.running {
             let Some(output) = steward.fleet.poll_output() else {
                 break;
@@ -120,6 +121,9 @@ impl World {
             }
             match output {
                 Output::Commit { id, transaction } => self.commit(id, &transaction),
+                Output::Work { id, work } => {
+                    steward.fleet.handle_policy_done(id, work.run(&|| false), now);
+                }
                 Output::List => self.list(),
                 Output::Reply { request, result } => self.coordinator_replies(request, result),
                 Output::Send { session, message } => self.send_down(session, &message),
