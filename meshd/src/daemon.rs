@@ -14,7 +14,6 @@ use dataplane::{Event, ShardConfig, Shift};
 use runtime::clock::{Clock, random_seed};
 use runtime::local_socket::LocalSocket;
 use runtime::process::{self, Termination};
-use runtime::service_manager;
 use runtime::state_dir::StateDir;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -213,19 +212,11 @@ pub(crate) async fn serve(parts: Parts, link: Option<Link>) -> Result<(), String
     };
     let outcome = serving.run(brain, keeping).await;
     match &outcome {
-        Ok(Ended::Stopped) => service_manager_forgets(),
-        Ok(Ended::HandedOver) => {}
+        Ok(Ended::Stopped | Ended::HandedOver) => {}
         Err(_) => overlay.abandon().await,
     }
     packets.worker.stop();
     outcome.map(drop)
-}
-
-/// Who is stopped takes everything back; who crashes does not, and finds it again.
-fn service_manager_forgets() {
-    for name in stored::NAMES {
-        service_manager::forget(name);
-    }
 }
 
 impl Packets {

@@ -48,6 +48,8 @@ pub(crate) enum Ended {
 /// A successor that serves, or why there is none, and who wants to know.
 type HandingOver = BoxFuture<'static, (Result<handover::Serving, String>, ReloadAnswer)>;
 
+/// What ends the loop.
+#[expect(clippy::large_enum_variant, reason = "there is one in a daemon's life")]
 enum Turn {
     Stop,
     Successor(handover::Serving, ReloadAnswer),

@@ -14,9 +14,6 @@ const TUN: &str = "tun";
 const UDP_V4: &str = "udp4";
 const UDP_V6: &str = "udp6";
 
-/// Under which names they are kept.
-pub(crate) const NAMES: [&str; 3] = [TUN, UDP_V4, UDP_V6];
-
 /// What was kept and fits these settings.
 #[derive(Default)]
 pub(crate) struct Stored {

@@ -13,6 +13,10 @@ pub(super) struct Resting {
 }
 
 /// What the brain does next.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one at a time, and it is moved once"
+)]
 pub(super) enum Next {
     /// It handles this as always.
     Handle(Input),
