@@ -7,18 +7,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleet::{
-    AdminRequest, Caller, Fleet, Hearsay, Output, PolicyDone, Rejection, Reply, RequestId,
+    AdminRequest, Caller, Fleet, Hearsay, KeepId, Output, PolicyDone, Rejection, Reply, RequestId,
     SessionId, SessionPeer, Testimony, Unwelcome, WorkId,
 };
 use model::admin::AuditEntry;
 use model::control::{Description, EnrolRequest, FromHost};
 use model::memory::Memory;
 use runtime::clock::Clock;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 
+use crate::authority_keeper::AuthorityOrder;
 use crate::sessions::{Session, Sessions};
 use crate::storage::{News, Order, Storage};
 use crate::store::Store;
@@ -59,6 +61,8 @@ pub enum Input {
     Testimony(SessionId, Testimony),
     /// A host said something on its stream that means nothing.
     Misheard(SessionId, Status),
+    /// The authority's keys were written, or why not.
+    AuthorityKept(KeepId, Result<(), String>),
     /// Work on a policy is done.
     PolicyDone(WorkId, PolicyDone),
     /// A stream is gone.
@@ -124,6 +128,8 @@ pub struct Brain {
     requests: BTreeMap<RequestId, Answer<Outcome>>,
     last_request: u64,
     stopping: Option<Instant>,
+    /// To the task that keeps the authority's keys.
+    authority: Option<mpsc::Sender<AuthorityOrder>>,
 }
 
 impl Brain {
@@ -140,8 +146,15 @@ impl Brain {
             requests: BTreeMap::new(),
             last_request: 0,
             stopping: None,
+            authority: None,
         };
         (brain, BrainHandle(sender))
+    }
+
+    /// Has the orders about the authority carried out by whoever receives them.
+    pub(crate) fn with_authority(mut self, orders: mpsc::Sender<AuthorityOrder>) -> Self {
+        self.authority = Some(orders);
+        self
     }
 
     /// Runs until `Input::Stop`.
@@ -273,6 +286,9 @@ impl Brain {
                     self.fleet.handle_session_closed(session, now);
                 }
             }
+            Input::AuthorityKept(id, outcome) => {
+                self.fleet.handle_authority_kept(id, outcome, now);
+            }
             Input::PolicyDone(id, done) => self.fleet.handle_policy_done(id, done, now),
             Input::Closed(session) => {
                 if self.sessions.close(session) {
@@ -294,11 +310,31 @@ impl Brain {
         id
     }
 
+    fn order_authority(&mut self, order: AuthorityOrder) {
+        let refused = match &self.authority {
+            Some(orders) => orders.try_send(order).err().map(|it| match it {
+                TrySendError::Full(order) | TrySendError::Closed(order) => order,
+            }),
+            None => Some(order),
+        };
+        if let Some(AuthorityOrder::Keep(id, _)) = refused {
+            let why = "nobody keeps the authority's file now".to_owned();
+            self.fleet
+                .handle_authority_kept(id, Err(why), self.clock.now());
+        }
+    }
+
     fn carry_out(&mut self) {
         while let Some(output) = self.fleet.poll_output() {
             match output {
                 Output::Commit { id, transaction } => {
                     self.storage.order(Order::Commit(id, transaction));
+                }
+                Output::KeepAuthority { id, keys } => {
+                    self.order_authority(AuthorityOrder::Keep(id, keys));
+                }
+                Output::ShowAuthority { keys } => {
+                    self.order_authority(AuthorityOrder::Show(keys));
                 }
                 Output::Work { id, work } => self.workshop.order(id, work),
                 Output::List => self.storage.order(Order::List),

@@ -4,6 +4,7 @@
 mod addresses;
 pub mod admin;
 mod authority_file;
+mod authority_keeper;
 mod backup;
 pub mod brain;
 pub mod control;

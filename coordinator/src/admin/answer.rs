@@ -109,6 +109,7 @@ pub(super) fn to_json(reply: Reply) -> Response {
         Reply::RemovedHosts(it) => Json(it).into_response(),
         Reply::RemovedHost(it) => Json(it).into_response(),
         Reply::Recovery(it) => Json(it).into_response(),
+        Reply::Authority(it) => Json(it).into_response(),
         Reply::TokenCreated(it) => Json(it).into_response(),
         Reply::Tokens(it) => Json(it).into_response(),
         Reply::Token(it) => Json(it).into_response(),

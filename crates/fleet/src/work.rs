@@ -160,10 +160,6 @@ impl<'a> Draft<'a> {
         self.transaction.operations.push(Operation::delete(key));
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.transaction.operations.is_empty()
-    }
-
     /// Returns the transaction. It happens only under the trust statement that is in force here:
     /// what keys signed that are retired meanwhile is not stored.
     pub(crate) fn finish(mut self) -> Transaction {
