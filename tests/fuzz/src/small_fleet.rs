@@ -8,12 +8,13 @@ use model::admin::PolicyFile;
 use model::control::{Description, Welcome};
 use model::ids::{HostId, PolicyVersion, Revision, TokenId};
 use model::key::Secret;
-use model::map::{Endpoint, EndpointKind, MapDelta, PeerEntry, PolicySlice};
+use model::map::{Endpoint, EndpointKind, MapDelta, PeerEntry, PolicySlice, PolicyStep};
 use model::name::Name;
 use model::record::{BundleHead, HostRecord, MapHead, Signed, Tombstone, TrustStatement};
 use model::rule::Bundle;
 use model::time::UnixTime;
 use trust::authority::HOST_CERTIFICATE_LIFETIME;
+use trust::bundle::step_between;
 use trust::enrolment::{TlsKey, wireguard_public};
 use trust::{
     Authority, AuthoritySeeds, BundleTree, CoordinatorIdentity, HostIdentity, JoinToken,
@@ -145,6 +146,22 @@ impl SmallFleet {
         }
     }
 
+    /// The leaves of the version before, which had a service less, and no denies.
+    pub(crate) fn earlier(&self) -> BundleTree {
+        let mut bundle = self.bundle.clone();
+        bundle.services.pop();
+        bundle.deny.clear();
+        BundleTree::new(&bundle)
+    }
+
+    /// What leads from the version before to this one.
+    pub(crate) fn step(&self) -> PolicyStep {
+        let (before, after) = (self.earlier(), BundleTree::new(&self.bundle));
+        let all = |tree: &BundleTree| (0..tree.leaf_count()).collect::<Vec<_>>();
+        let head = self.authority.sign_head(&self.head());
+        step_between((&before, &all(&before)), (&after, &all(&after)), head)
+    }
+
     /// What the first host needs to know.
     pub(crate) fn map(&self) -> MapDelta {
         self.map_of(&self.hosts[0])
@@ -163,6 +180,7 @@ impl SmallFleet {
             tombstones: Vec::new(),
             forgotten: Vec::new(),
             policy: Some(self.slice()),
+            policy_step: None,
         }
     }
 

@@ -3,14 +3,14 @@
 
 use std::fmt::Debug;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use model::control::{
     Applied, EndpointReport, EnrolRequest, Enrolled, Explanation, FromHost, Goodbye, Hello, ToHost,
 };
 use model::ids::{HostId, PolicyVersion, Revision};
 use model::key::Secret;
-use model::map::MapDelta;
+use model::map::{MapDelta, PolicySlice};
 use model::pair::{Listener, PairDrop, PairFacts};
 use model::record::{HostRecord, Signed};
 use model::rule::{FlowQuery, ip_protocol};
@@ -20,6 +20,7 @@ use model::wire::stored::{
 use model::wire::{self, WireError};
 use std::time::Duration;
 use trust::TrustAnchors;
+use trust::bundle::carry_over;
 
 use crate::Seed;
 use crate::small_fleet::{NOW, SmallFleet, name, tls_key};
@@ -107,8 +108,19 @@ fn believe_only_what_was_signed(map: &MapDelta) {
                 || signed.payload == fleet.tombstone().payload
         );
     }
-    let verified = map.policy.as_ref().map(|slice| anchors.verify_slice(slice));
-    if let Some(Ok((head, bundle))) = verified {
+    let stepped = map.policy_step.as_ref().and_then(|step| {
+        let after = anchors.verify_head(&step.head).ok()?.leaf_count;
+        let before = fleet.earlier();
+        let had = PolicySlice {
+            leaves: before.prove_all(),
+            ..PolicySlice::default()
+        };
+        carry_over(&had, before.leaf_count(), step, after).ok()
+    });
+    for slice in map.policy.iter().chain(&stepped) {
+        let Ok((head, bundle)) = anchors.verify_slice(slice) else {
+            continue;
+        };
         assert_eq!(head, fleet.head());
         assert_eq!(bundle.deny, fleet.bundle.deny, "no deny is lost");
         let whole = &fleet.bundle;
@@ -230,6 +242,17 @@ fn enrolled(fleet: &SmallFleet, record: &HostRecord) -> Enrolled {
     }
 }
 
+/// Nothing but another version of the policy.
+fn policy_step(fleet: &SmallFleet) -> MapDelta {
+    MapDelta {
+        base: Some(Revision::new(1, 7)),
+        revision: Revision::new(1, 8),
+        head: Some(fleet.map_head(Revision::new(1, 8))),
+        policy_step: Some(Arc::new(fleet.step())),
+        ..MapDelta::default()
+    }
+}
+
 /// What a coordinator says to a host.
 pub(crate) fn to_host(fleet: &SmallFleet) -> Vec<(&'static str, ToHost)> {
     let chain = enrolled(fleet, &fleet.hosts[0]).certificate_chain;
@@ -251,6 +274,7 @@ pub(crate) fn to_host(fleet: &SmallFleet) -> Vec<(&'static str, ToHost)> {
             "delta",
             ToHost::Map(delta(fleet, Some(Revision::new(1, 2)))),
         ),
+        ("policy-step", ToHost::Map(policy_step(fleet))),
         ("certificate", ToHost::Certificate(Ok(chain))),
         (
             "no-certificate",
