@@ -10,7 +10,7 @@ thread_local! {
 
 /// Whether a [`LabError`] was made in this thread: what a lab looks at when it ends, to show the
 /// logs of its programs to whoever has to find the reason.
-pub(crate) fn something_failed() -> bool {
+pub fn something_failed() -> bool {
     SOMETHING_FAILED.get()
 }
 

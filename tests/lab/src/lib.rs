@@ -24,7 +24,7 @@ mod wait;
 mod wiretap;
 
 pub use dial::Dialled;
-pub use error::LabError;
+pub use error::{LabError, something_failed};
 pub use lab::{Lab, kept_labs, remove_lab};
 pub use launch::{Launch, Ran};
 pub use namespace::Namespace;

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lab::{Attachment, Lab, LabError, Launch, Namespace, Network, Process, Ran, wait_until};
+use lab::{Attachment, Lab, LabError, Launch, Namespace, Network, Process, Ran};
+use lab::{something_failed, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::image::{Image, target_directory};
@@ -204,10 +205,10 @@ impl Machine {
             .launch("nsenter")
             .arg(format!("--target={}", process.as_raw_nonzero()))
             .args(["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup"])
-            .args(["--wd=/root", "--", "env", "-i", "HOME=/root", "TERM=dumb"])
+            .args(["--", "env", "-i", "HOME=/root", "TERM=dumb"])
             .arg("DEBIAN_FRONTEND=noninteractive")
             .arg("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-            .args(["sh", "-ec", script]))
+            .args(["sh", "-ec", &format!("cd\n{script}")]))
     }
 
     /// Waits until a shell script succeeds.
@@ -318,7 +319,7 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        if std::thread::panicking() && self.running.is_some() {
+        if (std::thread::panicking() || something_failed()) && self.running.is_some() {
             let journal = self.try_run("journalctl --no-pager --lines=80 --output=short-monotonic");
             let text = journal.map(|ran| ran.stdout).unwrap_or_default();
             let _ = fs::write(self.plan.disk.with_extension("journal.log"), text);

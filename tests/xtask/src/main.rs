@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask demo | test | fuzz | bench | storm | generate`.
+//! The project's own commands: `cargo xtask demo | test | fuzz | bench | storm | generate | package`.
 //!
 //! Every command is a module; what they share is where the workspace is and how a program is run.
 
@@ -15,6 +15,7 @@ mod documents;
 mod failure;
 mod fuzz;
 mod generate;
+mod package;
 mod storm;
 mod test;
 mod workspace;
@@ -74,6 +75,8 @@ enum Command {
         #[arg(long)]
         release: bool,
     },
+    /// Makes the .deb and .rpm of both daemons, into target/packages.
+    Package(package::Packaging),
     /// Writes the Rust code of the protobuf messages and services, and the documents that are written
     /// from code: manual pages, the reference of the commands.
     Generate {
@@ -92,6 +95,7 @@ fn main() -> ExitCode {
         Command::Fuzz { seconds, targets } => fuzz::run(seconds, &targets),
         Command::Bench { arguments } => bench::run(&arguments),
         Command::Storm { hosts, release } => storm::run(hosts, release),
+        Command::Package(what) => package::run(&what),
         Command::Generate { check: false } => generate::write().and_then(|()| documents::write()),
         Command::Generate { check: true } => generate::check(),
     };

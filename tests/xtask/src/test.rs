@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::cargo::{build_programs, cargo, has_subcommand, passes};
 use crate::failure::{Doing, Failure};
+use crate::package::{self, Packaging};
 use crate::{fuzz, generate};
 
 /// How long each fuzz target runs.
@@ -37,6 +38,7 @@ pub(crate) fn run(long_minutes: Option<u32>) -> Result<(), Failure> {
         report.remarks.push(remark);
     }
     report.step("programs", build_programs)?;
+    report.step("packages", || package::run(&Packaging::for_tests()))?;
     let runner = Runner::find(long_minutes);
     report.step("tests", || {
         passes(runner.with_minutes(runner.outside_of_namespaces()))
@@ -119,7 +121,7 @@ fn check_advisories() -> Result<Option<String>, Failure> {
 }
 
 /// Packages whose tests make machines and networks of their own.
-const IN_NAMESPACES: [&str; 3] = ["lab", "interop", "xtask"];
+const IN_NAMESPACES: [&str; 4] = ["lab", "interop", "xtask", "machines"];
 
 /// What runs the tests: nextest where it is installed, cargo itself elsewhere.
 struct Runner {

@@ -1,0 +1,203 @@
+//! `cargo xtask package`: the .deb and .rpm of both daemons, with the tools that make them.
+//!
+//! The same commit gives the same bytes: programs are built without paths of this machine, every
+//! file has the commit's time, and nothing else of the machine gets in.
+
+mod stage;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use clap::ValueEnum;
+
+use crate::cargo::{cargo, passes};
+use crate::failure::{Doing, Failure};
+use crate::workspace;
+
+/// What makes the packages: the package on crates.io has the name of its program.
+const TOOLS: [(&str, &str); 2] = [("cargo-deb", "3.8.0"), ("cargo-generate-rpm", "0.21.1")];
+/// The crates that a package is made of carry its metadata.
+const PACKAGES: [&str; 2] = ["meshd", "coordinator"];
+/// Debian's revision of the packaging, as cargo-deb and cargo-generate-rpm count.
+const REVISION: &str = "1";
+
+/// A family of distributions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Debian, Ubuntu
+    Deb,
+    /// RHEL, Fedora, SUSE
+    Rpm,
+}
+
+/// What to make.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Packaging {
+    /// How the programs are built: dev is for tests.
+    #[arg(long, default_value = "release", value_parser = ["dev", "release"])]
+    profile: String,
+    /// Which kinds of packages.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "deb,rpm")]
+    format: Vec<Format>,
+    /// Another version number than that of the sources, for tests of upgrades.
+    #[arg(long, default_value = env!("CARGO_PKG_VERSION"))]
+    number: String,
+    /// Pack the programs as they were built before.
+    #[arg(long)]
+    no_build: bool,
+}
+
+impl Packaging {
+    /// What the tests under systemd install.
+    pub(crate) fn for_tests() -> Self {
+        Self {
+            profile: "dev".to_owned(),
+            format: vec![Format::Deb, Format::Rpm],
+            number: env!("CARGO_PKG_VERSION").to_owned(),
+            no_build: true,
+        }
+    }
+
+    fn has(&self, format: Format) -> bool {
+        self.format.contains(&format)
+    }
+}
+
+/// Builds the programs and packs them; prints where the packages are.
+pub(crate) fn run(what: &Packaging) -> Result<(), Failure> {
+    let root = workspace::root();
+    let directory = root.join("target/packages");
+    let tools = install_tools(&root)?;
+    let epoch = commit_time()?;
+    let programs = build(what, &directory, &epoch)?;
+    stage::lay_out(&programs, &directory.join("stage"), &epoch)?;
+    let output = directory.join(&what.profile).join(&what.number);
+    // Packages of earlier commits would be taken for those of this one.
+    let _ = fs::remove_dir_all(&output);
+    fs::create_dir_all(&output).doing(format_args!("make {}", output.display()))?;
+    for package in PACKAGES {
+        if what.has(Format::Deb) {
+            passes(deb(&tools, package, what, &output, &epoch))?;
+        }
+        if what.has(Format::Rpm) {
+            passes(rpm(&tools, package, what, &output, &epoch))?;
+        }
+    }
+    report(&output)
+}
+
+/// Installs what is missing into the target directory; cargo leaves the right version as it is.
+fn install_tools(root: &Path) -> Result<PathBuf, Failure> {
+    let tools = root.join("target/tools");
+    for (name, version) in TOOLS {
+        let mut install = cargo("install --locked --quiet");
+        install
+            .args([name, "--version", version, "--root"])
+            .arg(&tools);
+        passes(install)?;
+    }
+    Ok(tools.join("bin"))
+}
+
+/// When the commit was made, in seconds: the only time that a package knows.
+fn commit_time() -> Result<String, Failure> {
+    let output = Command::new("git")
+        .args(["log", "-1", "--format=%ct"])
+        .current_dir(workspace::root())
+        .output()
+        .doing("ask git when the commit was made")?;
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if output.status.success() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(text);
+    }
+    Err(Failure::new(
+        "packages are dated as their commit, and git knows none here; is this a clone with its history?",
+    ))
+}
+
+/// Builds the programs and returns where they are. What tests install is what they built already.
+fn build(what: &Packaging, directory: &Path, epoch: &str) -> Result<PathBuf, Failure> {
+    let own = directory.join("build");
+    let built = match &*what.profile {
+        "dev" => workspace::root().join("target/debug"),
+        profile => own.join(profile),
+    };
+    if what.no_build {
+        return Ok(built);
+    }
+    let packages = "--package meshd --package meshctl --package coordinator --bins";
+    let mut command = cargo(&format!(
+        "build --locked --profile {} {packages}",
+        what.profile
+    ));
+    // Not dated: build scripts of others would run again with each commit.
+    if what.profile == "dev" {
+        return passes(command).map(|()| built);
+    }
+    let (root, home) = (workspace::root(), cargo_home()?);
+    let pairs = [(root.as_path(), "/usr/src/mesh"), (&home, "/usr/src/cargo")];
+    let for_rust = pairs.map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()));
+    let for_c = pairs.map(|(from, to)| format!("-ffile-prefix-map={}={to}", from.display()));
+    command
+        .arg("--target-dir")
+        .arg(&own)
+        .env("SOURCE_DATE_EPOCH", epoch)
+        .env("CARGO_ENCODED_RUSTFLAGS", for_rust.join("\u{1f}"))
+        .env("CFLAGS", for_c.join(" "));
+    passes(command).map(|()| built)
+}
+
+fn cargo_home() -> Result<PathBuf, Failure> {
+    let named = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let usual = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cargo"));
+    named
+        .or_else(usual)
+        .ok_or_else(|| Failure::new("neither CARGO_HOME nor HOME is set"))
+}
+
+fn deb(tools: &Path, package: &str, what: &Packaging, output: &Path, epoch: &str) -> Command {
+    let mut command = Command::new(tools.join("cargo-deb"));
+    command
+        .current_dir(workspace::root())
+        .args(["--no-build", "--no-strip", "--locked", "--quiet"])
+        .args(["--package", package, "--profile", &what.profile])
+        .args(["--deb-version", &format!("{}-{REVISION}", what.number)])
+        .arg("--output")
+        .arg(output)
+        .env("SOURCE_DATE_EPOCH", epoch);
+    if what.profile == "dev" {
+        command.arg("--fast");
+    }
+    command
+}
+
+fn rpm(tools: &Path, package: &str, what: &Packaging, output: &Path, epoch: &str) -> Command {
+    let mut command = Command::new(tools.join("cargo-generate-rpm"));
+    command
+        .current_dir(workspace::root())
+        .args(["--package", package, "--profile", &what.profile])
+        .args(["--set-metadata", &format!("version = \"{}\"", what.number)])
+        .args(["--set-metadata", &format!("release = \"{REVISION}\"")])
+        .args(["--auto-req", "builtin", "--source-date", epoch])
+        .arg("--output")
+        .arg(output);
+    if what.profile == "dev" {
+        command.args(["--payload-compress", "gzip"]);
+    }
+    command
+}
+
+fn report(output: &Path) -> Result<(), Failure> {
+    let mut files: Vec<PathBuf> = fs::read_dir(output)
+        .doing("list the packages")?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect();
+    files.sort();
+    for file in files {
+        let bytes = fs::metadata(&file).map_or(0, |it| it.len());
+        let mebibytes = bytes as f64 / f64::from(1 << 20);
+        println!("{mebibytes:6.1} MiB  {}", file.display());
+    }
+    Ok(())
+}
