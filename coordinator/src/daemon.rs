@@ -30,7 +30,9 @@ use crate::brain::{Brain, BrainError, BrainHandle, Input};
 use crate::founding::{self, Founded};
 use crate::server_certificate::ServerCertificate;
 use crate::settings::Settings;
-use crate::{addresses, admin, authority_file, authority_keeper, backup, control, overlap};
+use crate::{
+    addresses, admin, authority_file, authority_keeper, backup, control, overlap, watchdog,
+};
 
 /// The port of the control channel and the admin API.
 pub(crate) const DEFAULT_PORT: u16 = 7443;
@@ -193,6 +195,7 @@ impl Daemon {
         process::notify_ready("ready");
         tokio::select! {
             ended = &mut thinking => return Err(last_words(ended)),
+            () = watchdog::run(self.handle.clone()) => {}
             () = self.socket.serve(local) => {}
             () = self.keeper.run() => {}
             () = stop => {}

@@ -20,4 +20,5 @@ pub mod sessions;
 pub mod settings;
 mod storage;
 pub mod store;
+mod watchdog;
 mod workshop;
