@@ -226,16 +226,15 @@ pub(crate) fn host_believes(
 /// It is not believed.
 pub(crate) fn coordinator_believes(
     chain: &[Vec<u8>],
-    root: &[u8],
+    roots: &[Vec<u8>],
     now: UnixTime,
 ) -> Result<SessionPeer, ChannelError> {
-    let roots = [root.to_vec()];
-    let facts = match certificate::verify_chain(chain, &roots, now) {
+    let facts = match certificate::verify_chain(chain, roots, now) {
         Err(CertificateError::Expired { not_after, .. }) => {
-            certificate::verify_chain(chain, &roots, not_after)
+            certificate::verify_chain(chain, roots, not_after)
         }
         Err(CertificateError::NotYetValid { not_before, .. }) => {
-            certificate::verify_chain(chain, &roots, not_before)
+            certificate::verify_chain(chain, roots, not_before)
         }
         other => other,
     };

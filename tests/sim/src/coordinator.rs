@@ -10,8 +10,9 @@ use model::admin::Role;
 use model::key::Secret;
 use model::name::Name;
 use model::time::{Instant, Now};
+use model::wire;
 use trust::enrolment::TlsKey;
-use trust::{Authority, AuthoritySeeds, CoordinatorIdentity};
+use trust::{Authority, AuthorityKeys, AuthoritySeeds, CoordinatorIdentity};
 
 use crate::control::ConnectionId;
 use crate::dice::Dice;
@@ -25,10 +26,13 @@ pub(crate) const ADDRESS: &str = "coordinator.example:7443";
 
 /// The coordinator's machine.
 pub(crate) struct Coordinator {
-    seeds: AuthoritySeeds,
-    pub(crate) root_certificate: Vec<u8>,
+    /// The key file, on a disk that writes whole or not at all.
+    pub(crate) keys: Vec<AuthorityKeys>,
+    /// The roots whose certificates it lets in.
+    pub(crate) roots: Vec<Vec<u8>>,
     /// What it shows in TLS.
     pub(crate) chain: Vec<Vec<u8>>,
+    tls_key: Secret,
     pub(crate) store: CoordinatorStore,
     pub(crate) running: Option<Steward>,
     pub(crate) last_run: Run,
@@ -65,20 +69,11 @@ impl Coordinator {
         };
         let fleet_name = fleet_name();
         let authority = Authority::create(&fleet_name, seeds.clone(), unix_time(world));
-        let identity = CoordinatorIdentity {
-            fleet_name,
-            coordinator_name: "c1".parse().expect("a valid name"),
-            dns_names: Vec::new(),
-            addresses: Vec::new(),
-        };
-        let key = TlsKey::from_seed(secret());
-        let chain = authority
-            .issue_coordinator(&identity, &key, unix_time(world), [7; 16])
-            .expect("the names are valid");
-        Self {
-            seeds,
-            root_certificate: authority.root_certificate().to_vec(),
-            chain,
+        let mut coordinator = Self {
+            keys: authority.keys(),
+            roots: Vec::new(),
+            chain: Vec::new(),
+            tls_key: secret(),
             store: CoordinatorStore::default(),
             running: None,
             last_run: Run::default(),
@@ -86,7 +81,24 @@ impl Coordinator {
             clock_error: 0,
             next_request: 0,
             next_session: 0,
-        }
+        };
+        coordinator.show(&authority, world);
+        coordinator
+    }
+
+    /// Shows a certificate of this authority, and lets in whoever shows one of its roots.
+    pub(crate) fn show(&mut self, authority: &Authority, world: Instant) {
+        let identity = CoordinatorIdentity {
+            fleet_name: fleet_name(),
+            coordinator_name: "c1".parse().expect("a valid name"),
+            dns_names: Vec::new(),
+            addresses: Vec::new(),
+        };
+        let key = TlsKey::from_seed(self.tls_key.clone());
+        self.chain = authority
+            .issue_coordinator(&identity, &key, unix_time(world), [7; 16])
+            .expect("the names are valid");
+        self.roots = authority.root_certificates();
     }
 
     /// Starts the program from what the store holds; the first time, with a new fleet.
@@ -100,8 +112,8 @@ impl Coordinator {
             monotonic: Instant::START,
             unix: wrong_time(world, self.clock_error),
         };
-        let authority = Authority::load(self.seeds.clone(), self.root_certificate.clone())
-            .map_err(|error| error.to_string())?;
+        let authority =
+            Authority::load_all(self.keys.clone()).map_err(|error| error.to_string())?;
         if self.store.is_empty() {
             let config = BootstrapConfig {
                 fleet_name: fleet_name(),
@@ -116,6 +128,12 @@ impl Coordinator {
         let (loaded, revision) = self.store.listing();
         let fleet = Fleet::new(config, authority, loaded, revision, dice.secret(), now)
             .map_err(|error| error.to_string())?;
+        let trust = fleet.describe(now).trust;
+        let statement =
+            wire::decode_trust_statement(&trust.payload).map_err(|it| it.to_string())?;
+        let keys = Authority::load_all(self.keys.clone()).map_err(|error| error.to_string())?;
+        let listed = keys.limited_to(&statement.root_certificates);
+        self.show(&listed.ok_or("its keys are not the fleet's")?, world);
         self.running = Some(Steward {
             run: self.last_run,
             booted_at: world,

@@ -39,6 +39,8 @@ pub(crate) enum Errand {
     RollBack,
     /// Takes a token back.
     RevokeToken,
+    /// Has the fleet's authority get other keys.
+    RotateAuthority,
 }
 
 /// A request that the coordinator has not answered.
@@ -51,6 +53,8 @@ pub(crate) enum Order {
     /// With what was written, and what it meant when it was asked for.
     Policy(Change),
     Revocation(TokenId),
+    Rotation,
+    Retirement,
 }
 
 /// A change of the policy.
@@ -89,6 +93,11 @@ impl Operator {
     pub(crate) fn restored(&mut self) {
         self.tokens.clear();
         self.policies = Policies::new();
+    }
+
+    /// Their tokens open nothing any more.
+    pub(crate) fn forget_tokens(&mut self) {
+        self.tokens.clear();
     }
 
     fn labels(&mut self) -> Labels {
@@ -186,6 +195,9 @@ impl World {
                     self.change_policy(message, old.files, AdminRequest::RollbackPolicy(back));
                 }
             }
+            Errand::RotateAuthority => {
+                self.order(Order::Rotation, AdminRequest::RotateAuthority);
+            }
             Errand::RevokeToken => {
                 let ids: Vec<TokenId> = self.operator.tokens.iter().map(|(id, _)| *id).collect();
                 if let Some(id) = self.operator.dice.pick_any(&ids) {
@@ -254,7 +266,7 @@ impl World {
     }
 
     /// Puts a request to the coordinator; returns whether it runs.
-    fn order(&mut self, order: Order, request: AdminRequest) -> bool {
+    pub(crate) fn order(&mut self, order: Order, request: AdminRequest) -> bool {
         let id = self.coordinator.new_request();
         let now = self.coordinator.now(self.now);
         let Some(steward) = &mut self.coordinator.running else {
@@ -288,6 +300,10 @@ impl World {
             }
             // The host makes the key, and says so later.
             (Order::KeyRotation(_), Ok(Reply::Host(_))) => {}
+            (Order::Rotation, Ok(Reply::Authority(_))) => {
+                self.say(Who::Operator, "the authority is being rotated".to_owned());
+            }
+            (Order::Retirement, Ok(Reply::Authority(_))) => self.retired(),
             (Order::Removal(_), Ok(Reply::HostRemoved(view))) => {
                 self.say(
                     Who::Operator,
@@ -324,6 +340,8 @@ impl World {
             Order::Labels(..)
             | Order::KeyRotation(_)
             | Order::Removal(_)
+            | Order::Rotation
+            | Order::Retirement
             | Order::Revocation(_) => {
                 matches!(
                     code,

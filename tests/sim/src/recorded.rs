@@ -210,7 +210,7 @@ fn listen(version: &str, agent: &mut Agent, now: Now) -> Vec<FromHost> {
 /// A coordinator starts from the store of then, and understands what the host of then says.
 fn coordinators_take_up(version: &str, recording: &Recording) {
     let mut coordinator = Coordinator::new(&mut Dice::new(SEED, "keys"), Instant::START);
-    coordinator.root_certificate = recording.root.clone();
+    coordinator.keys[0].root_certificate = recording.root.clone();
     let store = (recording.store.clone(), recording.store_revision);
     coordinator.store = CoordinatorStore::from_listing(store.0, store.1);
     let started = coordinator.start(&mut Dice::new(SEED, "fate"), recording.began());
@@ -280,7 +280,7 @@ fn record() -> Recording {
         secs: world.now.since_start().as_secs(),
         machine: world.host(index).machine_id(),
         files: world.host(index).disk.stored(),
-        root: world.coordinator.root_certificate.clone(),
+        root: world.coordinator.roots[0].clone(),
         store,
         store_revision,
         said: Vec::new(),

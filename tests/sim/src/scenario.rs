@@ -32,6 +32,8 @@ pub struct Scenario {
     pub sites: u32,
     /// The coordinator is restored from an old backup at the end.
     pub is_restored: bool,
+    /// The fleet's authority is rotated while things go wrong, and its old root retired afterwards.
+    pub is_rotated: bool,
     /// How many others each host tries when everything is right.
     pub probes_per_host: usize,
 }
@@ -54,6 +56,7 @@ impl Scenario {
             newer_per_mille: 100,
             sites: 1,
             is_restored: false,
+            is_rotated: false,
             probes_per_host: 100,
         }
     }
@@ -95,6 +98,18 @@ impl Scenario {
         }
     }
 
+    /// Forty hosts, three minutes in which everything goes wrong, and an authority that gets other keys.
+    pub const fn rotated() -> Self {
+        Self {
+            name: "rotated",
+            hosts: 40,
+            early_per_mille: 700,
+            faults: Duration::from_secs(180),
+            is_rotated: true,
+            ..Self::rough()
+        }
+    }
+
     /// Fifty hosts, and nothing goes wrong.
     pub const fn quiet() -> Self {
         Self {
@@ -112,6 +127,7 @@ impl Scenario {
             Self::large(),
             Self::small(),
             Self::restored(),
+            Self::rotated(),
             Self::quiet(),
         ];
         all.into_iter().find(|scenario| scenario.name == name)

@@ -32,6 +32,7 @@ mod probing;
 mod quiet;
 mod restoring;
 mod rogues;
+mod rotating;
 mod settling;
 mod shards;
 #[cfg(test)]
@@ -64,6 +65,8 @@ pub(crate) struct World {
     pub(crate) backup: Option<Backup>,
     /// The coordinator was restored, and not everything is right since.
     pub(crate) is_recovering: bool,
+    /// The authority was rotated, and its old root retired.
+    pub(crate) is_rotated: bool,
     pub(crate) violation: Option<Violation>,
     /// What a host and the coordinator say to each other, for whoever listens in.
     pub(crate) tapped: Option<Tap>,
@@ -115,6 +118,7 @@ impl World {
             loudness: Loudness::default(),
             backup: None,
             is_recovering: false,
+            is_rotated: false,
             violation: None,
             tapped: None,
             scenario,

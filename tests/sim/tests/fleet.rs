@@ -52,9 +52,17 @@ fn a_coordinator_from_an_old_backup_takes_up_what_its_hosts_remember() {
 }
 
 #[test]
+fn an_authority_changes_its_keys_in_the_middle_of_everything() {
+    hold(Scenario::rotated(), 1);
+}
+
+#[test]
 fn fresh_seeds_hold() {
     let budget = Duration::from_secs(setting("SIM_SECONDS").unwrap_or(60));
-    try_fresh_seeds(budget, &[Scenario::rough(), Scenario::restored()]);
+    try_fresh_seeds(
+        budget,
+        &[Scenario::rough(), Scenario::restored(), Scenario::rotated()],
+    );
 }
 
 #[test]
@@ -62,10 +70,12 @@ fn fresh_seeds_hold() {
 fn fresh_seeds_hold_for_long() {
     let budget = Duration::from_secs(setting("SIM_LONG_SECONDS").unwrap_or(600));
     let [rough, large, small] = [Scenario::rough(), Scenario::large(), Scenario::small()];
-    let restored = Scenario::restored();
+    let [restored, rotated] = [Scenario::restored(), Scenario::rotated()];
     try_fresh_seeds(
         budget,
-        &[rough, small, restored, rough, small, restored, large],
+        &[
+            rough, small, restored, rotated, rough, small, restored, large,
+        ],
     );
 }
 

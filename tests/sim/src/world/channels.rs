@@ -410,8 +410,8 @@ impl World {
                 self.drive_coordinator();
             }
             Purpose::Sync(identity) => {
-                let root = &self.coordinator.root_certificate;
-                let peer = match coordinator_believes(&identity.chain, root, now.unix) {
+                let roots = &self.coordinator.roots;
+                let peer = match coordinator_believes(&identity.chain, roots, now.unix) {
                     Ok(peer) => peer,
                     Err(error) => return self.send_frame(id, Way::Down, Frame::Rejected(error)),
                 };

@@ -122,8 +122,12 @@ impl World {
             match output {
                 Output::Commit { id, transaction } => self.commit(id, &transaction),
                 Output::Work { id, work } => {
-                    steward.fleet.handle_policy_done(id, work.run(&|| false), now);
+                    steward
+                        .fleet
+                        .handle_policy_done(id, work.run(&|| false), now);
                 }
+                Output::KeepAuthority { id, keys } => self.keep_authority(id, keys),
+                Output::ShowAuthority { keys } => self.show_authority(keys),
                 Output::List => self.list(),
                 Output::Reply { request, result } => self.coordinator_replies(request, result),
                 Output::Send { session, message } => self.send_down(session, &message),

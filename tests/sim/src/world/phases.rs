@@ -90,6 +90,7 @@ impl World {
     pub(crate) fn tick(&mut self) {
         self.push_in(TICK, Event::Tick);
         self.back_up();
+        self.begin_rotation();
         // A store that was put back knows little before its hosts have noticed and told.
         if !self.is_recovering {
             self.check_acknowledged();

@@ -35,6 +35,7 @@ impl World {
             true => Some("the coordinator still asks its hosts what they remember".to_owned()),
             false => self.what_is_not_settled(&truth, status.policy),
         };
+        let what = what.or_else(|| self.end_rotation());
         match what {
             None if let Round::AfterChange { changed } = round => {
                 self.check_unconcerned(changed, &truth);
