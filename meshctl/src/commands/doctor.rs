@@ -140,7 +140,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains("1 check failed, 0 warnings, 23 in order; --all"),
+            text.contains("1 check failed, 0 warnings, 24 in order; --all"),
             "{text}"
         );
         assert!(examination.text(true, &output).contains("ok       disk: "));

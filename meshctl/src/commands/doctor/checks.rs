@@ -3,6 +3,7 @@
 mod daemon;
 mod firewall;
 mod host;
+mod iptables;
 mod names;
 mod network;
 mod peers;
@@ -34,6 +35,7 @@ const ALL: &[Check] = &[
     network::leftovers,
     network::port,
     firewall::firewall,
+    iptables::iptables,
     firewall::keepers,
     network::coordinator,
     peers::peers,

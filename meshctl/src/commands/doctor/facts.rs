@@ -45,6 +45,8 @@ pub(crate) struct Facts {
     pub(crate) udp_ports: Known<BTreeSet<u16>>,
     /// As `nft -j list ruleset` tells it.
     pub(crate) ruleset: Known<Value>,
+    /// Rules of the older iptables, as `iptables -S` tells them.
+    pub(crate) iptables: Known<Vec<String>>,
     /// Programs that keep a firewall, and run: their names, and whether they know of the port.
     pub(crate) firewalls: Vec<(&'static str, Known<bool>)>,
     pub(crate) state_dir: Known<StateDirectory>,

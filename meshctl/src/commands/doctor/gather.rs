@@ -43,6 +43,7 @@ pub(crate) async fn facts(targets: &Targets, config: Option<PathBuf>) -> Facts {
                 kernel::links(),
                 kernel::routes(),
                 kernel::ruleset(),
+                kernel::iptables(),
                 programs::firewalls(settings.as_ref().map_or(0, |it| it.listen_port)),
                 reached(coordinators),
                 resolved(own_name),
@@ -58,7 +59,7 @@ pub(crate) async fn facts(targets: &Targets, config: Option<PathBuf>) -> Facts {
         },
     );
     let (peers, pings, dns) = told;
-    let (links, routes, ruleset, firewalls, coordinators, own_name) = network;
+    let (links, routes, ruleset, iptables, firewalls, coordinators, own_name) = network;
     let (unit, clock_is_kept, installed_version, obstacles) = machine;
     let is_root = rustix::process::geteuid().is_root();
     Facts {
@@ -89,6 +90,7 @@ pub(crate) async fn facts(targets: &Targets, config: Option<PathBuf>) -> Facts {
         routes,
         udp_ports: files::udp_ports(),
         ruleset,
+        iptables,
         firewalls,
         unit,
         kernel: rustix::system::uname()

@@ -1,5 +1,5 @@
 //! Other programs' firewalls: rules that drop the tunnels' port or the overlay's interface, and chains
-//! that drop whatever no rule lets through. nftables only: what iptables sets is seen there too.
+//! that drop whatever no rule lets through. What iptables sets is seen there too, but the older ones.
 
 use serde_json::Value;
 

@@ -113,6 +113,7 @@ pub(crate) fn facts() -> Facts {
         ]),
         udp_ports: Ok([53, 51820].into()),
         ruleset: Ok(json!({ "nftables": [] })),
+        iptables: Ok(Vec::new()),
         firewalls: Vec::new(),
         state_dir: Ok(StateDirectory {
             path: "/var/lib/mesh/meshd".into(),
@@ -151,6 +152,7 @@ pub(crate) fn unknown() -> Facts {
         routes: nothing(),
         udp_ports: nothing(),
         ruleset: nothing(),
+        iptables: nothing(),
         state_dir: nothing(),
         unit: nothing(),
         kernel: "unheard of".into(),

@@ -77,6 +77,23 @@ pub(super) async fn ruleset() -> Known<Value> {
     json(&said_by("nft", &["-j", "list", "ruleset"]).await?)
 }
 
+/// The kernel names the tables of the older iptables, once one was used, to root alone.
+pub(super) async fn iptables() -> Known<Vec<String>> {
+    let names = match std::fs::read_to_string("/proc/net/ip_tables_names") {
+        Ok(names) => names,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(format!("the tables of iptables: {error}")),
+    };
+    if !names.lines().any(|name| name == "filter") {
+        return Ok(Vec::new());
+    }
+    let rules = match said_by("iptables-legacy", &["-S"]).await {
+        Ok(rules) => rules,
+        Err(_) => said_by("iptables", &["-S"]).await?,
+    };
+    Ok(rules.lines().map(str::to_owned).collect())
+}
+
 fn json(text: &str) -> Known<Value> {
     match text.trim() {
         "" => Ok(Value::Array(Vec::new())),
