@@ -14,8 +14,9 @@ use trust::bundle::BundleTree;
 use crate::config::LoadError;
 use crate::interest::{Interest, Move};
 use crate::keys::Place;
+use crate::policies::content_digest;
 use crate::recovery::UNKNOWN_KEY;
-use crate::state::{CurrentPolicy, Former, Gone, Host, State};
+use crate::state::{CurrentPolicy, Former, Gone, Host, KeptPolicy, State};
 use crate::stored::{
     StoredAddress, StoredBeliever, StoredCurrentPolicy, StoredFleet, StoredHost, StoredKeyOwner,
     StoredPolicy, StoredPruned, StoredStatement, StoredTombstone, StoredUse, decode, from_base64,
@@ -122,7 +123,11 @@ impl State {
                 let stored: StoredPolicy = decode(value)?;
                 let is_other = self.policy.version == version
                     && Signed::try_from(&stored.head)? != self.policy.slice.head;
-                self.policies.insert(version, stored);
+                let kept = KeptPolicy {
+                    content_digest: content_digest(&stored.files.open()?),
+                    stored,
+                };
+                self.policies.insert(version, kept);
                 if is_other {
                     let revision = self.policy.revision.max(revision);
                     return self.put_current_policy(version, revision);
@@ -269,7 +274,7 @@ impl State {
         revision: StoreRevision,
     ) -> Result<Change, String> {
         let policy = match self.policies.get(&version) {
-            Some(stored) => self.open_policy(version, stored, revision)?,
+            Some(kept) => self.open_policy(version, &kept.stored, revision)?,
             None => CurrentPolicy {
                 version,
                 revision,
@@ -292,8 +297,12 @@ impl State {
     ) -> Result<CurrentPolicy, String> {
         let head = Signed::try_from(&stored.head)?;
         // In the order in which they were signed: it is not always the bundle's.
-        let leaves: Result<Vec<_>, String> =
-            stored.leaves.iter().map(|it| from_base64(it)).collect();
+        let leaves: Result<Vec<_>, String> = stored
+            .leaves
+            .open()?
+            .iter()
+            .map(|it| from_base64(it))
+            .collect();
         let leaves = leaves?;
         if leaves.is_empty() {
             return Err("it has no denies".to_owned());
@@ -372,8 +381,9 @@ impl State {
 
 /// Reads the bundle that was signed: its leaves, as they were.
 pub(crate) fn decode_bundle(stored: &StoredPolicy) -> Result<Bundle, String> {
-    let mut leaves = Vec::with_capacity(stored.leaves.len());
-    for text in &stored.leaves {
+    let texts = stored.leaves.open()?;
+    let mut leaves = Vec::with_capacity(texts.len());
+    for text in &texts {
         let leaf = from_base64(text)?;
         leaves.push(model::wire::decode_leaf(&leaf).map_err(|error| error.to_string())?);
     }

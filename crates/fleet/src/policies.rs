@@ -25,7 +25,8 @@ use crate::keys::Place;
 use crate::output::{CommitId, Rejection, Reply};
 use crate::policy_work::{Compiled, Task, Worked};
 use crate::request::Caller;
-use crate::stored::{StoredCurrentPolicy, StoredPolicy, StoredSigned};
+use crate::state::KeptPolicy;
+use crate::stored::{Compressed, StoredCurrentPolicy, StoredPolicy, StoredSigned};
 use crate::work::{Answer, Draft, Plan};
 
 /// How many names of new services a transaction claims to be nobody's. More than fit are checked
@@ -74,7 +75,7 @@ impl Fleet {
         now: Now,
     ) -> Result<Plan, Rejection> {
         self.check_base(rollback.base)?;
-        let files = self.version(rollback.to)?.files.clone();
+        let files = self.version_files(rollback.to)?;
         let apply = ApplyPolicy {
             files,
             base: rollback.base,
@@ -113,7 +114,12 @@ impl Fleet {
                 applied: Stamp::new(&caller.name, now.unix),
             },
         );
-        let leaves_bytes: usize = signed.leaves.iter().map(String::len).sum();
+        let leaves = BundleTree::following(&self.state.policy.tree, &compiled.bundle);
+        let leaves_bytes: usize = leaves
+            .leaves()
+            .iter()
+            .map(|leaf| leaf.len().div_ceil(3) * 4)
+            .sum();
         if leaves_bytes > Limits::BUNDLE_BYTES {
             let text = format!(
                 "the rules of this policy take {leaves_bytes} bytes as hosts get them, and at most {} are kept; name labels instead of many hosts",
@@ -202,7 +208,7 @@ impl Fleet {
             .state
             .policies
             .get(&current.version)
-            .is_some_and(|it| it.files == files);
+            .is_some_and(|it| it.content_digest == content_digest(files));
         // In another order it is the same.
         let leaves = BundleTree::following(&current.tree, bundle);
         is_same_text && leaves.leaves() == current.tree.leaves()
@@ -220,8 +226,8 @@ impl Fleet {
             .map_or_else(String::new, |it| {
                 format!(
                     " (by {} at {})",
-                    it.applied.by,
-                    clock_text::utc(it.applied.at_secs)
+                    it.stored.applied.by,
+                    clock_text::utc(it.stored.applied.at_secs)
                 )
             });
         let text = format!(
@@ -237,10 +243,14 @@ impl Fleet {
         &self,
         version: PolicyVersion,
     ) -> Result<Vec<PolicyFile>, Rejection> {
-        Ok(self.version(version)?.files.clone())
+        let files = self.version(version)?.stored.files.open();
+        files.map_err(|why| {
+            let text = format!("the files of version {version} cannot be read: {why}");
+            Rejection::new(RefusalCode::Unavailable, text)
+        })
     }
 
-    pub(crate) fn version(&self, version: PolicyVersion) -> Result<&StoredPolicy, Rejection> {
+    fn version(&self, version: PolicyVersion) -> Result<&KeptPolicy, Rejection> {
         self.state.policies.get(&version).ok_or_else(|| {
             let text = format!(
                 "there is no policy version {version}; `meshctl policy history` shows which there \
@@ -268,17 +278,18 @@ impl Fleet {
         let stored = self.version(version)?;
         Ok(PolicyContent {
             view: self.view(version, stored),
-            files: stored.files.clone(),
+            files: self.version_files(version)?,
         })
     }
 
-    fn view(&self, version: PolicyVersion, stored: &StoredPolicy) -> PolicyVersionView {
+    fn view(&self, version: PolicyVersion, kept: &KeptPolicy) -> PolicyVersionView {
+        let stored = &kept.stored;
         PolicyVersionView {
             version,
             created_secs: stored.applied.at_secs,
             author: stored.applied.by.clone(),
             message: stored.message.clone(),
-            content_digest: content_digest(&stored.files).to_string(),
+            content_digest: kept.content_digest.to_string(),
             current: version == self.state.policy.version,
         }
     }
@@ -342,8 +353,8 @@ pub(crate) fn signed_version(authority: &Authority, version: Version<'_>) -> Sto
     };
     StoredPolicy {
         head: StoredSigned::from(&authority.sign_head(&head)),
-        leaves: encode_leaves(&tree),
-        files: version.files,
+        leaves: Compressed::new(&encode_leaves(&tree)),
+        files: Compressed::new(&version.files),
         message: version.message,
         applied: version.applied,
     }
@@ -373,7 +384,7 @@ fn check_size(apply: &ApplyPolicy) -> Result<(), Rejection> {
 }
 
 /// Digests paths and texts, each with its length before it, so that no two directories are one.
-fn content_digest(files: &[PolicyFile]) -> Digest {
+pub(crate) fn content_digest(files: &[PolicyFile]) -> Digest {
     let mut bytes = Vec::new();
     for text in files.iter().flat_map(|file| [&file.path, &file.text]) {
         bytes.extend_from_slice(&(text.len() as u64).to_be_bytes());

@@ -71,7 +71,8 @@ pub(crate) struct State {
 
     pub(crate) tokens: BTreeMap<TokenId, StoredToken>,
     pub(crate) uses: BTreeMap<TokenId, BTreeMap<u32, StoredUse>>,
-    pub(crate) policies: BTreeMap<PolicyVersion, StoredPolicy>,
+    /// Compressed, all but the one in force.
+    pub(crate) policies: BTreeMap<PolicyVersion, KeptPolicy>,
     pub(crate) policy: CurrentPolicy,
     /// The members in the sets of that policy.
     pub(crate) interest: Interest,
@@ -109,6 +110,14 @@ pub(crate) struct Gone {
     pub(crate) revoked_key: Option<WireguardKey>,
     /// As it was; `None`: an earlier version removed it.
     pub(crate) former: Option<StoredFormer>,
+}
+
+/// A version of the policy, compressed as it is stored.
+#[derive(Clone, Debug)]
+pub(crate) struct KeptPolicy {
+    pub(crate) stored: StoredPolicy,
+    /// Over its files.
+    pub(crate) content_digest: Digest,
 }
 
 /// The policy in force. Version 0 is before the first one was read, and denies everything.

@@ -15,6 +15,8 @@ use crate::audit::Stamp;
 
 mod compressed;
 
+pub(crate) use compressed::Compressed;
+
 /// The version of the values that this code writes, and the highest that it reads.
 const VERSION: u32 = 1;
 
@@ -203,11 +205,9 @@ pub(crate) struct StoredPolicy {
     pub(crate) head: StoredSigned,
     /// The encoded leaves as they were signed, base64: names in them were resolved against the
     /// hosts of that moment.
-    #[serde(with = "compressed")]
-    pub(crate) leaves: Vec<String>,
+    pub(crate) leaves: Compressed<Vec<String>>,
     /// The directory as it was applied.
-    #[serde(with = "compressed")]
-    pub(crate) files: Vec<PolicyFile>,
+    pub(crate) files: Compressed<Vec<PolicyFile>>,
     pub(crate) message: String,
     pub(crate) applied: Stamp,
 }

@@ -121,7 +121,9 @@ impl Fleet {
             return NextPolicy {
                 number,
                 bundle: current.bundle.clone(),
-                files: stored.map(|it| it.files.clone()).unwrap_or_default(),
+                files: stored
+                    .and_then(|it| it.stored.files.open().ok())
+                    .unwrap_or_default(),
                 message: format!("version {}, in a new epoch", current.version),
             };
         };

@@ -89,12 +89,12 @@ impl Fleet {
 
     fn sign_policy_again(&self, draft: &mut Draft<'_>) {
         let policy = &self.state.policy;
-        let Some(stored) = self.state.policies.get(&policy.version) else {
+        let Some(kept) = self.state.policies.get(&policy.version) else {
             return;
         };
         let again = StoredPolicy {
             head: StoredSigned::from(&self.authority.head_again(&policy.slice.head)),
-            ..stored.clone()
+            ..kept.stored.clone()
         };
         draft.put(Place::PolicyVersion(policy.version).key(), &again);
     }

@@ -1,7 +1,9 @@
 //! What is large and repeats itself: compressed JSON, as base64. A policy of 10,000 rules has to
 //! fit one value of the store.
 
+use std::fmt::{self, Debug, Display};
 use std::io::{Read, Write};
+use std::marker::PhantomData;
 
 use data_encoding::BASE64;
 use flate2::Compression;
@@ -15,17 +17,50 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// base64 adds.
 const BYTES_MAX: u64 = 4 * Limits::BUNDLE_BYTES as u64;
 
-pub(super) fn serialize<T: Serialize, S: Serializer>(
-    value: &T,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    let text = serde_json::to_vec(value).map_err(serde::ser::Error::custom)?;
-    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
-    encoder
-        .write_all(&text)
-        .and_then(|()| encoder.finish())
-        .map_err(serde::ser::Error::custom)
-        .and_then(|bytes| serializer.serialize_str(&BASE64.encode(&bytes)))
+/// A value that is kept as it is stored, and opened when it is looked at.
+#[derive(Clone)]
+pub(crate) struct Compressed<T> {
+    deflated: Vec<u8>,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T: Serialize + DeserializeOwned> Compressed<T> {
+    /// Compresses a value.
+    pub(crate) fn new(value: &T) -> Self {
+        let text = serde_json::to_vec(value).expect("stored values have no failing serialisers");
+        let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
+        let written = encoder.write_all(&text);
+        let deflated = written.and_then(|()| encoder.finish());
+        Self {
+            deflated: deflated.expect("memory takes what is written"),
+            of: PhantomData,
+        }
+    }
+
+    /// Returns the value.
+    ///
+    /// # Errors
+    /// It is damaged, or larger than anything that was written.
+    pub(crate) fn open(&self) -> Result<T, String> {
+        let mut text = Vec::new();
+        let mut decoder = DeflateDecoder::new(&self.deflated[..]).take(BYTES_MAX);
+        let read = decoder.read_to_end(&mut text);
+        let damaged = |why: &dyn Display| format!("it is damaged ({why})");
+        read.map_err(|error| damaged(&error))?;
+        serde_json::from_slice(&text).map_err(|error| damaged(&error))
+    }
+}
+
+impl<T> Debug for Compressed<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Compressed({} bytes)", self.deflated.len())
+    }
+}
+
+impl<T> Serialize for Compressed<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&BASE64.encode(&self.deflated))
+    }
 }
 
 /// As it is written, or as coordinators wrote it at first.
@@ -36,26 +71,25 @@ enum Written<T> {
     Plain(T),
 }
 
-pub(super) fn deserialize<'de, T: DeserializeOwned, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<T, D::Error> {
-    let text = match Written::deserialize(deserializer)? {
-        Written::Compressed(text) => text,
-        Written::Plain(value) => return Ok(value),
-    };
-    let bytes = BASE64.decode(text.as_bytes()).map_err(D::Error::custom)?;
-    let mut text = Vec::new();
-    let mut decoder = DeflateDecoder::new(&bytes[..]).take(BYTES_MAX);
-    decoder.read_to_end(&mut text).map_err(D::Error::custom)?;
-    serde_json::from_slice(&text).map_err(D::Error::custom)
+impl<'de, T: Serialize + DeserializeOwned> Deserialize<'de> for Compressed<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = match Written::deserialize(deserializer)? {
+            Written::Compressed(text) => text,
+            Written::Plain(value) => return Ok(Self::new(&value)),
+        };
+        let deflated = BASE64.decode(text.as_bytes()).map_err(D::Error::custom)?;
+        Ok(Self {
+            deflated,
+            of: PhantomData,
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
-    struct Value(#[serde(with = "super")] Vec<String>);
+    type Value = Compressed<Vec<String>>;
 
     #[test]
     fn what_repeats_itself_becomes_small_and_comes_back() {
@@ -64,23 +98,26 @@ mod tests {
                 "  - {{ id: rule-{it}, from: \"role=a{it}\", to: \"role=b{it}\", tcp: [{it}] }}"
             )
         });
-        let value = Value(rules.collect());
-        let text = serde_json::to_vec(&value).unwrap();
-        let plain: usize = value.0.iter().map(String::len).sum();
+        let rules: Vec<String> = rules.collect();
+        let text = serde_json::to_vec(&Value::new(&rules)).unwrap();
+        let plain: usize = rules.iter().map(String::len).sum();
         assert!(text.len() * 4 < plain, "{} of {plain} bytes", text.len());
-        assert_eq!(serde_json::from_slice::<Value>(&text).unwrap(), value);
+        let kept = serde_json::from_slice::<Value>(&text).unwrap();
+        assert!(kept.deflated.len() * 4 < plain, "{kept:?}");
+        assert_eq!(kept.open().unwrap(), rules);
     }
 
     #[test]
     fn what_was_written_plain_is_read() {
         let plain = serde_json::from_str::<Value>("[\"a\"]").unwrap();
-        assert_eq!(plain, Value(vec!["a".into()]));
+        assert_eq!(plain.open().unwrap(), ["a"]);
     }
 
     #[test]
     fn damage_is_an_error_and_a_bomb_is_cut() {
         for bad in ["\"%\"", "\"AAAA\"", "\"\""] {
-            assert!(serde_json::from_str::<Value>(bad).is_err(), "{bad}");
+            let read = serde_json::from_str::<Value>(bad).map_err(|it| it.to_string());
+            assert!(read.and_then(|it| it.open()).is_err(), "{bad}");
         }
         let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
         let zeros = vec![b' '; 1 << 20];
@@ -88,6 +125,11 @@ mod tests {
             encoder.write_all(&zeros).unwrap();
         }
         let bomb = serde_json::to_string(&BASE64.encode(&encoder.finish().unwrap())).unwrap();
-        assert!(serde_json::from_str::<Value>(&bomb).is_err());
+        assert!(
+            serde_json::from_str::<Value>(&bomb)
+                .unwrap()
+                .open()
+                .is_err()
+        );
     }
 }
