@@ -49,6 +49,9 @@ impl Fleet {
             (FromHost::Hello(hello), false) => self.welcome(session, heard, hello, now),
             (FromHost::Hello(_), true) => self.expel(session, "it said hello twice", now),
             (_, false) => self.expel(session, "its first message was no hello", now),
+            (FromHost::Ping(nonce), true) => self.send(session, ToHost::Pong(nonce)),
+            // What is not known here yet must not be built upon: it can ask again once it is welcome.
+            (_, true) if heard.is_recalled => {}
             (message, true) => self.hear_follower(session, host, message, now),
         }
     }
@@ -105,7 +108,7 @@ impl Fleet {
             FromHost::Explanation(explanation) => self.hear_explanation(host, explanation, now),
             FromHost::Leave => self.accept_leave(session, host, now),
             FromHost::NewKey(new) => self.accept_new_key(session, host, new, now),
-            FromHost::Ping(nonce) => self.send(session, ToHost::Pong(nonce)),
+            FromHost::Ping(_) => unreachable!("a ping was answered"),
             FromHost::Memory(_) => self.expel(session, "it tells what nobody asked", now),
         }
     }

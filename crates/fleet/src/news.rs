@@ -282,11 +282,11 @@ impl Fleet {
 }
 
 /// What changes of the leaves that hosts have when another policy comes into force, made once for all
-/// hosts that have and need the same.
+/// hosts that sat and sit alike.
 struct Steps<'a> {
     former: &'a Former,
     state: &'a State,
-    made: BTreeMap<(Vec<u32>, Vec<u32>), Arc<PolicyStep>>,
+    made: BTreeMap<(Seat, Seat), Arc<PolicyStep>>,
 }
 
 impl<'a> Steps<'a> {
@@ -299,17 +299,14 @@ impl<'a> Steps<'a> {
     }
 
     fn between(&mut self, old: &Seat, new: &Seat) -> Arc<PolicyStep> {
-        let (former, policy) = (&self.former.policy, &self.state.policy);
-        let had = former.leaves_for(&self.former.interest, old);
-        let needs = policy.leaves_for(&self.state.interest, new);
-        let step = self.made.entry((had, needs));
-        let make = |(had, needs): &(Vec<u32>, Vec<u32>)| {
-            let head = policy.slice.head.clone();
-            Arc::new(step_between(
-                (&former.tree, had),
-                (&policy.tree, needs),
-                head,
-            ))
+        let (former, state) = (self.former, self.state);
+        let step = self.made.entry((old.clone(), new.clone()));
+        let make = |(old, new): &(Seat, Seat)| {
+            let had = former.policy.leaves_for(&former.interest, old);
+            let needs = state.policy.leaves_for(&state.interest, new);
+            let head = state.policy.slice.head.clone();
+            let (before, after) = (&former.policy.tree, &state.policy.tree);
+            Arc::new(step_between((before, &had), (after, &needs), head))
         };
         step.or_insert_with_key(make).clone()
     }

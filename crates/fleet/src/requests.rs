@@ -251,10 +251,10 @@ impl Fleet {
         match answer {
             Answer::Enrolled(host) => self.enrolled(job, host, now),
             Answer::HostChanged(id) => {
+                let host = self.state.hosts.get(&id).ok_or_else(overtaken)?;
                 if matches!(job.work, Work::ChangeKey(..)) {
                     self.presences.entry(id).key_changed = Some(now.monotonic);
                 }
-                let host = self.state.hosts.get(&id).ok_or_else(overtaken)?;
                 Ok(Reply::Host(self.host_view(host)))
             }
             Answer::Removed(view) => Ok(Reply::HostRemoved(*view)),

@@ -90,6 +90,8 @@ pub(crate) struct Heard {
     pub(crate) host: HostId,
     /// It has said hello.
     pub(crate) has_greeted: bool,
+    /// It is asked what it remembers, and is not welcome before it has told.
+    pub(crate) is_recalled: bool,
 }
 
 #[derive(Debug)]
@@ -210,6 +212,7 @@ impl Sessions {
         Some(Heard {
             host: session.host,
             has_greeted: !matches!(session.progress, Progress::AwaitsHello),
+            is_recalled: matches!(session.progress, Progress::Recalled),
         })
     }
 

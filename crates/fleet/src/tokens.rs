@@ -66,6 +66,10 @@ pub(crate) fn find_slot(
             )
         }
     };
+    // Many uses are not looked through for one that is free where there is none.
+    if start == end {
+        return Slot::UsedUp;
+    }
     let before = if token.uses.is_some() { 0..start } else { 0..0 };
     let mut under_way = None;
     for slot in (start..end).chain(before) {

@@ -27,7 +27,7 @@ impl SetId {
 }
 
 /// Where a host sits: all sets that it is in, and all services that it offers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Seat {
     /// Ascending.
     sets: Box<[SetId]>,

@@ -110,6 +110,18 @@ fn a_host_has_a_minute_to_tell() {
 }
 
 #[test]
+fn nothing_is_built_on_what_is_asked_for_before_all_is_told() {
+    let (mut world, backup, hosts, _) = story();
+    restore(&mut world, backup);
+    let session = hosts[0].connect(&mut world);
+    world.taken(session);
+    world.say(session, FromHost::Leave);
+    world.settle();
+    assert!(world.taken(session).is_empty());
+    assert_eq!(names(&mut world), ["a", "b", "c"], "nobody has left");
+}
+
+#[test]
 fn a_host_that_cannot_have_anything_to_tell_holds_nobody_up() {
     let (mut world, backup, mut hosts, _) = story();
     restore(&mut world, backup);
