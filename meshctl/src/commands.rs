@@ -48,7 +48,7 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<(), Failure> {
         Command::Tokens(tokens) => tokens::run(tokens, targets, output).await,
         Command::Backup { file } => backup::backup(&file, targets, output).await,
         Command::Recovery { verb } => backup::recovery(verb, targets, output).await,
-        Command::Authority(verb) => authority::run(verb, targets, &output).await,
+        Command::Authority(verb) => authority::run(verb, targets, output).await,
         Command::Policy(policy) => policy::run(policy, targets, output).await,
         Command::Audit(audit) => audit::run(audit, targets, output).await,
         Command::Drops(drops) => drops::drops(drops, targets, output).await,
