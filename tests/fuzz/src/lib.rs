@@ -20,7 +20,7 @@ mod small_fleet;
 pub mod targets;
 
 use targets::{
-    admin_json, agent_messages, certificates, control_messages, conversations, datagrams,
+    admin_json, agent_messages, bequests, certificates, control_messages, conversations, datagrams,
     dns_queries, join_tokens, overlay_packets, packet_headers, policy_changes, policy_documents,
     trust_payloads, wireguard_messages,
 };
@@ -71,6 +71,7 @@ macro_rules! targets {
 targets! {
     admin_json: 8000,
     agent_messages: 500,
+    bequests: 6000,
     certificates: 3000,
     control_messages: 6000,
     conversations: 1500,

@@ -2,6 +2,7 @@
 
 pub mod admin_json;
 pub mod agent_messages;
+pub mod bequests;
 pub mod certificates;
 pub mod control_messages;
 pub mod conversations;
