@@ -94,7 +94,7 @@ async fn run(arguments: &Arguments) -> Result<(), String> {
     let worker = PacketWorker::start(shard_config(arguments), vec![sockets], seed, clock, news)
         .map_err(|error| format!("cannot start the packet thread: {error}"))?;
     let interface = Interface::up(settings, overlay).await.map_err(text)?;
-    let tun = WorkerMessage::Device(Some(interface.device()));
+    let tun = WorkerMessage::Device(interface.device());
     worker.handle().send(tun).map_err(text)?;
     let device = Device::open(&arguments.interface, configuration, worker.handle(), clock)?;
     process::notify_ready("ready");
