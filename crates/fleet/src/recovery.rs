@@ -59,6 +59,8 @@ pub(crate) struct Recovery {
     is_finishing: bool,
     again_at: Option<Instant>,
     newest_epoch: u64,
+    /// The last trust statement, when it is later than the stored one.
+    statement: Option<TrustStatement>,
     stored: usize,
     policy: RecalledPolicy,
 }

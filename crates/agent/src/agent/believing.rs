@@ -18,9 +18,9 @@ use crate::output::StateFile;
 use crate::persistence::Version;
 use crate::sync::Verifier;
 
-/// How soon a host asks for a certificate of a new root: all hosts hear of it together. An answer
-/// costs a coordinator a tenth of a millisecond.
-const CERTIFIED_WITHIN: Duration = Duration::from_secs(60);
+/// How soon a host asks for a certificate of a new root: all hosts hear of it together, and each answer
+/// is a signature.
+const CERTIFIED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Where this host stands with the newest root.
 #[derive(Debug, Default)]

@@ -8,7 +8,7 @@ use model::ids::{PolicyVersion, TokenId};
 use model::record::TrustStatement;
 use model::rule::Bundle;
 use model::time::Now;
-use trust::sha256;
+use trust::{Authority, sha256};
 
 use crate::audit::Stamp;
 use crate::config::FleetLimits;
@@ -31,11 +31,15 @@ impl Fleet {
             let text = "what hosts have told is still being stored; try again in a few seconds";
             return Err(Rejection::new(RefusalCode::Unavailable, text));
         }
+        let listed = self.roots_of_epoch(now)?;
         let before = &self.state.statement;
         let epoch = before.epoch.max(self.recovery.newest_epoch) + 1;
         let statement = TrustStatement {
             epoch,
             serial: 1,
+            root_certificates: listed.root_certificates(),
+            record_keys: listed.record_keys(),
+            enrolment_key: listed.enrolment_key(),
             previous: Some(sha256(&self.state.trust.payload)),
             ..before.clone()
         };
@@ -88,6 +92,28 @@ impl Fleet {
             transaction: draft.finish(),
             answer: Answer::Recovery,
         })
+    }
+
+    /// Returns the keys that are believed in the new epoch: those that are here, without those that
+    /// hosts remember to be retired. A root that was retired after the backup stays so.
+    fn roots_of_epoch(&mut self, now: Now) -> Result<Authority, Rejection> {
+        let remembered = self.recovery.statement.as_ref();
+        let kept = remembered.and_then(|it| self.authority.limited_to(&it.root_certificates));
+        let listed = match kept {
+            Some(kept) => kept,
+            None => Authority::load_all(self.authority.keys()).expect("it was loaded before"),
+        };
+        let is_narrower = listed.root_pins().len() < self.state.statement.root_certificates.len();
+        let to_sign = self.unsigned_count();
+        if is_narrower && to_sign > 0 {
+            self.sign_again_soon(now);
+            let text = format!(
+                "{to_sign} records, tombstones and policies are still being signed by the keys that \
+                 are believed now; try again in a while"
+            );
+            return Err(Rejection::new(RefusalCode::Unavailable, text));
+        }
+        Ok(listed)
     }
 
     /// Returns whether a token was made before the epoch: how often it was used is not known.

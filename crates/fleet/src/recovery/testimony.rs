@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use model::map::PolicySlice;
 use model::memory::Memory;
-use model::record::{HostRecord, Signed};
+use model::record::{HostRecord, Signed, TrustStatement};
 use model::wire;
 use trust::TrustAnchors;
 
@@ -33,8 +33,8 @@ pub struct Testimony {
     pub(super) anchors: Arc<TrustAnchors>,
     /// Who tells; or why its own record does not hold.
     pub(super) own: Result<HostRecord, String>,
-    /// Epoch and serial of a later trust statement.
-    pub(super) trust: Option<(u64, u64)>,
+    /// A later trust statement.
+    pub(super) trust: Option<Box<TrustStatement>>,
     pub(super) remembered: Vec<Remembered>,
     pub(super) policy: Option<ToldPolicy>,
     pub(super) last: bool,
@@ -67,8 +67,7 @@ impl Hearsay {
         let later = self.trust.map(|signed| anchors.update(&signed));
         let trust = later.and_then(|later| {
             let later = later.ok()??;
-            let statement = later.statement();
-            Some((statement.epoch, statement.serial))
+            Some(Box::new(later.statement().clone()))
         });
         let records = self.records.into_iter().filter_map(|signed| {
             let record = anchors.verify_record(&signed).ok()?;

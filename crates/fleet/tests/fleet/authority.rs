@@ -8,9 +8,11 @@ use model::admin::{AuthorityView, Role};
 use model::control::{Applied, FromHost, HeldTrust, RefusalCode, ToHost};
 use model::ids::PolicyVersion;
 use model::map::MapDelta;
-use trust::{Authority, TrustAnchors};
+use trust::{Authority, AuthorityKeys, TrustAnchors};
 
 use crate::machine::Machine;
+use crate::rememberer::{Rememberer, recovery, restore};
+use crate::toy_store::ToyStore;
 use crate::world::{World, name};
 
 const A_WHILE: Duration = Duration::from_secs(20);
@@ -500,4 +502,80 @@ fn the_log_tells_which_roots_were_believed_before_and_after() {
             .unwrap()
             .contains(&world.held().certified_by.to_string())
     );
+}
+
+/// Two hosts that remember, in the overlap, and a backup of that with its keys.
+fn overlap() -> (World, Vec<Rememberer>, (ToyStore, Vec<AuthorityKeys>)) {
+    let mut world = World::new();
+    let before = (world.store.clone(), world.keys.clone());
+    let mut hosts = vec![
+        Rememberer::join(&mut world, "a", 1),
+        Rememberer::join(&mut world, "b", 2),
+    ];
+    world.rotate();
+    let sessions: Vec<SessionId> = hosts.iter().map(|host| host.session).collect();
+    world.work(&sessions);
+    for host in &mut hosts {
+        let session = host.session;
+        host.receive(&mut world, session);
+        world.moves(session);
+    }
+    world.work(&sessions);
+    assert_eq!((world.show().moved, world.show().to_sign), (2, 0));
+    (world, hosts, before)
+}
+
+/// The hosts come back to a restored coordinator and tell; it signs its epoch by itself.
+fn recover(world: &mut World, hosts: &mut [Rememberer]) {
+    for _ in 0..10 {
+        for host in hosts.iter_mut() {
+            host.come_back(world);
+        }
+        world.work(&[]);
+        if !recovery(world).under_way {
+            break;
+        }
+    }
+    assert!(!recovery(world).under_way);
+    for host in hosts {
+        assert!(
+            host.come_back(world).is_none(),
+            "{} is welcome",
+            host.called
+        );
+    }
+}
+
+#[test]
+fn what_was_retired_after_a_backup_stays_retired() {
+    let (mut world, mut hosts, _) = overlap();
+    let backup = (world.store.clone(), world.keys.clone());
+    world.retire(false).unwrap();
+    let sessions: Vec<SessionId> = hosts.iter().map(|host| host.session).collect();
+    world.work(&sessions);
+    for host in &mut hosts {
+        let session = host.session;
+        host.receive(&mut world, session);
+    }
+    world.keys = backup.1;
+    restore(&mut world, backup.0);
+    assert_eq!(world.show().roots.len(), 2);
+    recover(&mut world, &mut hosts);
+    world.settle();
+    let view = world.show();
+    assert_eq!((view.roots.len(), view.to_erase), (1, 0), "{view:?}");
+    assert_eq!(world.keys.len(), 1);
+    world.load().unwrap();
+}
+
+#[test]
+fn a_backup_from_before_a_rotation_is_taken_up_while_the_old_root_is_believed() {
+    let (mut world, mut hosts, before) = overlap();
+    world.keys = before.1;
+    restore(&mut world, before.0);
+    recover(&mut world, &mut hosts);
+    let view = world.show();
+    assert_eq!((view.epoch, view.roots.len(), view.hosts), (2, 1, 2));
+    // And the next rotation is like any other.
+    assert_eq!(world.rotate().roots.len(), 2);
 }

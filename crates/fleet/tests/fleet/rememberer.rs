@@ -132,6 +132,9 @@ impl Rememberer {
         for host in &delta.forgotten {
             self.peers.remove(host);
         }
+        if let Some(trust) = delta.trust.last() {
+            self.trust = trust.clone();
+        }
         if let Some(record) = &delta.record {
             assert!(of(&self.record).revision <= of(record).revision);
             self.record = record.clone();
