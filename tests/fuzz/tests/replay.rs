@@ -32,6 +32,7 @@ macro_rules! holds {
 holds! {
     admin_json
     agent_messages
+    bequests
     certificates
     control_messages
     conversations

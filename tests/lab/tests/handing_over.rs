@@ -219,6 +219,32 @@ fn the_policy_of_the_new_daemon_decides_about_flows_it_took_over() -> Result<(),
     Ok(())
 }
 
+#[test]
+fn a_restart_of_the_coordinator_is_a_pause_for_nobody_but_operators() -> Result<(), LabError> {
+    let lab = Lab::new()?;
+    let Pair {
+        mut fleet,
+        alpha,
+        beta,
+    } = pair(&lab)?;
+    let ends = connection(&alpha, &beta)?;
+    let (outcome, _, longest) = upload_during(ends, || -> Result<Duration, LabError> {
+        let before = std::time::Instant::now();
+        fleet.coordinator.restart()?;
+        wait_until("both hosts are back", CHANGE_DEADLINE, || {
+            let hosts = fleet.coordinator.ask(&["hosts", "list"])?.to_string();
+            Ok((hosts.matches("\"online\"").count() == 2).then_some(()))
+        })?;
+        Ok(before.elapsed())
+    });
+    println!(
+        "hosts were back after {:?}; nothing arrived for at most {longest:?}",
+        outcome?
+    );
+    fleet.coordinator.apply_policy_text(POLICY)?;
+    alpha.wait_reaches("beta")
+}
+
 /// Puts another program in the place of a host's daemon, as a package manager does.
 fn install(path: &Path, script: &str) {
     let next = path.with_extension("new");
