@@ -23,7 +23,7 @@ use model::admin::RecoveryStatus;
 use model::control::RefusalCode;
 use model::ids::HostId;
 use model::name::Name;
-use model::record::HostRecord;
+use model::record::{HostRecord, TrustStatement};
 use model::store::{Operation, Transaction};
 use model::time::{Instant, Now};
 
