@@ -219,8 +219,16 @@ fn what_changes_something_and_what_compares_has_a_schema_too() -> Result<(), Lab
     for (arguments, kind) in of_host {
         described(pair.beta.meshctl(arguments), kind)?;
     }
-    let of_operator: [(&[&str], &str); 10] = [
+    let of_operator: [(&[&str], &str); 15] = [
         (&["tokens", "revoke", token_id], "Token"),
+        (
+            &["admins", "create", "eve", "--role", "viewer"],
+            "CreatedAdmin",
+        ),
+        (&["admins", "replace", "eve"], "CreatedAdmin"),
+        (&["admins", "list"], "AdminList"),
+        (&["admins", "revoke", "eve"], "Admin"),
+        (&["hosts", "show", "nobody"], "Error"),
         (&["policy", "fmt", &directory], "PolicyFormat"),
         (&["policy", "diff", "1", "2"], "PolicyDiff"),
         (&["policy", "plan", &directory], "PolicyPlan"),
