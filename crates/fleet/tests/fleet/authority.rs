@@ -463,7 +463,7 @@ fn files_of_different_times_are_told_apart() {
     world.rotate();
     let old_revision = world.store.revision;
     // The store is older than the keys: the new ones wait.
-    let load = |keys: &Vec<trust::AuthorityKeys>, listing: Vec<model::store::KeyValue>| {
+    let load = |keys: &Vec<AuthorityKeys>, listing: Vec<model::store::KeyValue>| {
         let pins = Authority::load_all(keys.clone()).unwrap().root_pins();
         verify(&pins, &listing, old_revision)
     };
