@@ -30,6 +30,9 @@ const BURST_DATAGRAMS: usize = 256;
 /// The longest sleep, so that a deadline that is far away needs no big numbers.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
 
+/// Handshakes that a daemon which takes over ends before it takes packets: some milliseconds of work.
+const AGREED_HERE_MAX: usize = 64;
+
 /// What one packet thread is told.
 pub(super) enum ToLoop {
     /// Applied between two packets, all of them.
@@ -314,14 +317,16 @@ impl PacketLoop {
                     Duty::Resting(waits) | Duty::Leaving(waits) => waits.jobs.push(job),
                     _ => self.run_elsewhere(job),
                 },
-                event => {
-                    if self.events.try_send(event).is_err() {
-                        tracing::warn!(
-                            "the daemon is too busy to hear what its packet thread says; news was lost"
-                        );
-                    }
-                }
+                event => self.pass_on(event),
             }
+        }
+    }
+
+    fn pass_on(&self, event: Event) {
+        if self.events.try_send(event).is_err() {
+            tracing::warn!(
+                "the daemon is too busy to hear what its packet thread says; news was lost"
+            );
         }
     }
 
@@ -396,7 +401,27 @@ impl PacketLoop {
             }
             other => other,
         };
+        self.agree_here();
         flows
+    }
+
+    /// Does the public-key work of the answers that waited before any packet of this host is taken:
+    /// what would wait for a session is more than may.
+    fn agree_here(&mut self) {
+        let mut left = AGREED_HERE_MAX;
+        while let Some(event) = self.shard.poll_event() {
+            match event {
+                Event::Handshake(job) if left > 0 => {
+                    left -= 1;
+                    let now = self.clock.now();
+                    self.shard
+                        .handle_handshake(job.run(), now, &mut self.outbox);
+                }
+                Event::Handshake(job) => self.run_elsewhere(job),
+                event => self.pass_on(event),
+            }
+        }
+        self.outbox.flush();
     }
 
     /// Takes what the other daemon has passed on.
