@@ -28,15 +28,14 @@ impl Reloader {
         Self { flags, in_force }
     }
 
-    /// Reads the files again. Settings that make no sense change nothing.
-    pub async fn reload(&mut self, brain: &BrainHandle) {
-        let next = match Settings::load(self.flags.clone()) {
-            Ok(next) => next,
-            Err(error) => {
-                tracing::error!(%error, "the settings were read again and are not used");
-                return;
-            }
-        };
+    /// Reads the files again.
+    ///
+    /// # Errors
+    /// The settings make no sense; those in force stay.
+    pub async fn reload(&mut self, brain: &BrainHandle) -> Result<(), String> {
+        let next = Settings::load(self.flags.clone()).inspect_err(
+            |error| tracing::error!(%error, "the settings were read again and are not used"),
+        )?;
         for key in needs_restart(&self.in_force, &next) {
             tracing::warn!("{key} has changed, and takes a restart of meshd to be in force");
         }
@@ -57,6 +56,7 @@ impl Reloader {
         tracing::info!(
             "the settings were read again: log_level, endpoints and resolver are in force"
         );
+        Ok(())
     }
 }
 

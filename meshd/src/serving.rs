@@ -117,15 +117,16 @@ impl Serving {
                     });
                 }
                 () = &mut serving => return Ok(Turn::Stop),
-                Some(()) = hangups.recv() => reload(reloader, &api.brain).await,
+                // Who sends a signal is told by the log.
+                Some(()) = hangups.recv() => drop(reload(reloader, &api.brain).await),
                 Some(asked) = asked.recv(), if is_free => {
                     if asked.hand_over || predecessor.program.has_changed() {
                         // Two daemons are enough: the one before goes now, if it is still there.
                         *before = None;
                         handing_over = Some(begin(Arc::clone(predecessor), asked.answer));
                     } else {
-                        reload(reloader, &api.brain).await;
-                        let _ = asked.answer.send(Ok(Reloaded { handed_over: None }));
+                        let read = reload(reloader, &api.brain).await;
+                        let _ = asked.answer.send(read.map(|()| Reloaded { handed_over: None }));
                     }
                 }
                 Some((outcome, answer)) = handing => match outcome {
@@ -185,10 +186,14 @@ fn begin(predecessor: Arc<Predecessor>, answer: ReloadAnswer) -> HandingOver {
     Box::pin(async move { (predecessor.hand_over().await, answer) })
 }
 
-async fn reload(reloader: &mut Reloader, brain: &BrainHandle) {
+async fn reload(reloader: &mut Reloader, brain: &BrainHandle) -> Result<(), Refusal> {
     service_manager::reloading();
-    reloader.reload(brain).await;
+    let read = reloader.reload(brain).await;
     service_manager::ready("ready");
+    read.map_err(|why| {
+        let message = format!("meshd goes on with the settings that it has: {why}");
+        Refusal::new(RefusalCode::Invalid, message)
+    })
 }
 
 fn tell(done: &HandedOver) {

@@ -124,6 +124,9 @@ pub(crate) fn decode(mut bytes: Vec<u8>) -> Result<Identity, String> {
 }
 
 fn parse(bytes: &[u8]) -> Result<Identity, String> {
+    if is_newer(bytes) {
+        return Err("it is of a newer version of meshd; was this program downgraded?".to_owned());
+    }
     let parts = split(bytes).ok_or("it is damaged, or not an identity file")?;
     let stored = decode_identity(parts.stored).map_err(|error| error.to_string())?;
     let note = str::from_utf8(parts.note).map_err(|_| "its note is not text")?;
@@ -156,6 +159,15 @@ struct Parts<'b> {
     note: &'b [u8],
     machine: &'b [u8],
     stored: &'b [u8],
+}
+
+/// The last byte of the magic is the format, which only goes up.
+fn is_newer(bytes: &[u8]) -> bool {
+    let (format, name) = MAGIC.split_last().expect("the magic has bytes");
+    bytes
+        .strip_prefix(name)
+        .and_then(|rest| rest.first())
+        .is_some_and(|theirs| theirs > format)
 }
 
 fn split(bytes: &[u8]) -> Option<Parts<'_>> {
@@ -257,6 +269,14 @@ mod tests {
         assert!(!original.is_of_another_machine(""));
         original.machine_id.clear();
         assert!(!original.is_of_another_machine("clone"));
+    }
+
+    #[test]
+    fn a_file_of_a_newer_version_is_told_from_a_damaged_one() {
+        let mut bytes = encode(&identity(Standing::Keys)).expose().to_vec();
+        bytes[MAGIC.len() - 1] += 1;
+        let said = decode(bytes).err().unwrap();
+        assert!(said.contains("newer version"), "{said}");
     }
 
     #[test]

@@ -27,7 +27,6 @@ pub struct MachinePlan {
     attachment: Attachment,
     disk: PathBuf,
     disk_bytes: u64,
-    has_tun: bool,
     options: Vec<String>,
     image: Image,
 }
@@ -53,7 +52,6 @@ impl MachinePlan {
             disk: lab.directory().join(format!("{name}.disk")),
             namespace,
             disk_bytes: 0,
-            has_tun: true,
             options: Vec::new(),
             image,
             attachment,
@@ -75,13 +73,6 @@ impl MachinePlan {
         fs::create_dir_all(parent)
             .and_then(|()| fs::write(&place, text))
             .map_err(|error| LabError::new(format!("cannot write {}: {error}", place.display())))
-    }
-
-    /// Gives the machine no TUN device.
-    #[must_use]
-    pub fn without_tun(mut self) -> Self {
-        self.has_tun = false;
-        self
     }
 
     /// Makes the disk so small; it is lost when the machine is powered off.
@@ -123,7 +114,7 @@ impl MachinePlan {
         fs::create_dir_all(&packages).map_err(|error| {
             LabError::new(format!("cannot make {}: {error}", packages.display()))
         })?;
-        let mut launch = self
+        let launch = self
             .namespace
             .launch("systemd-nspawn")
             .args(["--quiet", "--boot", "--register=no", "--keep-unit"])
@@ -137,14 +128,12 @@ impl MachinePlan {
             ))
             .arg(format!("--capability={CAPABILITIES}"))
             .arg(format!("--bind-ro={}:{PACKAGES}", packages.display()))
+            .arg("--bind=/dev/net/tun")
             .args(&self.options)
             .env("MACHINE", &machine)
             .env("BASE", self.image.root())
             .env("DISK", &self.disk)
             .env("DISK_BYTES", self.disk_bytes.to_string());
-        if self.has_tun {
-            launch = launch.arg("--bind=/dev/net/tun");
-        }
         Ok(launch.prepared_by(PREPARATION))
     }
 }
