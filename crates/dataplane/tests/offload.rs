@@ -118,12 +118,12 @@ fn assert_whole(packet: &[u8]) {
         assert_eq!(checksum(&packet[..20]), [0, 0]);
         let total = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
         assert_eq!(total, packet.len());
-        let address = |at: usize| IpAddr::from(<[u8; 4]>::try_from(&packet[at..at + 4]).unwrap());
+        let address = |at: usize| IpAddr::from(*packet[at..].first_chunk::<4>().expect("whole"));
         (address(12), address(16), 20, packet[9])
     } else {
         let payload = usize::from(u16::from_be_bytes([packet[4], packet[5]]));
         assert_eq!(payload + 40, packet.len());
-        let address = |at: usize| IpAddr::from(<[u8; 16]>::try_from(&packet[at..at + 16]).unwrap());
+        let address = |at: usize| IpAddr::from(*packet[at..].first_chunk::<16>().expect("whole"));
         (address(8), address(24), 40, packet[6])
     };
     let upper = &packet[start..];

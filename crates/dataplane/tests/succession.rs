@@ -66,7 +66,7 @@ impl Succession {
 
     fn left(&self, extent: Extent) -> Bequest {
         let left = self.pair.hosts[A].shard.bequeath(extent, self.pair.now);
-        Bequest::decode(&left.encode()).unwrap()
+        Bequest::decode(&left.encode()).expect("what was just written")
     }
 
     /// The successor begins its handshakes, and the answers wait for it.

@@ -74,13 +74,7 @@ struct Written {
 }
 
 impl Outbox for Written {
-    fn datagram(
-        &mut self,
-        _: Path,
-        _: u8,
-        room: usize,
-        write: impl FnOnce(&mut [u8]) -> usize,
-    ) {
+    fn datagram(&mut self, _: Path, _: u8, room: usize, write: impl FnOnce(&mut [u8]) -> usize) {
         let written = lend(room, write);
         if !written.is_empty() {
             self.datagrams.push(written);

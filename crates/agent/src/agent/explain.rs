@@ -124,8 +124,7 @@ impl Agent {
             Ok(address) => host_at(map, address),
             Err(_) => map.host_named(&name_in(map, text).ok()?),
         };
-        called
-            .filter(|host| host.host != map.me().host)
+        called.filter(|host| host.host != map.me().host)
     }
 
     fn map_or_refusal(&self) -> Result<&Map, Refusal> {
