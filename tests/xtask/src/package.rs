@@ -73,18 +73,29 @@ pub(crate) fn run(what: &Packaging) -> Result<(), Failure> {
     let programs = build(what, &directory, &epoch)?;
     stage::lay_out(&programs, &directory.join("stage"), &epoch)?;
     let output = directory.join(&what.profile).join(&what.number);
-    // Packages of earlier commits would be taken for those of this one.
-    let _ = fs::remove_dir_all(&output);
-    fs::create_dir_all(&output).doing(format_args!("make {}", output.display()))?;
+    let unfinished = directory.join("unfinished");
+    let _ = fs::remove_dir_all(&unfinished);
+    fs::create_dir_all(&unfinished).doing(format_args!("make {}", unfinished.display()))?;
     for package in PACKAGES {
         if what.has(Format::Deb) {
-            passes(deb(&tools, package, what, &output, &epoch))?;
+            passes(deb(&tools, package, what, &unfinished, &epoch))?;
         }
         if what.has(Format::Rpm) {
-            passes(rpm(&tools, package, what, &output, &epoch))?;
+            passes(rpm(&tools, package, what, &unfinished, &epoch))?;
         }
     }
+    replace(&output, &unfinished)?;
     report(&output)
+}
+
+/// Whole, and at once: packages of earlier commits would be taken for those of this one, and who looks
+/// meanwhile finds all of them.
+fn replace(output: &Path, unfinished: &Path) -> Result<(), Failure> {
+    let _ = fs::remove_dir_all(output);
+    let parent = output.parent().expect("packages lie below the target");
+    fs::create_dir_all(parent)
+        .and_then(|()| fs::rename(unfinished, output))
+        .doing(format_args!("write {}", output.display()))
 }
 
 /// Installs what is missing into the target directory; cargo leaves the right version as it is.
