@@ -98,13 +98,9 @@ pub async fn run(settings: Settings, flags: Flags) -> Result<(), String> {
 async fn make(start: Start) -> Result<Parts, String> {
     let settings = &start.settings;
     let state = Arc::new(StateDir::open(&settings.state_dir, "meshd").map_err(text)?);
-    let mut stored = stored::take(settings);
-    let sockets = match stored.sockets.take() {
-        Some(sockets) => sockets,
-        None => {
-            UdpSockets::bind_group(settings.listen_port, settings.interface.queues).map_err(text)?
-        }
-    };
+    let mut stored = stored::take(settings).await;
+    let bound = stored.take_or_bind(settings.listen_port, settings.interface.queues);
+    let sockets = bound.await.map_err(text)?;
     let dns = DnsSockets::bind(settings.dns_listen).await.map_err(text)?;
     let packets = Packets::start(settings, sockets, start.clock, Shift::default(), None)?;
     let config = agent_config(settings, packets.listen_port);

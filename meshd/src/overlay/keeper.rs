@@ -281,7 +281,7 @@ impl Keeper {
 
     async fn let_go_of_inherited(&mut self) {
         if self.parts.inherited.device.take().is_some() {
-            stored::forget_device();
+            stored::forget_device(self.parts.interface.queues);
             self.parts.worker.release_device().await;
         }
     }
@@ -374,7 +374,7 @@ impl Keeper {
         self.dns.stop();
         self.let_go_of_inherited().await;
         let withdrawn = if let Some(interface) = self.standing.take() {
-            stored::forget_device();
+            stored::forget_device(self.parts.interface.queues);
             self.parts.worker.release_device().await;
             let name = &self.parts.interface.name;
             tracing::info!(interface = %name, "the overlay goes down");
@@ -494,7 +494,7 @@ impl Keeper {
         };
         if self.decide(&lost) == Remedy::Repair {
             self.dns.stop();
-            stored::forget_device();
+            stored::forget_device(self.parts.interface.queues);
             self.parts.worker.release_device().await;
             self.standing = None;
             self.bring_about().await;

@@ -30,6 +30,13 @@ pub struct SocketError {
     source: io::Error,
 }
 
+impl SocketError {
+    /// Whether somebody else has the port.
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.source.kind() == io::ErrorKind::AddrInUse
+    }
+}
+
 /// The sockets of one shard.
 #[derive(Debug)]
 pub struct UdpSockets {

@@ -16,7 +16,7 @@ const COUNT_MAX: RawFd = 1024;
 /// They have an owner each, and only one.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// The descriptors by name, each name's in the order in which they were given away.
+/// The descriptors by name, each name's in any order: that in which they were given away is lost.
 pub type Inherited = BTreeMap<String, Vec<OwnedFd>>;
 
 /// Takes what the service manager passes to this process. The second time there is nothing.
