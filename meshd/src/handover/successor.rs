@@ -3,7 +3,7 @@
 //! predecessor does.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -20,6 +20,7 @@ use super::message::{self, FromPredecessor, FromSuccessor, Kept, PROTOCOLS};
 use crate::brain::Staged;
 use crate::daemon::{self, Packets, Parts, Start};
 use crate::dns::DnsSockets;
+use crate::linux::standard_input;
 use crate::overlay::Inherited;
 use crate::packets::crossing::Crossing;
 use crate::packets::{Before, UdpSockets, WorkerMessage};
@@ -37,9 +38,7 @@ const ANSWERS_LOOK_EVERY: Duration = Duration::from_millis(5);
 /// # Errors
 /// What failed, which the predecessor is told, too.
 pub(crate) async fn run(start: Start) -> Result<(), String> {
-    let link = io::stdin()
-        .as_fd()
-        .try_clone_to_owned()
+    let link = standard_input::take()
         .and_then(Link::new)
         .map_err(|error| format!("nobody hands over to this process: {error}"))?;
     match take_over(&link, start).await {
