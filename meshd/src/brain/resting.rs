@@ -3,6 +3,10 @@
 
 use super::{Answer, Brain, Input};
 
+/// Inputs that are kept for later. Whoever asks for more while the brain rests is told that the daemon
+/// stops, as it is about to.
+const INPUTS_MAX: usize = 4096;
+
 /// What waits while the brain rests.
 #[derive(Default)]
 pub(super) struct Resting {
@@ -45,7 +49,9 @@ impl Brain {
                 Next::Vanish(done)
             }
             (input, Some(resting)) if !input.only_asks() => {
-                resting.inputs.push(input);
+                if resting.inputs.len() < INPUTS_MAX {
+                    resting.inputs.push(input);
+                }
                 Next::Wait
             }
             (input, _) => Next::Handle(input),

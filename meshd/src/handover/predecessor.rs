@@ -29,6 +29,10 @@ const LOAD_WITHIN: Duration = Duration::from_secs(20);
 const SHAKE_WITHIN: Duration = Duration::from_secs(5);
 /// To serve, while packets wait in the kernel's queues.
 const SERVE_WITHIN: Duration = Duration::from_secs(3);
+/// For this daemon's own parts to come to rest; a disk or another program may hold one up.
+const REST_WITHIN: Duration = Duration::from_secs(10);
+/// For its packet threads to leave, while packets wait in the kernel's queues.
+const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 /// How long what peers sealed for this daemon is opened after it has left: longer than a peer that
 /// missed the successor's handshake is tried again (WireGuard whitepaper 6.1: REKEY_TIMEOUT).
 const DRAIN: Duration = Duration::from_secs(7);
@@ -130,15 +134,16 @@ impl Attempt {
                      systemctl restart meshd changes to it, with a short gap"
                 )
             })?;
-        let standing = predecessor.overlay.rest().await;
+        let standing = in_time("overlay", REST_WITHIN, predecessor.overlay.rest()).await?;
         let crossings = self.offer(protocol, &standing).await?;
         self.expect(&FromSuccessor::Equipped, "equip itself", EQUIP_WITHIN)
             .await?;
 
-        let rested = predecessor.brain.ask(Input::Rest).await;
         self.reached = Reached::Quiet;
+        let rested = in_time("disk", REST_WITHIN, predecessor.brain.ask(Input::Rest)).await?;
         rested.map_err(|gone| gone.to_string())??;
-        if !is_same_device(&standing, &predecessor.overlay.rest().await) {
+        let still = in_time("overlay", REST_WITHIN, predecessor.overlay.rest()).await?;
+        if !is_same_device(&standing, &still) {
             return Err("the overlay has changed meanwhile; try again".into());
         }
         self.say(&FromPredecessor::Quiet, None).await?;
@@ -146,7 +151,9 @@ impl Attempt {
             .await?;
 
         self.reached = Reached::Peers;
-        let left = predecessor.worker.rest(crossings).await.map_err(text)?;
+        let rested = predecessor.worker.rest(crossings);
+        let left = in_time("handshakes", REST_WITHIN, rested).await?;
+        let left = left.map_err(text)?;
         let peers = blob::write(&left).map_err(text)?;
         self.say(&FromPredecessor::Peers, Some(&peers)).await?;
         let FromSuccessor::Shaken { begun, answered } =
@@ -157,7 +164,8 @@ impl Attempt {
 
         self.reached = Reached::Left;
         let left_at = Instant::now();
-        let left = predecessor.worker.leave().await.map_err(text)?;
+        let left = in_time("packets", LEAVE_WITHIN, predecessor.worker.leave()).await?;
+        let left = left.map_err(text)?;
         let flows = blob::write(&left).map_err(text)?;
         self.say(&FromPredecessor::Go, Some(&flows)).await?;
         let FromSuccessor::Serving { flows } = self.hear("serve", SERVE_WITHIN).await? else {
@@ -321,6 +329,22 @@ impl Serving {
     }
 }
 
+/// Waits for a part of this daemon.
+async fn in_time<T>(
+    part: &str,
+    within: Duration,
+    done: impl Future<Output = T>,
+) -> Result<T, String> {
+    let done = tokio::time::timeout(within, done).await;
+    done.map_err(|_| {
+        format!(
+            "the running meshd's {part} did not come to rest within {} s; \
+             try again, and see whether its disk answers",
+            within.as_secs()
+        )
+    })
+}
+
 fn is_same_device(one: &Inherited, other: &Inherited) -> bool {
     let same = |one: &Vec<Arc<OwnedFd>>, other: &Vec<Arc<OwnedFd>>| {
         let mut pairs = one.iter().zip(other);
@@ -338,4 +362,18 @@ fn out_of_turn() -> String {
 
 fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_does_not_come_to_rest_is_not_waited_for() {
+        let rested = in_time("disk", REST_WITHIN, std::future::ready(7)).await;
+        assert_eq!(rested, Ok(7));
+        let hangs = std::future::pending::<()>();
+        let why = in_time("disk", Duration::ZERO, hangs).await.unwrap_err();
+        assert!(why.contains("disk did not come to rest"), "{why}");
+    }
 }
