@@ -52,7 +52,10 @@ pub(crate) async fn take(settings: &Settings) -> Stored {
         tracing::info!("the TUN device outlived the daemon before, and is used again");
     }
     for name in &stored.unfit {
-        tracing::info!(name, "what was kept does not fit the settings, and is made anew");
+        tracing::info!(
+            name,
+            "what was kept does not fit the settings, and is made anew"
+        );
         service_manager::forget(name);
     }
     if let Some(name) = &stored.unfit_interface {
