@@ -32,6 +32,8 @@ pub(crate) struct Peer {
     pub(crate) tries_spare: bool,
     /// The initiation that waits for its answer, to be sent again over another path.
     pub(crate) initiation: Option<[u8; Initiation::LEN]>,
+    /// The index of our handshake whose first answer was let through whatever the load.
+    pub(crate) answered: Option<u32>,
     /// When it was last reached back to, for what came under a session of before.
     pub(crate) reached_back_at: Option<Instant>,
     pub(crate) pending: Pending,
@@ -77,6 +79,7 @@ impl Peer {
             is_unanswered: false,
             tries_spare: false,
             initiation: None,
+            answered: None,
             reached_back_at: None,
             pending: Pending::default(),
             rejections: Rate::per_sec(parts.rejections_per_sec),

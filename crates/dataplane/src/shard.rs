@@ -47,6 +47,7 @@ mod verdicts;
 pub use misdirected::Introduction;
 
 use load::Load;
+use succession::Heirs;
 use misdirected::Elsewhere;
 
 /// Looks a second for the peer whose old session a datagram is sealed under. Each is a walk over
@@ -79,6 +80,7 @@ pub struct Shard {
     reaches_back: Rate,
     stamps: Stamps,
     load: Load,
+    heirs: Heirs,
     timers: Timers,
     next_sweep: Option<Instant>,
     /// Bytes of all packets that wait for sessions.
@@ -114,6 +116,7 @@ impl Shard {
             reaches_back: Rate::per_sec(REACHES_BACK_PER_SEC),
             stamps: Stamps::new(UnixTime::default()),
             load: Load::new(&limits, dice.next_u64()),
+            heirs: Heirs::default(),
             timers: Timers::default(),
             next_sweep: None,
             pending_bytes: 0,

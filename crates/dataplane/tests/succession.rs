@@ -3,12 +3,14 @@
 
 mod pair;
 
+use std::collections::BTreeSet;
 use std::mem::swap;
 use std::time::Duration;
 
-use dataplane::{Addressee, Bequest, Extent, Shard, ShardConfig, Shift};
+use dataplane::{Addressee, Bequest, DropReason, Extent, Limits, Shard, ShardConfig, Shift};
 use model::rule::{Bundle, Rule};
 use model::time::UnixTime;
+use pair::crowd::{Crowd, answer};
 use pair::{A, B, Datagram, Pair, UNIX_START, bundle, only, packets, rule, tcp_port};
 
 /// Host A opens flows to port 80 of anybody; nobody opens one to A.
@@ -75,9 +77,9 @@ impl Succession {
         self.change_places();
         let now = self.pair.now;
         let host = &mut self.pair.hosts[A];
-        let mut begun = 0;
-        host.with(|shard, wire| begun = shard.inherit_peers(&left, now, wire));
+        host.with(|shard, wire| shard.inherit_peers(&left, now, wire));
         self.pair.command(A, Vec::new());
+        let begun = self.pair.hosts[A].shard.inherited_begun();
         self.change_places();
         while let Some(datagram) = self.pair.network.pop_front() {
             if Addressee::of(&datagram.bytes) == Addressee::Initiator(Shift::Second) {
@@ -169,7 +171,7 @@ fn the_successor_s_own_rules_decide_about_flows_it_takes_over() {
     it.pair.send(B, &reply);
     assert!(it.pair.delivered(A).is_empty());
     let dropped = |reason| it.pair.hosts[A].counters.dropped(reason);
-    assert_eq!(dropped(dataplane::DropReason::DeniedInbound), 1);
+    assert_eq!(dropped(DropReason::DeniedInbound), 1);
 }
 
 #[test]
@@ -231,4 +233,39 @@ fn a_peer_that_missed_the_handshake_is_reached_before_the_one_before_ends() {
     it.pair.run();
     it.pair.send(B, &segment);
     assert_eq!(it.pair.delivered(A), [segment]);
+}
+
+#[test]
+fn a_successor_agrees_with_three_hundred_peers_at_once() {
+    const PEERS: usize = 300;
+    let limits = Limits::default();
+    assert!(
+        PEERS > limits.handshake_jobs_loaded && PEERS > limits.handshakes_per_sec_loaded as usize
+    );
+    let mut crowd = Crowd::new(PEERS);
+    let most = crowd.inherit();
+    assert_eq!(crowd.shard.inherited_begun(), PEERS);
+    assert!(most <= limits.handshake_jobs_loaded, "{most} jobs at once");
+    let initiations = crowd.wire.take_datagrams();
+    let reached: BTreeSet<_> = initiations.iter().map(|(to, _)| *to).collect();
+    assert_eq!(reached.len(), PEERS, "one for each");
+    let answers: Vec<_> = initiations
+        .iter()
+        .map(|sent| answer(&mut crowd, sent))
+        .collect();
+    // The answers waited, and come all before any work on them is done.
+    for (from, datagram) in &answers {
+        crowd.receive(*from, datagram);
+    }
+    assert_eq!(crowd.shard.handshake_jobs(), PEERS);
+    // Only the first to each is let through: whoever repeats them must prove its address.
+    for (from, datagram) in &answers {
+        crowd.receive(*from, datagram);
+    }
+    assert_eq!(crowd.shard.handshake_jobs(), PEERS);
+    let dropped = |reason| crowd.counters.dropped(reason);
+    assert_eq!(dropped(DropReason::HandshakeNeedsCookie), PEERS as u64);
+    crowd.run_jobs();
+    assert_eq!(crowd.counters.handshakes_completed(), PEERS as u64);
+    assert!(crowd.counters.balance().holds());
 }

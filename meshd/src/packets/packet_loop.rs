@@ -11,6 +11,7 @@ use std::time::Duration;
 use dataplane::{
     Bequest, Command, Event, Extent, HandshakeDone, HandshakeJob, Shard, Shift, VirtioHeader,
 };
+use model::time::Instant;
 use runtime::clock::Clock;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::{mpsc, oneshot};
@@ -30,8 +31,13 @@ const BURST_DATAGRAMS: usize = 256;
 /// The longest sleep, so that a deadline that is far away needs no big numbers.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
 
-/// Handshakes that a daemon which takes over ends before it takes packets: some milliseconds of work.
-const AGREED_HERE_MAX: usize = 64;
+/// How long a daemon that takes over begins handshakes before it says with how many.
+const BEGUN_WITHIN: Duration = Duration::from_secs(2);
+/// How long it ends handshakes before it takes packets. What would wait for a session is more than
+/// may, but nor may packets wait for those of a thousand peers.
+const AGREED_WITHIN: Duration = Duration::from_millis(100);
+/// Handshakes that wait for the handshake thread meanwhile: far fewer than a shard has room for.
+const AGREED_ELSEWHERE_MAX: usize = 256;
 
 /// What one packet thread is told.
 pub(super) enum ToLoop {
@@ -197,8 +203,7 @@ impl PacketLoop {
                 }
                 ToLoop::Resume(successor) => self.resume(successor),
                 ToLoop::Inherit(left, answer) => {
-                    let begun = self.shard.inherit_peers(&left, now, &mut self.outbox);
-                    let _ = answer.send(begun);
+                    let _ = answer.send(self.inherit(&left));
                 }
                 ToLoop::TakeUp { left, device, done } => {
                     let _ = done.send(self.take_up(&left, device));
@@ -384,40 +389,54 @@ impl PacketLoop {
         }
     }
 
+    /// Nobody else needs this thread yet: its predecessor serves.
+    fn inherit(&mut self, left: &Bequest) -> usize {
+        let now = self.clock.now();
+        self.shard.inherit_peers(left, now, &mut self.outbox);
+        self.agree_here(now.monotonic + BEGUN_WITHIN);
+        self.shard.inherited_begun()
+    }
+
     fn take_up(&mut self, left: &Bequest, device: Option<Arc<OwnedFd>>) -> usize {
         let now = self.clock.now();
         let flows = self.shard.inherit_flows(left, now);
         self.set_device(device);
         // What the one before has passed on before it left is all there by now.
         self.take_crossed();
+        let until = now.monotonic + AGREED_WITHIN;
         self.duty = match std::mem::take(&mut self.duty) {
             Duty::Waiting(waiting) => {
                 for (path, ecn, mut datagram) in waiting.held {
-                    let outbox = &mut self.outbox;
+                    let (now, outbox) = (self.clock.now(), &mut self.outbox);
                     self.shard
                         .handle_datagram(path, ecn, &mut datagram, now, outbox);
+                    self.agree_here(until);
                 }
                 Duty::Following(waiting.crossing)
             }
             other => other,
         };
-        self.agree_here();
         flows
     }
 
-    /// Does the public-key work of the answers that waited before any packet of this host is taken:
-    /// what would wait for a session is more than may.
-    fn agree_here(&mut self) {
-        let mut left = AGREED_HERE_MAX;
+    /// Does public-key work on this thread, until the time is over; then as long as more of it waits
+    /// elsewhere than should.
+    fn agree_here(&mut self, until: Instant) {
         while let Some(event) = self.shard.poll_event() {
             match event {
-                Event::Handshake(job) if left > 0 => {
-                    left -= 1;
+                Event::Handshake(job) => {
                     let now = self.clock.now();
+                    let is_late = now.monotonic >= until;
+                    if is_late && self.shard.handshake_jobs() <= AGREED_ELSEWHERE_MAX {
+                        self.run_elsewhere(job);
+                        continue;
+                    }
                     self.shard
                         .handle_handshake(job.run(), now, &mut self.outbox);
+                    if self.outbox.datagrams_waiting() >= BURST_DATAGRAMS {
+                        self.outbox.flush();
+                    }
                 }
-                Event::Handshake(job) => self.run_elsewhere(job),
                 event => self.pass_on(event),
             }
         }

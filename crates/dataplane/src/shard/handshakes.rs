@@ -20,6 +20,15 @@ use crate::handshake_job::{Done, HandshakeDone, HandshakeJob, Ticket, Work};
 use crate::identity::Identity;
 use crate::outbox::{Outbox, Path};
 
+/// Who sends a handshake message, as far as it tells before any work is done on it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sender {
+    /// It answers a handshake of ours, and nobody did before.
+    Awaited,
+    /// Anybody else.
+    Stranger,
+}
+
 /// Messages of others.
 impl Shard {
     pub(super) fn handle_initiation(
@@ -29,7 +38,7 @@ impl Shard {
         now: Now,
         out: &mut impl Outbox,
     ) -> Result<Fate, DropReason> {
-        let local = self.check_sender(from, datagram, now, out)?;
+        let local = self.check_sender(Sender::Stranger, from, datagram, now, out)?;
         let message = Initiation::parse(datagram).ok_or(DropReason::NotWireguard)?;
         let ticket = self.ticket(None, None, Some(from));
         self.dispatch(
@@ -50,21 +59,31 @@ impl Shard {
     ) -> Result<Fate, DropReason> {
         let index = self.find_receiver(datagram)?;
         let message = Response::parse(datagram).ok_or(DropReason::NotWireguard)?;
+        let handshake = Some(message.receiver_index);
         let peer = self.peers.get(index).expect("indices lead to peers");
         let incarnation = peer.incarnation;
         let job = peer
             .tunnel
             .begin_completion(message)
             .ok_or(DropReason::HandshakeUnexpected)?;
-        let local = self.check_sender(from, datagram, now, out)?;
+        // One for each handshake that we began is no flood; more of them may be.
+        let sender = match peer.answered == handshake {
+            true => Sender::Stranger,
+            false => Sender::Awaited,
+        };
+        let local = self.check_sender(sender, from, datagram, now, out)?;
         let ticket = self.ticket(Some((index, incarnation)), None, Some(from));
-        self.dispatch(ticket, Work::Complete { local, job })
+        let fate = self.dispatch(ticket, Work::Complete { local, job })?;
+        let peer = self.peers.get_mut(index).expect("indices lead to peers");
+        peer.answered = handshake;
+        Ok(fate)
     }
 
-    /// Lets a message through whose sender knows our key and, under load, has proven its address.
-    /// Returns the key that it is for.
+    /// Lets a message through whose sender knows our key and, under load, is awaited or has proven
+    /// its address. Returns the key that it is for.
     fn check_sender(
         &mut self,
+        sender: Sender,
         from: Path,
         datagram: &[u8],
         now: Now,
@@ -75,7 +94,7 @@ impl Shard {
         let key = identity
             .addressed(datagram, from.remote)
             .ok_or(DropReason::HandshakeBadMac)?;
-        if !self.load.is_heavy(now.monotonic) {
+        if sender == Sender::Awaited || !self.load.is_heavy(now.monotonic) {
             return Ok(key.pair.clone());
         }
         if key
@@ -186,6 +205,16 @@ impl Shard {
         }
     }
 
+    /// Returns whether more of our own work would make others prove their address.
+    pub(super) fn is_busy(&self) -> bool {
+        self.load.is_busy() || !self.has_room_for_job(0)
+    }
+
+    /// Returns how many handshake jobs are out.
+    pub fn handshake_jobs(&self) -> usize {
+        self.load.jobs()
+    }
+
     fn has_room_for_job(&self, reserved: usize) -> bool {
         // A lost job would never come back.
         self.load.has_room(reserved) && self.events.len() < self.config.limits.events
@@ -236,6 +265,7 @@ impl Shard {
                 self.end_wait(Err(DropReason::HandshakeForged));
             }
         }
+        self.begin_inherited(now, out);
     }
 
     /// A message that waited for its job has done its work or is dropped.

@@ -41,7 +41,7 @@ impl Load {
     /// address.
     pub(super) fn is_heavy(&mut self, now: Instant) -> bool {
         let is_fast = !self.rate.take(now);
-        is_fast || self.jobs >= self.jobs_loaded
+        is_fast || self.is_busy()
     }
 
     /// Returns whether an address that proved to be real may have a handshake under load.
@@ -62,6 +62,16 @@ impl Load {
     /// Returns whether there is room for one more job besides `reserved` ones.
     pub(super) fn has_room(&self, reserved: usize) -> bool {
         self.jobs + reserved < self.jobs_max
+    }
+
+    /// Returns how many jobs are out.
+    pub(super) const fn jobs(&self) -> usize {
+        self.jobs
+    }
+
+    /// Returns whether there are so many that strangers must prove their address.
+    pub(super) const fn is_busy(&self) -> bool {
+        self.jobs >= self.jobs_loaded
     }
 
     pub(super) fn job_left(&mut self) {

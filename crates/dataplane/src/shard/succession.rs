@@ -2,6 +2,7 @@
 //! sessions of its own with the peers that matter, and takes the flows that were let through. Its
 //! own rules decide each of them again at its next packet.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use model::map::PeerIndex;
@@ -15,6 +16,15 @@ use crate::outbox::{Outbox, Path};
 
 /// Younger than this, a session may not have reached a peer yet that still seals under another.
 const SESSION_SETTLES: Duration = Duration::from_secs(1);
+
+/// The peers that the daemon before had sessions with.
+#[derive(Default)]
+pub(super) struct Heirs {
+    /// Handshakes with these are yet to be begun.
+    waiting: VecDeque<PeerIndex>,
+    /// Handshakes that were begun.
+    begun: usize,
+}
 
 /// The one that goes.
 impl Shard {
@@ -81,14 +91,13 @@ impl Shard {
 /// The one that comes.
 impl Shard {
     /// Takes up where the peers are, and begins handshakes with those that have sessions with the
-    /// one before. Returns with how many. To be told who the peers are first, by commands.
-    pub fn inherit_peers(&mut self, bequest: &Bequest, now: Now, out: &mut impl Outbox) -> usize {
+    /// one before: with some at once, with others as these become datagrams, see
+    /// [`Shard::inherited_begun`]. To be told who the peers are first, by commands.
+    pub fn inherit_peers(&mut self, bequest: &Bequest, now: Now, out: &mut impl Outbox) {
         if bequest.own.is_some() {
             self.stamps
                 .resume(bequest.last_date, bequest.reserved_until);
         }
-        let time = tunnel_time(now);
-        let mut begun = 0;
         for left in &bequest.peers {
             let Some(index) = self.heir(left) else {
                 continue;
@@ -103,15 +112,33 @@ impl Shard {
             let is_new = left.path.is_some() && peer.path != left.path;
             peer.path = left.path.or(peer.path);
             if left.has_session && peer.path.is_some() {
-                begun += 1;
-                peer.tunnel.request_handshake(time);
+                self.heirs.waiting.push_back(index);
             }
             if let Some(path) = left.path.filter(|_| is_new) {
                 self.emit(Event::PeerMoved { peer: index, path });
             }
-            self.settle(index, now, out);
         }
-        begun
+        self.begin_inherited(now, out);
+    }
+
+    /// Returns with how many peers handshakes were begun because of what was inherited.
+    pub const fn inherited_begun(&self) -> usize {
+        self.heirs.begun
+    }
+
+    /// Begins as many of the handshakes that wait as are no load; the next ones when jobs return.
+    pub(super) fn begin_inherited(&mut self, now: Now, out: &mut impl Outbox) {
+        while !self.heirs.waiting.is_empty() && !self.is_busy() {
+            let index = self.heirs.waiting.pop_front().expect("it is not empty");
+            let Some(peer) = self.peers.get_mut(index) else {
+                continue;
+            };
+            let before = self.counters.handshakes_started();
+            peer.tunnel.request_handshake(tunnel_time(now));
+            self.settle(index, now, out);
+            let begun = self.counters.handshakes_started() - before;
+            self.heirs.begun += begun as usize;
+        }
     }
 
     /// Takes the flows of peers that have the same addresses as they had. Returns how many.

@@ -21,6 +21,7 @@ use model::time::{Instant, Now, UnixTime};
 use policy::Table;
 use wireguard::{KeyPair, PrivateKey};
 
+pub(crate) mod crowd;
 pub(crate) mod packets;
 pub(crate) mod rogue;
 pub(crate) mod stranger;
