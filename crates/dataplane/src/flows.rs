@@ -18,7 +18,7 @@ mod flow;
 mod key;
 
 pub use flow::Phase;
-pub(crate) use flow::{ADOPTION_TIME, Flow};
+pub(crate) use flow::{ADOPTION_TIME, Flow, Seen};
 pub(crate) use key::FlowKey;
 
 /// Entries that are looked at to make room for one.
@@ -244,7 +244,7 @@ impl Flows {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Worth {
     class: Class,
-    last_seen: Instant,
+    last_seen: Seen,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

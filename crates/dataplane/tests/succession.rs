@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use dataplane::{Addressee, Bequest, DropReason, Extent, Limits, Shard, ShardConfig, Shift};
 use model::rule::{Bundle, Rule};
-use model::time::UnixTime;
+use model::time::{Instant, Now, UnixTime};
 use pair::crowd::{Crowd, answer};
 use pair::{A, B, Datagram, Pair, UNIX_START, bundle, only, packets, rule, tcp_port};
 
@@ -24,11 +24,16 @@ fn only_web() -> Bundle {
     )
 }
 
+/// How old the successor is when it hears of its host's peers.
+const JUST_BEGUN: Duration = Duration::from_millis(300);
+
 struct Succession {
     pair: Pair,
     bundle: Bundle,
     /// The one of A's two daemons that is not in the pair now.
     other: Shard,
+    /// When that one's clock started.
+    other_started: Duration,
     /// Answers for the successor, which waits with them until it takes over.
     held: Vec<Datagram>,
 }
@@ -41,12 +46,19 @@ impl Succession {
             shift: Shift::Second,
             ..ShardConfig::default()
         };
-        let other = Shard::new(config, [99; 32], pair.now, host.counters.clone());
+        // It is a process of its own, that has just begun.
+        let now = Now {
+            monotonic: Instant::from_start(JUST_BEGUN),
+            ..pair.now
+        };
+        let other = Shard::new(config, [99; 32], now, host.counters.clone());
+        let other_started = pair.now.monotonic.since_start() - JUST_BEGUN;
         pair.network.clear();
         let mut it = Self {
             pair,
             bundle,
             other,
+            other_started,
             held: Vec::new(),
         };
         it.change_places();
@@ -63,11 +75,15 @@ impl Succession {
 
     /// The other of A's daemons is what the pair's methods act on.
     fn change_places(&mut self) {
-        swap(&mut self.pair.hosts[A].shard, &mut self.other);
+        let host = &mut self.pair.hosts[A];
+        swap(&mut host.shard, &mut self.other);
+        swap(&mut host.started, &mut self.other_started);
     }
 
     fn left(&self, extent: Extent) -> Bequest {
-        let left = self.pair.hosts[A].shard.bequeath(extent, self.pair.now);
+        let left = self.pair.hosts[A]
+            .shard
+            .bequeath(extent, self.pair.now_at(A));
         Bequest::decode(&left.encode()).expect("what was just written")
     }
 
@@ -75,7 +91,7 @@ impl Succession {
     fn shake_hands(&mut self) -> usize {
         let left = self.left(Extent::Peers);
         self.change_places();
-        let now = self.pair.now;
+        let now = self.pair.now_at(A);
         let host = &mut self.pair.hosts[A];
         host.with(|shard, wire| shard.inherit_peers(&left, now, wire));
         self.pair.command(A, Vec::new());
@@ -95,7 +111,9 @@ impl Succession {
     fn take_over(&mut self) -> usize {
         let left = self.left(Extent::PeersAndFlows);
         self.change_places();
-        let flows = self.pair.hosts[A].shard.inherit_flows(&left, self.pair.now);
+        let flows = self.pair.hosts[A]
+            .shard
+            .inherit_flows(&left, self.pair.now_at(A));
         for datagram in std::mem::take(&mut self.held) {
             self.pair.receive(A, datagram.from, 0, &datagram.bytes);
         }
@@ -175,13 +193,31 @@ fn the_successor_s_own_rules_decide_about_flows_it_takes_over() {
 }
 
 #[test]
+fn a_flow_idles_out_as_if_there_had_been_one_daemon() {
+    let mut pair = Pair::with_bundle(&only_web());
+    let opening = segment(&pair, A, SYN);
+    pair.send(A, &opening);
+    // RFC 5382: four minutes for a connection that is not established; three and a half pass before.
+    pair.pass(Duration::from_secs(210));
+    let mut it = Succession::new(pair, only_web());
+    it.shake_hands();
+    assert_eq!(it.take_over(), 1);
+    it.pair.run();
+    it.pair.pass(Duration::from_secs(20));
+    let flows = |it: &Succession| it.left(Extent::PeersAndFlows).flow_count();
+    assert_eq!(flows(&it), 1);
+    it.pair.pass(Duration::from_secs(20));
+    assert_eq!(flows(&it), 0);
+}
+
+#[test]
 fn flows_of_other_addresses_are_not_taken() {
     let bundle = only_web();
     let mut it = Succession::new(connected(&bundle), bundle);
     let mut left = it.left(Extent::PeersAndFlows);
     assert_eq!(left.flow_count(), 1);
     it.change_places();
-    let now = it.pair.now;
+    let now = it.pair.now_at(A);
     left.peers[0].addresses.v4 = [100, 64, 9, 9].into();
     assert_eq!(it.pair.hosts[A].shard.inherit_flows(&left, now), 0);
     left.peers[0].addresses = it.pair.hosts[B].overlay;
@@ -201,7 +237,7 @@ fn the_one_before_goes_on_when_its_successor_fails() {
     // The peer seals for the successor now, which dies.
     it.change_places();
     it.pair.pass(Duration::from_secs(6));
-    let now = it.pair.now;
+    let now = it.pair.now_at(A);
     it.pair.hosts[A].with(|shard, wire| shard.reclaim(now, wire));
     it.pair.command(A, Vec::new());
     it.pair.run();
@@ -222,7 +258,7 @@ fn a_peer_that_missed_the_handshake_is_reached_before_the_one_before_ends() {
     it.pair.pass(Duration::from_secs(6));
     let segment = segment(&it.pair, B, ACK);
     it.pair.offer(B, &segment);
-    let (now, from) = (it.pair.now, it.pair.hosts[B].underlay);
+    let (now, from) = (it.pair.now_at(A), it.pair.hosts[B].underlay);
     let from = dataplane::Path {
         remote: from,
         source: None,

@@ -21,7 +21,28 @@ pub(crate) struct Flow {
     pub(crate) phase: Phase,
     /// The table that allowed it.
     pub(crate) generation: u64,
-    pub(crate) last_seen: Instant,
+    pub(crate) last_seen: Seen,
+}
+
+/// When a flow's last packet passed. It may be before this process, and its clock, began: as long
+/// before as any flow is remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Seen(Duration);
+
+impl Seen {
+    #[inline]
+    fn at(now: Instant) -> Self {
+        Self(now.since_start().saturating_add(TCP_ESTABLISHED))
+    }
+
+    fn before(now: Instant, idle: Duration) -> Self {
+        Self(Self::at(now).0.saturating_sub(idle))
+    }
+
+    #[inline]
+    fn until(self, now: Instant) -> Duration {
+        Self::at(now).0.saturating_sub(self.0)
+    }
 }
 
 /// A generation that no table has: theirs count from 1.
@@ -68,21 +89,20 @@ impl Flow {
             first_seen,
             phase: Phase::Opening,
             generation,
-            last_seen: now,
+            last_seen: Seen::at(now),
         }
     }
 
     /// Takes over a flow of the daemon before. Its generation is that of no table, so that the
     /// rules are asked about it at its next packet.
     pub(crate) fn inherited(key: FlowKey, left: &FlowBequest, now: Instant) -> Self {
-        let silent_since = now.since_start().saturating_sub(left.idle);
         Self {
             key,
             opened: left.opened,
             first_seen: left.first_seen,
             phase: left.phase,
             generation: NO_TABLE,
-            last_seen: Instant::from_start(silent_since),
+            last_seen: Seen::before(now, left.idle),
         }
     }
 
@@ -96,13 +116,13 @@ impl Flow {
             opened: self.opened,
             first_seen: self.first_seen,
             phase: self.phase,
-            idle: Duration::from_millis(now.saturating_since(self.last_seen).as_millis() as u64),
+            idle: Duration::from_millis(self.last_seen.until(now).as_millis() as u64),
         }
     }
 
     #[inline]
     pub(crate) fn is_idle(&self, now: Instant) -> bool {
-        now.saturating_since(self.last_seen) >= self.idle_max()
+        self.last_seen.until(now) >= self.idle_max()
     }
 
     /// Returns whether the packet asks for a new connection where this flow is an old one, so
@@ -120,7 +140,7 @@ impl Flow {
     /// A packet of the flow passes.
     #[inline]
     pub(crate) fn note(&mut self, upper: Upper, direction: Direction, now: Instant) {
-        self.last_seen = now;
+        self.last_seen = Seen::at(now);
         let is_reply = direction != self.first_seen;
         self.phase = match (upper, self.phase) {
             (Upper::Tcp { flags, .. }, _) if flags.fin() || flags.rst() => Phase::Closing,
@@ -174,6 +194,24 @@ mod tests {
             1,
             Instant::START,
         )
+    }
+
+    #[test]
+    fn a_flow_of_before_this_process_is_as_old_as_it_was() {
+        let now = Instant::from_start(Duration::from_millis(200));
+        let idle = Duration::from_secs(100);
+        let mut left = flow(tcp(SYN), ip_protocol::TCP).bequeath(Instant::from_start(idle));
+        assert_eq!(left.idle, idle);
+        for phase in [Phase::Opening, Phase::Established] {
+            left.phase = phase;
+            let key = flow(tcp(SYN), ip_protocol::TCP).key;
+            let inherited = Flow::inherited(key, &left, now);
+            assert_eq!(inherited.bequeath(now).idle, idle);
+            let end = now + (inherited.idle_max() - idle);
+            assert!(inherited.is_idle(end));
+            let just_before = Instant::from_start(end.since_start() - Duration::from_millis(1));
+            assert!(!inherited.is_idle(just_before));
+        }
     }
 
     fn phases(steps: &[(u8, Direction)]) -> Vec<Phase> {

@@ -90,6 +90,8 @@ pub(crate) struct Host {
     pub(crate) delivered: Vec<Vec<u8>>,
     pub(crate) events: Vec<Event>,
     pub(crate) wire: Wire,
+    /// When its daemon, and the clock of that, started: the pair's time counts from earlier.
+    pub(crate) started: Duration,
 }
 
 /// Two hosts and the network between them.
@@ -218,14 +220,23 @@ impl Pair {
     }
 
     pub(crate) fn command(&mut self, host: usize, commands: Vec<Command>) {
-        let now = self.now;
+        let now = self.now_at(host);
         self.hosts[host].with(|shard, wire| shard.handle_commands(commands, now, wire));
         self.collect(host);
     }
 
+    /// The time as a host's daemon has it.
+    pub(crate) fn now_at(&self, host: usize) -> Now {
+        let since = self.now.monotonic.since_start();
+        Now {
+            monotonic: Instant::from_start(since - self.hosts[host].started),
+            ..self.now
+        }
+    }
+
     /// The host's kernel gives a packet; the network stands still.
     pub(crate) fn offer(&mut self, host: usize, packet: &[u8]) {
-        let (now, mut packet) = (self.now, packet.to_vec());
+        let (now, mut packet) = (self.now_at(host), packet.to_vec());
         self.hosts[host].with(|shard, wire| {
             shard.handle_overlay_packet(VirtioHeader::default(), &mut packet, now, wire);
         });
@@ -240,7 +251,7 @@ impl Pair {
 
     /// The host gets a datagram; the network stands still.
     pub(crate) fn receive(&mut self, host: usize, from: SocketAddr, ecn: u8, bytes: &[u8]) {
-        let (now, mut bytes) = (self.now, bytes.to_vec());
+        let (now, mut bytes) = (self.now_at(host), bytes.to_vec());
         let path = Path {
             remote: from,
             source: Some(self.hosts[host].underlay.ip()),
@@ -270,16 +281,16 @@ impl Pair {
         let end = self.now.monotonic + time;
         loop {
             self.run();
-            let timeouts = self
-                .hosts
-                .iter()
-                .filter_map(|host| host.shard.poll_timeout());
-            let Some((at, _)) = timeouts.min().filter(|(at, _)| *at <= end) else {
+            let timeouts = self.hosts.iter().filter_map(|host| {
+                let (at, _) = host.shard.poll_timeout()?;
+                Some(at + host.started)
+            });
+            let Some(at) = timeouts.min().filter(|at| *at <= end) else {
                 break;
             };
             self.move_clock(at.max(self.now.monotonic));
             for host in [A, B] {
-                let now = self.now;
+                let now = self.now_at(host);
                 self.hosts[host].with(|shard, wire| shard.handle_timeout(now, wire));
                 self.collect(host);
             }
@@ -297,7 +308,7 @@ impl Pair {
 
     /// Runs jobs and puts what a host wrote where it belongs.
     fn collect(&mut self, index: usize) {
-        let now = self.now;
+        let now = self.now_at(index);
         let host = &mut self.hosts[index];
         while let Some(event) = host.shard.poll_event() {
             match event {
@@ -408,6 +419,7 @@ fn host(number: u8, config: ShardConfig, now: Now) -> Host {
         delivered: Vec::new(),
         events: Vec::new(),
         wire: Wire::default(),
+        started: Duration::ZERO,
     }
 }
 
