@@ -189,7 +189,7 @@ pub(crate) async fn serve(parts: Parts, link: Option<Link>) -> Result<(), String
         overlay: overlay.clone(),
         worker,
         state: parts.state,
-        api: parts.socket.share().map_err(text)?,
+        api: parts.socket.sharer(),
         dns: given_dns,
         sockets: packets.sockets,
         kept: kept(&settings, packets.listen_port),

@@ -4,10 +4,10 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -67,10 +67,50 @@ pub enum SocketError {
     },
 }
 
+/// The socket as it is now.
+#[derive(Debug)]
+struct Current {
+    listener: Arc<UnixListener>,
+    /// Its file, when it was there.
+    file: Option<FileId>,
+}
+
+/// Device and inode.
+type FileId = (u64, u64);
+
+/// Shares a local socket with another process: always the one that is in force.
+#[derive(Clone, Debug)]
+pub struct SocketSharer(Arc<Mutex<Current>>);
+
+impl SocketSharer {
+    /// Returns the socket once more, for a process that is to take over.
+    ///
+    /// # Errors
+    /// There are no descriptors left.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        self.listener().as_fd().try_clone_to_owned()
+    }
+
+    fn new(listener: UnixListener, path: &Path) -> Self {
+        Self(Arc::new(Mutex::new(Current {
+            listener: Arc::new(listener),
+            file: file_id(path),
+        })))
+    }
+
+    fn listener(&self) -> Arc<UnixListener> {
+        Arc::clone(&self.lock().listener)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Current> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A bound local socket; its file goes when it is dropped.
 #[derive(Debug)]
 pub struct LocalSocket {
-    listener: UnixListener,
+    current: SocketSharer,
     path: PathBuf,
     admin_group: Option<u32>,
     strangers: Arc<Semaphore>,
@@ -102,7 +142,7 @@ impl LocalSocket {
             fs::remove_file(path).map_err(io_error)?;
         }
         Ok(Self {
-            listener: open(path).map_err(io_error)?,
+            current: SocketSharer::new(open(path).map_err(io_error)?, path),
             path: path.to_owned(),
             admin_group: group_id(ADMIN_GROUP),
             strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
@@ -121,8 +161,9 @@ impl LocalSocket {
         };
         let listener = std::os::unix::net::UnixListener::from(listener);
         listener.set_nonblocking(true).map_err(io_error)?;
+        let listener = UnixListener::from_std(listener).map_err(io_error)?;
         Ok(Self {
-            listener: UnixListener::from_std(listener).map_err(io_error)?,
+            current: SocketSharer::new(listener, path),
             path: path.to_owned(),
             admin_group: group_id(ADMIN_GROUP),
             strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
@@ -130,12 +171,9 @@ impl LocalSocket {
         })
     }
 
-    /// Returns the socket once more, for a process that is to take over.
-    ///
-    /// # Errors
-    /// There are no descriptors left.
-    pub fn share(&self) -> io::Result<OwnedFd> {
-        self.listener.as_fd().try_clone_to_owned()
+    /// Returns what shares the socket, also when it is made again later.
+    pub fn sharer(&self) -> SocketSharer {
+        self.current.clone()
     }
 
     /// Leaves the file to the process that has taken over.
@@ -145,15 +183,14 @@ impl LocalSocket {
 
     /// Answers requests until the future is dropped. A socket whose file was removed is made again.
     pub async fn serve(&self, router: Router) {
-        let mut made_again = None;
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let listener = made_again.as_ref().unwrap_or(&self.listener);
+            let listener = self.current.listener();
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 _ = looks.tick() => {
-                    made_again = self.make_again().or(made_again);
+                    self.make_again().await;
                     continue;
                 }
             };
@@ -168,22 +205,41 @@ impl LocalSocket {
         }
     }
 
-    /// Makes the socket anew when nothing is in its place: else nobody could ask any more.
-    fn make_again(&self) -> Option<UnixListener> {
+    /// Makes the socket anew when nothing is in its place, or a socket that nobody answers: else
+    /// nobody could ask any more.
+    async fn make_again(&self) -> bool {
         match fs::symlink_metadata(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            _ => return None,
+            Ok(file) if file.file_type().is_socket() => {
+                let is_own = self.current.lock().file == Some(id_of(&file));
+                if is_own || !self.is_dead().await {
+                    return false;
+                }
+                // A failure is told by what follows.
+                let _ = fs::remove_file(&self.path);
+            }
+            _ => return false,
         }
         match open(&self.path) {
             Ok(listener) => {
                 tracing::warn!(socket = %self.path.display(), "the socket was removed, and is made again");
-                Some(listener)
+                *self.current.lock() = Current {
+                    listener: Arc::new(listener),
+                    file: file_id(&self.path),
+                };
+                true
             }
             Err(error) => {
                 tracing::debug!(%error, "the socket was removed, and cannot be made again");
-                None
+                false
             }
         }
+    }
+
+    /// Whether nobody listens where this socket was.
+    async fn is_dead(&self) -> bool {
+        let refused = UnixStream::connect(&self.path).await.err();
+        refused.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
     }
 
     fn serve_connection(&self, stream: UnixStream, router: Router) {
@@ -256,12 +312,21 @@ async fn serve_connection(stream: UnixStream, router: Router, peer: LocalPeer) {
 
 impl Drop for LocalSocket {
     fn drop(&mut self) {
-        if self.is_handed_over.load(Ordering::Relaxed) {
+        let own = self.current.lock().file;
+        if self.is_handed_over.load(Ordering::Relaxed) || file_id(&self.path) != own {
             return;
         }
         // Best effort: a left-over file is replaced at the next start.
         let _ = fs::remove_file(&self.path);
     }
+}
+
+fn file_id(path: &Path) -> Option<FileId> {
+    Some(id_of(&fs::symlink_metadata(path).ok()?))
+}
+
+fn id_of(file: &fs::Metadata) -> FileId {
+    (file.dev(), file.ino())
 }
 
 /// Opens a socket, where nothing is yet, for every local user.
@@ -326,7 +391,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("run/x.sock");
         let socket = LocalSocket::bind(&path).unwrap();
-        assert!(socket.make_again().is_none(), "it is there");
+        assert!(!socket.make_again().await, "it is there");
         fs::remove_dir_all(path.parent().unwrap()).unwrap();
         // The first look is at once.
         let router = Router::new().route("/", axum::routing::get(|| async { "1" }));
@@ -344,7 +409,7 @@ mod tests {
         }
         fs::remove_file(&path).unwrap();
         fs::write(&path, "precious").unwrap();
-        assert!(socket.make_again().is_none(), "it is somebody else's");
+        assert!(!socket.make_again().await, "it is somebody else's");
     }
 
     #[tokio::test]
@@ -352,7 +417,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.sock");
         let first = LocalSocket::bind(&path).unwrap();
-        let second = LocalSocket::take_over(first.share().unwrap(), &path).unwrap();
+        let second = LocalSocket::take_over(first.sharer().share().unwrap(), &path).unwrap();
         first.hand_over();
         drop(first);
         let router = Router::new().route("/", axum::routing::get(|| async { axum::Json(2) }));
@@ -364,6 +429,39 @@ mod tests {
         assert_eq!(answer, 2);
         drop(second);
         assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_was_made_again_is_the_one_that_is_handed_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.sock");
+        let first = LocalSocket::bind(&path).unwrap();
+        let sharer = first.sharer();
+        fs::remove_file(&path).unwrap();
+        assert!(first.make_again().await);
+        let second = LocalSocket::take_over(sharer.share().unwrap(), &path).unwrap();
+        first.hand_over();
+        drop(first);
+        let router = Router::new().route("/", axum::routing::get(|| async { axum::Json(2) }));
+        let client = crate::api_client::ApiClient::unix(&path);
+        let answer: u32 = tokio::select! {
+            answer = client.get("/") => answer.unwrap(),
+            () = second.serve(router) => unreachable!("serves until dropped"),
+        };
+        assert_eq!(answer, 2);
+    }
+
+    #[tokio::test]
+    async fn a_socket_in_its_place_is_replaced_only_when_it_is_dead() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.sock");
+        let socket = LocalSocket::bind(&path).unwrap();
+        fs::rename(&path, directory.path().join("away")).unwrap();
+        let other = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert!(!socket.make_again().await, "somebody answers there");
+        drop(other);
+        assert!(socket.make_again().await);
+        assert!(!socket.make_again().await, "it is its own now");
     }
 
     #[tokio::test]

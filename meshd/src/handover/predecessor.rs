@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use dataplane::{BEQUEST_FORMAT, Shift};
 use model::local::HandedOver;
+use runtime::local_socket::SocketSharer;
 use runtime::service_manager;
 use runtime::state_dir::StateDir;
 use tokio::process::Child;
@@ -44,7 +45,7 @@ pub(crate) struct Predecessor {
     pub(crate) overlay: OverlayHandle,
     pub(crate) worker: WorkerHandle,
     pub(crate) state: Arc<StateDir>,
-    pub(crate) api: OwnedFd,
+    pub(crate) api: SocketSharer,
     /// On loopback.
     pub(crate) dns: DnsSockets,
     /// The UDP sockets of each shard.
@@ -199,7 +200,8 @@ impl Attempt {
         };
         let shared = servers.iter().map(|it| it.share());
         let shared = shared.collect::<std::io::Result<Vec<_>>>().map_err(text)?;
-        let mut descriptors = vec![predecessor.state.lock(), predecessor.api.as_fd()];
+        let api = predecessor.api.share().map_err(text)?;
+        let mut descriptors = vec![predecessor.state.lock(), api.as_fd()];
         descriptors.extend(shared.iter().flatten().map(AsFd::as_fd));
         let link = self.link();
         link.send(&offer, &descriptors).await.map_err(text)?;
