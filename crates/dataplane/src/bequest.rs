@@ -47,8 +47,9 @@ pub struct PeerBequest {
     pub addresses: HostAddresses,
     /// Where it is.
     pub path: Option<Path>,
-    /// Packets could be sealed for it: the successor should agree on a session at once.
-    pub has_session: bool,
+    /// Packets could be sealed for it, or wait for that: the successor should agree on a session at
+    /// once.
+    pub wants_session: bool,
     /// The date of its last initiation that was answered (TAI64N): older ones are replays.
     pub last_initiation: Option<[u8; 12]>,
     /// Datagram bytes that were authenticated as from it.

@@ -98,6 +98,8 @@ drop_reasons! {
     PeerUnreachable = "peer_unreachable",
     /// The peer was removed.
     PeerRemoved = "peer_removed",
+    /// Another daemon took over while it waited.
+    HandedOver = "handed_over",
 
     // Datagrams.
     /// From an address that no host can have: port 0, or no unicast address.

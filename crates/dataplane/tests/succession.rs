@@ -305,3 +305,47 @@ fn a_successor_agrees_with_three_hundred_peers_at_once() {
     assert_eq!(crowd.counters.handshakes_completed(), PEERS as u64);
     assert!(crowd.counters.balance().holds());
 }
+
+#[test]
+fn what_waits_for_a_session_makes_the_successor_begin_one() {
+    let mut pair = Pair::with_bundle(&only_web());
+    let opening = segment(&pair, A, SYN);
+    // The predecessor's own handshake is under way when it rests.
+    pair.offer(A, &opening);
+    assert_eq!(pair.network.len(), 1);
+    pair.network.clear();
+    pair.pass(Duration::from_secs(1));
+    let mut it = Succession::new(pair, only_web());
+    assert_eq!(it.shake_hands(), 1);
+    assert_eq!(it.held.len(), 1);
+    it.pair.hosts[A].shard.abandon_pending();
+    let counters = it.pair.hosts[A].counters.clone();
+    assert_eq!(counters.dropped(DropReason::HandedOver), 1);
+    assert_eq!(counters.queued(), 0);
+    assert!(counters.balance().holds());
+    it.take_over();
+    it.pair.run();
+    it.pair.send(A, &opening);
+    assert_eq!(it.pair.delivered(B), [opening]);
+}
+
+#[test]
+fn what_came_to_wait_while_the_one_before_rested_is_begun_when_it_has_left() {
+    let mut it = Succession::new(Pair::with_bundle(&only_web()), only_web());
+    assert_eq!(it.shake_hands(), 0);
+    let opening = segment(&it.pair, A, SYN);
+    it.pair.offer(A, &opening);
+    it.pair.network.clear();
+    let left = it.left(Extent::PeersAndFlows);
+    it.pair.hosts[A].shard.abandon_pending();
+    it.take_over();
+    let now = it.pair.now_at(A);
+    for _ in 0..2 {
+        it.pair.hosts[A].with(|shard, wire| shard.inherit_wishes(&left, now, wire));
+    }
+    it.pair.command(A, Vec::new());
+    assert_eq!(it.pair.hosts[A].shard.inherited_begun(), 1, "and not twice");
+    it.pair.run();
+    it.pair.send(A, &opening);
+    assert_eq!(it.pair.delivered(B), [opening]);
+}

@@ -448,6 +448,11 @@ impl Tunnel {
             .is_some_and(|session| session.can_send(now))
     }
 
+    /// Tells whether a handshake is tried that we initiate.
+    pub const fn is_trying(&self) -> bool {
+        self.timers.is_trying()
+    }
+
     /// Returns when a session was last agreed on with the peer.
     pub const fn last_handshake_at(&self) -> Option<Duration> {
         self.last_handshake_at

@@ -74,6 +74,7 @@ fn advice_of(reason: &str) -> Option<&'static str> {
             "`meshctl ping HOST` and `meshctl peers`: is UDP open between the hosts, and does meshd run there?"
         }
         "peer_removed" => "The peer left the fleet, or no rule connects it any more.",
+        "handed_over" => "A newer meshd took over. Programs send such packets again.",
         "impossible_source" | "not_wireguard" => {
             "Something else sends to the tunnel's UDP port. Restrict the port in the firewall, if it is much."
         }

@@ -368,7 +368,9 @@ impl PacketLoop {
             }
             other => other,
         };
-        self.shard.bequeath(Extent::PeersAndFlows, self.clock.now())
+        let left = self.shard.bequeath(Extent::PeersAndFlows, self.clock.now());
+        self.shard.abandon_pending();
+        left
     }
 
     fn resume(&mut self, successor: Succession) {
@@ -416,6 +418,9 @@ impl PacketLoop {
             }
             other => other,
         };
+        let now = self.clock.now();
+        self.shard.inherit_wishes(left, now, &mut self.outbox);
+        self.agree_here(until);
         flows
     }
 

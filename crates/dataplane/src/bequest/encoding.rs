@@ -18,7 +18,7 @@
 //!     88    12  TAI64N of its last initiation; all zero: none
 //!    100     8  bytes received
 //!    108     8  bytes sent
-//!    116     1  1: packets could be sealed for it
+//!    116     1  1: packets could be sealed for it, or wait for that
 //!    117     4  flows
 //!
 //! offset  size  flow
@@ -137,7 +137,7 @@ fn put_peer(out: &mut Vec<u8>, peer: &PeerBequest) {
     out.extend_from_slice(&peer.last_initiation.unwrap_or_default());
     out.extend_from_slice(&peer.received_bytes.to_be_bytes());
     out.extend_from_slice(&peer.sent_bytes.to_be_bytes());
-    out.push(u8::from(peer.has_session));
+    out.push(u8::from(peer.wants_session));
     put_count(out, peer.flows.len());
     for flow in &peer.flows {
         put_flow(out, flow);
@@ -253,7 +253,7 @@ impl Reader<'_> {
         }
         let last_initiation = Some(self.array()?).filter(|date| *date != [0; 12]);
         let (received_bytes, sent_bytes) = (self.u64()?, self.u64()?);
-        let has_session = match self.u8()? {
+        let wants_session = match self.u8()? {
             0 => false,
             1 => true,
             _ => return Err(BequestError::Value("session")),
@@ -264,7 +264,7 @@ impl Reader<'_> {
             key,
             addresses,
             path,
-            has_session,
+            wants_session,
             last_initiation,
             received_bytes,
             sent_bytes,
@@ -383,11 +383,11 @@ mod tests {
             proptest::collection::vec(flow(), 0..5),
         )
             .prop_map(
-                |(key, addresses, path, (has_session, date, received, sent), flows)| PeerBequest {
+                |(key, addresses, path, (wants_session, date, received, sent), flows)| PeerBequest {
                     key: WireguardKey::from_bytes(key),
                     addresses,
                     path,
-                    has_session,
+                    wants_session,
                     last_initiation: Some(date).filter(|date| *date != [0; 12]),
                     received_bytes: received,
                     sent_bytes: sent,

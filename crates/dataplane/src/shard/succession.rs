@@ -10,6 +10,7 @@ use model::time::Now;
 
 use super::{Shard, tunnel_time};
 use crate::bequest::{Bequest, Extent, PeerBequest};
+use crate::drops::DropReason;
 use crate::event::Event;
 use crate::flows::{Flow, FlowKey, SWEEP_INTERVAL};
 use crate::outbox::{Outbox, Path};
@@ -17,7 +18,7 @@ use crate::outbox::{Outbox, Path};
 /// Younger than this, a session may not have reached a peer yet that still seals under another.
 const SESSION_SETTLES: Duration = Duration::from_secs(1);
 
-/// The peers that the daemon before had sessions with.
+/// The peers that the daemon before had sessions with, or wanted to.
 #[derive(Default)]
 pub(super) struct Heirs {
     /// Handshakes with these are yet to be begun.
@@ -46,7 +47,9 @@ impl Shard {
                 key: peer.key,
                 addresses: peer.addresses,
                 path: peer.path,
-                has_session: peer.tunnel.has_session(time),
+                wants_session: peer.tunnel.has_session(time)
+                    || peer.tunnel.is_trying()
+                    || peer.pending.len() > 0,
                 last_initiation: peer.tunnel.last_initiation().map(|date| *date.as_bytes()),
                 received_bytes: peer.received_bytes,
                 sent_bytes: peer.sent_bytes,
@@ -63,6 +66,14 @@ impl Shard {
             }
         }
         bequest
+    }
+
+    /// Drops the packets that wait for sessions: whoever takes over agrees on its own, and what is sent
+    /// again passes there.
+    pub fn abandon_pending(&mut self) {
+        for index in self.peers.indices() {
+            self.drop_pending(index, DropReason::HandedOver);
+        }
     }
 
     /// Goes on after a successor has failed that was told of the peers: it may have begun handshakes
@@ -91,7 +102,7 @@ impl Shard {
 /// The one that comes.
 impl Shard {
     /// Takes up where the peers are, and begins handshakes with those that have sessions with the
-    /// one before: with some at once, with others as these become datagrams, see
+    /// one before, or wait for one: with some at once, with others as these become datagrams, see
     /// [`Shard::inherited_begun`]. To be told who the peers are first, by commands.
     pub fn inherit_peers(&mut self, bequest: &Bequest, now: Now, out: &mut impl Outbox) {
         if bequest.own.is_some() {
@@ -111,11 +122,28 @@ impl Shard {
             peer.sent_bytes = left.sent_bytes;
             let is_new = left.path.is_some() && peer.path != left.path;
             peer.path = left.path.or(peer.path);
-            if left.has_session && peer.path.is_some() {
+            if left.wants_session && peer.path.is_some() {
                 self.heirs.waiting.push_back(index);
             }
             if let Some(path) = left.path.filter(|_| is_new) {
                 self.emit(Event::PeerMoved { peer: index, path });
+            }
+        }
+        self.begin_inherited(now, out);
+    }
+
+    /// Begins handshakes with peers that the one before came to want sessions with after it was asked
+    /// for the first time.
+    pub fn inherit_wishes(&mut self, bequest: &Bequest, now: Now, out: &mut impl Outbox) {
+        for left in bequest.peers.iter().filter(|left| left.wants_session) {
+            let Some(index) = self.heir(left) else {
+                continue;
+            };
+            let peer = self.peers.get_mut(index).expect("keys lead to peers");
+            peer.path = peer.path.or(left.path);
+            let is_begun = peer.tunnel.is_trying() || peer.tunnel.has_session(tunnel_time(now));
+            if peer.path.is_some() && !is_begun {
+                self.heirs.waiting.push_back(index);
             }
         }
         self.begin_inherited(now, out);

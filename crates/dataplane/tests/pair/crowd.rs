@@ -144,7 +144,7 @@ fn left(number: u32) -> PeerBequest {
         key: public(private(number)),
         addresses: addresses(number),
         path: Some(path((Ipv4Addr::from(NETWORK + number), 51820).into())),
-        has_session: true,
+        wants_session: true,
         last_initiation: None,
         received_bytes: 0,
         sent_bytes: 0,

@@ -49,7 +49,7 @@ pub(crate) fn seeds() -> Vec<Seed> {
             remote: remote.parse().expect("an address"),
             source: Some([192, 0, 2, 1].into()),
         }),
-        has_session: true,
+        wants_session: true,
         last_initiation: Some([4; 12]),
         received_bytes: 1,
         sent_bytes: 2,
