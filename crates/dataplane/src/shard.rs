@@ -47,8 +47,8 @@ mod verdicts;
 pub use misdirected::Introduction;
 
 use load::Load;
-use succession::Heirs;
 use misdirected::Elsewhere;
+use succession::Heirs;
 
 /// Looks a second for the peer whose old session a datagram is sealed under. Each is a walk over
 /// the peers, and strangers can cause it.

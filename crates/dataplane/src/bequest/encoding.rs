@@ -383,15 +383,17 @@ mod tests {
             proptest::collection::vec(flow(), 0..5),
         )
             .prop_map(
-                |(key, addresses, path, (wants_session, date, received, sent), flows)| PeerBequest {
-                    key: WireguardKey::from_bytes(key),
-                    addresses,
-                    path,
-                    wants_session,
-                    last_initiation: Some(date).filter(|date| *date != [0; 12]),
-                    received_bytes: received,
-                    sent_bytes: sent,
-                    flows,
+                |(key, addresses, path, (wants_session, date, received, sent), flows)| {
+                    PeerBequest {
+                        key: WireguardKey::from_bytes(key),
+                        addresses,
+                        path,
+                        wants_session,
+                        last_initiation: Some(date).filter(|date| *date != [0; 12]),
+                        received_bytes: received,
+                        sent_bytes: sent,
+                        flows,
+                    }
                 },
             )
     }
