@@ -9,6 +9,7 @@ mod duty;
 mod hand_over;
 mod outbox;
 mod packet_loop;
+mod refused_runs;
 mod succession;
 mod tun_queue;
 mod udp_sender;

@@ -83,11 +83,6 @@ impl Coalescer {
         }
     }
 
-    /// Returns whether nothing waits.
-    pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
-    }
-
     /// Returns whether so many bytes more can be taken.
     pub fn has_room(&self, bytes: usize) -> bool {
         self.memory.len() - self.filled >= bytes
@@ -105,6 +100,10 @@ impl Coalescer {
         self.filled = end;
         let shape = Shape::of(&self.memory[start..end], self.joins);
         let Some(shape) = shape else {
+            // A fragment, or what options hide: it may belong to any of them.
+            if shape::hides_its_flow(&self.memory[start..end]) {
+                self.open = [None; OPEN_MAX];
+            }
             return self.begin(start, end, None);
         };
         match self.find_open(start, &shape) {

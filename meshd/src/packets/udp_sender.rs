@@ -6,6 +6,7 @@ use std::net::UdpSocket;
 use std::time::Instant;
 
 use super::dead_source::DeadSource;
+use super::refused_runs::RefusedRuns;
 use crate::linux::send_runs::{RUNS_MAX, Run, send_runs};
 
 /// A second handle of the sockets, while receiving borrows the first.
@@ -20,8 +21,7 @@ pub(super) struct UdpSender {
 struct SendHalf {
     socket: UdpSocket,
     dead: DeadSource,
-    /// Cleared for good when the network card cannot finish what the kernel cuts.
-    takes_runs: bool,
+    refused: RefusedRuns,
 }
 
 impl UdpSender {
@@ -50,7 +50,7 @@ impl SendHalf {
         Self {
             socket,
             dead: DeadSource::default(),
-            takes_runs: true,
+            refused: RefusedRuns::default(),
         }
     }
 
@@ -82,16 +82,22 @@ impl SendHalf {
         for run in &mut *runs {
             run.source = self.dead.unless_dead(run.source, Instant::now);
         }
-        while !runs.is_empty() {
-            let done = match runs[0] {
-                run if run.segment_size.is_some() && !self.takes_runs => {
-                    failed += self.send_singly(run);
+        while let Some(first) = runs.first().copied() {
+            let refused = &self.refused;
+            let takes = |run: &Run<'_>| refused.takes(run, Instant::now);
+            let good = runs
+                .iter()
+                .position(|run| !takes(run))
+                .unwrap_or(runs.len());
+            let done = match good {
+                0 => {
+                    failed += self.send_singly(first);
                     1
                 }
-                run => match send_runs(&self.socket, runs) {
+                good => match send_runs(&self.socket, &runs[..good]) {
                     Ok(sent) => sent,
                     Err(error) => {
-                        failed += self.send_otherwise(run, error);
+                        failed += self.send_otherwise(first, &error);
                         1
                     }
                 },
@@ -102,48 +108,51 @@ impl SendHalf {
     }
 
     /// Tries what may help against the kernel's refusal.
-    fn send_otherwise(&mut self, mut run: Run<'_>, mut error: io::Error) -> usize {
-        if run.source.is_some() && is_about_source(&error) {
-            // The host has moved: the address is not its own any more. The kernel chooses another;
-            // the peer's answer tells the shard which.
-            let refused = run.source.take();
-            match send_runs(&self.socket, &[run]) {
-                Ok(_) => {
-                    self.dead.handle_refused(refused, Instant::now());
-                    return 0;
-                }
-                Err(other) => error = other,
-            }
-        }
+    fn send_otherwise(&mut self, run: Run<'_>, error: &io::Error) -> usize {
         if run.segment_size.is_none() {
-            return 1;
+            return self.send_from_elsewhere(run, error);
         }
         match error.raw_os_error() {
-            // The card cannot do checksums, so that the kernel cannot cut (udp(7)).
-            Some(libc::EIO) => {
-                tracing::info!(
-                    "a network card does not take runs of datagrams; they go one by one"
-                );
-                self.takes_runs = false;
-                self.send_singly(run)
-            }
+            // No card on the way can finish what the kernel would cut (udp(7)).
+            Some(libc::EIO) => self.refused.handle_refused(&run, true, Instant::now()),
             // Among others: larger than the path takes unless it is cut into fragments.
-            Some(libc::EINVAL | libc::EMSGSIZE | libc::EOPNOTSUPP) => self.send_singly(run),
-            _ => run.datagrams(),
+            Some(libc::EINVAL | libc::EMSGSIZE | libc::EOPNOTSUPP) => {
+                self.refused.handle_refused(&run, false, Instant::now());
+            }
+            _ if is_about_source(error) => {}
+            _ => return run.datagrams(),
         }
+        self.send_singly(run)
     }
 
+    /// Sends one datagram from another address, when it is the source that the kernel refused: the
+    /// host has moved, and the address is not its own any more. The kernel chooses another; the
+    /// peer's answer tells the shard which.
+    fn send_from_elsewhere(&mut self, mut run: Run<'_>, error: &io::Error) -> usize {
+        if run.source.is_none() || !is_about_source(error) {
+            return 1;
+        }
+        let refused = run.source.take();
+        if send_runs(&self.socket, &[run]).is_err() {
+            return 1;
+        }
+        self.dead.handle_refused(refused, Instant::now());
+        0
+    }
+
+    /// Sends the datagrams of a run one by one.
     fn send_singly(&mut self, run: Run<'_>) -> usize {
         let size = run.segment_size.map_or(run.bytes.len(), usize::from);
         let mut failed = 0;
         for bytes in run.bytes.chunks(size) {
             let single = Run {
                 segment_size: None,
+                source: self.dead.unless_dead(run.source, Instant::now),
                 bytes,
                 ..run
             };
-            if send_runs(&self.socket, &[single]).is_err() {
-                failed += 1;
+            if let Err(error) = send_runs(&self.socket, &[single]) {
+                failed += self.send_from_elsewhere(single, &error);
             }
         }
         failed
@@ -255,14 +264,36 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_takes_no_runs_gets_each_datagram() {
+    fn a_destination_that_takes_no_runs_gets_each_datagram() {
         let (receiver, mut sender) = pair(Ipv4Addr::LOCALHOST.into());
-        sender.v4.takes_runs = false;
         let run = Run {
             segment_size: Some(2),
             ..single(receiver.local_addr().unwrap(), None, b"aabbc")
         };
-        assert_eq!(sender.send_all([run].into_iter()), 0);
-        assert_eq!(received(&receiver, 3), [&b"aa"[..], b"bb", b"c"]);
+        let now = Instant::now();
+        sender.v4.refused.handle_refused(&run, true, now);
+        let after = single(run.to, None, b"after");
+        assert_eq!(sender.send_all([run, after].into_iter()), 0);
+        assert_eq!(received(&receiver, 4), [&b"aa"[..], b"bb", b"c", b"after"]);
+    }
+
+    #[test]
+    fn a_run_that_is_refused_keeps_its_source() {
+        let (receiver, mut sender) = pair(Ipv4Addr::LOCALHOST.into());
+        let own = "127.0.0.7".parse().ok();
+        // Larger than any path takes at once: the loopback device's MTU is 65536.
+        let bytes = vec![7; 40_000];
+        let run = Run {
+            segment_size: Some(20_000),
+            ..single(receiver.local_addr().unwrap(), own, &bytes)
+        };
+        let refusal = io::Error::from_raw_os_error(libc::EINVAL);
+        assert_eq!(sender.v4.send_otherwise(run, &refusal), 0);
+        assert!(!sender.v4.refused.takes(&run, Instant::now));
+        let mut memory = vec![0; 20_000];
+        for _ in 0..2 {
+            let (length, from) = receiver.recv_from(&mut memory).unwrap();
+            assert_eq!((length, Some(from.ip())), (20_000, own));
+        }
     }
 }

@@ -137,6 +137,16 @@ impl Shape {
     }
 }
 
+/// Returns whether a packet may belong to a flow of TCP or UDP without showing to which.
+pub(super) fn hides_its_flow(packet: &[u8]) -> bool {
+    let shown = match packet.first() {
+        Some(0x45) if packet.len() >= IPV4_HEADER_LEN => is_whole(packet).then(|| packet[9]),
+        Some(byte) if byte >> 4 == 6 => packet.get(6).copied(),
+        _ => None,
+    };
+    !matches!(shown, Some(TCP | UDP))
+}
+
 fn is_whole(packet: &[u8]) -> bool {
     packet[6] & 0x3f == 0 && packet[7] == 0
 }
