@@ -26,16 +26,23 @@ impl Fleet {
             return;
         };
         self.presences.entry(host).held_trust = Some(held);
-        let is_news = self.is_rotating() && self.is_newest(held) && !self.has_moved(host);
+        if !self.is_newest(held) {
+            self.rotation.moved.remove(&host);
+            return;
+        }
+        let is_news = self.is_rotating() && !self.has_moved(host);
         if is_news && self.state.hosts.contains_key(&host) {
             self.rotation.moved.insert(host);
             self.store_moved_within(STORED_WITHIN, now);
         }
     }
 
-    /// Returns whether it is stored that a host has moved.
+    /// Returns whether it is stored that a host has moved, and it has told nothing else since: a
+    /// machine that was set back to what it was earlier has not.
     pub(super) fn has_moved(&self, host: HostId) -> bool {
+        let told = self.presences.of(host).and_then(|it| it.held_trust);
         self.state.believers.get(&host) == Some(&self.statement_number())
+            && told.is_none_or(|told| self.is_newest(told))
     }
 
     pub(super) fn moved_count(&self) -> usize {
