@@ -2,11 +2,16 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use coordinator::settings::{Flags, Settings};
 use coordinator::{daemon, restore};
 use runtime::process::finish;
+
+/// How long work that cannot be interrupted may take once the coordinator has stopped: enough for a
+/// write to the disk.
+const BLOCKED_MAX: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     finish("mesh-coordinator", start(Flags::parse()))
@@ -21,7 +26,12 @@ fn start(flags: Flags) -> Result<(), String> {
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;
     match task {
-        None => runtime.block_on(daemon::run(settings)),
+        None => {
+            let outcome = runtime.block_on(daemon::run(settings));
+            // Without it a policy that is being tested would hold up the stop.
+            runtime.shutdown_timeout(BLOCKED_MAX);
+            outcome
+        }
         Some(task) => {
             let done = runtime.block_on(restore::run(task, &settings))?;
             // A closed pipe is the reader's way to say that it has enough.

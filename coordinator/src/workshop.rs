@@ -46,8 +46,11 @@ impl Workshop {
 /// What is late is answered at once. Its thread notices after the part that it is at, and keeps the
 /// bench until then: never do two threads work.
 async fn do_in_turn(bench: &Arc<Semaphore>, work: PolicyWork) -> PolicyDone {
-    let Ok(place) = Arc::clone(bench).acquire_owned().await else {
-        return PolicyDone::given_up("the coordinator is stopping");
+    let place = match timeout(TIME_MAX, Arc::clone(bench).acquire_owned()).await {
+        Ok(Ok(place)) => place,
+        Ok(Err(_)) => return PolicyDone::given_up("the coordinator is stopping"),
+        // Whoever is before is late, too, and does not notice.
+        Err(_) => return PolicyDone::late(),
     };
     let is_late = Arc::new(AtomicBool::new(false));
     let ask = Arc::clone(&is_late);
