@@ -22,6 +22,8 @@ const SECRET_WORDS: [&str; 8] = [
 ];
 /// How join tokens begin.
 const TOKEN: &str = "mesh1";
+/// How operators' credentials begin.
+const CREDENTIAL: &str = "mesh-admin1.";
 /// Characters that follow at least: they are far longer.
 const TOKEN_CHARACTERS_MIN: usize = 24;
 /// Base64 and hexadecimal characters from which on a word may be a key: 128 bits have 22 and 32.
@@ -148,7 +150,7 @@ impl Before {
     }
 
     fn with(self, separator: &str) -> Self {
-        let leads = separator.chars().all(|it| " \t:='\"".contains(it));
+        let leads = separator.chars().all(|it| " \t:='\"\\".contains(it));
         match self {
             _ if !leads => Self::Nothing,
             Self::SecretWord if separator.contains(['=', ':']) => Self::Assignment,
@@ -174,7 +176,9 @@ fn looks_secret(word: &str) -> bool {
         rest.chars().take_while(|it| is_of_key(*it)).count() >= TOKEN_CHARACTERS_MIN
     });
     let mut runs = word.split(|it| !is_of_key(it));
-    is_token || runs.any(|run| run.len() >= KEY_CHARACTERS_MIN && !is_path(run))
+    is_token
+        || word.contains(CREDENTIAL)
+        || runs.any(|run| run.len() >= KEY_CHARACTERS_MIN && !is_path(run))
 }
 
 /// A path is long, too, and has hardly a capital letter; of a key's letters half are capitals.
@@ -214,6 +218,14 @@ mod tests {
             (
                 "join mesh1abcdefghijklmnopqrstuvwxyz now".into(),
                 "abcdefgh",
+            ),
+            (
+                "error: mesh-admin1.eve.abcdefghijklmnopqrstuvwxyz is refused".into(),
+                "abcdefgh",
+            ),
+            (
+                r#"{"message":"{\"secret\": \"opensesame\"}"}"#.into(),
+                "sesame",
             ),
             ("# password: correct-horse".into(), "horse"),
             ("credential=opensesame".into(), "sesame"),
