@@ -58,7 +58,7 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<(), Failure> {
         Command::Bugreport(report) => bugreport::bugreport(report, targets, output).await,
         Command::Version => version::version(targets, output).await,
         Command::Completion { shell } => {
-            completion::print(shell);
+            completion::print(shell, output);
             Ok(())
         }
         Command::Why(why) => why::why(why, targets, output).await,

@@ -1,5 +1,6 @@
 //! `meshctl`: reads the command line, runs the command, says how it ended.
 
+use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -15,7 +16,7 @@ fn main() -> ExitCode {
             let failure = Failure::Usage(error.to_string());
             return end(&failure, &Output::new(true, Color::Never));
         }
-        Err(error) => error.exit(),
+        Err(error) => return explain(&error),
     };
     let output = Output::new(arguments.json, arguments.color);
     let runtime = match tokio::runtime::Builder::new_current_thread()
@@ -25,24 +26,45 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return end(&Failure::Failed(format!("cannot start: {error}")), &output),
     };
-    match runtime.block_on(commands::run(arguments, &output)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => end(&failure, &output),
+    let done = runtime.block_on(commands::run(arguments, &output));
+    match (done, output.finish()) {
+        (Ok(()), Ok(())) => ExitCode::SUCCESS,
+        (Ok(()), Err(lost)) => end(&lost, &output),
+        (Err(failure), Ok(())) => end(&failure, &output),
+        (Err(failure), Err(lost)) => {
+            say(&lost.to_string());
+            end(&failure, &output)
+        }
+    }
+}
+
+/// Shows the help or the version that was asked for, or what is wrong with the command line.
+fn explain(error: &clap::Error) -> ExitCode {
+    match error.print() {
+        Err(why) if !error.use_stderr() && why.kind() != ErrorKind::BrokenPipe => {
+            say(&format!("cannot write to standard output: {why}"));
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1)),
     }
 }
 
 /// Says why a command failed: to programs as the one document that they get, unless an answer that
 /// tells it was shown already; to people on standard error.
-#[expect(
-    clippy::print_stderr,
-    reason = "errors of a command go to standard error"
-)]
 fn end(failure: &Failure, output: &Output) -> ExitCode {
     let message = failure.to_string();
     if output.is_json() && !output.has_shown() {
-        output.show("Error", &failure.report(), |_| message);
+        output.show("Error", &failure.report(), |_| message.clone());
+        if output.finish().is_err() {
+            say(&message);
+        }
     } else if !message.is_empty() {
-        eprintln!("meshctl: {message}");
+        say(&message);
     }
     failure.exit_code()
+}
+
+fn say(message: &str) {
+    // Nobody reads standard error: the exit code still tells.
+    let _ = writeln!(io::stderr(), "meshctl: {message}");
 }

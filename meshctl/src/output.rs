@@ -1,11 +1,14 @@
 //! Answers for people, as aligned tables and sentences, and for programs, as JSON of a stable
 //! shape: `{"version": 1, "kind": "...", "data": ...}`.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use model::admin::DiagnosticView;
 use serde::Serialize;
+
+use crate::failure::Failure;
 
 /// Raised when a field changes its meaning or goes; new fields may come without.
 const SCHEMA_VERSION: u32 = 1;
@@ -29,6 +32,10 @@ pub struct Output {
     color: bool,
     /// Programs get one document, an answer or an error.
     has_shown: AtomicBool,
+    /// Standard output takes no more.
+    is_broken: AtomicBool,
+    /// What of the answer nobody got, and why.
+    lost: Mutex<Option<String>>,
 }
 
 /// Colours that mean something.
@@ -56,6 +63,8 @@ impl Output {
             json,
             color,
             has_shown: AtomicBool::new(false),
+            is_broken: AtomicBool::new(false),
+            lost: Mutex::new(None),
         }
     }
 
@@ -69,9 +78,50 @@ impl Output {
         self.json
     }
 
+    /// Returns whether somebody may still read what is shown.
+    pub fn has_reader(&self) -> bool {
+        !self.is_broken.load(Ordering::Relaxed)
+    }
+
     /// Shows an answer: `data` to programs, what `people` writes to people.
     pub fn show<T: Serialize>(&self, kind: &str, data: &T, people: impl FnOnce(&Self) -> String) {
-        let text = if self.json {
+        let written = self.answer(kind, data, people);
+        self.remember(written, None);
+    }
+
+    /// Shows an answer that cannot be had again; `again` says what to do when it is lost.
+    pub fn show_once<T: Serialize>(
+        &self,
+        kind: &str,
+        data: &T,
+        again: &str,
+        people: impl FnOnce(&Self) -> String,
+    ) {
+        let written = self.answer(kind, data, people);
+        self.remember(written, Some(again));
+    }
+
+    /// Writes text that has a shape of its own, for people and programs alike.
+    pub fn print(&self, text: &[u8]) {
+        self.remember(write_out(text), None);
+    }
+
+    /// Returns whether everything that was shown could be written.
+    ///
+    /// # Errors
+    /// Says what was lost, and how to have it again.
+    pub fn finish(&self) -> Result<(), Failure> {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        lost.take().map_or(Ok(()), |why| Err(Failure::Failed(why)))
+    }
+
+    fn answer<T: Serialize>(
+        &self,
+        kind: &str,
+        data: &T,
+        people: impl FnOnce(&Self) -> String,
+    ) -> io::Result<()> {
+        let mut text = if self.json {
             let whole =
                 serde_json::json!({ "version": SCHEMA_VERSION, "kind": kind, "data": data });
             serde_json::to_string_pretty(&whole).expect("answers are JSON")
@@ -79,8 +129,28 @@ impl Output {
             people(self)
         };
         self.has_shown.store(true, Ordering::Relaxed);
-        // A closed pipe is the reader's way to say that it has enough.
-        let _ = writeln!(io::stdout(), "{}", text.trim_end());
+        text.truncate(text.trim_end().len());
+        text.push('\n');
+        write_out(text.as_bytes())
+    }
+
+    fn remember(&self, written: io::Result<()>, again: Option<&str>) {
+        let Err(error) = written else {
+            return;
+        };
+        self.is_broken.store(true, Ordering::Relaxed);
+        let why = match again {
+            // A closed pipe is the reader's way to say that it has enough.
+            None if error.kind() == ErrorKind::BrokenPipe => return,
+            None => format!("cannot write the answer to standard output: {error}"),
+            Some(again) => {
+                format!(
+                    "cannot write the answer to standard output, and it is lost: {error}; {again}"
+                )
+            }
+        };
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        lost.get_or_insert(why);
     }
 
     /// Tells people how a long command goes on; programs and pipes hear nothing.
@@ -111,6 +181,12 @@ impl Output {
         };
         format!("\u{1b}[{code}m{text}\u{1b}[0m")
     }
+}
+
+fn write_out(text: &[u8]) -> io::Result<()> {
+    let mut standard = io::stdout().lock();
+    standard.write_all(text)?;
+    standard.flush()
 }
 
 /// Follows what people set for all their programs: https://no-color.org, http://bixense.com/clicolors

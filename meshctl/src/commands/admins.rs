@@ -81,13 +81,18 @@ async fn hand_out(
         secret: credential,
     };
     let text = serde_json::to_string_pretty(&credential).expect("texts are JSON");
-    let written = file.map(|file| file.finish(&text)).transpose()?;
+    let again = format!(
+        "it opens the coordinator already, and nobody has it: `meshctl admins replace {} --out FILE` \
+         makes another in its place",
+        view.name
+    );
+    let written = file.map(|file| file.finish(&text, &again)).transpose()?;
     let made = Made {
         view: &view,
         file: written.as_deref(),
         credential: written.is_none().then_some(&credential),
     };
-    output.show("CreatedAdmin", &made, |output| match &written {
+    output.show_once("CreatedAdmin", &made, &again, |output| match &written {
         Some(path) => format!(
             "{} {}: the credential of {}\n  copy it to the operator's machine as \
              ~/.config/mesh/credential.json, mode 0600, and remove it here",
@@ -167,9 +172,15 @@ impl NewFile {
         })
     }
 
-    fn finish(mut self, text: &str) -> Result<PathBuf, Failure> {
+    /// `again` says how to get another one.
+    fn finish(mut self, text: &str, again: &str) -> Result<PathBuf, Failure> {
         let written = writeln!(self.file, "{text}").and_then(|()| self.file.sync_all());
-        written.map_err(|error| cannot_write(&self.path, &error))?;
+        written.map_err(|error| {
+            Failure::Failed(format!(
+                "cannot write the credential to {}: {error}; {again}",
+                self.path.display()
+            ))
+        })?;
         self.is_finished = true;
         Ok(self.path.clone())
     }
@@ -178,7 +189,7 @@ impl NewFile {
 impl Drop for NewFile {
     fn drop(&mut self) {
         if !self.is_finished {
-            // It is empty, and nothing was changed; what failed is said.
+            // It is of no use to anybody; what failed is said.
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -201,7 +212,10 @@ mod tests {
     fn a_credential_goes_in_a_new_file_for_its_owner_alone() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("eve.json");
-        let written = NewFile::create(path.clone()).unwrap().finish("{}").unwrap();
+        let written = NewFile::create(path.clone())
+            .unwrap()
+            .finish("{}", "")
+            .unwrap();
         assert_eq!(fs::read_to_string(&written).unwrap(), "{}\n");
         let mode = fs::metadata(&written).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);

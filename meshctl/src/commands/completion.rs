@@ -1,16 +1,14 @@
 //! `meshctl completion`: what a shell needs to complete the command line.
 
-use std::io::{self, Write};
-
 use clap::CommandFactory;
 use clap_complete::Shell;
 
 use crate::arguments::{Arguments, CompletionShell};
+use crate::output::Output;
 
 /// Prints the script of a shell.
-pub fn print(shell: CompletionShell) {
-    // A closed pipe is the reader's way to say that it has enough.
-    let _ = io::stdout().write_all(&script(shell));
+pub fn print(shell: CompletionShell, output: &Output) {
+    output.print(&script(shell));
 }
 
 fn script(shell: CompletionShell) -> Vec<u8> {

@@ -1,6 +1,6 @@
 //! `meshctl drops`: packets that went no further on this host, why, and what to try.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use model::local::DropsView;
@@ -22,13 +22,12 @@ pub async fn drops(arguments: Drops, targets: &Targets, output: &Output) -> Resu
     loop {
         let view: DropsView = client.get("/v1/drops").await?;
         if arguments.watch && !output.is_json() && io::stdout().is_terminal() {
-            // A closed pipe is no terminal; whatever else is wrong, the table shows it too.
-            let _ = io::stdout().write_all(CLEAR.as_bytes());
+            output.print(CLEAR.as_bytes());
         }
         output.show("Drops", &view, |output| {
             text(&view, arguments.all, crate::output::now_secs(), output)
         });
-        if !arguments.watch {
+        if !arguments.watch || !output.has_reader() {
             return Ok(());
         }
         tokio::time::sleep(Duration::from_secs(arguments.interval)).await;

@@ -1,7 +1,5 @@
 //! `meshctl policy`: one file for each few verbs that belong together.
 
-use std::io::{self, Write};
-
 use crate::arguments::{Policy, Targets};
 use crate::failure::Failure;
 use crate::output::Output;
@@ -25,7 +23,8 @@ pub async fn run(verb: Policy, targets: &Targets, output: &Output) -> Result<(),
         Policy::Test { directory } => check::test(&directory, targets, output).await,
         Policy::Fmt { directory, check } => fmt::fmt(&directory, check, output),
         Policy::Schema => {
-            schema();
+            // It is JSON of a known shape already.
+            output.print(policy::SCHEMA.as_bytes());
             Ok(())
         }
         Policy::Diff { first, second } => {
@@ -38,12 +37,6 @@ pub async fn run(verb: Policy, targets: &Targets, output: &Output) -> Result<(),
         Policy::Rollback(back) => apply::rollback(back, targets, output).await,
         Policy::Status => apply::status(targets, output).await,
     }
-}
-
-/// Shows the schema as it is: it is JSON of a known shape already.
-fn schema() {
-    // A closed pipe is the reader's way to say that it has enough.
-    let _ = io::stdout().write_all(policy::SCHEMA.as_bytes());
 }
 
 fn count(number: usize, noun: &str) -> String {

@@ -18,7 +18,11 @@ pub async fn run(verb: Tokens, targets: &Targets, output: &Output) -> Result<(),
     match verb {
         Tokens::Create(create) => {
             let created: CreatedToken = client.post("/v1/tokens", &request(create)).await?;
-            output.show("CreatedToken", &created, |output| {
+            let again = format!(
+                "`meshctl tokens revoke {}` withdraws it; then make another",
+                created.view.id
+            );
+            output.show_once("CreatedToken", &created, &again, |output| {
                 created_text(&created, output)
             });
         }

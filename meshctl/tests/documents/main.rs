@@ -75,8 +75,10 @@ fn kinds_in(directory: &Path, kinds: &mut BTreeSet<String>) {
             continue;
         }
         let text = fs::read_to_string(&path).unwrap();
-        let shown = text.split("output.show(").skip(1);
-        kinds.extend(shown.filter_map(|it| Some(it.split('"').nth(1)?.to_owned())));
+        for shows in ["output.show(", "output.show_once("] {
+            let shown = text.split(shows).skip(1);
+            kinds.extend(shown.filter_map(|it| Some(it.split('"').nth(1)?.to_owned())));
+        }
     }
 }
 

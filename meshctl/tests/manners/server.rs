@@ -1,0 +1,123 @@
+//! A server in the place of a daemon or a coordinator, that answers, is silent or hangs up, as a
+//! test has it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use serde_json::Value;
+
+/// What becomes of a request.
+pub(crate) enum Reaction {
+    /// It is answered with 200.
+    Answer(Value),
+    /// Nothing comes, as from a process that is stopped.
+    Silence,
+    /// The connection ends without an answer.
+    HangUp,
+}
+
+/// A server at a socket of its own; it lives as long as the test's process.
+pub(crate) struct Server {
+    socket: PathBuf,
+    asked: Arc<AtomicUsize>,
+    _directory: tempfile::TempDir,
+}
+
+impl Server {
+    /// Starts it. `react` is told `METHOD PATH`, and how many requests came before.
+    pub(crate) fn start(react: impl Fn(&str, usize) -> Reaction + Send + Sync + 'static) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("api.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (react, count) = (Arc::new(react), Arc::clone(&asked));
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (react, count) = (Arc::clone(&react), Arc::clone(&count));
+                thread::spawn(move || serve(&stream.unwrap(), &*react, &count));
+            }
+        });
+        Self {
+            socket,
+            asked,
+            _directory: directory,
+        }
+    }
+
+    /// Where it answers.
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// How many requests it got.
+    pub(crate) fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    /// A `meshctl` for which this is the daemon and the coordinator.
+    pub(crate) fn meshctl(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_meshctl"));
+        command
+            .env_clear()
+            .env("HOME", "/nonexistent")
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("MESHD_SOCKET", self.socket())
+            .env("MESH_COORDINATOR_SOCKET", self.socket())
+            .args(arguments);
+        command
+    }
+}
+
+/// What a program wrote where people read errors.
+pub(crate) fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn serve(stream: &UnixStream, react: &dyn Fn(&str, usize) -> Reaction, count: &AtomicUsize) {
+    let Some(request) = request(stream) else {
+        return;
+    };
+    let before = count.fetch_add(1, Ordering::SeqCst);
+    match react(&request, before) {
+        Reaction::HangUp => {}
+        Reaction::Silence => {
+            // Until the client gives up.
+            let _ = (&*stream).read(&mut [0]);
+        }
+        Reaction::Answer(value) => {
+            let body = value.to_string();
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+                body.len()
+            );
+            let _ = (&*stream).write_all((head + &body).as_bytes());
+        }
+    }
+}
+
+/// Reads a request to its end, and returns its method and path.
+fn request(stream: &UnixStream) -> Option<String> {
+    let mut reader = BufReader::new(stream);
+    let (mut first, mut body_bytes) = (None, 0);
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        let line = line.trim_end();
+        if line.is_empty() {
+            break;
+        }
+        if let Some(length) = line.to_lowercase().strip_prefix("content-length: ") {
+            body_bytes = length.parse().ok()?;
+        }
+        first.get_or_insert_with(|| line.trim_end_matches(" HTTP/1.1").to_owned());
+    }
+    reader.read_exact(&mut vec![0; body_bytes]).ok()?;
+    first
+}
