@@ -122,6 +122,11 @@ impl ConsumedInitiation {
         &self.peer
     }
 
+    /// Returns the cipher that the initiator wants for its packets and the peer's.
+    pub const fn cipher(&self) -> DataCipher {
+        self.cipher
+    }
+
     /// Returns the time that the initiator claims.
     pub const fn timestamp(&self) -> Timestamp {
         self.timestamp
@@ -138,22 +143,28 @@ impl fmt::Debug for ConsumedInitiation {
     }
 }
 
-/// Decrypts an initiation that was sent to `local`.
+/// Decrypts an initiation that was sent to `local`, for the first of the ciphers that it is made for.
+/// A cipher more costs a few hashes, no key agreement.
 ///
 /// # Errors
 ///
-/// [`HandshakeError`] when the message is not from the owner of the key that it carries.
+/// [`HandshakeError`] when the message is not from the owner of the key that it carries, or for none
+/// of these ciphers.
 pub fn consume_initiation(
     local: &KeyPair,
     message: &Initiation,
-    cipher: DataCipher,
+    ciphers: &[DataCipher],
 ) -> Result<ConsumedInitiation, HandshakeError> {
-    let mut transcript = Transcript::new(cipher, local.public());
-    transcript.mix_ephemeral(&message.ephemeral);
-    let key = transcript.mix_key_and_derive(&*agree(local, &message.ephemeral)?);
-    let peer = transcript
-        .open_field(&key, &message.encrypted_static)
-        .map(PublicKey::from_bytes)
+    let shared = agree(local, &message.ephemeral)?;
+    let (cipher, mut transcript, peer) = ciphers
+        .iter()
+        .find_map(|&cipher| {
+            let mut transcript = Transcript::new(cipher, local.public());
+            transcript.mix_ephemeral(&message.ephemeral);
+            let key = transcript.mix_key_and_derive(&*shared);
+            let peer = transcript.open_field(&key, &message.encrypted_static)?;
+            Some((cipher, transcript, PublicKey::from_bytes(peer)))
+        })
         .ok_or(HandshakeError::Forged)?;
     let key = transcript.mix_key_and_derive(&*agree(local, &peer)?);
     let timestamp = transcript
@@ -313,10 +324,41 @@ mod tests {
     }
 
     #[test]
+    fn the_cipher_is_the_initiators_wish_and_nobody_between_can_change_it() {
+        let bob = pair(2);
+        let job_of = |cipher| InitiationJob {
+            peer: *bob.public(),
+            cipher,
+            ephemeral: private(3),
+            local_index: 100,
+            timestamp: Timestamp::default(),
+        };
+        for cipher in DataCipher::ALL {
+            let created = job_of(cipher).run(&pair(1)).unwrap();
+            let consumed = consume_initiation(&bob, &created.message, &DataCipher::ALL).unwrap();
+            assert_eq!(consumed.cipher(), cipher);
+            let response = response(consumed);
+            let keys = complete(&created, psk(9), response.message).unwrap();
+            assert!(keys.mirrors(&response.keys));
+            let others: Vec<_> = DataCipher::ALL
+                .into_iter()
+                .filter(|it| *it != cipher)
+                .collect();
+            let result = consume_initiation(&bob, &created.message, &others);
+            assert_eq!(result.unwrap_err(), HandshakeError::Forged);
+        }
+        // Two that differ in nothing else share nothing: an answer to one does not end the other.
+        let [aes, standard] = DataCipher::ALL.map(|cipher| job_of(cipher).run(&pair(1)).unwrap());
+        let answered = consume_initiation(&bob, &standard.message, &DataCipher::ALL).unwrap();
+        let result = complete(&aes, psk(9), response(answered).message);
+        assert_eq!(result.unwrap_err(), HandshakeError::Forged);
+    }
+
+    #[test]
     fn responder_learns_the_initiator_and_both_derive_mirrored_keys() {
         let bob = pair(2);
         let created = initiation(&bob);
-        let consumed = consume_initiation(&bob, &created.message, CIPHER).unwrap();
+        let consumed = consume_initiation(&bob, &created.message, &[CIPHER]).unwrap();
         assert_eq!(consumed.peer(), pair(1).public());
         let response = response(consumed);
         let keys = complete(&created, psk(9), response.message).unwrap();
@@ -327,7 +369,7 @@ mod tests {
     fn a_different_preshared_key_is_forged() {
         let bob = pair(2);
         let created = initiation(&bob);
-        let response = response(consume_initiation(&bob, &created.message, CIPHER).unwrap());
+        let response = response(consume_initiation(&bob, &created.message, &[CIPHER]).unwrap());
         let result = complete(&created, PresharedKey::default(), response.message);
         assert_eq!(result.unwrap_err(), HandshakeError::Forged);
     }
@@ -335,7 +377,7 @@ mod tests {
     #[test]
     fn an_initiation_for_another_host_is_forged() {
         let created = initiation(&pair(2));
-        let result = consume_initiation(&pair(5), &created.message, CIPHER);
+        let result = consume_initiation(&pair(5), &created.message, &[CIPHER]);
         assert_eq!(result.unwrap_err(), HandshakeError::Forged);
     }
 
@@ -345,10 +387,10 @@ mod tests {
         let created = initiation(&bob);
         let mut message = created.message.clone();
         message.ephemeral = PublicKey::from_bytes([0; 32]);
-        let result = consume_initiation(&bob, &message, CIPHER);
+        let result = consume_initiation(&bob, &message, &[CIPHER]);
         assert_eq!(result.unwrap_err(), HandshakeError::LowOrderPoint);
 
-        let consumed = consume_initiation(&bob, &created.message, CIPHER).unwrap();
+        let consumed = consume_initiation(&bob, &created.message, &[CIPHER]).unwrap();
         let mut message = response(consumed).message;
         message.ephemeral = PublicKey::from_bytes([0; 32]);
         let result = complete(&created, psk(9), message);

@@ -14,10 +14,6 @@ use crate::message::DataHeader;
 use crate::replay::ReplayWindow;
 use crate::timers::REJECT_AFTER_TIME;
 
-/// Packets after which a new session is wanted.
-pub const REKEY_AFTER_MESSAGES: u64 = 1 << 60; // section 6.1
-/// Packets after which the session is dead.
-pub const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13); // section 6.1: 2^64 - 2^13 - 1
 /// Plaintext is padded to a multiple of this.
 const PADDING: usize = 16; // section 5.4.6
 
@@ -149,6 +145,7 @@ impl fmt::Debug for TransportKeys {
 /// A pair of keys in use.
 pub struct Session {
     role: Role,
+    cipher: DataCipher,
     local_index: u32,
     remote_index: u32,
     born_at: Duration,
@@ -164,6 +161,7 @@ impl Session {
     pub fn new(keys: &TransportKeys, now: Duration) -> Self {
         Self {
             role: keys.role,
+            cipher: keys.cipher,
             local_index: keys.local_index,
             remote_index: keys.remote_index,
             born_at: now,
@@ -178,6 +176,11 @@ impl Session {
     /// Returns which side of the handshake we were.
     pub const fn role(&self) -> Role {
         self.role
+    }
+
+    /// Returns what its packets are sealed with.
+    pub const fn cipher(&self) -> DataCipher {
+        self.cipher
     }
 
     /// Returns the index by which the peer addresses the session.
@@ -211,12 +214,12 @@ impl Session {
 
     /// Tells whether so many packets were sent that a new session is due.
     pub const fn is_worn(&self) -> bool {
-        self.send_counter >= REKEY_AFTER_MESSAGES
+        self.send_counter >= self.cipher.rekey_after_messages()
     }
 
     /// Tells whether the session may still send.
     pub fn can_send(&self, now: Duration) -> bool {
-        now < self.expires_at() && self.send_counter < REJECT_AFTER_MESSAGES
+        now < self.expires_at() && self.send_counter < self.cipher.reject_after_messages()
     }
 
     /// Seals the concatenated `pieces` into `out` as a whole data message and returns its length.
@@ -269,7 +272,7 @@ impl Session {
         if header.receiver_index != self.local_index {
             return Err(OpenError::UnknownIndex);
         }
-        if now >= self.expires_at() || header.counter >= REJECT_AFTER_MESSAGES {
+        if now >= self.expires_at() || header.counter >= self.cipher.reject_after_messages() {
             return Err(OpenError::Expired);
         }
         if !self.received.is_fresh(header.counter) {
@@ -304,6 +307,7 @@ impl fmt::Debug for Session {
         formatter
             .debug_struct("Session")
             .field("role", &self.role)
+            .field("cipher", &self.cipher)
             .field("local_index", &self.local_index)
             .field("remote_index", &self.remote_index)
             .field("born_at", &self.born_at)
@@ -417,9 +421,10 @@ mod tests {
 
     #[test]
     fn a_session_ends_after_its_last_message() {
-        assert_eq!(REJECT_AFTER_MESSAGES, 0xffff_ffff_ffff_dfff);
+        const STANDARD: DataCipher = DataCipher::ChaCha20Poly1305;
+        assert_eq!(STANDARD.reject_after_messages(), 0xffff_ffff_ffff_dfff);
         let (mut ours, mut theirs) = sessions();
-        ours.skip_to(REJECT_AFTER_MESSAGES - 1);
+        ours.skip_to(STANDARD.reject_after_messages() - 1);
         assert!(ours.is_worn());
         let mut last = sealed(&mut ours, b"last");
         assert!(theirs.open_in_place(&mut last, NOW).is_ok());
@@ -430,7 +435,7 @@ mod tests {
         beyond[..DataHeader::LEN].copy_from_slice(
             &DataHeader {
                 receiver_index: 20,
-                counter: REJECT_AFTER_MESSAGES,
+                counter: STANDARD.reject_after_messages(),
             }
             .encode(),
         );

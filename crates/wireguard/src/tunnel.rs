@@ -30,7 +30,8 @@ pub struct TunnelConfig {
     pub preshared_key: PresharedKey,
     /// Whether and how often a packet is sent to keep a NAT's mapping; at least a second.
     pub persistent_keepalive: Option<Duration>,
-    /// The cipher of the sessions with this peer.
+    /// The cipher of the sessions that we begin with this peer; those that it begins have the one that
+    /// it chose.
     pub cipher: DataCipher,
     /// Any number; different at the two ends of a tunnel, so that they do not retry in step.
     pub jitter_seed: u64,
@@ -458,6 +459,11 @@ impl Tunnel {
         self.last_handshake_at
     }
 
+    /// Returns what packets to the peer are sealed with now.
+    pub fn cipher(&self) -> Option<DataCipher> {
+        self.keyring.current().map(Session::cipher)
+    }
+
     /// Returns every receiver index by which the peer may address this tunnel.
     pub fn live_indices(&self) -> impl Iterator<Item = u32> {
         let waiting = self.initiator.as_ref().map(InitiatorState::local_index);
@@ -472,6 +478,12 @@ impl Tunnel {
     /// Changes the preshared key; sessions that exist live on until they are renewed.
     pub fn set_preshared_key(&mut self, preshared_key: PresharedKey) {
         self.preshared_key = preshared_key;
+    }
+
+    /// Changes the cipher of the handshakes that we begin from now on; sessions that exist live on until
+    /// they are renewed.
+    pub fn set_cipher(&mut self, cipher: DataCipher) {
+        self.cipher = cipher;
     }
 
     /// Changes the peer's static key: the next handshake is with it; sessions that exist, and a
@@ -510,16 +522,15 @@ mod tests {
     use zeroize::Zeroizing;
 
     use super::*;
-    use crate::session::REKEY_AFTER_MESSAGES;
 
     const NOW: Duration = Duration::from_secs(1_000);
 
-    fn tunnel_with_session(role: Role, send_counter: u64) -> Tunnel {
+    fn tunnel_with_session(role: Role, cipher: DataCipher, send_counter: u64) -> Tunnel {
         let config = TunnelConfig {
             peer: PublicKey::from_bytes([9; 32]),
             preshared_key: PresharedKey::default(),
             persistent_keepalive: None,
-            cipher: DataCipher::ChaCha20Poly1305,
+            cipher,
             jitter_seed: 1,
         };
         let mut tunnel = Tunnel::new(config, NOW);
@@ -533,8 +544,10 @@ mod tests {
 
     #[test]
     fn both_roles_renew_a_session_after_very_many_messages() {
-        for role in [Role::Initiator, Role::Responder] {
-            let mut tunnel = tunnel_with_session(role, REKEY_AFTER_MESSAGES - 2);
+        let sides = [Role::Initiator, Role::Responder];
+        for (role, cipher) in sides.into_iter().zip(DataCipher::ALL) {
+            let worn = cipher.rekey_after_messages();
+            let mut tunnel = tunnel_with_session(role, cipher, worn - 2);
             let mut send = || {
                 let sealed = tunnel.seal_into(&[b"x"], 1420, &mut [0; 100], NOW);
                 assert_eq!(sealed, Ok(48));

@@ -151,7 +151,7 @@ impl Host {
     ) -> Result<(), String> {
         self.check_macs(datagram, source)?;
         let message = Initiation::parse(datagram).expect("it was classified");
-        let consumed = consume_initiation(&self.keys, &message, CIPHER).map_err(text)?;
+        let consumed = consume_initiation(&self.keys, &message, &DataCipher::ALL).map_err(text)?;
         let (ephemeral, index) = self.fresh();
         let job = self
             .tunnel

@@ -1,5 +1,6 @@
 //! Tests of the whole protocol: two tunnels, or one and another implementation.
 
+mod ciphers;
 mod convergence;
 mod corruption;
 mod crossing;
