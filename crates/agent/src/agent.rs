@@ -39,6 +39,7 @@ mod believing;
 mod conversation;
 mod dating;
 mod explain;
+mod figures;
 mod joining;
 mod leaving;
 mod naming;
@@ -49,6 +50,7 @@ mod rotating;
 mod services;
 mod status;
 
+pub use figures::Figures;
 pub use restart::LoadError;
 
 /// What does not change while the daemon runs.
@@ -303,6 +305,11 @@ impl Agent {
     /// detail is its to take away from those who may not see it.
     pub fn status(&self, now: Now) -> HostStatus {
         self.host_status(now)
+    }
+
+    /// Returns what metrics tell of this host.
+    pub fn figures(&self, now: Now) -> Figures {
+        self.current_figures(now)
     }
 
     /// Returns one row per peer, in the order of their names.

@@ -23,6 +23,7 @@ pub(crate) struct Channel {
     /// What to wait at least, after the current channel.
     wait_at_least: Duration,
     last_error: Option<ChannelError>,
+    last_heard: Option<Instant>,
     ping: u64,
 }
 
@@ -77,6 +78,7 @@ impl Channel {
             distrust: Backoff::new(DISTRUST_BASE, DISTRUST_CAP),
             wait_at_least: Duration::ZERO,
             last_error: None,
+            last_heard: None,
             ping: 0,
         }
     }
@@ -89,6 +91,11 @@ impl Channel {
     /// Returns why no coordinator listens, when that is known.
     pub(crate) fn last_error(&self) -> Option<&ChannelError> {
         self.last_error.as_ref().filter(|_| !self.is_online())
+    }
+
+    /// Returns when a coordinator said something last, since the daemon was started.
+    pub(crate) const fn last_heard(&self) -> Option<Instant> {
+        self.last_heard
     }
 
     /// Wants a channel from now on.
@@ -158,6 +165,7 @@ impl Channel {
                 ping_at: now + PING_EVERY,
             };
             self.last_error = None;
+            self.last_heard = Some(now);
         }
         is_expected
     }
@@ -166,6 +174,7 @@ impl Channel {
     pub(crate) fn handle_heard(&mut self, now: Instant) {
         if let State::Open { heard, .. } = &mut self.state {
             *heard = now;
+            self.last_heard = Some(now);
         }
     }
 

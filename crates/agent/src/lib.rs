@@ -30,7 +30,7 @@ mod staging;
 mod sync;
 mod timer;
 
-pub use agent::{Agent, AgentConfig, LoadError, ResolvedPeer, StoredFiles};
+pub use agent::{Agent, AgentConfig, Figures, LoadError, ResolvedPeer, StoredFiles};
 pub use event::{ChannelError, ChannelErrorKind, ChannelEvent, EnrolError};
 pub use names::{NameEntry, NameKind, Names};
 pub use output::{

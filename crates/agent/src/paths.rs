@@ -49,6 +49,13 @@ impl Paths {
         self.peers.get(&peer)
     }
 
+    /// Returns with how many peers a handshake was done since then.
+    pub(crate) fn with_handshake_since(&self, since: Instant) -> usize {
+        let peers = self.peers.values();
+        let handshakes = peers.filter_map(|paths| paths.last_handshake);
+        handshakes.filter(|at| *at >= since).count()
+    }
+
     /// Takes what the map says of a peer; returns the path to try when it is another than before.
     pub(crate) fn set_candidates(
         &mut self,

@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::drops::DropReason;
+use crate::flows::Flows;
 
 /// One number that only its shard changes.
 #[derive(Debug, Default)]
@@ -41,11 +42,13 @@ pub struct Counters {
     queued: Count,
     handshakes_started: Count,
     handshakes_completed: Count,
+    handshakes_unanswered: Count,
     refusals: Count,
     rejections: Count,
     denied_by_peer: Count,
     lost_events: Count,
     flows: Count,
+    flows_evicted: Count,
 }
 
 impl Default for Counters {
@@ -64,11 +67,13 @@ impl Default for Counters {
             queued: Count::default(),
             handshakes_started: Count::default(),
             handshakes_completed: Count::default(),
+            handshakes_unanswered: Count::default(),
             refusals: Count::default(),
             rejections: Count::default(),
             denied_by_peer: Count::default(),
             lost_events: Count::default(),
             flows: Count::default(),
+            flows_evicted: Count::default(),
         }
     }
 }
@@ -147,6 +152,11 @@ impl Counters {
         self.handshakes_completed.get()
     }
 
+    /// Returns the handshakes that this host began and that nothing was heard of before the next.
+    pub fn handshakes_unanswered(&self) -> u64 {
+        self.handshakes_unanswered.get()
+    }
+
     /// Returns the TCP resets and ICMP errors that told the local host of a drop.
     pub fn refusals(&self) -> u64 {
         self.refusals.get()
@@ -170,6 +180,11 @@ impl Counters {
     /// Returns the flows that are remembered now.
     pub fn flows(&self) -> u64 {
         self.flows.get()
+    }
+
+    /// Returns the flows that were forgotten before their time, to make room for others.
+    pub fn flows_evicted(&self) -> u64 {
+        self.flows_evicted.get()
     }
 
     pub(crate) fn add_drop(&self, reason: DropReason) {
@@ -220,6 +235,10 @@ impl Counters {
         self.handshakes_completed.add(1);
     }
 
+    pub(crate) fn add_handshake_unanswered(&self) {
+        self.handshakes_unanswered.add(1);
+    }
+
     pub(crate) fn add_refusal(&self) {
         self.refusals.add(1);
     }
@@ -236,7 +255,9 @@ impl Counters {
         self.lost_events.add(1);
     }
 
-    pub(crate) fn set_flows(&self, flows: usize) {
-        self.flows.0.store(flows as u64, Ordering::Relaxed);
+    pub(crate) fn set_flows(&self, flows: &Flows) {
+        let (now, evicted) = (flows.len() as u64, flows.evicted());
+        self.flows.0.store(now, Ordering::Relaxed);
+        self.flows_evicted.0.store(evicted, Ordering::Relaxed);
     }
 }

@@ -45,6 +45,8 @@ pub(crate) struct Flows {
     look: u64,
     flows_max: usize,
     flows_per_peer_max: usize,
+    /// Flows that were forgotten before their time.
+    evicted: u64,
 }
 
 impl Flows {
@@ -59,11 +61,17 @@ impl Flows {
             look: seed,
             flows_max,
             flows_per_peer_max,
+            evicted: 0,
         }
     }
 
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Returns how many were forgotten before their time, to make room.
+    pub(crate) fn evicted(&self) -> u64 {
+        self.evicted
     }
 
     /// Returns all of them, in no order.
@@ -143,6 +151,7 @@ impl Flows {
         let Some(victim) = self.choose_victim(peer, is_peer_full, now) else {
             return false;
         };
+        self.evicted += u64::from(!self.entries[victim].is_idle(now));
         self.remove_at(victim);
         true
     }

@@ -35,7 +35,7 @@ impl Agent {
         status
     }
 
-    fn host_state(&self) -> HostState {
+    pub(super) fn host_state(&self) -> HostState {
         match &self.enrolment {
             Enrolment::Unenrolled(_) => HostState::Unenrolled,
             Enrolment::Describing(_) | Enrolment::Persisting(..) | Enrolment::Enrolling(..) => {

@@ -58,6 +58,7 @@ fn unreplied_flows_make_room_and_established_ones_of_others_stay() {
         assert!(flows.insert(flow(1, port), NOW));
     }
     assert_eq!(flows.len(), 8);
+    assert_eq!(flows.evicted(), 98);
     assert!((0..6).all(|port| has(&mut flows, 0, port)));
 }
 
@@ -70,6 +71,7 @@ fn a_table_full_of_established_flows_in_fair_shares_refuses_others() {
     assert!(!flows.insert(flow(9, 1), NOW));
     let later = NOW + Duration::from_secs(3600);
     assert!(flows.insert(flow(9, 1), later), "idle flows make room");
+    assert_eq!(flows.evicted(), 0, "their time was over");
 }
 
 #[test]

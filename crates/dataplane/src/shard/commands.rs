@@ -83,7 +83,7 @@ impl Shard {
         for index in touched {
             self.settle(index, now, out);
         }
-        self.counters.set_flows(self.flows.len());
+        self.counters.set_flows(&self.flows);
     }
 
     fn set_identity(

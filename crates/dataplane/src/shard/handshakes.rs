@@ -177,6 +177,9 @@ impl Shard {
             .get_mut(index)
             .expect("the caller found the peer");
         let path = peer.path;
+        if peer.is_unanswered {
+            self.counters.add_handshake_unanswered();
+        }
         let is_given_up = peer.is_unanswered && (peer.tries_spare || !has_spare);
         if is_given_up || path.is_none() {
             peer.is_path_proven = false;

@@ -89,7 +89,7 @@ impl Shard {
             .filter(|flow| flow.opened == Direction::Outbound)
             .ok_or(DropReason::UnrelatedRejection)?;
         self.flows.remove(&key);
-        self.counters.set_flows(self.flows.len());
+        self.counters.set_flows(&self.flows);
         self.counters.add_denied_by_peer();
         self.tell_rejection(&headers, key, rejection.rule, now.monotonic);
         self.refuse(Refusal::Prohibited, &headers, &packet, now, out);

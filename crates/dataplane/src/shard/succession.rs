@@ -192,7 +192,7 @@ impl Shard {
                 taken += usize::from(self.flows.insert(flow, now.monotonic));
             }
         }
-        self.counters.set_flows(self.flows.len());
+        self.counters.set_flows(&self.flows);
         if taken > 0 {
             self.next_sweep
                 .get_or_insert(now.monotonic + SWEEP_INTERVAL);

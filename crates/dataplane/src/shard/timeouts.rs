@@ -25,7 +25,7 @@ impl Shard {
         }
         if self.next_sweep.is_some_and(|at| at <= now.monotonic) {
             self.flows.sweep(now.monotonic);
-            self.counters.set_flows(self.flows.len());
+            self.counters.set_flows(&self.flows);
             self.next_sweep = (self.flows.len() > 0).then(|| now.monotonic + SWEEP_INTERVAL);
         }
     }

@@ -160,7 +160,7 @@ impl Shard {
             return Standing::Allowed;
         }
         self.flows.remove(key);
-        self.counters.set_flows(self.flows.len());
+        self.counters.set_flows(&self.flows);
         Standing::Revoked(opened, verdict)
     }
 
@@ -198,7 +198,7 @@ impl Shard {
         if !self.flows.insert(flow, now) {
             return Err(DropReason::FlowTableFull.into());
         }
-        self.counters.set_flows(self.flows.len());
+        self.counters.set_flows(&self.flows);
         self.next_sweep.get_or_insert(now + SWEEP_INTERVAL);
         Ok(())
     }
