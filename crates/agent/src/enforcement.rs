@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use dataplane::{Command, PeerKind};
+use dataplane::{Command, DataCipher, PeerKind};
 use model::ids::HostId;
 use model::key::WireguardKey;
 use model::map::PeerIndex;
@@ -151,6 +151,7 @@ impl Enforcement {
                 addresses: record.addresses,
                 preshared: None,
                 keepalive: None,
+                cipher: DataCipher::default(),
             });
         }
         let mut path = paths.set_candidates(id, &peer.endpoints, &new.statement().overlay);

@@ -8,6 +8,8 @@ use model::key::{Secret, WireguardKey};
 use model::map::PeerIndex;
 use model::time::UnixTime;
 
+use wireguard::DataCipher;
+
 use crate::outbox::Path;
 
 /// What a peer's program is.
@@ -52,6 +54,9 @@ pub enum Command {
         preshared: Option<Secret>,
         /// Sends something at least this often, so that a NAT on the way keeps the path open.
         keepalive: Option<Duration>,
+        /// What the sessions that this host begins with it are sealed with; a new one is for its next
+        /// handshake. A session that the peer begins has the cipher that the peer chose.
+        cipher: DataCipher,
     },
     /// Forgets a peer: its keys are wiped, its flows and packets dropped.
     RemovePeer {

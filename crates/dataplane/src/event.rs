@@ -7,6 +7,7 @@ use model::map::PeerIndex;
 use model::name::RuleId;
 use model::rule::Direction;
 use model::time::{Instant, UnixTime};
+use wireguard::DataCipher;
 
 use crate::handshake_job::HandshakeJob;
 use crate::outbox::Path;
@@ -84,6 +85,8 @@ pub struct PeerReport {
     pub peer: PeerIndex,
     /// Where packets to it go.
     pub path: Option<Path>,
+    /// What packets to it are sealed with; `None`: there is no session.
+    pub cipher: Option<DataCipher>,
     /// When its last handshake ended well.
     pub last_handshake: Option<Instant>,
     /// Datagram bytes that were authenticated as from it.

@@ -72,11 +72,10 @@ pub(crate) enum Done {
 impl HandshakeJob {
     /// Does the work.
     pub fn run(self) -> HandshakeDone {
-        let cipher = DataCipher::default();
         let result = match *self.work {
             Work::Initiate { local, job } => Done::Initiated(job.run(&local)),
             Work::Consume { local, message } => {
-                Done::Consumed(consume_initiation(&local, &message, cipher).map(Box::new))
+                Done::Consumed(consume_initiation(&local, &message, &DataCipher::ALL).map(Box::new))
             }
             Work::Respond { job } => Done::Responded(job.run().map(Box::new)),
             Work::Complete { local, job } => Done::Completed(job.run(&local)),

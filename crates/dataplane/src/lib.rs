@@ -54,3 +54,4 @@ pub use outbox::{Misdirected, Outbox, Path};
 pub use place::Place;
 pub use shard::{Introduction, Shard};
 pub use shift::{Addressee, Shift};
+pub use wireguard::DataCipher;

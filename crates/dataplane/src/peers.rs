@@ -22,6 +22,7 @@ pub(crate) struct Peer {
     pub(crate) addresses: HostAddresses,
     pub(crate) preshared: Option<Secret>,
     pub(crate) keepalive: Option<Duration>,
+    pub(crate) cipher: DataCipher,
     pub(crate) tunnel: Tunnel,
     pub(crate) path: Option<Path>,
     /// An authenticated packet came over `path`, and no handshake stayed unanswered since.
@@ -53,6 +54,7 @@ pub(crate) struct PeerParts {
     pub(crate) addresses: HostAddresses,
     pub(crate) preshared: Option<Secret>,
     pub(crate) keepalive: Option<Duration>,
+    pub(crate) cipher: DataCipher,
     pub(crate) rejections_per_sec: u32,
     pub(crate) jitter_seed: u64,
 }
@@ -63,6 +65,7 @@ impl Peer {
             parts.key,
             parts.preshared.as_ref(),
             parts.keepalive,
+            parts.cipher,
             parts.jitter_seed,
             now,
         );
@@ -73,6 +76,7 @@ impl Peer {
             addresses: parts.addresses,
             preshared: parts.preshared,
             keepalive: parts.keepalive,
+            cipher: parts.cipher,
             tunnel,
             path: None,
             is_path_proven: false,
@@ -96,6 +100,7 @@ impl Peer {
             self.key,
             self.preshared.as_ref(),
             self.keepalive,
+            self.cipher,
             jitter_seed,
             now,
         );
@@ -109,6 +114,7 @@ fn tunnel(
     key: WireguardKey,
     preshared: Option<&Secret>,
     keepalive: Option<Duration>,
+    cipher: DataCipher,
     jitter_seed: u64,
     now: Duration,
 ) -> Tunnel {
@@ -116,7 +122,7 @@ fn tunnel(
         peer: PublicKey::from_bytes(*key.as_bytes()),
         preshared_key: preshared_key(preshared),
         persistent_keepalive: keepalive,
-        cipher: DataCipher::default(),
+        cipher,
         jitter_seed,
     };
     Tunnel::new(config, now)

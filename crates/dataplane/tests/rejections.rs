@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dataplane::{Command, DropReason, PeerKind};
+use dataplane::{Command, DataCipher, DropReason, PeerKind};
 use model::address::HostAddresses;
 use model::ids::{HostId, PolicyVersion};
 use model::map::PeerIndex;
@@ -70,6 +70,7 @@ fn set_kind(pair: &mut Pair, host: usize, kind: PeerKind) {
         addresses,
         preshared,
         keepalive,
+        cipher: DataCipher::default(),
     };
     pair.command(host, vec![command]);
 }
@@ -276,6 +277,7 @@ fn introduce_third(pair: &mut Pair, addresses: HostAddresses) -> [IpAddr; 2] {
         addresses,
         preshared: None,
         keepalive: None,
+        cipher: DataCipher::default(),
     };
     let (a, b) = (record(&pair.hosts[A]), record(&pair.hosts[B]));
     let third = HostRecord {

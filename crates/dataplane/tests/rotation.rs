@@ -6,7 +6,7 @@ mod pair;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use dataplane::{Command, DropReason, Event, PeerKind};
+use dataplane::{Command, DataCipher, DropReason, Event, PeerKind};
 use model::key::Secret;
 use model::time::UnixTime;
 use pair::{A, B, PEER, Pair, public};
@@ -44,6 +44,7 @@ fn tell_peer(pair: &mut Pair, host: usize) {
         addresses: pair.hosts[host].overlay,
         preshared: None,
         keepalive: None,
+        cipher: DataCipher::default(),
     };
     pair.command(1 - host, vec![set]);
 }

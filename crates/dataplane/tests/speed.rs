@@ -83,6 +83,7 @@ fn introductions(count: u32) -> Vec<Command> {
             addresses: overlay(number),
             preshared: None,
             keepalive: None,
+            cipher: DataCipher::default(),
         };
         [peer, Command::SetPath { index, path }]
     };
@@ -239,7 +240,7 @@ fn consuming(pair: &Pair, initiation: [u8; Initiation::LEN]) -> Duration {
     let message = Initiation::parse(&initiation).expect("an initiation");
     let start = Instant::now();
     for _ in 0..TIMES {
-        consume_initiation(&keys, &message, DataCipher::default()).expect("for this key");
+        consume_initiation(&keys, &message, &[DataCipher::default()]).expect("for this key");
     }
     start.elapsed() / TIMES
 }

@@ -5,7 +5,7 @@ mod pair;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use dataplane::{Command, DropReason, Event, Path, ShardConfig};
+use dataplane::{Command, DataCipher, DropReason, Event, Path, ShardConfig};
 use model::time::{Now, UnixTime};
 use pair::{A, B, PEER, Pair, UNIX_START, packets};
 
@@ -319,6 +319,7 @@ fn a_preshared_key_must_agree() {
                 addresses,
                 preshared,
                 keepalive,
+                cipher: DataCipher::default(),
             }
         }
         other => other,
@@ -356,6 +357,7 @@ fn keepalives_begin_a_session_and_keep_it() {
                 addresses,
                 preshared,
                 keepalive,
+                cipher: DataCipher::default(),
             }
         }
         other => other,
@@ -398,6 +400,32 @@ fn a_clock_a_year_back_after_a_restart_still_handshakes() {
     pair.delivered(B);
     pair.send(A, &packet);
     assert_eq!(pair.delivered(B), [packet]);
+}
+
+#[test]
+fn packets_are_sealed_with_what_the_initiator_was_told_and_reports_tell_it() {
+    for cipher in DataCipher::ALL {
+        let mut pair = Pair::new();
+        let mut command = pair.peer(A);
+        let Command::SetPeer { cipher: chosen, .. } = &mut command else {
+            panic!("{command:?}");
+        };
+        *chosen = cipher;
+        pair.command(A, vec![command]);
+        let (there, back) = (pair.udp(A, 1, 2), pair.udp(B, 2, 1));
+        pair.send(A, &there);
+        pair.send(B, &back);
+        assert_eq!(pair.delivered(B), [there]);
+        assert_eq!(pair.delivered(A), [back]);
+        for host in [A, B] {
+            pair.events(host);
+            pair.command(host, vec![Command::Report]);
+            let Some(Event::Report(report)) = pair.events(host).pop() else {
+                panic!("a report was asked for");
+            };
+            assert_eq!(report.peers[0].cipher, Some(cipher));
+        }
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use dataplane::packet::{Headers, Upper};
 use dataplane::{
-    Command, Counters, Event, Outbox, Path, PeerKind, Shard, ShardConfig, VirtioHeader,
+    Command, Counters, DataCipher, Event, Outbox, Path, PeerKind, Shard, ShardConfig, VirtioHeader,
 };
 use model::address::HostAddresses;
 use model::ids::{Digest, FleetId, HostId, PolicyVersion, Revision};
@@ -169,6 +169,7 @@ impl Live {
                 addresses: PEER_ADDRESSES,
                 preshared: None,
                 keepalive: None,
+                cipher: DataCipher::default(),
             },
             Command::SetPath { index: PEER, path },
         ]);

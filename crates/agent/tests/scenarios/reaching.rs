@@ -115,6 +115,7 @@ fn counters_come_from_the_shard_s_reports() {
     let report = PeerReport {
         peer: PeerIndex(0),
         path: None,
+        cipher: None,
         last_handshake: None,
         received_bytes: 7,
         sent_bytes: 9,

@@ -8,7 +8,7 @@ use model::key::{Secret, WireguardKey};
 use model::map::PeerIndex;
 use model::time::{Instant, Now, UnixTime};
 use rand_chacha::rand_core::Rng;
-use wireguard::PublicKey;
+use wireguard::{DataCipher, PublicKey};
 
 use super::{Shard, tunnel_time};
 use crate::command::{Command, PeerKind};
@@ -25,6 +25,7 @@ struct Configured {
     addresses: HostAddresses,
     preshared: Option<Secret>,
     keepalive: Option<Duration>,
+    cipher: DataCipher,
 }
 
 impl Shard {
@@ -50,6 +51,7 @@ impl Shard {
                     addresses,
                     preshared,
                     keepalive,
+                    cipher,
                 } => {
                     let configured = Configured {
                         kind,
@@ -57,6 +59,7 @@ impl Shard {
                         addresses,
                         preshared,
                         keepalive,
+                        cipher,
                     };
                     self.set_peer(index, configured, now);
                     touched.push(index);
@@ -162,6 +165,7 @@ impl Shard {
             addresses,
             preshared,
             keepalive,
+            cipher,
         } = configured;
         let parts = PeerParts {
             incarnation: self.next_incarnation(),
@@ -170,6 +174,7 @@ impl Shard {
             addresses,
             preshared,
             keepalive,
+            cipher,
             rejections_per_sec: self.config.limits.rejections_per_peer_per_sec,
             jitter_seed: self.dice.next_u64(),
         };
@@ -203,6 +208,7 @@ impl Shard {
             addresses,
             preshared,
             keepalive,
+            cipher,
             ..
         } = configured;
         let peer = self
@@ -220,6 +226,8 @@ impl Shard {
                 .set_persistent_keepalive(keepalive, tunnel_time(now));
             peer.keepalive = keepalive;
         }
+        peer.cipher = cipher;
+        peer.tunnel.set_cipher(cipher);
         let before = std::mem::replace(&mut peer.addresses, addresses);
         if before != addresses {
             self.drop_pending(index, DropReason::UnknownDestination);
@@ -272,6 +280,7 @@ impl Shard {
         let peers = self.peers.iter().map(|(index, peer)| PeerReport {
             peer: index,
             path: peer.path,
+            cipher: peer.tunnel.cipher(),
             last_handshake: peer.tunnel.last_handshake_at().map(Instant::from_start),
             received_bytes: peer.received_bytes,
             sent_bytes: peer.sent_bytes,

@@ -59,6 +59,7 @@ impl Crowd {
             addresses: addresses(number),
             preshared: None,
             keepalive: None,
+            cipher: DataCipher::default(),
         });
         let commands = std::iter::once(identity).chain(known).collect();
         shard.handle_commands(commands, now, &mut wire);
@@ -130,7 +131,7 @@ pub(crate) fn answer(crowd: &mut Crowd, sent: &(SocketAddr, Vec<u8>)) -> (Socket
     let mut tunnel = Tunnel::new(config, time);
     let message = Initiation::parse(datagram).expect("an initiation");
     let consumed =
-        consume_initiation(&keys, &message, DataCipher::default()).expect("it is for this peer");
+        consume_initiation(&keys, &message, &[DataCipher::default()]).expect("it is for this peer");
     let ephemeral = PrivateKey::from_bytes([7; 32]);
     let job = tunnel
         .accept_initiation(consumed, ephemeral, number, time)

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::{
-    Command, Counters, Denial, DropReason, Event, Outbox, Path, PeerKind, Shard, ShardConfig,
-    VirtioHeader,
+    Command, Counters, DataCipher, Denial, DropReason, Event, Outbox, Path, PeerKind, Shard,
+    ShardConfig, VirtioHeader,
 };
 use model::address::HostAddresses;
 use model::ids::{Digest, FleetId, HostId, PolicyVersion, Revision};
@@ -161,6 +161,7 @@ impl Pair {
             addresses: other.overlay,
             preshared: None,
             keepalive: None,
+            cipher: DataCipher::default(),
         }
     }
 

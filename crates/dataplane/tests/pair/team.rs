@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::{
-    Command, Counters, DropReason, Event, Introduction, Misdirected, Outbox, Path, PeerKind,
-    PeerReport, Place, Shard, ShardConfig, VirtioHeader,
+    Command, Counters, DataCipher, DropReason, Event, Introduction, Misdirected, Outbox, Path,
+    PeerKind, PeerReport, Place, Shard, ShardConfig, VirtioHeader,
 };
 use model::address::HostAddresses;
 use model::ids::{Digest, FleetId, HostId, PolicyVersion, Revision};
@@ -169,6 +169,7 @@ impl Teams {
             addresses: peer.overlay(),
             preshared: None,
             keepalive: None,
+            cipher: DataCipher::default(),
         }
     }
 

@@ -116,7 +116,7 @@ impl Peer {
 
     fn answer(&mut self, datagram: &[u8], now: Now) -> Option<Vec<u8>> {
         let message = Initiation::parse(datagram)?;
-        let consumed = consume_initiation(&self.keys, &message, DataCipher::default()).ok()?;
+        let consumed = consume_initiation(&self.keys, &message, &[DataCipher::default()]).ok()?;
         let (ephemeral, index) = self.fresh();
         let job = self
             .tunnel

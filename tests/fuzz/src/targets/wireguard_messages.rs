@@ -24,7 +24,7 @@ pub fn target(bytes: &[u8]) {
     check_macs(bytes, kind);
     let keys = KeyPair::new(&PrivateKey::from_bytes([1; 32]));
     if let Some(message) = Initiation::parse(bytes)
-        && let Ok(consumed) = consume_initiation(&keys, &message, DataCipher::default())
+        && let Ok(consumed) = consume_initiation(&keys, &message, &[DataCipher::default()])
     {
         let known =
             [[2; 32], [3; 32]].map(|key| *KeyPair::new(&PrivateKey::from_bytes(key)).public());

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dataplane::{Command, Path, PeerKind};
+use dataplane::{Command, DataCipher, Path, PeerKind};
 use ipnet::IpNet;
 use model::address::HostAddresses;
 use model::ids::{Digest, FleetId, HostId, PolicyVersion, Revision};
@@ -27,6 +27,7 @@ use crate::request::{Change, PeerChange};
 pub(crate) struct Configuration {
     own: HostAddresses,
     listen_port: u16,
+    cipher: DataCipher,
     private_key: Option<Secret>,
     peers: BTreeMap<WireguardKey, Peer>,
     generation: u64,
@@ -52,10 +53,11 @@ pub(crate) enum Unsupported {
 }
 
 impl Configuration {
-    pub(crate) fn new(own: HostAddresses, listen_port: u16) -> Self {
+    pub(crate) fn new(own: HostAddresses, listen_port: u16, cipher: DataCipher) -> Self {
         Self {
             own,
             listen_port,
+            cipher,
             private_key: None,
             peers: BTreeMap::new(),
             generation: 0,
@@ -132,6 +134,7 @@ impl Configuration {
             addresses: peer.host_addresses().ok_or(Unsupported::Addresses(key))?,
             preshared: peer.preshared.clone(),
             keepalive: peer.keepalive,
+            cipher: self.cipher,
         });
         commands.extend(peer.endpoint.map(|remote| Command::SetPath {
             index,
@@ -257,7 +260,7 @@ mod tests {
             v4: "100.64.0.16".parse().unwrap(),
             v6: "fd64::10".parse().unwrap(),
         };
-        Configuration::new(own, 51820)
+        Configuration::new(own, 51820, DataCipher::default())
     }
 
     fn set(configuration: &mut Configuration, text: &str) -> Result<Vec<Command>, Unsupported> {

@@ -13,7 +13,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::process::ExitCode;
 
 use clap::Parser;
-use dataplane::{Limits, ShardConfig};
+use dataplane::{DataCipher, Limits, ShardConfig};
 use ipnet::{Ipv4Net, Ipv6Net};
 use meshd::linux::interface::{Interface, InterfaceSettings, OverlayConfig};
 use meshd::packets::{PacketWorker, UdpSockets, WorkerMessage};
@@ -52,9 +52,31 @@ struct Arguments {
     /// Bytes of the largest packet in the tunnel.
     #[arg(long, default_value_t = 1420)]
     mtu: u16,
+    /// What packets are sealed with: the standard, or what only another device of this kind knows.
+    #[arg(long, value_enum, default_value_t = Cipher::Standard)]
+    cipher: Cipher,
     /// Behaves as under a flood of handshakes: whoever shakes hands must first prove its address.
     #[arg(long)]
     always_loaded: bool,
+}
+
+/// What packets are sealed with.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Cipher {
+    /// ChaCha20-Poly1305, as every WireGuard device.
+    Standard,
+    /// AES-256-GCM.
+    #[value(name = "aes-256-gcm")]
+    Aes256Gcm,
+}
+
+impl From<Cipher> for DataCipher {
+    fn from(cipher: Cipher) -> Self {
+        match cipher {
+            Cipher::Standard => Self::ChaCha20Poly1305,
+            Cipher::Aes256Gcm => Self::Aes256Gcm,
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -88,7 +110,8 @@ async fn run(arguments: &Arguments) -> Result<(), String> {
     };
     let clock = Clock::start();
     let sockets = UdpSockets::bind(arguments.listen_port).map_err(text)?;
-    let configuration = Configuration::new(overlay.addresses, sockets.port());
+    let configuration =
+        Configuration::new(overlay.addresses, sockets.port(), arguments.cipher.into());
     let seed = random_seed().map_err(text)?;
     let (news, events) = mpsc::channel(EVENTS_MAX);
     let worker = PacketWorker::start(shard_config(arguments), vec![sockets], seed, clock, news)
