@@ -10,6 +10,7 @@ use model::ids::FleetId;
 use model::limits::Limits;
 use model::name::{Name, is_dns_suffix};
 use model::record::TrustStatement;
+use runtime::config::Fault;
 use runtime::logs::LogFormat;
 use serde::Deserialize;
 
@@ -160,12 +161,18 @@ impl Settings {
     pub fn load(flags: Flags) -> Result<Self, String> {
         let optional = flags.config.is_none();
         let path = flags.config.unwrap_or_else(|| DEFAULT_CONFIG.into());
-        let file: FileSettings =
+        let (file, places): (FileSettings, _) =
             runtime::config::load(&path, optional).map_err(|error| error.to_string())?;
-        Self::merge(flags.overrides, file)
+        Self::merge(flags.overrides, file.clone()).map_err(|fault| {
+            // A flag that is wrong is in no file, whatever the file says beside it.
+            match Self::merge(FileSettings::default(), file) {
+                Err(of_file) if of_file == fault => places.name(&fault),
+                _ => fault.message,
+            }
+        })
     }
 
-    fn merge(flags: FileSettings, file: FileSettings) -> Result<Self, String> {
+    fn merge(flags: FileSettings, file: FileSettings) -> Result<Self, Fault> {
         let settings = Self {
             state_dir: flags
                 .state_dir
@@ -194,20 +201,24 @@ impl Settings {
         Ok(settings)
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), Fault> {
+        let advertise = |message| Fault {
+            key: "advertise",
+            message,
+        };
         if self.advertise.len() > Limits::COORDINATOR_ADDRESSES {
-            return Err(format!(
+            return Err(advertise(format!(
                 "{} addresses to advertise, at most {} go in a token",
                 self.advertise.len(),
                 Limits::COORDINATOR_ADDRESSES
-            ));
+            )));
         }
         for address in &self.advertise {
             if split_host_port(address).is_none() {
-                return Err(format!(
+                return Err(advertise(format!(
                     "advertise {address:?} is not HOST:PORT, such as c1.example.com:7443, \
                      192.0.2.1:7443 or [2001:db8::1]:7443"
-                ));
+                )));
             }
         }
         self.fleet.check()
@@ -215,14 +226,24 @@ impl Settings {
 }
 
 impl FleetChoices {
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), Fault> {
         // The defaults depend on the fleet's id; those of any fleet do for a check.
-        self.overlay(FleetId::from_bytes([0; 16]))?;
+        let overlay = self.overlay(FleetId::from_bytes([0; 16]));
+        overlay.map_err(|message| Fault {
+            key: match self.overlay_v4 {
+                Some(_) => "overlay_v4",
+                None => "overlay_v6",
+            },
+            message,
+        })?;
         match &self.dns_suffix {
-            Some(suffix) if !is_dns_suffix(suffix) => Err(format!(
-                "dns_suffix {suffix:?} is not a DNS name in lower case without dots at the ends, \
-                 such as mesh.internal"
-            )),
+            Some(suffix) if !is_dns_suffix(suffix) => Err(Fault {
+                key: "dns_suffix",
+                message: format!(
+                    "dns_suffix {suffix:?} is not a DNS name in lower case without dots at the \
+                     ends, such as mesh.internal"
+                ),
+            }),
             _ => Ok(()),
         }
     }
@@ -276,7 +297,7 @@ mod tests {
     use super::*;
 
     fn merge(flags: FileSettings) -> Result<Settings, String> {
-        Settings::merge(flags, FileSettings::default())
+        Settings::merge(flags, FileSettings::default()).map_err(|fault| fault.message)
     }
 
     #[test]

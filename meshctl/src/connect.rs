@@ -2,12 +2,14 @@
 //! operator's credential.
 
 use std::fs;
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use model::admin::AdminCredential;
 use model::ids::Digest;
-use runtime::api_client::ApiClient;
+use runtime::api_client::{ApiClient, Persistence, Server};
 use runtime::tls::pinned_client;
 
 use crate::arguments::Targets;
@@ -19,24 +21,82 @@ pub const DAEMON_SOCKET: &str = "/run/mesh/meshd.sock";
 /// Where the coordinator answers on its own machine.
 pub const COORDINATOR_SOCKET: &str = "/run/mesh/coordinator.sock";
 
+/// How long an answer may take that a server has at hand.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long one may take that is worked for: a policy on a large fleet, a join.
+pub const WORK_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a coordinator may be gone that is started anew.
+const PERSISTENCE: Duration = Duration::from_secs(6);
+
+const DAEMON: Server = Server {
+    name: "meshd",
+    look: "see `systemctl status meshd` and `journalctl -u meshd -e`",
+    see: "`meshctl status` shows how this host is",
+};
+
+const COORDINATOR: Server = Server {
+    name: "the coordinator",
+    look: "on its machine, see `systemctl status mesh-coordinator` and `journalctl -u mesh-coordinator -e`",
+    see: "`meshctl audit` shows it once the coordinator answers",
+};
+
 /// Returns a client of this host's daemon.
 pub fn daemon(targets: &Targets) -> ApiClient {
-    ApiClient::unix(
-        targets
-            .socket
-            .as_deref()
-            .unwrap_or(Path::new(DAEMON_SOCKET)),
-    )
+    ApiClient::unix(daemon_socket(targets))
+        .with_server(DAEMON)
+        .with_patience(PATIENCE)
+}
+
+/// Returns where this host's daemon listens.
+pub fn daemon_socket(targets: &Targets) -> &Path {
+    let socket = targets.socket.as_deref();
+    socket.unwrap_or(Path::new(DAEMON_SOCKET))
+}
+
+/// Makes sure that a server answers at all, before it is asked for what may take long. A client that
+/// waits long for work is returned.
+///
+/// # Errors
+/// It does not; nothing was asked of it.
+pub async fn awake(client: ApiClient) -> Result<ApiClient, Failure> {
+    let _: serde_json::Value = client.get("/v1/status").await?;
+    Ok(client.with_patience(WORK_PATIENCE))
+}
+
+/// Scripts read it too: it tells why a command takes longer than it should.
+fn tell_that_it_goes_on(why: &str) {
+    let secs = PERSISTENCE.as_secs();
+    // Nobody reads standard error: then nobody is to be told.
+    let _ = writeln!(
+        io::stderr(),
+        "meshctl: {why}\nmeshctl: trying again for {secs} s …"
+    );
 }
 
 /// Returns a client of the coordinator: with `--credential`, else over `--coordinator-socket`,
-/// else with the operator's own credential file, else over the default socket.
+/// else with the operator's own credential file, else over the default socket. Where a coordinator is
+/// gone that may be starting anew, it tries again for a few seconds.
 ///
 /// # Errors
 /// The credential cannot be used, or there is no way to a coordinator.
 pub fn coordinator(targets: &Targets) -> Result<ApiClient, Failure> {
-    let client = coordinator_client(targets)?;
+    let client = in_the_manner(coordinator_client(targets)?);
     Ok(client.with_reason(targets.reason.as_deref().unwrap_or("")))
+}
+
+/// Returns a client of the coordinator behind a socket of this machine.
+pub fn coordinator_at(socket: &Path) -> ApiClient {
+    in_the_manner(ApiClient::unix(socket))
+}
+
+fn in_the_manner(client: ApiClient) -> ApiClient {
+    client
+        .with_server(COORDINATOR)
+        .with_patience(PATIENCE)
+        .with_persistence(Some(Persistence {
+            how_long: PERSISTENCE,
+            notice: tell_that_it_goes_on,
+        }))
 }
 
 fn coordinator_client(targets: &Targets) -> Result<ApiClient, Failure> {
@@ -48,7 +108,8 @@ fn coordinator_client(targets: &Targets) -> Result<ApiClient, Failure> {
     }
     match own_credential() {
         Some(path) if path.exists() => with_credential(&path),
-        _ if Path::new(COORDINATOR_SOCKET).exists() => Ok(ApiClient::unix(Path::new(COORDINATOR_SOCKET))),
+        // A link that leads nowhere is one to a coordinator that is being started.
+        _ if Path::new(COORDINATOR_SOCKET).symlink_metadata().is_ok() => Ok(ApiClient::unix(Path::new(COORDINATOR_SOCKET))),
         _ => Err(Failure::Unreachable(
             "this needs an operator's credential, and there is none here: put it at ~/.config/mesh/credential.json (mode 0600), give --credential FILE (or MESH_CREDENTIAL), or run this on the coordinator's machine".into(),
         )),

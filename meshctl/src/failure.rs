@@ -82,6 +82,15 @@ impl Failure {
         ExitCode::from(self.code())
     }
 
+    /// Puts what was done before, when it is a server that cannot be reached any more.
+    #[must_use]
+    pub fn after(self, done: &str) -> Self {
+        match self {
+            Self::Unreachable(why) => Self::Unreachable(format!("{done}: {why}")),
+            other => other,
+        }
+    }
+
     /// Returns what programs are told.
     pub fn report(&self) -> ErrorReport<'_> {
         let exit_code = self.code();

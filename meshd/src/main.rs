@@ -1,5 +1,6 @@
 //! `meshd`: reads the settings, starts the logs, runs the daemon.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ fn start(flags: Flags) -> Result<(), String> {
         }
     })?;
     runtime::logs::start(settings.log_format, &settings.log_level)?;
+    if flags.check {
+        return say_that_the_settings_are_good();
+    }
     // The slow side only: packets have a thread of their own.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -36,4 +40,9 @@ fn start(flags: Flags) -> Result<(), String> {
     // Without it a ping that waits for its answer would hold up the stop for as long as it may wait.
     runtime.shutdown_timeout(BLOCKED_MAX);
     outcome
+}
+
+fn say_that_the_settings_are_good() -> Result<(), String> {
+    let written = writeln!(io::stdout(), "the settings make sense");
+    written.map_err(|error| format!("cannot write to standard output: {error}"))
 }

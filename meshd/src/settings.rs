@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use model::address::is_one_host;
+use runtime::config::Fault;
 use runtime::logs::LogFormat;
 use serde::Deserialize;
 
@@ -25,6 +26,9 @@ pub struct Flags {
     pub plan: bool,
     /// Take over from the daemon at the other end of standard input
     #[arg(long, hide = true)]
+    /// Say whether the settings make sense, and do nothing else
+    #[arg(long, conflicts_with_all = ["plan", "take_over"])]
+    pub check: bool,
     pub take_over: bool,
     /// One flag for each key of the file.
     #[command(flatten)]
@@ -112,12 +116,18 @@ impl Settings {
     pub fn load(flags: Flags) -> Result<Self, String> {
         let optional = flags.config.is_none();
         let path = flags.config.unwrap_or_else(|| DEFAULT_CONFIG.into());
-        let file: FileSettings =
+        let (file, places): (FileSettings, _) =
             runtime::config::load(&path, optional).map_err(|error| error.to_string())?;
-        Self::merge(flags.overrides, file)
+        Self::merge(flags.overrides, file.clone()).map_err(|fault| {
+            // A flag that is wrong is in no file, whatever the file says beside it.
+            match Self::merge(FileSettings::default(), file) {
+                Err(of_file) if of_file == fault => places.name(&fault),
+                _ => fault.message,
+            }
+        })
     }
 
-    fn merge(flags: FileSettings, file: FileSettings) -> Result<Self, String> {
+    fn merge(flags: FileSettings, file: FileSettings) -> Result<Self, Fault> {
         let settings = Self {
             state_dir: flags
                 .state_dir
@@ -163,8 +173,9 @@ impl Settings {
         Some(Duration::from_secs(u64::from(days) * 24 * 3600))
     }
 
-    fn check(&self) -> Result<(), String> {
-        let word = |what: &str, text: &str, bytes_max: usize| {
+    fn check(&self) -> Result<(), Fault> {
+        let fault = |key, message| Err(Fault { key, message });
+        let word = |key: &'static str, text: &str, bytes_max: usize| {
             let fits = !text.is_empty()
                 && text.len() <= bytes_max
                 && text
@@ -174,37 +185,43 @@ impl Settings {
             if fits {
                 Ok(())
             } else {
-                Err(format!(
-                    "{what} {text:?} is not a name: use a letter, then letters, digits, - and _, at most {bytes_max} in all"
-                ))
+                let message = format!(
+                    "{key} {text:?} is not a name: use a letter, then letters, digits, - and _, at most {bytes_max} in all"
+                );
+                fault(key, message)
             }
         };
         // IFNAMSIZ of linux/if.h is 16 with the zero.
         word("interface", &self.interface.name, 15)?;
         word("nft_table", &self.interface.table, 64)?;
         if !(1280..=9000).contains(&self.interface.mtu) {
-            return Err(format!(
-                "mtu {} is out of range: 1280 to 9000",
-                self.interface.mtu
-            ));
+            let mtu = self.interface.mtu;
+            return fault("mtu", format!("mtu {mtu} is out of range: 1280 to 9000"));
         }
         if self
             .rotate_key_days
             .is_some_and(|days| !(1..=3650).contains(&days))
         {
-            return Err("rotate_key_days is out of range: 1 to 3650".to_owned());
+            let text = "rotate_key_days is out of range: 1 to 3650";
+            return fault("rotate_key_days", text.to_owned());
         }
         // The coordinator takes no report that has another in it.
         if let Some(bad) = self.endpoints.iter().find(|it| !is_one_host(**it)) {
-            return Err(format!(
-                "endpoint {bad} is not an address where peers can reach this host; write its public IP and port, such as 203.0.113.7:51820"
-            ));
+            return fault(
+                "endpoints",
+                format!(
+                    "endpoint {bad} is not an address where peers can reach this host; write its public IP and port, such as 203.0.113.7:51820"
+                ),
+            );
         }
         if !self.dns_listen.ip().is_loopback() {
-            return Err(format!(
-                "dns_listen {} is not a loopback address; mesh DNS answers on loopback and on the overlay only",
-                self.dns_listen
-            ));
+            return fault(
+                "dns_listen",
+                format!(
+                    "dns_listen {} is not a loopback address; mesh DNS answers on loopback and on the overlay only",
+                    self.dns_listen
+                ),
+            );
         }
         Ok(())
     }
@@ -273,3 +290,21 @@ mod tests {
         );
     }
 }
+    #[test]
+    fn a_value_out_of_range_is_named_with_file_and_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("meshd.toml");
+        std::fs::write(&path, "# mine\ninterface = 'mesh7'\nmtu = 99\n").unwrap();
+        let load = |arguments: &[&str]| {
+            let flags = ["meshd", "--config", path.to_str().unwrap()];
+            Settings::load(Flags::parse_from(flags.iter().chain(arguments)))
+        };
+        let place = format!("{}, line 3: mtu 99 is out of range", path.display());
+        let said = load(&[]).unwrap_err();
+        assert!(said.starts_with(&place), "{said}");
+        assert_eq!(load(&["--mtu", "1300"]).unwrap().interface.mtu, 1300);
+        let said = load(&["--mtu", "1300", "--interface", "7"]).unwrap_err();
+        assert!(said.starts_with("interface \"7\""), "{said}");
+    }
+
+                .message

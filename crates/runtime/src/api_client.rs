@@ -1,12 +1,14 @@
 //! A client of the JSON APIs: over a Unix socket, or over TLS with a bearer secret.
 
+mod manner;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -14,19 +16,25 @@ use model::admin::ErrorBody;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::reason;
-use crate::tls::{self, ConnectError};
+use crate::tls;
+
+use manner::{Attempt, Manner, Purpose};
+pub use manner::{Persistence, Server};
 
 /// Bytes of an answer that are read at most.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
-/// How long an answer may take: `policy apply` on a large fleet included.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long it is waited before a server that is gone is tried again.
+const AGAIN_AFTER: Duration = Duration::from_millis(250);
+/// What a server says that is about to end, or has just begun.
+const UNAVAILABLE: u16 = 503;
 
 /// Why a request got no useful answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// Nobody answers there.
+    /// Nobody answers there, or not in time.
     #[error("{0}")]
     Unreachable(String),
     /// The server says no.
@@ -80,8 +88,7 @@ pub struct ApiClient {
     target: Target,
     /// For the audit log, as the header has it.
     reason: Option<HeaderValue>,
-    /// How long an answer may take.
-    patience: Duration,
+    manner: Manner,
 }
 
 impl ApiClient {
@@ -90,7 +97,7 @@ impl ApiClient {
         Self {
             target: Target::Unix(path.to_owned()),
             reason: None,
-            patience: ANSWER_TIMEOUT,
+            manner: Manner::default(),
         }
     }
 
@@ -103,7 +110,7 @@ impl ApiClient {
                 bearer: Bearer(bearer),
             },
             reason: None,
-            patience: ANSWER_TIMEOUT,
+            manner: Manner::default(),
         }
     }
 
@@ -117,10 +124,26 @@ impl ApiClient {
         }
     }
 
-    /// Waits no longer than that for an answer.
+    /// Calls the server so in messages.
     #[must_use]
-    pub fn with_patience(self, patience: Duration) -> Self {
-        Self { patience, ..self }
+    pub fn with_server(mut self, server: Server) -> Self {
+        self.manner.server = server;
+        self
+    }
+
+    /// Waits no longer than that for the server to take the request, for the head of its answer, and
+    /// for each further piece of it.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.manner.patience = patience;
+        self
+    }
+
+    /// Tries again when the server is gone, where that can do no harm; `None` gives up at once.
+    #[must_use]
+    pub fn with_persistence(mut self, persistence: Option<Persistence>) -> Self {
+        self.manner.persistence = persistence;
+        self
     }
 
     /// Asks `GET path`.
@@ -128,7 +151,8 @@ impl ApiClient {
     /// # Errors
     /// See `ApiError`.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
-        self.request(Method::GET, path, None::<&()>).await
+        let request = self.request(Method::GET, path, None::<&()>)?;
+        self.ask(request, Purpose::Question).await
     }
 
     /// Asks `DELETE path`.
@@ -136,7 +160,8 @@ impl ApiClient {
     /// # Errors
     /// See `ApiError`.
     pub async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
-        self.request(Method::DELETE, path, None::<&()>).await
+        let request = self.request(Method::DELETE, path, None::<&()>)?;
+        self.ask(request, Purpose::Order).await
     }
 
     /// Asks `POST path` with a JSON body.
@@ -148,7 +173,21 @@ impl ApiClient {
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, ApiError> {
-        self.request(Method::POST, path, Some(body)).await
+        let request = self.request(Method::POST, path, Some(body))?;
+        self.ask(request, Purpose::Order).await
+    }
+
+    /// Asks `POST path` with a JSON body what changes nothing.
+    ///
+    /// # Errors
+    /// See `ApiError`.
+    pub async fn query<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ApiError> {
+        let request = self.request(Method::POST, path, Some(body))?;
+        self.ask(request, Purpose::Question).await
     }
 
     /// Asks `PUT path` with a JSON body.
@@ -160,15 +199,16 @@ impl ApiClient {
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, ApiError> {
-        self.request(Method::PUT, path, Some(body)).await
+        let request = self.request(Method::PUT, path, Some(body))?;
+        self.ask(request, Purpose::Order).await
     }
 
-    async fn request<T: DeserializeOwned>(
+    fn request(
         &self,
         method: Method,
         path: &str,
         body: Option<&impl Serialize>,
-    ) -> Result<T, ApiError> {
+    ) -> Result<Request<Full<Bytes>>, ApiError> {
         let bytes = match body {
             Some(body) => serde_json::to_vec(body).map_err(|error| {
                 ApiError::Protocol(format!("cannot write the request: {error}"))
@@ -186,40 +226,80 @@ impl ApiClient {
         if let Some(reason) = &self.reason {
             request = request.header(reason::HEADER, reason.clone());
         }
-        let request = request
+        request
             .body(Full::new(Bytes::from(bytes)))
-            .map_err(|error| ApiError::Protocol(format!("{path} is not a path: {error}")))?;
-        let answered = tokio::time::timeout(self.patience, self.exchange(request));
-        let (status, bytes) = answered.await.map_err(|_| {
-            ApiError::Unreachable(format!(
-                "{} did not answer within {} s; look at its logs",
-                self.target_name(),
-                self.patience.as_secs()
-            ))
-        })??;
-        parse(status, &bytes)
+            .map_err(|error| ApiError::Protocol(format!("{path} is not a path: {error}")))
+    }
+
+    /// Asks until there is an answer, or no more attempt is worth it.
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        request: Request<Full<Bytes>>,
+        purpose: Purpose,
+    ) -> Result<T, ApiError> {
+        let started = Instant::now();
+        let mut is_told = false;
+        loop {
+            let error = match self.exchange(request.clone()).await {
+                Ok((status, bytes)) => match parse(status, &bytes) {
+                    Err(error) if is_unavailable(&error) && purpose == Purpose::Question => error,
+                    answer => return answer,
+                },
+                Err(attempt) => {
+                    let why = attempt.explain(purpose, &self.target_name(), &self.manner);
+                    if !attempt.may_be_repeated(purpose) {
+                        return Err(ApiError::Unreachable(why));
+                    }
+                    ApiError::Unreachable(why)
+                }
+            };
+            match self.manner.persistence {
+                Some(Persistence { how_long, notice }) if started.elapsed() < how_long => {
+                    if !std::mem::replace(&mut is_told, true) {
+                        notice(&error.to_string());
+                    }
+                }
+                _ => return Err(error),
+            }
+            sleep(AGAIN_AFTER).await;
+        }
     }
 
     async fn exchange(
         &self,
         request: Request<Full<Bytes>>,
-    ) -> Result<(StatusCode, Bytes), ApiError> {
+    ) -> Result<(StatusCode, Bytes), Attempt> {
+        let patience = self.manner.patience;
         match &self.target {
             Target::Unix(path) => {
-                let stream = tokio::net::UnixStream::connect(path)
-                    .await
-                    .map_err(|error| ApiError::Unreachable(unix_advice(path, &error)))?;
-                send(stream, request).await
+                let connecting = tokio::net::UnixStream::connect(path);
+                let stream = in_time(patience, connecting)
+                    .await?
+                    .map_err(|error| Attempt::NotSent(self.unix_advice(path, &error)))?;
+                send(stream, request, patience).await
             }
             Target::Tls {
                 addresses, config, ..
             } => {
-                let (stream, _) = tls::connect(addresses, Arc::clone(config))
-                    .await
-                    .map_err(|ConnectError { message, .. }| ApiError::Unreachable(message))?;
-                send(stream, request).await
+                // Each address has a time of its own.
+                let (stream, _) =
+                    tls::connect(addresses, Arc::clone(config))
+                        .await
+                        .map_err(|error| match error.untrusted || error.clock {
+                            true => Attempt::Hopeless(error.message),
+                            false => Attempt::NotSent(error.message),
+                        })?;
+                send(stream, request, patience).await
             }
         }
+    }
+
+    fn unix_advice(&self, path: &Path, error: &std::io::Error) -> String {
+        format!(
+            "cannot reach {} at {}: {error}; is it running? (systemctl status, or another --socket)",
+            self.manner.server.name,
+            path.display()
+        )
     }
 
     fn target_name(&self) -> String {
@@ -230,31 +310,55 @@ impl ApiClient {
     }
 }
 
-fn unix_advice(path: &Path, error: &std::io::Error) -> String {
-    format!(
-        "cannot reach the daemon at {}: {error}; is it running? (systemctl status, or another --socket)",
-        path.display()
-    )
+fn is_unavailable(error: &ApiError) -> bool {
+    matches!(error, ApiError::Refused { status, .. } if *status == UNAVAILABLE)
 }
 
-async fn send<S>(stream: S, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), ApiError>
+async fn in_time<T>(patience: Duration, work: impl Future<Output = T>) -> Result<T, Attempt> {
+    timeout(patience, work).await.map_err(|_| Attempt::Silent)
+}
+
+async fn send<S>(
+    stream: S,
+    request: Request<Full<Bytes>>,
+    patience: Duration,
+) -> Result<(StatusCode, Bytes), Attempt>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let broken =
-        |error: hyper::Error| ApiError::Unreachable(format!("the connection broke: {error}"));
+    let broken = |error: hyper::Error| Attempt::Broken(error.to_string());
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(broken)?;
     let driver = tokio::spawn(connection);
-    let response = sender.send_request(request).await.map_err(broken)?;
-    let status = response.status();
-    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
-        .collect()
-        .await
-        .map_err(|error| ApiError::Protocol(format!("the answer broke off: {error}")))?;
+    let response = in_time(patience, sender.send_request(request)).await;
+    let answer = match response {
+        Ok(Ok(response)) => {
+            let status = response.status();
+            read(response.into_body(), patience)
+                .await
+                .map(|bytes| (status, bytes))
+        }
+        Ok(Err(error)) => Err(broken(error)),
+        Err(silent) => Err(silent),
+    };
     driver.abort();
-    Ok((status, body.to_bytes()))
+    answer
+}
+
+/// Reads an answer for as long as it goes on coming.
+async fn read(mut body: Incoming, patience: Duration) -> Result<Bytes, Attempt> {
+    let mut whole = Vec::new();
+    while let Some(frame) = in_time(patience, body.frame()).await? {
+        let frame = frame.map_err(|error| Attempt::Broken(error.to_string()))?;
+        let piece = frame.into_data().unwrap_or_default();
+        if whole.len() + piece.len() > ANSWER_BYTES_MAX {
+            let text = format!("the answer exceeds {ANSWER_BYTES_MAX} bytes");
+            return Err(Attempt::TooLarge(text));
+        }
+        whole.extend_from_slice(&piece);
+    }
+    Ok(whole.into())
 }
 
 fn parse<T: DeserializeOwned>(status: StatusCode, bytes: &[u8]) -> Result<T, ApiError> {

@@ -1,12 +1,14 @@
 //! Settings of a daemon: TOML, one file and the `*.toml` of a directory beside it, later files
 //! winning key by key. Flags win over files; the programs do that part.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use toml::Table;
+use toml::de::DeTable;
 
 /// A settings file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -37,14 +39,53 @@ pub enum ConfigError {
     },
 }
 
+/// A setting whose value is of the right type and makes no sense.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Its key in the file.
+    pub key: &'static str,
+    /// What is wrong with it, and what to write.
+    pub message: String,
+}
+
+/// Where each key was set that is in force.
+#[derive(Clone, Debug, Default)]
+pub struct Places(BTreeMap<String, (PathBuf, usize)>);
+
+impl Places {
+    /// Says what is wrong, with file and line where a file is to blame.
+    pub fn name(&self, fault: &Fault) -> String {
+        match self.0.get(fault.key) {
+            Some((file, line)) => {
+                format!("{}, line {line}: {}", file.display(), fault.message)
+            }
+            None => fault.message.clone(),
+        }
+    }
+
+    /// `text` is TOML already.
+    fn add(&mut self, file: &Path, text: &str) {
+        let Ok(table) = DeTable::parse(text) else {
+            return;
+        };
+        for key in table.get_ref().keys() {
+            let before = &text[..key.span().start];
+            let line = before.matches('\n').count() + 1;
+            let place = (file.to_owned(), line);
+            self.0.insert(key.get_ref().to_string(), place);
+        }
+    }
+}
+
 /// Reads `NAME.toml` and the `NAME.conf.d/*.toml` beside it, in the order of their names: each daemon
 /// has a directory of its own, since it refuses keys that it does not know.
-/// A missing `path` counts as empty when `optional`.
+/// A missing `path` counts as empty when `optional`. Returns also where each key was set.
 ///
 /// # Errors
 /// Names the file, the line, what is wrong.
-pub fn load<T: DeserializeOwned>(path: &Path, optional: bool) -> Result<T, ConfigError> {
+pub fn load<T: DeserializeOwned>(path: &Path, optional: bool) -> Result<(T, Places), ConfigError> {
     let mut merged = Table::new();
+    let mut places = Places::default();
     for file in files(path, optional)? {
         let text = fs::read_to_string(&file).map_err(|source| ConfigError::Read {
             path: file.clone(),
@@ -61,14 +102,16 @@ pub fn load<T: DeserializeOwned>(path: &Path, optional: bool) -> Result<T, Confi
             path: file.clone(),
             message: error.to_string(),
         })?;
+        places.add(&file, &text);
         merged.extend(table);
     }
-    merged
+    let settings = merged
         .try_into()
         .map_err(|error: toml::de::Error| ConfigError::Content {
             path: path.to_owned(),
             message: error.to_string(),
-        })
+        })?;
+    Ok((settings, places))
 }
 
 fn files(path: &Path, optional: bool) -> Result<Vec<PathBuf>, ConfigError> {
@@ -127,7 +170,7 @@ mod tests {
             ("x.conf.d/20.toml", "listen_port = 3"),
             ("x.conf.d/10.toml", "listen_port = 2"),
         ]);
-        let loaded: Example = load(&directory.path().join("x.toml"), false).unwrap();
+        let (loaded, places): (Example, _) = load(&directory.path().join("x.toml"), false).unwrap();
         assert_eq!(
             loaded,
             Example {
@@ -135,13 +178,24 @@ mod tests {
                 name: Some("a".into())
             }
         );
+        let fault = |key| Fault {
+            key,
+            message: "it is odd".into(),
+        };
+        let at = |file: &str| directory.path().join(file).display().to_string();
+        let port = places.name(&fault("listen_port"));
+        assert_eq!(port, at("x.conf.d/20.toml") + ", line 1: it is odd");
+        let name = places.name(&fault("name"));
+        assert_eq!(name, at("x.toml") + ", line 2: it is odd");
+        assert_eq!(places.name(&fault("other")), "it is odd");
     }
 
     #[test]
     fn a_missing_file_is_empty_only_when_optional() {
         let directory = directory(&[]);
         let path = directory.path().join("x.toml");
-        assert_eq!(load::<Example>(&path, true).unwrap(), Example::default());
+        let (loaded, _) = load::<Example>(&path, true).unwrap();
+        assert_eq!(loaded, Example::default());
         assert!(matches!(
             load::<Example>(&path, false),
             Err(ConfigError::Read { .. })

@@ -53,7 +53,7 @@ async fn query(arguments: DnsQuery, targets: &Targets, output: &Output) -> Resul
             name: arguments.name.clone(),
             record_type,
         };
-        let answer: DnsAnswer = client.post("/v1/dns/query", &question).await?;
+        let answer: DnsAnswer = client.query("/v1/dns/query", &question).await?;
         answers.push(answer);
     }
     let asks_addresses = answers

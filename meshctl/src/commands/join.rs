@@ -37,7 +37,7 @@ pub async fn join(arguments: Join, targets: &Targets, output: &Output) -> Result
         token: token.trim().to_owned(),
         name: arguments.name,
     };
-    let client = connect::daemon(targets);
+    let client = connect::awake(connect::daemon(targets)).await?;
     let work = client.post::<Joined>("/v1/join", &request);
     let joined = while_working(output, "joining", work).await?;
     output.show("Joined", &joined, |output| joined_text(&joined, output));
@@ -83,7 +83,8 @@ pub(super) fn read_token(
 /// # Errors
 /// The daemon refuses.
 pub async fn leave(targets: &Targets, output: &Output) -> Result<(), Failure> {
-    let left: Left = connect::daemon(targets).post("/v1/leave", &()).await?;
+    let client = connect::awake(connect::daemon(targets)).await?;
+    let left: Left = client.post("/v1/leave", &()).await?;
     output.show("Left", &left, |output| {
         if left.coordinator_told {
             format!("{} this host has left its fleet", output.paint(Tone::Good, "✓"))

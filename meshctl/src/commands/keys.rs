@@ -19,9 +19,8 @@ pub async fn run(verb: Keys, targets: &Targets, output: &Output) -> Result<(), F
 
 async fn rotate(targets: &Targets, output: &Output) -> Result<(), Failure> {
     output.progress("changing this host's WireGuard key …");
-    let rotated: KeyRotated = connect::daemon(targets)
-        .post("/v1/keys/rotate", &())
-        .await?;
+    let client = connect::awake(connect::daemon(targets)).await?;
+    let rotated: KeyRotated = client.post("/v1/keys/rotate", &()).await?;
     output.show("KeyRotated", &rotated, |output| match &rotated.next {
         None => format!(
             "{} the WireGuard key of this host is {} now; open connections live on",

@@ -15,6 +15,8 @@ use crate::output::{Output, Tone};
 
 /// Between two echoes.
 const INTERVAL: Duration = Duration::from_millis(200);
+/// How long the daemon may take to tell of an echo, beside what the echo itself takes.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 /// The smallest packet that every path takes whole (RFC 791 3.1).
 const PACKET_BYTES_MIN: u16 = 68;
 /// What IPv6 takes for granted (RFC 8200 5); a path below it carries no IPv6.
@@ -63,7 +65,8 @@ struct Mtu {
 /// # Errors
 /// The peer is not known, or no echo was answered.
 pub async fn ping(arguments: Ping, targets: &Targets, output: &Output) -> Result<(), Failure> {
-    let client = connect::daemon(targets);
+    let patience = Duration::from_millis(arguments.timeout) + ANSWER_PATIENCE;
+    let client = connect::daemon(targets).with_patience(patience);
     let small = PingRequest {
         host: arguments.host.clone(),
         timeout_millis: arguments.timeout,
@@ -71,7 +74,7 @@ pub async fn ping(arguments: Ping, targets: &Targets, output: &Output) -> Result
     };
     let mut replies: Vec<PingReply> = Vec::new();
     for number in 0..arguments.count {
-        let reply: PingReply = client.post("/v1/ping", &small).await?;
+        let reply: PingReply = client.query("/v1/ping", &small).await?;
         if !output.is_json() {
             output.show("PingReply", &reply, |output| reply_text(&reply, output));
         }
@@ -146,7 +149,7 @@ impl Prober<'_> {
             packet_bytes: Some(packet_bytes),
         };
         for _ in 0..TRIES {
-            let reply: PingReply = self.client.post("/v1/ping", &request).await?;
+            let reply: PingReply = self.client.query("/v1/ping", &request).await?;
             if reply.round_trip_micros.is_some() {
                 return Ok(true);
             }

@@ -20,7 +20,8 @@ pub async fn reload(reload: &Reload, targets: &Targets, output: &Output) -> Resu
     let request = ReloadRequest {
         hand_over: reload.hand_over,
     };
-    let daemon = connect::daemon(targets).with_patience(PATIENCE);
+    let daemon = connect::awake(connect::daemon(targets)).await?;
+    let daemon = daemon.with_patience(PATIENCE);
     let reloaded: Reloaded = daemon.post("/v1/reload", &request).await?;
     output.show("Reloaded", &reloaded, |output| {
         let good = output.paint(Tone::Good, "✓");

@@ -34,7 +34,7 @@ pub async fn status(targets: &Targets, output: &Output) -> Result<(), Failure> {
         .await;
     let coordinator = match connect::coordinator(targets) {
         Ok(client) => {
-            let client = client.with_patience(PATIENCE);
+            let client = client.with_patience(PATIENCE).with_persistence(None);
             let asked = client.get::<CoordinatorStatus>("/v1/status").await;
             asked.map_err(|error| (Failure::from(error), true))
         }

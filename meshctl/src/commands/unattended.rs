@@ -47,9 +47,8 @@ pub async fn join(name: Option<String>, targets: &Targets) -> Result<Joined, Fai
         .to_owned(),
         name,
     };
-    let asked = connect::daemon(targets)
-        .post::<Joined>("/v1/join", &request)
-        .await;
+    let client = connect::awake(connect::daemon(targets)).await?;
+    let asked = client.post::<Joined>("/v1/join", &request).await;
     match asked {
         Ok(joined) => source.wipe().map(|()| joined),
         Err(error) if is_final(&error) => Err(source.set_aside(error)),

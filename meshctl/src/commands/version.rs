@@ -1,5 +1,7 @@
 //! `meshctl version`: of this program, of the daemon, of the coordinator, and whether they fit.
 
+use std::time::Duration;
+
 use model::admin::CoordinatorVersion;
 use model::local::HostStatus;
 use serde::Serialize;
@@ -8,6 +10,9 @@ use crate::arguments::Targets;
 use crate::connect;
 use crate::failure::Failure;
 use crate::output::{Output, Tone};
+
+/// How long each may take to tell its version.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What `--json` shows.
 #[derive(Debug, Serialize)]
@@ -27,10 +32,14 @@ struct Versions {
 /// None.
 pub async fn version(targets: &Targets, output: &Output) -> Result<(), Failure> {
     let daemon = connect::daemon(targets)
+        .with_patience(PATIENCE)
         .get::<HostStatus>("/v1/status")
         .await;
     let coordinator = match connect::coordinator(targets) {
-        Ok(client) => client.get::<CoordinatorVersion>("/v1/status").await.ok(),
+        Ok(client) => {
+            let client = client.with_patience(PATIENCE).with_persistence(None);
+            client.get::<CoordinatorVersion>("/v1/status").await.ok()
+        }
         Err(_) => None,
     };
     let versions = Versions::new(

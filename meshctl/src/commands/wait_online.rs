@@ -15,8 +15,10 @@ use crate::waiting::while_working;
 
 /// How often the daemon is asked.
 const ASK_EVERY: Duration = Duration::from_millis(200);
-/// How long it may take to answer once.
+/// How long it may take to answer once; never longer than what is left of the time.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// What it may take to be looked at once, also when there is no time at all.
+const PATIENCE_MIN: Duration = Duration::from_millis(500);
 /// Where the kernel lists interfaces.
 const INTERFACES: &str = "/sys/class/net";
 
@@ -29,7 +31,7 @@ struct Online {
 /// Waits until the host has a map and its interface is there. A coordinator need not be reachable.
 ///
 /// # Errors
-/// The time has passed; says what was missing last. At once when only an operator can help.
+/// The time has passed; says what was missing last.
 pub async fn wait_online(
     arguments: &WaitOnline,
     targets: &Targets,
@@ -38,10 +40,10 @@ pub async fn wait_online(
     let end = Instant::now() + Duration::from_secs(arguments.timeout);
     let waiting = async {
         loop {
-            match look(targets).await {
+            match look(targets, end - Instant::now()).await {
                 Ok(state) => return Ok(state),
                 Err(why) if Instant::now() >= end => return Err(why),
-                Err(_) => sleep(ASK_EVERY).await,
+                Err(_) => sleep(ASK_EVERY.min(end - Instant::now())).await,
             }
         }
     };
@@ -54,8 +56,9 @@ pub async fn wait_online(
     Ok(())
 }
 
-async fn look(targets: &Targets) -> Result<HostState, String> {
-    let client = connect::daemon(targets).with_patience(PATIENCE);
+async fn look(targets: &Targets, left: Duration) -> Result<HostState, String> {
+    let patience = left.clamp(PATIENCE_MIN, PATIENCE);
+    let client = connect::daemon(targets).with_patience(patience);
     let status = client.get::<HostStatus>("/v1/status").await;
     let status = status.map_err(|error| Failure::from(error).to_string())?;
     missing(&status, |interface| {

@@ -35,7 +35,8 @@ pub async fn why(arguments: Why, targets: &Targets, output: &Output) -> Result<(
     let target = parse_target(&arguments.to)?;
     let answered = match connect::coordinator(targets) {
         Ok(client) => {
-            let client = client.with_patience(PATIENCE);
+            // This host's daemon is asked instead.
+            let client = client.with_patience(PATIENCE).with_persistence(None);
             ask_coordinator(&client, &arguments.from, &target, output).await
         }
         Err(failure) => Err(failure),
@@ -69,7 +70,7 @@ async fn ask_coordinator(
         protocol: target.protocol.into(),
         port: target.port,
     };
-    let report: WhyReport = client.post("/v1/why", &request).await?;
+    let report: WhyReport = client.query("/v1/why", &request).await?;
     output.show("WhyReport", &report, |output| report_text(&report, output));
     Ok(report.policy.allowed)
 }
@@ -86,7 +87,7 @@ async fn ask_daemon(
         protocol: target.protocol.into(),
         port: target.port,
     };
-    let report: LocalWhyReport = connect::daemon(targets).post("/v1/why", &request).await?;
+    let report: LocalWhyReport = connect::daemon(targets).query("/v1/why", &request).await?;
     output.show("LocalWhyReport", &report, |output| {
         local_text(&report, target.protocol, output)
     });

@@ -8,4 +8,6 @@
 )]
 
 mod full_output;
+mod restart;
 mod server;
+mod silence;

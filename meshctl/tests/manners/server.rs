@@ -25,15 +25,27 @@ pub(crate) enum Reaction {
 pub(crate) struct Server {
     socket: PathBuf,
     asked: Arc<AtomicUsize>,
-    _directory: tempfile::TempDir,
+    /// Goes with it.
+    _directory: Option<tempfile::TempDir>,
 }
 
 impl Server {
     /// Starts it. `react` is told `METHOD PATH`, and how many requests came before.
     pub(crate) fn start(react: impl Fn(&str, usize) -> Reaction + Send + Sync + 'static) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let socket = directory.path().join("api.sock");
-        let listener = UnixListener::bind(&socket).unwrap();
+        let started = Self::start_at(&directory.path().join("api.sock"), react);
+        Self {
+            _directory: Some(directory),
+            ..started
+        }
+    }
+
+    /// Starts it at a place.
+    pub(crate) fn start_at(
+        socket: &Path,
+        react: impl Fn(&str, usize) -> Reaction + Send + Sync + 'static,
+    ) -> Self {
+        let listener = UnixListener::bind(socket).unwrap();
         let asked = Arc::new(AtomicUsize::new(0));
         let (react, count) = (Arc::new(react), Arc::clone(&asked));
         thread::spawn(move || {
@@ -43,15 +55,10 @@ impl Server {
             }
         });
         Self {
-            socket,
+            socket: socket.to_owned(),
             asked,
-            _directory: directory,
+            _directory: None,
         }
-    }
-
-    /// Where it answers.
-    pub(crate) fn socket(&self) -> &Path {
-        &self.socket
     }
 
     /// How many requests it got.
@@ -61,16 +68,21 @@ impl Server {
 
     /// A `meshctl` for which this is the daemon and the coordinator.
     pub(crate) fn meshctl(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_meshctl"));
-        command
-            .env_clear()
-            .env("HOME", "/nonexistent")
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("MESHD_SOCKET", self.socket())
-            .env("MESH_COORDINATOR_SOCKET", self.socket())
-            .args(arguments);
-        command
+        meshctl(&self.socket, arguments)
     }
+}
+
+/// A `meshctl` for which the daemon and the coordinator are at one socket.
+pub(crate) fn meshctl(socket: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_meshctl"));
+    command
+        .env_clear()
+        .env("HOME", "/nonexistent")
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("MESHD_SOCKET", socket)
+        .env("MESH_COORDINATOR_SOCKET", socket)
+        .args(arguments);
+    command
 }
 
 /// What a program wrote where people read errors.

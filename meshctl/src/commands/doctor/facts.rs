@@ -23,12 +23,16 @@ pub(crate) struct Facts {
     pub(crate) clock_is_kept: Known<bool>,
     /// What the daemon is made to do.
     pub(crate) settings: Known<DaemonSettings>,
+    /// What the daemon's own program says of its settings.
+    pub(crate) verdict: Verdict,
+    /// Whether the daemon runs, whatever it says.
+    pub(crate) process: Process,
     /// What the daemon says; an error when nobody answers.
     pub(crate) daemon: Known<HostStatus>,
     /// Of the program on the disk.
     pub(crate) installed_version: Known<String>,
     /// What stands in the daemon's way, as `meshd --plan` says.
-    pub(crate) obstacles: Known<Vec<String>>,
+    pub(crate) obstacles: Result<Vec<String>, Obstacle>,
     pub(crate) peers: Known<Vec<PeerView>>,
     pub(crate) pings: Vec<Ping>,
     pub(crate) dns: Known<DnsView>,
@@ -56,6 +60,40 @@ pub(crate) struct Facts {
     pub(crate) kernel: String,
 }
 
+/// What a program says of its settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It would start with them.
+    Good,
+    /// It would not, and says why.
+    Refused(String),
+    /// It cannot be asked.
+    Unknown(String),
+}
+
+/// Why there is no plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Obstacle {
+    /// The program was asked, and fails.
+    Refused(String),
+    /// It was not, or cannot be.
+    NotAsked(String),
+}
+
+/// Whether a daemon runs, as the kernel and systemd say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Process {
+    /// Nobody listens at its socket, and systemd knows of no process.
+    None,
+    /// There is a process.
+    Runs {
+        /// Which, where that is known.
+        pid: Option<u32>,
+        /// A signal or a debugger holds it.
+        is_stopped: bool,
+    },
+}
+
 /// What the daemon is made to do, as it says or as its files say.
 #[derive(Clone, Debug)]
 pub(crate) struct DaemonSettings {
@@ -64,6 +102,19 @@ pub(crate) struct DaemonSettings {
     pub(crate) listen_port: u16,
     pub(crate) mtu: u16,
     pub(crate) state_dir: PathBuf,
+}
+
+/// The daemon's own defaults.
+impl Default for DaemonSettings {
+    fn default() -> Self {
+        Self {
+            interface: "mesh0".into(),
+            nft_table: "mesh".into(),
+            listen_port: 51820,
+            mtu: 1420,
+            state_dir: "/var/lib/mesh/meshd".into(),
+        }
+    }
 }
 
 /// An echo to a peer: a small one, and one that fills the overlay's interface.
@@ -132,6 +183,20 @@ impl Facts {
     pub(crate) fn link(&self, name: &str) -> Option<&Link> {
         let links = self.links.as_deref().unwrap_or_default();
         links.iter().find(|link| link.name == name)
+    }
+
+    /// The interfaces that are the daemon's, by its settings and by the routes that it made.
+    pub(crate) fn own_devices(&self) -> BTreeSet<String> {
+        let routes = self.routes.as_deref().unwrap_or_default();
+        let ours = routes.iter().filter(|it| it.is_ours);
+        let made = ours.filter_map(|it| it.device.clone());
+        let set = self.settings.as_ref().map(|it| it.interface.clone());
+        made.chain(set).collect()
+    }
+
+    /// Whether the daemon runs and does not answer: then much cannot be judged without its word.
+    pub(crate) fn is_hung(&self) -> bool {
+        self.daemon.is_err() && self.process != Process::None
     }
 
     /// The port of the tunnels.

@@ -3,8 +3,10 @@
 
 mod files;
 mod kernel;
+mod process;
 mod programs;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +14,7 @@ use std::time::Duration;
 use model::local::{DnsView, HostState, HostStatus, PeerView, PingReply, PingRequest};
 use runtime::api_client::ApiClient;
 
-use super::facts::{DaemonSettings, Facts, Known, Ping, TunNode};
+use super::facts::{DaemonSettings, Facts, Known, Ping, Process, TunNode, Verdict};
 use crate::arguments::Targets;
 use crate::connect;
 use crate::output::now_secs;
@@ -31,9 +33,13 @@ const COORDINATORS_MAX: usize = 16;
 /// Gathers everything. `config` is the daemon's settings file where it is not at its place.
 pub(crate) async fn facts(targets: &Targets, config: Option<PathBuf>) -> Facts {
     let client = connect::daemon(targets).with_patience(PATIENCE);
-    let daemon = client.get::<HostStatus>("/v1/status").await;
+    let (daemon, listening, verdict) = tokio::join!(
+        client.get::<HostStatus>("/v1/status"),
+        process::listening(connect::daemon_socket(targets)),
+        programs::verdict(config.clone()),
+    );
     let daemon = daemon.map_err(|error| error.to_string());
-    let settings = settings(&daemon, config.clone());
+    let settings = settings(&daemon, &verdict, config.clone());
     let coordinators = coordinators(&daemon);
     let own_name = own_name(&daemon);
     let (told, network, machine) = tokio::join!(
@@ -62,8 +68,14 @@ pub(crate) async fn facts(targets: &Targets, config: Option<PathBuf>) -> Facts {
     let (links, routes, ruleset, iptables, firewalls, coordinators, own_name) = network;
     let (unit, clock_is_kept, installed_version, obstacles) = machine;
     let is_root = rustix::process::geteuid().is_root();
+    let process = match listening {
+        Process::None => main_process(&unit),
+        runs => runs,
+    };
     Facts {
         is_root,
+        verdict,
+        process,
         version: env!("CARGO_PKG_VERSION"),
         now_secs: now_secs(),
         clock_is_kept,
@@ -100,12 +112,21 @@ pub(crate) async fn facts(targets: &Targets, config: Option<PathBuf>) -> Facts {
     }
 }
 
-/// What a running daemon says comes before what its files say: flags win over files.
-fn settings(daemon: &Known<HostStatus>, config: Option<PathBuf>) -> Known<DaemonSettings> {
-    let of_files = files::settings(config)?;
-    let Some(detail) = daemon.as_ref().ok().and_then(|it| it.detail.as_ref()) else {
-        return Ok(of_files);
+/// What a running daemon says comes before what its files say: flags win over files, and it keeps
+/// what it has when they make no sense.
+fn settings(
+    daemon: &Known<HostStatus>,
+    verdict: &Verdict,
+    config: Option<PathBuf>,
+) -> Known<DaemonSettings> {
+    let of_files = match verdict {
+        Verdict::Refused(why) => Err(why.clone()),
+        Verdict::Good | Verdict::Unknown(_) => files::settings(config),
     };
+    let Some(detail) = daemon.as_ref().ok().and_then(|it| it.detail.as_ref()) else {
+        return of_files;
+    };
+    let of_files = of_files.unwrap_or_default();
     Ok(DaemonSettings {
         interface: detail.interface.clone(),
         listen_port: detail.listen_port,
@@ -116,6 +137,16 @@ fn settings(daemon: &Known<HostStatus>, config: Option<PathBuf>) -> Known<Daemon
             .map_or(of_files.state_dir, PathBuf::from),
         mtu: detail.mtu.unwrap_or(of_files.mtu),
     })
+}
+
+/// What systemd started, when nobody listens yet or any more.
+fn main_process(unit: &Known<BTreeMap<String, String>>) -> Process {
+    let unit = unit.as_ref().ok();
+    let pid = unit.and_then(|it| it.get("MainPID")?.parse().ok());
+    match pid.filter(|pid| *pid != 0) {
+        Some(pid) => process::runs(Some(pid)),
+        None => Process::None,
+    }
 }
 
 type Told = (Known<Vec<PeerView>>, Vec<Ping>, Known<DnsView>);
@@ -171,7 +202,7 @@ async fn echo(client: &ApiClient, peer: &str, packet_bytes: Option<u16>) -> Know
         timeout_millis: u64::try_from(ECHO_PATIENCE.as_millis()).unwrap_or(u64::MAX),
         packet_bytes,
     };
-    let asked = client.post("/v1/ping", &request).await;
+    let asked = client.query("/v1/ping", &request).await;
     asked.map_err(|error| error.to_string())
 }
 

@@ -24,7 +24,12 @@ pub(super) async fn revoke(
     let deadline = Instant::now() + Duration::from_secs(wait_secs);
     output.progress(&format!("{host} is revoked; waiting for the hosts …"));
     let told = loop {
-        let told: RemovedHost = client.get(&path_of(revoked.id)).await?;
+        let told = client.get::<RemovedHost>(&path_of(revoked.id)).await;
+        let told = told.map_err(|error| {
+            Failure::from(error).after(&format!(
+                "{host} is revoked; who has cut it off is not known (`meshctl hosts removed {host}` tells)"
+            ))
+        })?;
         if told.pending.is_empty() || Instant::now() >= deadline {
             break told;
         }

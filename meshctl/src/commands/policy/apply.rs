@@ -29,7 +29,7 @@ pub(super) async fn put_in_force(
     failing(&policy::run_tests(&checked, None)).inspect_err(|_| {
         show_check(&checked, &policy::run_tests(&checked, None), output);
     })?;
-    let client = connect::coordinator(targets)?;
+    let client = connect::awake(connect::coordinator(targets)?).await?;
     plan::warn(&client, &plan::of_files(files.clone()), output).await;
     let request = ApplyPolicy {
         files: files.clone(),
@@ -37,10 +37,11 @@ pub(super) async fn put_in_force(
         message: apply.message,
         dry_run: apply.dry_run,
     };
-    let applied: AppliedPolicy = client
-        .post("/v1/policy", &request)
-        .await
-        .map_err(|error| refused(error, &files))?;
+    let applied = match request.dry_run {
+        true => client.query("/v1/policy", &request).await,
+        false => client.post("/v1/policy", &request).await,
+    };
+    let applied: AppliedPolicy = applied.map_err(|error| refused(error, &files))?;
     finish(&client, &applied, (apply.wait, apply.dry_run), output).await
 }
 
@@ -49,7 +50,7 @@ pub(super) async fn rollback(
     targets: &Targets,
     output: &Output,
 ) -> Result<(), Failure> {
-    let client = connect::coordinator(targets)?;
+    let client = connect::awake(connect::coordinator(targets)?).await?;
     let to = PolicyVersion(back.version);
     plan::warn(&client, &plan::of_version(to), output).await;
     let request = RollbackPolicy {
@@ -99,7 +100,12 @@ async fn wait_for(
     let deadline = Instant::now() + Duration::from_secs(secs);
     let mut said = None;
     loop {
-        let rollout: Rollout = client.get("/v1/policy/rollout").await?;
+        let rollout = client.get::<Rollout>("/v1/policy/rollout").await;
+        let rollout = rollout.map_err(|error| {
+            Failure::from(error).after(&format!(
+                "version {version} is stored; how far it got is not known (`meshctl policy status` tells)"
+            ))
+        })?;
         let superseded = rollout.version != version;
         if rollout.pending.is_empty() || superseded || Instant::now() >= deadline {
             return Ok(Some(rollout));

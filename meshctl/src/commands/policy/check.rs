@@ -63,13 +63,14 @@ async fn ask_fleet(
     targets: &Targets,
 ) -> Result<Result<AppliedPolicy, ApiError>, String> {
     let client = connect::coordinator(targets).map_err(|failure| failure.to_string())?;
+    let client = client.with_patience(connect::WORK_PATIENCE);
     let request = ApplyPolicy {
         files: files.to_vec(),
         base: None,
         message: String::new(),
         dry_run: true,
     };
-    match client.post("/v1/policy", &request).await {
+    match client.query("/v1/policy", &request).await {
         Err(ApiError::Unreachable(why)) => Err(why),
         answer => Ok(answer),
     }

@@ -88,7 +88,9 @@ pub(super) fn of_version(version: PolicyVersion) -> PlanRequest {
 /// Asks the coordinator: it alone knows which hosts the names in force mean.
 async fn make(client: &ApiClient, request: &PlanRequest) -> Result<PlannedPolicy, Failure> {
     client
-        .post("/v1/policy/plan", request)
+        .clone()
+        .with_patience(connect::WORK_PATIENCE)
+        .query("/v1/policy/plan", request)
         .await
         .map_err(|error| refused(error, &request.files))
 }

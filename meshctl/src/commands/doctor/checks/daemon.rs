@@ -2,44 +2,74 @@
 
 use model::local::HostState;
 
-use super::super::facts::Facts;
+use super::super::facts::{Facts, Process, Verdict};
 use super::super::finding::Finding;
 
 pub(super) fn settings(facts: &Facts) -> Finding {
     const CHECK: &str = "settings";
-    match &facts.settings {
-        Ok(_) => Finding::ok(CHECK, "the settings of meshd are understood"),
-        Err(why) if facts.is_root => Finding::failure(
-            CHECK,
-            why.clone(),
-            "meshd does not start with them; one that runs keeps the former ones",
-            "correct the file; `meshd --plan` shows what it makes of it",
-        ),
-        Err(why) => Finding::skipped(CHECK, format!("{why}; try as root")),
+    match (&facts.verdict, &facts.settings) {
+        (Verdict::Refused(why), _) | (Verdict::Unknown(_), Err(why)) if facts.is_root => {
+            Finding::failure(
+                CHECK,
+                why.clone(),
+                "meshd does not start with them; one that runs keeps the former ones",
+                "correct the file; `meshd --check` says whether it is good",
+            )
+        }
+        (Verdict::Good, _) => Finding::ok(CHECK, "meshd takes its settings"),
+        (Verdict::Unknown(why), Ok(_)) => {
+            let what = format!("they are TOML; whether meshd takes them is not known: {why}");
+            Finding::skipped(CHECK, what)
+        }
+        (Verdict::Refused(why), _) | (_, Err(why)) => {
+            Finding::skipped(CHECK, format!("{why}; try as root"))
+        }
     }
 }
 
 pub(super) fn daemon(facts: &Facts) -> Finding {
     const CHECK: &str = "daemon";
-    let state = |name: &str| facts.unit.as_ref().ok()?.get(name).map(String::as_str);
-    match &facts.daemon {
-        Ok(status) => Finding::ok(CHECK, format!("meshd {} answers", status.version)),
-        Err(why) => {
-            let result = state("Result").filter(|it| *it != "success");
-            let result = result.map_or(String::new(), |it| format!("; systemd says: {it}"));
-            Finding::failure(
-                CHECK,
-                format!("meshd does not answer: {why}{result}"),
-                "without it this host is not in the overlay",
-                match state("LoadState") {
-                    Some("loaded") => {
-                        "`systemctl start meshd`; `journalctl -u meshd -e` says why it ended"
-                    }
-                    _ => "start meshd; `--socket` names its socket when it is another one",
-                },
-            )
-        }
+    match (&facts.daemon, facts.process) {
+        (Ok(status), _) => Finding::ok(CHECK, format!("meshd {} answers", status.version)),
+        (Err(why), Process::None) => gone(CHECK, facts, why),
+        (Err(why), Process::Runs { pid, is_stopped }) => hung(CHECK, why, pid, is_stopped),
     }
+}
+
+fn gone(check: &'static str, facts: &Facts, why: &str) -> Finding {
+    let state = |name: &str| facts.unit.as_ref().ok()?.get(name).map(String::as_str);
+    let result = state("Result").filter(|it| *it != "success");
+    let result = result.map_or(String::new(), |it| format!("; systemd says: {it}"));
+    Finding::failure(
+        check,
+        format!("meshd does not answer: {why}{result}"),
+        "without it this host is not in the overlay",
+        match state("LoadState") {
+            Some("loaded") => "`systemctl start meshd`; `journalctl -u meshd -e` says why it ended",
+            _ => "start meshd; `--socket` names its socket when it is another one",
+        },
+    )
+}
+
+/// Packets may pass all the same; so the first advice is one that cuts nothing.
+fn hung(check: &'static str, why: &str, pid: Option<u32>, is_stopped: bool) -> Finding {
+    let which = pid.map_or(String::new(), |pid| format!(" (process {pid})"));
+    let (what, advice) = match (is_stopped, pid) {
+        (true, Some(pid)) => (
+            format!("meshd runs{which}, and is held by a signal or a debugger"),
+            format!("find out who holds it; `kill -CONT {pid}` lets it go on"),
+        ),
+        _ => (
+            format!("meshd runs{which} and does not answer: {why}"),
+            "`journalctl -u meshd -e`; `meshctl bugreport` for who is to mend it; then `systemctl restart meshd`".to_owned(),
+        ),
+    };
+    Finding::failure(
+        check,
+        what,
+        "what depends on its word is not judged below; leave its routes, its table and its files as they are",
+        advice,
+    )
 }
 
 pub(super) fn version(facts: &Facts) -> Finding {
@@ -204,16 +234,50 @@ mod tests {
     #[test]
     fn settings_that_make_no_sense_fail_and_unreadable_ones_do_not() {
         let mut facts = healthy::facts();
-        facts.settings = Err("/etc/mesh/meshd.toml:3: mtu".into());
+        facts.verdict = Verdict::Refused("/etc/mesh/meshd.toml, line 3: mtu 99".into());
         assert_eq!(settings(&facts).outcome, Outcome::Failure);
+        assert!(settings(&facts).what.contains("line 3"));
         facts.is_root = false;
         assert_eq!(settings(&facts).outcome, Outcome::Skipped);
+        let mut facts = healthy::facts();
+        facts.verdict = Verdict::Unknown("there is no meshd".into());
+        assert_eq!(settings(&facts).outcome, Outcome::Skipped);
+        facts.settings = Err("/etc/mesh/meshd.toml, line 3: no TOML".into());
+        assert_eq!(settings(&facts).outcome, Outcome::Failure);
+    }
+
+    #[test]
+    fn a_daemon_that_is_held_is_found_first_and_nothing_is_said_that_needs_its_word() {
+        let mut facts = healthy::facts();
+        facts.daemon = Err("no answer".into());
+        facts.obstacles = Ok(Vec::new());
+        facts.dns = Err("no answer".into());
+        facts.resolv_conf = Ok("# begin of meshd\n".into());
+        facts.process = Process::Runs {
+            pid: Some(7),
+            is_stopped: true,
+        };
+        let findings = super::super::run(&facts);
+        let told: Vec<_> = findings
+            .iter()
+            .filter(|it| it.outcome > Outcome::Skipped)
+            .collect();
+        assert_eq!(told.len(), 1, "{told:#?}");
+        assert_eq!(told[0].check, "daemon");
+        assert!(told[0].advice.as_ref().unwrap().contains("kill -CONT 7"));
+        facts.process = Process::Runs {
+            pid: None,
+            is_stopped: false,
+        };
+        let advice = daemon(&facts).advice.unwrap();
+        assert!(advice.contains("systemctl restart meshd"), "{advice}");
     }
 
     #[test]
     fn a_daemon_that_does_not_run_is_told_with_what_systemd_says() {
         let mut facts = healthy::facts();
         facts.daemon = Err("nobody listens".into());
+        facts.process = Process::None;
         let unit = facts.unit.as_mut().unwrap();
         unit.insert("Result".into(), "oom-kill".into());
         let finding = daemon(&facts);

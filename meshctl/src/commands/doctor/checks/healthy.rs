@@ -4,7 +4,8 @@ use model::local::{HostDetail, HostStatus, PingReply};
 use serde_json::json;
 
 use super::super::facts::{
-    DaemonSettings, Facts, Known, Link, Ping, Route, StateDirectory, TunNode,
+    DaemonSettings, Facts, Known, Link, Obstacle, Ping, Process, Route, StateDirectory, TunNode,
+    Verdict,
 };
 
 const OWN: &str = "100.64.0.16";
@@ -88,6 +89,11 @@ pub(crate) fn facts() -> Facts {
             mtu: 1420,
             state_dir: "/var/lib/mesh/meshd".into(),
         }),
+        verdict: Verdict::Good,
+        process: Process::Runs {
+            pid: Some(7),
+            is_stopped: false,
+        },
         daemon: Ok(status()),
         installed_version: Ok("1.0.0".into()),
         obstacles: Ok(Vec::new()),
@@ -138,9 +144,11 @@ pub(crate) fn unknown() -> Facts {
         is_root: false,
         clock_is_kept: nothing(),
         settings: nothing(),
+        verdict: Verdict::Unknown("it cannot be asked".into()),
+        process: Process::None,
         daemon: nothing(),
         installed_version: nothing(),
-        obstacles: nothing(),
+        obstacles: Err(Obstacle::NotAsked("it cannot be looked at".into())),
         peers: nothing(),
         pings: Vec::new(),
         dns: nothing(),

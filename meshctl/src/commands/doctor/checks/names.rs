@@ -11,7 +11,8 @@ pub(super) fn resolver(facts: &Facts) -> Finding {
     const CHECK: &str = "resolver";
     let Ok(dns) = &facts.dns else {
         let text = facts.resolv_conf.as_deref().unwrap_or_default();
-        if facts.daemon.is_err() && text.contains("# begin of meshd") {
+        let is_gone = facts.daemon.is_err() && !facts.is_hung();
+        if is_gone && text.contains("# begin of meshd") {
             return Finding::failure(
                 CHECK,
                 "/etc/resolv.conf names mesh DNS, and meshd does not run",

@@ -3,8 +3,11 @@
 use ipnet::IpNet;
 use model::local::HostState;
 
-use super::super::facts::{Facts, Route};
+use super::super::facts::{Facts, Obstacle, Route, Verdict};
 use super::super::finding::Finding;
+
+/// Why something is not judged that a daemon which still runs may have made.
+const HUNG: &str = "meshd runs and does not answer: see the check daemon";
 
 pub(super) fn interface(facts: &Facts) -> Finding {
     const CHECK: &str = "interface";
@@ -41,9 +44,12 @@ pub(super) fn routes(facts: &Facts) -> Finding {
     if overlay.is_empty() {
         return Finding::skipped(CHECK, "the overlay's prefixes are not known here");
     }
-    let own = facts.settings.as_ref().map(|it| it.interface.clone()).ok();
-    let is_foreign =
-        |route: &&Route| !route.is_ours && (route.device.is_none() || route.device != own);
+    let own = facts.own_devices();
+    if own.is_empty() {
+        return Finding::skipped(CHECK, "which interface is the overlay's is not known here");
+    }
+    let is_own = |route: &Route| route.device.as_ref().is_some_and(|it| own.contains(it));
+    let is_foreign = |route: &&Route| !route.is_ours && !is_own(route);
     let clash = routes.iter().filter(is_foreign).find_map(|route| {
         let theirs = route.destination?;
         let ours = overlay.iter().find(|ours| overlaps(**ours, theirs))?;
@@ -73,7 +79,17 @@ fn overlaps(one: IpNet, other: IpNet) -> bool {
 pub(super) fn obstacles(facts: &Facts) -> Finding {
     const CHECK: &str = "plan";
     match &facts.obstacles {
-        Err(why) => Finding::skipped(CHECK, why.clone()),
+        Err(_) if matches!(facts.verdict, Verdict::Refused(_)) => {
+            Finding::skipped(CHECK, "meshd does not take its settings: see that check")
+        }
+        Err(Obstacle::Refused(why)) => Finding::failure(
+            CHECK,
+            format!("meshd cannot tell what it would make here: {why}"),
+            "it does not start either where it cannot tell that",
+            "as it says; `meshd --plan` tells it again",
+        ),
+        Err(Obstacle::NotAsked(why)) => Finding::skipped(CHECK, why.clone()),
+        Ok(_) if facts.is_hung() => Finding::skipped(CHECK, HUNG),
         Ok(found) if found.is_empty() => {
             Finding::ok(CHECK, "nothing is in the way of what meshd would make")
         }
@@ -90,6 +106,9 @@ pub(super) fn leftovers(facts: &Facts) -> Finding {
     const CHECK: &str = "leftovers";
     if facts.daemon.is_ok() {
         return Finding::ok(CHECK, "what guards the overlay is looked after by meshd");
+    }
+    if facts.is_hung() {
+        return Finding::skipped(CHECK, HUNG);
     }
     if facts.routes.is_err() {
         return Finding::skipped(CHECK, "the routes are not known");
@@ -116,6 +135,9 @@ pub(super) fn port(facts: &Facts) -> Finding {
     let (Some(port), Ok(held)) = (facts.port(), &facts.udp_ports) else {
         return Finding::skipped(CHECK, "it is not known who has which port");
     };
+    if facts.is_hung() {
+        return Finding::skipped(CHECK, HUNG);
+    }
     match (facts.daemon.is_ok(), held.contains(&port)) {
         (true, true) => Finding::ok(CHECK, format!("UDP {port} is meshd's")),
         (true, false) => Finding::failure(
@@ -179,6 +201,7 @@ pub(super) fn coordinator(facts: &Facts) -> Finding {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::facts::Process;
     use super::super::super::finding::Outcome;
     use super::super::healthy;
     use super::*;
@@ -217,6 +240,31 @@ mod tests {
     }
 
     #[test]
+    fn routes_of_the_overlay_s_own_interface_clash_with_nothing_also_without_settings() {
+        let mut facts = healthy::facts();
+        facts.settings = Err("they cannot be read".into());
+        facts.routes.as_mut().unwrap().push(Route {
+            destination: Some("100.64.0.16/32".parse().unwrap()),
+            device: Some("mesh0".into()),
+            is_ours: false,
+            is_unreachable: false,
+        });
+        assert_eq!(routes(&facts).outcome, Outcome::Ok);
+        let own = |route: &Route| route.is_ours && route.device.is_some();
+        facts.routes.as_mut().unwrap().retain(|route| !own(route));
+        assert_eq!(routes(&facts).outcome, Outcome::Skipped);
+    }
+
+    #[test]
+    fn a_plan_that_fails_is_no_plan_without_obstacles() {
+        let mut facts = healthy::facts();
+        facts.obstacles = Err(Obstacle::Refused("cannot read the state".into()));
+        assert_eq!(obstacles(&facts).outcome, Outcome::Failure);
+        facts.verdict = Verdict::Refused("mtu 99".into());
+        assert_eq!(obstacles(&facts).outcome, Outcome::Skipped);
+    }
+
+    #[test]
     fn what_the_plan_says_is_passed_on() {
         let mut facts = healthy::facts();
         facts.obstacles = Ok(vec!["a table inet mesh exists already".into()]);
@@ -227,6 +275,7 @@ mod tests {
     fn what_a_dead_daemon_left_is_explained() {
         let mut facts = healthy::facts();
         facts.daemon = Err("nobody listens".into());
+        facts.process = Process::None;
         let finding = leftovers(&facts);
         assert_eq!(finding.outcome, Outcome::Warning);
         assert!(finding.what.contains("100.64.0.0/16"), "{finding:?}");
@@ -236,6 +285,7 @@ mod tests {
     fn the_port_has_to_be_meshd_s() {
         let mut facts = healthy::facts();
         facts.daemon = Err("nobody listens".into());
+        facts.process = Process::None;
         assert!(port(&facts).what.contains("another program"));
         let mut facts = healthy::facts();
         facts.udp_ports = Ok([53].into());

@@ -13,7 +13,7 @@ use super::super::facts::{DaemonSettings, Known, StateDirectory, TunNode};
 const CONFIG: &str = "/etc/mesh/meshd.toml";
 const TUN: &str = "/dev/net/tun";
 
-/// The keys of `meshd.toml` that are looked at, with the daemon's own defaults.
+/// The keys of `meshd.toml` that are looked at.
 #[derive(Deserialize)]
 struct Keys {
     interface: Option<String>,
@@ -26,16 +26,15 @@ struct Keys {
 pub(super) fn settings(config: Option<PathBuf>) -> Known<DaemonSettings> {
     let is_optional = config.is_none();
     let path = config.unwrap_or_else(|| CONFIG.into());
-    let keys: Keys =
+    let (keys, _): (Keys, _) =
         runtime::config::load(&path, is_optional).map_err(|error| error.to_string())?;
+    let default = DaemonSettings::default();
     Ok(DaemonSettings {
-        interface: keys.interface.unwrap_or_else(|| "mesh0".into()),
-        nft_table: keys.nft_table.unwrap_or_else(|| "mesh".into()),
-        listen_port: keys.listen_port.unwrap_or(51820),
-        mtu: keys.mtu.unwrap_or(1420),
-        state_dir: keys
-            .state_dir
-            .unwrap_or_else(|| "/var/lib/mesh/meshd".into()),
+        interface: keys.interface.unwrap_or(default.interface),
+        nft_table: keys.nft_table.unwrap_or(default.nft_table),
+        listen_port: keys.listen_port.unwrap_or(default.listen_port),
+        mtu: keys.mtu.unwrap_or(default.mtu),
+        state_dir: keys.state_dir.unwrap_or(default.state_dir),
     })
 }
 

@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use tokio::process::Command;
 
-use super::super::facts::Known;
+use super::super::facts::{Known, Obstacle, Verdict};
 use super::PATIENCE;
 
 /// Runs a program, and returns what it prints; an error when it is missing, refuses or hangs.
@@ -30,7 +30,7 @@ pub(crate) async fn said_by(program: &str, arguments: &[&str]) -> Known<String> 
 }
 
 /// The properties that a check looks at.
-const PROPERTIES: &str = "LoadState,ActiveState,Result,NRestarts,PrivateNetwork,PrivateDevices,DevicePolicy,DeviceAllow,CapabilityBoundingSet,RestrictAddressFamilies,DropInPaths";
+const PROPERTIES: &str = "LoadState,ActiveState,MainPID,Result,NRestarts,PrivateNetwork,PrivateDevices,DevicePolicy,DeviceAllow,CapabilityBoundingSet,RestrictAddressFamilies,DropInPaths";
 
 pub(super) async fn unit() -> Known<BTreeMap<String, String>> {
     let said = said_by("systemctl", &["show", "meshd.service", "-p", PROPERTIES]).await?;
@@ -54,14 +54,39 @@ pub(super) async fn installed_version() -> Known<String> {
 }
 
 /// Asks the daemon's own program what is in its way.
-pub(super) async fn obstacles(config: Option<PathBuf>) -> Known<Vec<String>> {
+pub(super) async fn obstacles(config: Option<PathBuf>) -> Result<Vec<String>, Obstacle> {
     if !rustix::process::geteuid().is_root() {
-        return Err("only root may ask `meshd --plan`".into());
+        let why = "only root may ask `meshd --plan`";
+        return Err(Obstacle::NotAsked(why.into()));
     }
+    match meshd("--plan", config).await {
+        Ok(plan) => Ok(obstacles_in(&plan)),
+        Err(why) if could_not_be_asked(&why) => Err(Obstacle::NotAsked(why)),
+        Err(why) => Err(Obstacle::Refused(why)),
+    }
+}
+
+/// Asks the daemon's own program whether it takes its settings.
+pub(super) async fn verdict(config: Option<PathBuf>) -> Verdict {
+    match meshd("--check", config).await {
+        Ok(_) => Verdict::Good,
+        Err(why) if could_not_be_asked(&why) => Verdict::Unknown(why),
+        Err(why) => Verdict::Refused(why.trim_start_matches("meshd: ").to_owned()),
+    }
+}
+
+async fn meshd(what: &str, config: Option<PathBuf>) -> Known<String> {
     let config = config.map(|path| path.to_string_lossy().into_owned());
-    let mut arguments = vec!["--plan"];
+    let mut arguments = vec![what];
     arguments.extend(config.iter().flat_map(|path| ["--config", path]));
-    Ok(obstacles_in(&said_by("meshd", &arguments).await?))
+    said_by("meshd", &arguments).await
+}
+
+/// There is no such program, it hangs, or it is of a version that does not know the question.
+fn could_not_be_asked(why: &str) -> bool {
+    why.starts_with("cannot run ")
+        || why.ends_with(" does not answer")
+        || why.contains("unexpected argument")
 }
 
 fn obstacles_in(plan: &str) -> Vec<String> {
