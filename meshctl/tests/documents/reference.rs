@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use clap::{Arg, Command};
+use clap::{Arg, ArgAction, Command};
 use meshctl::failure::EXIT_CODES;
 
 const HEAD: &str = "\
@@ -141,7 +141,10 @@ fn described(argument: &Arg) -> String {
 fn is_own(argument: &Arg) -> bool {
     !argument.is_global_set()
         && !argument.is_hide_set()
-        && !["help", "version"].contains(&argument.get_id().as_str())
+        && !matches!(
+            argument.get_action(),
+            ArgAction::Help | ArgAction::HelpShort | ArgAction::HelpLong | ArgAction::Version
+        )
 }
 
 fn verbs(command: &Command) -> impl Iterator<Item = &Command> {
