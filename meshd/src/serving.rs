@@ -3,16 +3,19 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::{BoxFuture, OptionFuture};
 use model::control::{Refusal, RefusalCode};
 use model::local::{HandedOver, Reloaded};
 use runtime::local_socket::LocalSocket;
+use runtime::metrics::{self, MetricsListen};
 use runtime::process::{self, Termination};
 use runtime::service_manager;
 use tokio::signal::unix::Signal;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::timeout;
 
 use crate::brain::{Brain, BrainHandle, Input};
 use crate::dns::DnsServer;
@@ -22,6 +25,9 @@ use crate::reload::Reloader;
 use crate::stopping::{self, Stop};
 use crate::watchdog;
 
+/// For brain and overlay to end once a successor serves: they rest, and have little to do.
+const VANISH_WITHIN: Duration = Duration::from_secs(5);
+
 /// What serves.
 pub(crate) struct Serving {
     pub(crate) api: LocalApi,
@@ -30,6 +36,7 @@ pub(crate) struct Serving {
     pub(crate) stop: Termination,
     pub(crate) hangups: Signal,
     pub(crate) reloader: Reloader,
+    pub(crate) metrics_listen: watch::Receiver<MetricsListen>,
     pub(crate) asked: mpsc::Receiver<AskedReload>,
     pub(crate) predecessor: Arc<Predecessor>,
     /// The daemon before this one, which goes when this is dropped.
@@ -69,15 +76,27 @@ impl Serving {
         let handle = self.api.brain.clone();
         let worker = self.predecessor.worker.clone();
         let living = tokio::spawn(watchdog::run(handle.clone(), worker));
+        let metrics = metrics::serve(self.metrics_listen.clone(), self.api.metrics.clone());
+        let measuring = tokio::spawn(metrics);
         let turn = self.until_turn(&mut thinking, &mut keeping).await;
         living.abort();
+        measuring.abort();
         match turn? {
             Turn::Stop => {
                 self.stop(&handle).await?;
                 thinking.await.map_err(text)?.map_err(text)?;
                 Ok(Ended::Stopped)
             }
-            Turn::Successor(successor, answer) => self.leave(successor, answer, &handle).await,
+            Turn::Successor(successor, answer) => {
+                // Nobody is answered by two.
+                self.socket.hand_over();
+                drop(self.socket);
+                drop(self.dns);
+                let vanished = handle.ask(Input::Vanish);
+                let tasks = [thinking.abort_handle(), keeping.abort_handle()];
+                end_or_abort(vanished, VANISH_WITHIN, &tasks).await;
+                leave(successor, answer, &mut self.stop).await
+            }
         }
     }
 
@@ -133,6 +152,7 @@ impl Serving {
                     Ok(successor) => return Ok(Turn::Successor(successor, answer)),
                     Err(why) => {
                         handing_over = None;
+                        api.metrics.hand_over_failed();
                         let message = format!(
                             "the running meshd {} goes on: {why}",
                             env!("CARGO_PKG_VERSION")
@@ -157,29 +177,39 @@ impl Serving {
         let stopped = handle.ask(|done| Input::Stop(stop, done)).await;
         stopped.map_err(text)
     }
+}
 
-    /// Leaves everything to a successor that serves.
-    async fn leave(
-        mut self,
-        mut successor: handover::Serving,
-        answer: ReloadAnswer,
-        handle: &BrainHandle,
-    ) -> Result<Ended, String> {
-        // Nobody is answered by two.
-        self.socket.hand_over();
-        drop(self.socket);
-        drop(self.dns);
-        let told = successor.farewell(handle).await;
-        let done = told.inspect_err(|why| tracing::error!("{why}"))?;
-        tell(&done);
-        let handed_over = Some(done);
-        let _ = answer.send(Ok(Reloaded { handed_over }));
-        tokio::select! {
-            () = successor.drain() => {}
-            signal = self.stop.heard() => tracing::debug!(signal, "not waiting for late packets"),
-        }
-        Ok(Ended::HandedOver)
+/// Waits until this daemon's own tasks have ended. One that hangs is ended: it rests, so that it has
+/// nothing to write, and the successor waits for its end with packets that it lets through already.
+async fn end_or_abort<T>(ended: impl Future<Output = T>, within: Duration, tasks: &[AbortHandle]) {
+    if timeout(within, ended).await.is_ok() {
+        return;
     }
+    tracing::error!(
+        "a part of this daemon did not end within {} s, and is not waited for",
+        within.as_secs()
+    );
+    for task in tasks {
+        task.abort();
+    }
+}
+
+/// Leaves everything to a successor that serves.
+async fn leave(
+    mut successor: handover::Serving,
+    answer: ReloadAnswer,
+    stop: &mut Termination,
+) -> Result<Ended, String> {
+    let told = successor.farewell().await;
+    let done = told.inspect_err(|why| tracing::error!("{why}"))?;
+    tell(&done);
+    let handed_over = Some(done);
+    let _ = answer.send(Ok(Reloaded { handed_over }));
+    tokio::select! {
+        () = successor.drain() => {}
+        signal = stop.heard() => tracing::debug!(signal, "not waiting for late packets"),
+    }
+    Ok(Ended::HandedOver)
 }
 
 fn begin(predecessor: Arc<Predecessor>, answer: ReloadAnswer) -> HandingOver {
@@ -209,4 +239,21 @@ fn tell(done: &HandedOver) {
 
 fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_hangs_is_ended_and_one_that_ends_is_left_to_it() {
+        let hangs = || tokio::spawn(std::future::pending::<()>());
+        let (brain, keeper) = (hangs(), hangs());
+        let tasks = [brain.abort_handle(), keeper.abort_handle()];
+        end_or_abort(std::future::ready(()), VANISH_WITHIN, &tasks).await;
+        assert!(!brain.is_finished() && !keeper.is_finished());
+        end_or_abort(std::future::pending::<()>(), Duration::ZERO, &tasks).await;
+        assert!(brain.await.unwrap_err().is_cancelled());
+        assert!(keeper.await.unwrap_err().is_cancelled());
+    }
 }

@@ -52,6 +52,6 @@ pub use handshake_job::{HandshakeDone, HandshakeJob};
 pub use offload::VirtioHeader;
 pub use outbox::{Misdirected, Outbox, Path};
 pub use place::Place;
-pub use shard::{Introduction, Shard};
+pub use shard::{HANDSHAKES_APART, Introduction, Shard};
 pub use shift::{Addressee, Shift};
 pub use wireguard::DataCipher;

@@ -45,6 +45,7 @@ mod timeouts;
 mod verdicts;
 
 pub use misdirected::Introduction;
+pub use succession::HANDSHAKES_APART;
 
 use load::Load;
 use misdirected::Elsewhere;

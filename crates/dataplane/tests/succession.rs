@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 use std::mem::swap;
 use std::time::Duration;
 
-use dataplane::{Addressee, Bequest, DropReason, Extent, Limits, Shard, ShardConfig, Shift};
+use dataplane::{
+    Addressee, Bequest, DropReason, Extent, HANDSHAKES_APART, Limits, Shard, ShardConfig, Shift,
+};
 use model::rule::{Bundle, Rule};
 use model::time::{Instant, Now, UnixTime};
 use pair::crowd::{Crowd, answer};
@@ -327,6 +329,23 @@ fn what_waits_for_a_session_makes_the_successor_begin_one() {
     it.pair.run();
     it.pair.send(A, &opening);
     assert_eq!(it.pair.delivered(B), [opening]);
+}
+
+#[test]
+fn a_handshake_right_before_the_rest_does_not_cost_the_successor_its_own() {
+    for (rested, answered) in [(Duration::ZERO, 0), (HANDSHAKES_APART, 1)] {
+        let mut pair = Pair::with_bundle(&only_web());
+        let opening = segment(&pair, A, SYN);
+        pair.offer(A, &opening);
+        let initiation = pair.network.pop_front().unwrap();
+        pair.receive(B, initiation.from, 0, &initiation.bytes);
+        // B's answer comes when A's daemon rests, and is nobody's.
+        pair.network.clear();
+        pair.pass(rested);
+        let mut it = Succession::new(pair, only_web());
+        assert_eq!(it.shake_hands(), 1);
+        assert_eq!(it.held.len(), answered, "after {rested:?}");
+    }
 }
 
 #[test]

@@ -5,12 +5,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dataplane::{BEQUEST_FORMAT, Shift};
+use dataplane::{BEQUEST_FORMAT, HANDSHAKES_APART, Shift};
 use model::local::HandedOver;
 use runtime::local_socket::SocketSharer;
 use runtime::service_manager;
 use runtime::state_dir::StateDir;
 use tokio::process::Child;
+use tokio::time::{sleep, timeout};
 
 use super::blob;
 use super::link::{Link, LinkError};
@@ -34,6 +35,11 @@ const SERVE_WITHIN: Duration = Duration::from_secs(3);
 const REST_WITHIN: Duration = Duration::from_secs(10);
 /// For its packet threads to leave, while packets wait in the kernel's queues.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+/// For a successor that was killed to be gone. One that is not by then reads from a disk that hangs,
+/// and will never run again.
+const KILL_WITHIN: Duration = Duration::from_secs(5);
+/// For this daemon's own parts to hear that they go on.
+const RESUME_WITHIN: Duration = Duration::from_secs(10);
 /// How long what peers sealed for this daemon is opened after it has left: longer than a peer that
 /// missed the successor's handshake is tried again (WireGuard whitepaper 6.1: REKEY_TIMEOUT).
 const DRAIN: Duration = Duration::from_secs(7);
@@ -155,6 +161,7 @@ impl Attempt {
         let rested = predecessor.worker.rest(crossings);
         let left = in_time("handshakes", REST_WITHIN, rested).await?;
         let left = left.map_err(text)?;
+        sleep(HANDSHAKES_APART).await;
         let peers = blob::write(&left).map_err(text)?;
         self.say(&FromPredecessor::Peers, Some(&peers)).await?;
         let FromSuccessor::Shaken { begun, answered } =
@@ -249,7 +256,7 @@ impl Attempt {
             Ok((heard, _)) => Ok(heard),
             Err(LinkError::Closed) => {
                 let status = match &mut self.child {
-                    Some(child) => tokio::time::timeout(SERVE_WITHIN, child.wait()).await.ok(),
+                    Some(child) => timeout(SERVE_WITHIN, child.wait()).await.ok(),
                     None => None,
                 };
                 let how = status.and_then(Result::ok);
@@ -276,7 +283,7 @@ impl Attempt {
         self.link = None;
         if let Some(mut child) = self.child.take() {
             // Before anything is taken back: it may read the same sockets.
-            let _ = child.kill().await;
+            let _ = timeout(KILL_WITHIN, child.kill()).await;
         }
         self.go_on().await;
         why
@@ -292,10 +299,21 @@ impl Attempt {
         match self.reached {
             Reached::Started | Reached::Quiet | Reached::Done => {}
             Reached::Peers => worker.resume(Succession::Begun),
-            Reached::Left => worker.resume(Succession::Served),
+            Reached::Left => {
+                sleep(HANDSHAKES_APART).await;
+                worker.resume(Succession::Served);
+            }
         }
-        overlay.resume().await;
-        brain.resume().await;
+        let (overlay, brain) = (overlay.clone(), brain.clone());
+        let told = async move { tokio::join!(overlay.resume(), brain.resume()) };
+        // They are told even when this is not waited for: before a next attempt asks them to rest.
+        if timeout(RESUME_WITHIN, tokio::spawn(told)).await.is_err() {
+            tracing::error!(
+                "this daemon does not come back from its rest within {} s; \
+                 systemctl restart meshd ends that",
+                RESUME_WITHIN.as_secs()
+            );
+        }
     }
 }
 
@@ -310,13 +328,11 @@ impl Drop for Attempt {
 
 impl Serving {
     /// Leaves everything to the successor, and the word to the service manager. Nobody answers on
-    /// this daemon's sockets any more when this is called.
+    /// this daemon's sockets or writes to its state any more when this is called.
     ///
     /// # Errors
     /// The successor has died in this very moment.
-    pub(crate) async fn farewell(&mut self, brain: &BrainHandle) -> Result<HandedOver, String> {
-        let vanished = brain.ask(Input::Vanish).await;
-        vanished.map_err(|gone| gone.to_string())?;
+    pub(crate) async fn farewell(&mut self) -> Result<HandedOver, String> {
         if let Some(process) = self.child.id() {
             service_manager::main_process(process);
         }
@@ -327,7 +343,7 @@ impl Serving {
 
     /// Waits as long as peers may still send what only this daemon can open.
     pub(crate) async fn drain(self) {
-        let _ = tokio::time::timeout(DRAIN, self.link.closed()).await;
+        let _ = timeout(DRAIN, self.link.closed()).await;
     }
 }
 
@@ -337,7 +353,7 @@ async fn in_time<T>(
     within: Duration,
     done: impl Future<Output = T>,
 ) -> Result<T, String> {
-    let done = tokio::time::timeout(within, done).await;
+    let done = timeout(within, done).await;
     done.map_err(|_| {
         format!(
             "the running meshd's {part} did not come to rest within {} s; \

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use model::map::PeerIndex;
 use model::time::Now;
+use wireguard::timers::INITIATION_INTERVAL;
 
 use super::{Shard, tunnel_time};
 use crate::bequest::{Bequest, Extent, PeerBequest};
@@ -15,6 +16,10 @@ use crate::event::Event;
 use crate::flows::{Flow, FlowKey, SWEEP_INTERVAL};
 use crate::outbox::{Outbox, Path};
 
+/// How long a shard must have begun no handshake before a successor begins its own: a peer passes over
+/// one that comes too soon after another, and the next try is five seconds later. Twice what a peer
+/// asks for, since the network may bring the two closer together.
+pub const HANDSHAKES_APART: Duration = INITIATION_INTERVAL.saturating_mul(2);
 /// Younger than this, a session may not have reached a peer yet that still seals under another.
 const SESSION_SETTLES: Duration = Duration::from_secs(1);
 
@@ -29,7 +34,8 @@ pub(super) struct Heirs {
 
 /// The one that goes.
 impl Shard {
-    /// Returns what the successor should know. Nothing changes here.
+    /// Returns what the successor should know. Nothing changes here. Whoever asks for it begins no
+    /// handshake from then on, and lets [`HANDSHAKES_APART`] pass before the successor begins one.
     pub fn bequeath(&self, extent: Extent, now: Now) -> Bequest {
         let (last_date, reserved_until) = self.stamps.used();
         let mut bequest = Bequest {
