@@ -3,7 +3,14 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
+use model::address::{OverlayPrefixes, split_host_port};
 use model::limits::Limits;
+
+use crate::overlap;
+
+/// How interfaces of `meshd` are called. Their addresses are the fleet's own: a host reaches them only
+/// once it has joined.
+const OVERLAY_INTERFACES: &str = "mesh";
 
 /// Returns `host:port` for the addresses at which others may reach this machine, the one of its
 /// default route first. Never empty: loopback when there is nothing else.
@@ -20,6 +27,25 @@ pub(crate) fn advertised(bound: SocketAddr) -> Vec<String> {
         .into_iter()
         .map(|ip| SocketAddr::new(ip, bound.port()).to_string())
         .collect()
+}
+
+/// Returns those of found addresses that do not lie in the fleet's overlay; loopback when there is
+/// nothing else.
+pub(crate) fn outside(
+    overlay: OverlayPrefixes,
+    found: Vec<String>,
+    bound: SocketAddr,
+) -> Vec<String> {
+    let is_outside = |address: &String| {
+        let host = split_host_port(address).map_or(address.as_str(), |(host, _)| host);
+        let ip: Option<IpAddr> = host.parse().ok();
+        ip.is_none_or(|ip| !overlay.contains(ip))
+    };
+    let outside: Vec<String> = found.into_iter().filter(is_outside).collect();
+    match outside.is_empty() {
+        true => vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), bound.port()).to_string()],
+        false => outside,
+    }
 }
 
 fn usable(first: Option<IpAddr>, listed: Vec<IpAddr>) -> Vec<IpAddr> {
@@ -52,7 +78,22 @@ fn of_default_route() -> Option<IpAddr> {
 }
 
 fn listed_v4() -> Vec<IpAddr> {
-    parse_fib_trie(&fs::read_to_string("/proc/net/fib_trie").unwrap_or_default())
+    let local = parse_fib_trie(&fs::read_to_string("/proc/net/fib_trie").unwrap_or_default());
+    let routes = fs::read_to_string("/proc/net/route").unwrap_or_default();
+    not_routed_to_overlays(local, &routes)
+}
+
+/// The kernel lists IPv4 addresses without their interfaces; an overlay's address lies in the route
+/// that leads into it.
+fn not_routed_to_overlays(mut addresses: Vec<IpAddr>, routes: &str) -> Vec<IpAddr> {
+    let (heading, lines) = routes.split_once('\n').unwrap_or_default();
+    let overlays = lines
+        .lines()
+        .filter(|line| line.starts_with(OVERLAY_INTERFACES));
+    let overlays: Vec<&str> = std::iter::once(heading).chain(overlays).collect();
+    let overlays = overlap::parse_v4(&overlays.join("\n"));
+    addresses.retain(|ip| !overlays.iter().any(|route| route.contains(ip)));
+    addresses
 }
 
 fn listed_v6() -> Vec<IpAddr> {
@@ -80,7 +121,9 @@ fn parse_if_inet6(text: &str) -> Vec<IpAddr> {
         let mut fields = line.split_whitespace();
         let bits = u128::from_str_radix(fields.next()?, 16).ok()?;
         let scope = fields.nth(2)?;
-        (scope == "00").then(|| IpAddr::V6(Ipv6Addr::from(bits)))
+        let device = fields.nth(1)?;
+        let is_reachable = scope == "00" && !device.starts_with(OVERLAY_INTERFACES);
+        is_reachable.then(|| IpAddr::V6(Ipv6Addr::from(bits)))
     };
     text.lines().filter_map(address).collect()
 }
@@ -109,6 +152,49 @@ mod tests {
         assert_eq!(
             parse_if_inet6(text),
             ["2001:db8::7".parse::<IpAddr>().unwrap()]
+        );
+    }
+
+    #[test]
+    fn addresses_of_an_overlay_are_nobodys_way_in() {
+        let v6 = "20010db8000000000000000000000007 02 40 00 80     eth0\n\
+                  fd000000000000000000000000000007 05 30 00 80    mesh0\n";
+        assert_eq!(
+            parse_if_inet6(v6),
+            ["2001:db8::7".parse::<IpAddr>().unwrap()]
+        );
+        let word = |bytes: [u8; 4]| format!("{:08X}", u32::from_ne_bytes(bytes));
+        let routes = format!(
+            "Iface\tDestination\tGateway\n\
+             eth0\t{}\t00000000\t0001\t0\t0\t0\t{}\t0\t0\t0\n\
+             mesh0\t{}\t00000000\t0001\t0\t0\t0\t{}\t0\t0\t0\n",
+            word([10, 1, 0, 0]),
+            word([255, 255, 0, 0]),
+            word([10, 64, 0, 0]),
+            word([255, 255, 0, 0]),
+        );
+        let [ours, overlays] = ["10.1.0.7", "10.64.0.9"].map(|ip| ip.parse().unwrap());
+        assert_eq!(
+            not_routed_to_overlays(vec![ours, overlays], &routes),
+            [ours]
+        );
+    }
+
+    #[test]
+    fn addresses_in_the_overlay_are_left_out_whatever_their_interface_is_called() {
+        let (v4, v6) = ("10.64.0.0/16", "fd12:3456:789a::/48");
+        let overlay = OverlayPrefixes::checked(v4.parse().unwrap(), v6.parse().unwrap()).unwrap();
+        let bound = "0.0.0.0:7443".parse().unwrap();
+        let found = [
+            "10.1.0.7:7443",
+            "10.64.0.9:7443",
+            "[fd12:3456:789a::9]:7443",
+        ];
+        let found = found.map(str::to_owned);
+        assert_eq!(outside(overlay, found.to_vec(), bound), found[..1]);
+        assert_eq!(
+            outside(overlay, found[1..].to_vec(), bound),
+            ["127.0.0.1:7443"]
         );
     }
 

@@ -1,9 +1,6 @@
 //! The authority's keys on disk: the one file that, with the store, is the fleet. Whoever has it
 //! can make hosts believe anything.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-
 use data_encoding::{BASE64, HEXLOWER};
 use model::key::Secret;
 use model::name::Name;
@@ -13,6 +10,8 @@ use runtime::state_dir::StateDir;
 use serde::{Deserialize, Serialize};
 use trust::{Authority, AuthorityKeys, AuthoritySeeds};
 use zeroize::{Zeroize, Zeroizing};
+
+use crate::former_keys;
 
 /// Its name in the state directory.
 pub(crate) const FILE: &str = "authority";
@@ -78,28 +77,36 @@ impl AuthorityFile {
         Ok(made)
     }
 
-    /// Puts these keys, and no others, in the place of the file's, and overwrites what was there:
-    /// a copy that the file system or the disk keeps elsewhere is not reached.
+    /// Puts these keys, and no others, in the place of the file's. What was there keeps a name until
+    /// `former_keys::erase`.
+    ///
+    /// # Errors
+    /// The disk refuses; the file is what it was.
     pub(crate) fn replace(
         state: &StateDir,
         fleet: &Name,
         keys: Vec<AuthorityKeys>,
     ) -> Result<(), String> {
-        let text = |error: &dyn std::fmt::Display| error.to_string();
         let next = Self {
             fleet: fleet.clone(),
             keys,
         };
-        let before = OpenOptions::new().write(true).open(state.file(FILE));
-        let before = before.map_err(|error| text(&error))?;
-        state
-            .write(FILE, &next.encode())
-            .map_err(|error| text(&error))?;
-        // The new file is there already: what fails here is worth a line, and no more.
-        if let Err(error) = overwrite(before) {
-            tracing::warn!(%error, "the place of the authority's former file was not overwritten");
+        let bytes = next.encode();
+        // Nothing is touched for what could not be read again.
+        Self::decode(&bytes)?;
+        former_keys::erase(state)?;
+        former_keys::keep(state)?;
+        if let Err(error) = state.write(FILE, &bytes) {
+            // Both names are of one file then, or of one that is half written.
+            if let Err(left) = former_keys::erase(state) {
+                tracing::warn!(error = left, "a file beside the authority's is left over");
+            }
+            return Err(error.to_string());
         }
-        Ok(())
+        match Self::read(state)? {
+            Some(read) if read.keys == next.keys => Ok(()),
+            _ => Err("what was written does not come back from the disk".to_owned()),
+        }
     }
 
     /// Reads the authority of the fleet; `None` when there is none.
@@ -201,12 +208,6 @@ fn from_stored(stored: &StoredKeys) -> Result<AuthorityKeys, String> {
     })
 }
 
-fn overwrite(mut file: File) -> io::Result<()> {
-    let length = usize::try_from(file.metadata()?.len()).unwrap_or(0);
-    file.write_all(&vec![0; length])?;
-    file.sync_all()
-}
-
 /// The key that says how to read the others.
 #[derive(Deserialize)]
 struct Format {
@@ -271,6 +272,7 @@ mod tests {
 
     #[test]
     fn keys_of_a_rotation_come_and_go_and_leave_nothing_in_their_place() {
+        use std::fs::File;
         use std::os::unix::fs::{FileExt, PermissionsExt};
         let (_root, state) = state();
         let fleet: Name = "prod".parse().unwrap();
@@ -286,7 +288,9 @@ mod tests {
         AuthorityFile::replace(&state, &fleet, both.clone()).unwrap();
         assert_eq!(AuthorityFile::read(&state).unwrap().unwrap().keys, both);
         let former = File::open(state.file(FILE)).unwrap();
+        former_keys::erase(&state).unwrap();
         AuthorityFile::replace(&state, &fleet, both[1..].to_vec()).unwrap();
+        former_keys::erase(&state).unwrap();
         assert_eq!(
             AuthorityFile::read(&state).unwrap().unwrap().keys,
             both[1..]
@@ -302,6 +306,25 @@ mod tests {
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_replaced_is_what_it_was_and_nothing_is_left_beside_it() {
+        let (_root, state) = state();
+        let fleet: Name = "prod".parse().unwrap();
+        let now = UnixTime::from_secs(1 << 30);
+        let made = AuthorityFile::create(&state, fleet.clone(), now).unwrap();
+        // Where the new file is to be made there is something that cannot be removed.
+        std::fs::create_dir_all(state.file("authority.new/full")).unwrap();
+        assert!(AuthorityFile::replace(&state, &fleet, made.keys.clone()).is_err());
+        std::fs::remove_dir_all(state.file("authority.new")).unwrap();
+        assert_eq!(
+            AuthorityFile::read(&state).unwrap().unwrap().keys,
+            made.keys
+        );
+        AuthorityFile::replace(&state, &fleet, made.keys.clone()).unwrap();
+        former_keys::erase(&state).unwrap();
+        assert!(!state.file("authority.old").exists());
     }
 
     #[test]

@@ -15,6 +15,7 @@ use trust::{Authority, AuthorityKeys};
 use crate::authority_file::AuthorityFile;
 use crate::brain::{BrainHandle, Input};
 use crate::credential_file;
+use crate::former_keys;
 use crate::server_certificate::ServerCertificate;
 
 /// How often the wall clock is looked at: it may jump, as when it is set after boot.
@@ -40,15 +41,23 @@ pub(crate) struct AuthorityKeeper {
     pub(crate) advertise: Vec<String>,
     pub(crate) orders: mpsc::Receiver<AuthorityOrder>,
     pub(crate) brain: BrainHandle,
+    /// What was the authority's file is still on the disk.
+    pub(crate) has_left_over: bool,
 }
 
 impl AuthorityKeeper {
     /// Works until the future is dropped.
     pub(crate) async fn run(mut self) {
+        self.erase_former().await;
         loop {
             tokio::select! {
                 Some(order) = self.orders.recv() => self.carry_out(order).await,
-                () = tokio::time::sleep(CLOCK_INTERVAL) => self.certificate.renew_if_due(),
+                () = tokio::time::sleep(CLOCK_INTERVAL) => {
+                    self.certificate.renew_if_due();
+                    if self.has_left_over {
+                        self.erase_former().await;
+                    }
+                }
             }
         }
     }
@@ -57,6 +66,7 @@ impl AuthorityKeeper {
         match order {
             AuthorityOrder::Keep(id, keys) => {
                 let outcome = self.write(keys).await;
+                self.erase_former().await;
                 self.brain.tell(Input::AuthorityKept(id, outcome)).await;
             }
             AuthorityOrder::Show(keys) => self.show(keys),
@@ -68,6 +78,25 @@ impl AuthorityKeeper {
         let write = move || AuthorityFile::replace(&state, &fleet, keys);
         let written = tokio::task::spawn_blocking(write).await;
         written.map_err(|error| error.to_string())?
+    }
+
+    /// Overwrites what was the authority's file, and tells the brain when that cannot be done: it may
+    /// hold keys that nobody is to have any more.
+    async fn erase_former(&mut self) {
+        let state = Arc::clone(&self.state);
+        let erased = tokio::task::spawn_blocking(move || former_keys::erase(&state)).await;
+        let why = erased.unwrap_or_else(|error| Err(error.to_string())).err();
+        if let Some(why) = &why {
+            tracing::warn!(
+                error = why,
+                "what was the authority's file is still on the disk; overwriting it is tried every \
+                 minute"
+            );
+        }
+        if why.is_some() || self.has_left_over {
+            self.has_left_over = why.is_some();
+            self.brain.tell(Input::LeftOverKeys(why)).await;
+        }
     }
 
     /// Lets the first admin's credential, if it still lies here, say where this coordinator is and

@@ -14,6 +14,7 @@ use model::admin::AuditEntry;
 use model::control::{Description, EnrolRequest, FromHost};
 use model::memory::Memory;
 use runtime::clock::Clock;
+use runtime::tls_server::Disbelief;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::yield_now;
@@ -63,6 +64,8 @@ pub enum Input {
     Misheard(SessionId, Status),
     /// The authority's keys were written, or why not.
     AuthorityKept(KeepId, Result<(), String>),
+    /// Why what was the authority's file is still on the disk; `None`: it is not.
+    LeftOverKeys(Option<String>),
     /// Work on a policy is done.
     PolicyDone(WorkId, PolicyDone),
     /// A stream is gone.
@@ -130,6 +133,8 @@ pub struct Brain {
     stopping: Option<Instant>,
     /// To the task that keeps the authority's keys.
     authority: Option<mpsc::Sender<AuthorityOrder>>,
+    /// Who does not believe what the port shows.
+    disbelief: Option<Disbelief>,
 }
 
 impl Brain {
@@ -147,6 +152,7 @@ impl Brain {
             last_request: 0,
             stopping: None,
             authority: None,
+            disbelief: None,
         };
         (brain, BrainHandle(sender))
     }
@@ -154,6 +160,12 @@ impl Brain {
     /// Has the orders about the authority carried out by whoever receives them.
     pub(crate) fn with_authority(mut self, orders: mpsc::Sender<AuthorityOrder>) -> Self {
         self.authority = Some(orders);
+        self
+    }
+
+    /// Tells operators who does not believe what the port shows.
+    pub(crate) fn with_disbelief(mut self, disbelief: Disbelief) -> Self {
+        self.disbelief = Some(disbelief);
         self
     }
 
@@ -257,6 +269,9 @@ impl Brain {
             }
             Input::Admin(caller, request, answer) => {
                 let id = self.expect(answer);
+                if let Some(disbelief) = &self.disbelief {
+                    self.fleet.handle_disbelief(disbelief.machines());
+                }
                 self.fleet.handle_admin(id, caller, request, now);
             }
             // Once it stops, dropping the answer is the answer.
@@ -289,6 +304,7 @@ impl Brain {
             Input::AuthorityKept(id, outcome) => {
                 self.fleet.handle_authority_kept(id, outcome, now);
             }
+            Input::LeftOverKeys(why) => self.fleet.handle_left_over_keys(why),
             Input::PolicyDone(id, done) => self.fleet.handle_policy_done(id, done, now),
             Input::Closed(session) => {
                 if self.sessions.close(session) {

@@ -90,6 +90,13 @@ impl Daemon {
             listing,
             credential,
         } = founded;
+        // Found addresses only: what an operator says is looked at below, and refused by name.
+        let advertise = match fleet::stored_overlay(&listing.entries) {
+            Some(overlay) if settings.advertise.is_empty() => {
+                addresses::outside(overlay, advertise, server.address())
+            }
+            _ => advertise,
+        };
         let keys = file.authority()?;
         let config = FleetConfig::new(env!("CARGO_PKG_VERSION"), advertise.clone());
         let fleet = Fleet::new(
@@ -129,8 +136,15 @@ impl Daemon {
             advertise,
             orders,
             brain: handle.clone(),
+            has_left_over: false,
         };
         keeper.refresh_credential(pin);
+        if settings.advertise.is_empty() {
+            tracing::info!(
+                advertise = keeper.advertise.join(" "),
+                "no --advertise is set: hosts are told these addresses"
+            );
+        }
         let socket = LocalSocket::bind(&settings.socket).map_err(text)?;
         if let Some(path) = credential {
             tracing::info!(
@@ -140,7 +154,9 @@ impl Daemon {
             );
         }
         Ok(Self {
-            brain: brain.with_authority(ordering),
+            brain: brain
+                .with_authority(ordering)
+                .with_disbelief(server.disbelief()),
             handle,
             server,
             keeper,
@@ -255,12 +271,7 @@ fn advertised(settings: &Settings, bound: SocketAddr) -> Vec<String> {
     if !settings.advertise.is_empty() {
         return settings.advertise.clone();
     }
-    let found = addresses::advertised(bound);
-    tracing::info!(
-        advertise = found.join(" "),
-        "no --advertise is set: hosts are told these addresses"
-    );
-    found
+    addresses::advertised(bound)
 }
 
 /// What the fleet says of itself, believed by its own authority.

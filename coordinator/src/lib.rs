@@ -10,6 +10,7 @@ pub mod brain;
 pub mod control;
 mod credential_file;
 pub mod daemon;
+mod former_keys;
 mod founding;
 mod overlap;
 mod public;

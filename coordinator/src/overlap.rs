@@ -69,7 +69,7 @@ fn overlapping(
 
 /// After a heading one line a route: device, destination and gateway as hexadecimal words of this
 /// machine's byte order, flags, three numbers, the mask likewise.
-fn parse_v4(text: &str) -> Vec<IpNet> {
+pub(crate) fn parse_v4(text: &str) -> Vec<IpNet> {
     let word = |field: &str| u32::from_str_radix(field, 16).ok().map(u32::to_ne_bytes);
     let route = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();

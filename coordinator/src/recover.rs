@@ -7,9 +7,12 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use model::admin::{AdminCredential, CoordinatorStatus, CreateAdmin, CreatedAdmin, Role};
+use model::admin::{
+    AdminCredential, AdminView, CoordinatorStatus, CreateAdmin, CreatedAdmin, Role,
+};
 use model::name::Name;
 use runtime::api_client::{ApiClient, ApiError};
+use runtime::clock::Clock;
 
 use crate::credential_file;
 use crate::settings::Settings;
@@ -60,15 +63,37 @@ async fn replace(client: &ApiClient, name: &Name) -> Result<CreatedAdmin, ApiErr
     let path = format!("/v1/admins/{name}/credential");
     match client.post(&path, &serde_json::json!({})).await {
         Err(ApiError::Refused { status, .. }) if status == NOT_FOUND => {
-            let create = CreateAdmin {
-                name: name.clone(),
-                role: Role::Admin,
-                valid_for_secs: None,
-            };
-            client.post("/v1/admins", &create).await
+            create(client, name, Role::Admin).await
         }
+        Err(refused @ ApiError::Refused { .. }) => match expired(client, name).await? {
+            // One that has expired is not prolonged: it goes, and another of its name comes.
+            Some(expired) => {
+                client
+                    .delete::<AdminView>(&format!("/v1/admins/{name}"))
+                    .await?;
+                create(client, name, expired.role).await
+            }
+            None => Err(refused),
+        },
         answer => answer,
     }
+}
+
+async fn create(client: &ApiClient, name: &Name, role: Role) -> Result<CreatedAdmin, ApiError> {
+    let create = CreateAdmin {
+        name: name.clone(),
+        role,
+        valid_for_secs: None,
+    };
+    client.post("/v1/admins", &create).await
+}
+
+/// Returns the admin of that name, if its credential has expired.
+async fn expired(client: &ApiClient, name: &Name) -> Result<Option<AdminView>, ApiError> {
+    let admins: Vec<AdminView> = client.get("/v1/admins").await?;
+    let now_secs = Clock::start().now().unix.as_secs();
+    let mut admins = admins.into_iter().filter(|it| it.name == *name);
+    Ok(admins.find(|it| it.expires_secs.is_some_and(|at| at <= now_secs)))
 }
 
 fn advice(error: ApiError) -> String {

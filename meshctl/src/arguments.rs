@@ -250,7 +250,11 @@ pub enum Recovery {
         why: String,
     },
     /// Wait for no more hosts, and sign a new epoch
-    Finish,
+    Finish {
+        /// Also when no host has told what it remembers
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 /// `meshctl authority`

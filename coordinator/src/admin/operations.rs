@@ -4,10 +4,10 @@ use axum::http::{Method, StatusCode};
 use fleet::AdminRequest;
 use model::admin::{
     AdminView, AppliedPolicy, ApplyPolicy, AuditPage, AuditQuery, AuthorityView, Backup,
-    CoordinatorStatus, CreateAdmin, CreateToken, CreatedAdmin, CreatedToken, HostView, PlanRequest,
-    PlannedPolicy, PolicyContent, PolicyVersionView, RecoveryStatus, RemovedHost, RemovedHostView,
-    RenameHost, RetireAuthority, RollbackPolicy, Rollout, SetLabels, StartRecovery, TokenView,
-    WhyReport, WhyRequest,
+    CoordinatorStatus, CreateAdmin, CreateToken, CreatedAdmin, CreatedToken, FinishRecovery,
+    HostView, PlanRequest, PlannedPolicy, PolicyContent, PolicyVersionView, RecoveryStatus,
+    RemovedHost, RemovedHostView, RenameHost, RetireAuthority, RollbackPolicy, Rollout, SetLabels,
+    StartRecovery, TokenView, WhyReport, WhyRequest,
 };
 use model::ids::PolicyVersion;
 
@@ -289,8 +289,14 @@ fn recovery() -> Vec<Operation> {
             "finishRecovery",
             "Wait for no more hosts, and sign a new epoch",
         )
+        .says("Refused while no host has told anything, unless `force` says so.")
         .needs(Needs::Admin)
         .answers::<RecoveryStatus>()
-        .asks(|_| Ok(AdminRequest::FinishRecovery)),
+        .fails(&[UNPROCESSABLE])
+        .takes(|_, finish: FinishRecovery| {
+            Ok(AdminRequest::FinishRecovery {
+                force: finish.force,
+            })
+        }),
     ]
 }

@@ -96,6 +96,12 @@ async fn streams_live_on_and_either_root_opens_the_door_until_one_is_retired() {
     // The next ones come by the new root only.
     let refused = soon(connect(&[running.at()], tls::pinned_client(old.pin))).await;
     assert!(refused.err().unwrap().untrusted);
+    soon(async {
+        while running.status().await.disbelieving == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     join(&running.at(), &new, "vm-4", Keys::new(4))
         .await
         .unwrap();
@@ -130,6 +136,53 @@ async fn the_credential_on_the_coordinator_s_machine_follows() {
     soon(client.get::<serde_json::Value>("/v1/status"))
         .await
         .unwrap();
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_crash_left_of_the_old_keys_is_erased_by_the_next_start() {
+    let place = Place::new();
+    let running = place.start().await;
+    running.stop().await;
+    // Died with the new file in its place, before the former one was overwritten.
+    let former = place.file("authority.old");
+    std::fs::write(&former, "the keys that were").unwrap();
+    let left = std::fs::File::open(&former).unwrap();
+    let running = place.start().await;
+    soon(async {
+        while former.exists() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let mut content = String::new();
+    std::io::Read::read_to_string(&mut &left, &mut content).unwrap();
+    assert!(!content.contains("keys"), "{content:?}");
+    let view: AuthorityView = soon(running.local().get("/v1/authority")).await.unwrap();
+    assert_eq!((view.to_erase, view.erase_trouble), (0, None));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn keys_that_cannot_be_erased_are_shown() {
+    let place = Place::new();
+    let running = place.start().await;
+    running.stop().await;
+    // Something that is no file, where the former one would be.
+    let former = place.file("authority.old");
+    std::fs::create_dir(&former).unwrap();
+    let running = place.start().await;
+    let view = soon(async {
+        loop {
+            let view: AuthorityView = running.local().get("/v1/authority").await.unwrap();
+            if view.to_erase > 0 {
+                return view;
+            }
+        }
+    })
+    .await;
+    let why = view.erase_trouble.unwrap();
+    assert!(why.contains("authority.old"), "{why}");
     running.stop().await;
 }
 

@@ -81,12 +81,12 @@ async fn every_operation_answers_as_its_document_says() {
     court.expect(200, "GET", "/v1/backup", none()).await;
     court.expect(200, "GET", "/v1/recovery", none()).await;
     court
-        .expect(409, "POST", "/v1/recovery/finish", none())
+        .expect(409, "POST", "/v1/recovery/finish", json!({}))
         .await;
     let why = json!({ "why": "a test" });
     court.expect(200, "POST", "/v1/recovery", why).await;
     court
-        .expect(200, "POST", "/v1/recovery/finish", none())
+        .expect(200, "POST", "/v1/recovery/finish", json!({ "force": true }))
         .await;
     work_with_the_authority(&mut court).await;
     misunderstand(&mut court).await;

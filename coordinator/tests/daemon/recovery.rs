@@ -2,8 +2,8 @@
 
 use coordinator::recover::recover;
 use coordinator::settings::Settings;
-use model::admin::{AuditPage, CoordinatorStatus};
-use serde_json::Value;
+use model::admin::{AdminView, AuditPage, CoordinatorStatus};
+use serde_json::{Value, json};
 
 use crate::stage::{Place, Running, soon};
 
@@ -59,6 +59,38 @@ async fn where_there_is_no_admin_of_the_name_one_is_made() {
         (credential.name.as_str(), credential.addresses),
         ("rescue", vec![running.at()])
     );
+}
+
+#[tokio::test]
+async fn one_whose_credential_has_expired_gets_another_with_its_role() {
+    let place = Place::new();
+    let running = place.start().await;
+    let order = json!({ "name": "eve", "role": "viewer", "valid_for_secs": 1 });
+    let made: Value = soon(running.local().post("/v1/admins", &order))
+        .await
+        .unwrap();
+    let replace = "/v1/admins/eve/credential";
+    // Until it has expired it is replaced like any other.
+    soon(async {
+        while running
+            .local()
+            .post::<Value>(replace, &json!({}))
+            .await
+            .is_ok()
+        {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let out = place.file("eve.json");
+    let name = "eve".parse().unwrap();
+    let told = soon(recover(&settings(&place, &running), &name, Some(&out)))
+        .await
+        .unwrap();
+    assert!(told.contains("viewer"), "{told}");
+    let admins: Vec<AdminView> = soon(running.local().get("/v1/admins")).await.unwrap();
+    let eve = admins.iter().find(|it| it.name == name).unwrap();
+    assert_eq!(eve.expires_secs, None, "{made}");
 }
 
 #[tokio::test]

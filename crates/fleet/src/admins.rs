@@ -157,17 +157,18 @@ impl Fleet {
         }))
     }
 
-    /// Plans the withdrawal of a credential. The last that can make others stays: two admins who
-    /// withdraw each other at once are told apart by the compare with the one that is left.
+    /// Plans the withdrawal of a credential. It stays when no other that can make credentials is
+    /// good as long: two admins who withdraw each other at once are told apart by the compare with the one that is left.
     pub(crate) fn plan_admin_revoked(&mut self, name: &Name, now: Now) -> Result<Plan, Rejection> {
         let admin = self.known_admin(name)?;
         let mut draft = Draft::new(&self.state);
-        if is_in_charge(admin, now) {
+        if let Some(until) = in_charge_until(admin, now) {
             let mut others = self.state.admins.values().filter(|it| it.name != *name);
-            let Some(left) = others.find(|it| is_in_charge(it, now)) else {
+            let Some(left) = others.find(|it| in_charge_until(it, now) >= Some(until)) else {
                 let text = format!(
-                    "{name} is the last with the role admin, and nobody could make credentials any more; make \
-                     another first: `meshctl admins create NAME --role admin`"
+                    "no other credential with the role admin is good as long as that of {name}, and \
+                     nobody could make credentials in the end; make another first: `meshctl admins \
+                     create NAME --role admin`"
                 );
                 return Err(Rejection::new(RefusalCode::Conflict, text));
             };
@@ -198,8 +199,10 @@ fn is_good(admin: &StoredAdmin, now: Now) -> bool {
     admin.expires_secs.is_none_or(|at| at > now.unix.as_secs())
 }
 
-fn is_in_charge(admin: &StoredAdmin, now: Now) -> bool {
-    admin.role == Role::Admin && is_good(admin, now)
+/// Returns until when, in Unix seconds, a credential can make others; `None`: it cannot.
+fn in_charge_until(admin: &StoredAdmin, now: Now) -> Option<u64> {
+    let is_in_charge = admin.role == Role::Admin && is_good(admin, now);
+    is_in_charge.then(|| admin.expires_secs.unwrap_or(u64::MAX))
 }
 
 fn view(admin: &StoredAdmin) -> AdminView {

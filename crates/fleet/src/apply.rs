@@ -45,7 +45,7 @@ impl State {
     pub(crate) fn apply(&mut self, event: &Event) -> Result<Change, LoadError> {
         match event {
             Event::Put(stored) => self.put(stored),
-            Event::Delete { key, .. } => Ok(self.delete(key)),
+            Event::Delete { key, mod_revision } => Ok(self.delete(key, *mod_revision)),
         }
     }
 
@@ -105,7 +105,9 @@ impl State {
             Place::Address(index) => {
                 self.put_address(index, decode(value)?, revision);
             }
-            Place::Tombstone(id) => self.put_tombstone(id, decode(value)?, revision)?,
+            Place::Tombstone(id) => {
+                self.put_tombstone(id, decode(value)?, stored.create_revision)?;
+            }
             Place::Token(id) => {
                 self.tokens.insert(id, decode(value)?);
             }
@@ -176,6 +178,10 @@ impl State {
         if record.host != id {
             return Err(format!("it holds the record of host {}", record.host));
         }
+        let known = self.hosts.get(&id);
+        if known.is_none_or(|known| known.signed.payload != signed.payload) {
+            self.members_changed = self.members_changed.max(revision);
+        }
         self.forget_host(id);
         self.hosts_by_revision.insert((revision, id));
         if created < revision {
@@ -195,6 +201,7 @@ impl State {
             token: stored.token,
             machine_id: stored.machine_id,
             joined: stored.joined,
+            changed: stored.changed,
         };
         self.hosts.insert(id, host);
         Ok(Change::Host(moved))
@@ -217,11 +224,12 @@ impl State {
         self.addresses.insert(index, address);
     }
 
+    /// A tombstone stands at the revision of its removal: it is put again only to be signed again.
     fn put_tombstone(
         &mut self,
         id: HostId,
         stored: StoredTombstone,
-        revision: StoreRevision,
+        removed_at: StoreRevision,
     ) -> Result<(), String> {
         let signed = Signed::try_from(&stored.tombstone)?;
         let tombstone = self
@@ -232,7 +240,8 @@ impl State {
             return Err(format!("it holds the tombstone of host {}", tombstone.host));
         }
         self.forget_tombstone(id);
-        self.tombstones_by_revision.insert((revision, id));
+        self.tombstones_by_revision.insert((removed_at, id));
+        self.members_changed = self.members_changed.max(removed_at);
         if stored.tls_key_hash != UNKNOWN_KEY {
             self.gone_tls_keys.insert(stored.tls_key_hash, id);
         }
@@ -245,7 +254,7 @@ impl State {
             reason: tombstone.reason,
             signed,
             tls_key_hash: stored.tls_key_hash,
-            revision,
+            revision: removed_at,
             removed: stored.removed,
             revoked_key: stored.revoked_key,
             former: stored.former,
@@ -327,11 +336,12 @@ impl State {
         })
     }
 
-    fn delete(&mut self, key: &Key) -> Change {
+    fn delete(&mut self, key: &Key, revision: StoreRevision) -> Change {
         self.modified.remove(key);
         match Place::of(key) {
             Some(Place::Host(id)) => {
                 self.forget_host(id);
+                self.members_changed = self.members_changed.max(revision);
                 return Change::Removed(self.interest.remove(id));
             }
             Some(Place::Name(name)) => {

@@ -53,6 +53,8 @@ pub struct Fleet {
     pub(crate) sessions: Sessions,
     pub(crate) questions: Questions,
     pub(crate) recovery: Recovery,
+    /// Machines that lately did not believe what this coordinator shows.
+    pub(crate) disbelieving: usize,
     /// Requests whose policies are being looked at on another thread.
     pub(crate) works: BTreeMap<WorkId, Job>,
     pub(crate) last_work: u64,
@@ -120,6 +122,7 @@ impl Fleet {
             sessions: Sessions::default(),
             questions: Questions::default(),
             recovery: Recovery::default(),
+            disbelieving: 0,
             works: BTreeMap::new(),
             last_work: 0,
             map_head: None,
@@ -232,6 +235,17 @@ impl Fleet {
     /// The authority's keys were written, or not: the text says why.
     pub fn handle_authority_kept(&mut self, id: KeepId, outcome: Result<(), String>, now: Now) {
         self.kept(id, outcome, now);
+    }
+
+    /// What of retired keys still lies on the disk beside the key file, and why; `None`: nothing.
+    pub fn handle_left_over_keys(&mut self, why: Option<String>) {
+        self.rotation.left_over = why;
+    }
+
+    /// So many machines have lately not believed what this coordinator shows: they take part in no
+    /// recovery, and an operator has to know.
+    pub fn handle_disbelief(&mut self, machines: usize) {
+        self.disbelieving = machines;
     }
 
     /// A change of the store, this coordinator's own or another's; those that are known already are

@@ -32,6 +32,7 @@ impl Fleet {
             hosts: self.state.hosts.len(),
             hosts_online: self.sessions.online(),
             policy: self.state.policy.version,
+            disbelieving: self.disbelieving,
         }
     }
 

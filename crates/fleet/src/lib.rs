@@ -60,4 +60,4 @@ pub use recovery::{Hearsay, Testimony, restored};
 pub use request::{AdminRequest, Caller};
 pub use sessions::SessionPeer;
 pub use turnstile::Admission;
-pub use verify::{Verified, verify};
+pub use verify::{Verified, stored_overlay, verify};

@@ -73,7 +73,7 @@ pub(crate) struct Compiled {
 }
 
 impl PolicyWork {
-    /// Does the work, unless it is late: asked between its parts.
+    /// Does the work, unless it is late: asked between its parts, and all the time while tests run.
     pub fn run(self, is_late: &dyn Fn() -> bool) -> PolicyDone {
         PolicyDone {
             hosts_changed: self.hosts_changed,
@@ -90,7 +90,7 @@ impl PolicyWork {
             checked.warnings.iter().map(DiagnosticView::from).collect();
         match self.task {
             Task::Version => {
-                let tests_passed = pass_tests(&checked, &self.hosts)?;
+                let tests_passed = pass_tests(&checked, &self.hosts, is_late)?;
                 in_time()?;
                 Ok(Worked::Version(Compiled {
                     bundle,
@@ -142,7 +142,7 @@ impl Fleet {
             files,
             fleet_name: self.state.statement.fleet_name.clone(),
             hosts: self.state.inventory(),
-            hosts_changed: self.hosts_changed(),
+            hosts_changed: self.state.members_changed,
             task,
         })
     }
@@ -177,15 +177,8 @@ impl Fleet {
             return Ok(None);
         };
         let worked = done.outcome?;
-        let is_true = done.hosts_changed == self.hosts_changed();
+        let is_true = done.hosts_changed == self.state.members_changed;
         Ok((is_true || handed_out >= READ_ANEW_MAX).then_some(worked))
-    }
-
-    /// Returns when a host came, went or changed last.
-    fn hosts_changed(&self) -> StoreRevision {
-        let changed = self.state.hosts_by_revision.last();
-        let gone = self.state.tombstones_by_revision.last();
-        changed.max(gone).map_or(StoreRevision::ZERO, |(at, _)| *at)
     }
 }
 
@@ -208,8 +201,12 @@ fn bind(
 }
 
 /// Runs the tests of a bundle against the fleet's hosts; returns how many there are.
-fn pass_tests(checked: &Checked, hosts: &[HostRecord]) -> Result<usize, Rejection> {
-    let outcomes = policy::run_tests(checked, Some(hosts));
+fn pass_tests(
+    checked: &Checked,
+    hosts: &[HostRecord],
+    is_late: &dyn Fn() -> bool,
+) -> Result<usize, Rejection> {
+    let outcomes = policy::run_tests_in_time(checked, Some(hosts), is_late).ok_or_else(late)?;
     let failed: Vec<_> = outcomes
         .iter()
         .filter(|outcome| outcome.verdict != TestVerdict::Passed)

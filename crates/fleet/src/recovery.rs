@@ -14,6 +14,7 @@ mod epoch;
 mod merge;
 mod policy;
 mod recall;
+mod statement;
 mod testimony;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +24,7 @@ use model::admin::RecoveryStatus;
 use model::control::RefusalCode;
 use model::ids::HostId;
 use model::name::Name;
-use model::record::{HostRecord, TrustStatement};
+use model::record::HostRecord;
 use model::store::{Operation, Transaction};
 use model::time::{Instant, Now};
 
@@ -36,6 +37,7 @@ use crate::stored::{StoredRecovery, encode};
 use crate::work::{Answer, Draft, Job, Origin, Plan, Work};
 
 pub(crate) use merge::{Remembered, UNKNOWN_KEY};
+pub(crate) use statement::LaterStatement;
 pub use testimony::{Hearsay, Testimony};
 
 use policy::RecalledPolicy;
@@ -59,8 +61,8 @@ pub(crate) struct Recovery {
     is_finishing: bool,
     again_at: Option<Instant>,
     newest_epoch: u64,
-    /// The last trust statement, when it is later than the stored one.
-    statement: Option<TrustStatement>,
+    /// A trust statement that is later than all stored ones, and not stored yet.
+    statement: Option<LaterStatement>,
     stored: usize,
     policy: RecalledPolicy,
 }
@@ -72,8 +74,9 @@ impl Recovery {
         [self.again_at, recalls].into_iter().flatten().min()
     }
 
-    fn pending(&self) -> usize {
-        self.records.len() + self.tombstones.len() + usize::from(self.is_storing)
+    pub(crate) fn pending(&self) -> usize {
+        let statement = usize::from(self.statement.is_some());
+        self.records.len() + self.tombstones.len() + statement + usize::from(self.is_storing)
     }
 
     fn take_next(&mut self) -> Option<Remembered> {
@@ -112,6 +115,7 @@ pub fn restored(why: &str, now: Now) -> Transaction {
     let begun = StoredRecovery {
         why: why.to_owned(),
         began: Stamp::new("restore", now.unix),
+        statement: None,
     };
     Transaction {
         compare: Vec::new(),
@@ -152,6 +156,7 @@ impl Fleet {
         let begun = StoredRecovery {
             why: why.to_owned(),
             began: Stamp::new(&caller.name, now.unix),
+            statement: None,
         };
         draft.put(Place::Recovery.key(), &begun);
         Ok(Plan::Commit {
@@ -179,6 +184,32 @@ impl Fleet {
             stored: self.recovery.stored,
             pending: self.recovery.pending(),
             recalled_policy: self.recovery.policy.version(),
+            disbelieving: self.disbelieving,
+        }
+    }
+
+    /// Refuses to end a recovery that has learned nothing: what the hosts know may contradict it.
+    fn check_heard(&self) -> Result<(), Rejection> {
+        let hosts = self.state.hosts.len();
+        if hosts == 0 || !self.recovery.heard.is_empty() {
+            return Ok(());
+        }
+        let text = format!(
+            "none of {hosts} hosts has told what it remembers since this coordinator started{}: wait \
+             until hosts come, or sign a new epoch on what is stored here alone, with `meshctl \
+             recovery finish --force`",
+            self.disbelief_text()
+        );
+        Err(Rejection::new(RefusalCode::Conflict, text))
+    }
+
+    fn disbelief_text(&self) -> String {
+        match self.disbelieving {
+            0 => String::new(),
+            machines => format!(
+                ", and {machines} machines do not believe its certificate, as after a restore from \
+                 before the last rotation of the authority"
+            ),
         }
     }
 
@@ -210,6 +241,9 @@ impl Fleet {
     pub(crate) fn tend_recovery(&mut self, now: Now) {
         // What could not be stored waits: when too much is under way, it fails at once.
         while !self.recovery.is_storing && self.recovery.again_at.is_none() {
+            if self.store_later_statement(now) {
+                continue;
+            }
             let Some(next) = self.recovery.take_next() else {
                 return self.finish_when_told(now);
             };
@@ -230,7 +264,7 @@ impl Fleet {
             self.recovery.is_finishing = true;
             let work = Work::Admin {
                 caller: Caller::new("recovery".to_owned(), model::admin::Role::Admin),
-                request: AdminRequest::FinishRecovery,
+                request: AdminRequest::FinishRecovery { force: false },
             };
             self.accept(Origin::Nobody, work, now);
         }
@@ -246,11 +280,24 @@ impl Fleet {
                     self.recovery.again_at = Some(now.monotonic + STORE_AGAIN_AFTER);
                 } else {
                     self.recovery.stored += 1;
+                    // What the old keys alone have signed is signed again while two roots are believed.
+                    if self.is_rotating() {
+                        self.sign_again_soon(now);
+                    }
+                    self.tend_recovery(now);
+                }
+            }
+            Work::KeepStatement(told) => {
+                self.recovery.is_storing = false;
+                if has_failed {
+                    self.note_later_statement((**told).clone());
+                    self.recovery.again_at = Some(now.monotonic + STORE_AGAIN_AFTER);
+                } else {
                     self.tend_recovery(now);
                 }
             }
             Work::Admin {
-                request: AdminRequest::FinishRecovery,
+                request: AdminRequest::FinishRecovery { .. },
                 ..
             } => {
                 self.recovery.is_finishing = false;

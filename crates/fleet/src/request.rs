@@ -73,7 +73,10 @@ pub enum AdminRequest {
     /// `POST /v1/recovery`: this store is behind its hosts, for this reason.
     StartRecovery(String),
     /// `POST /v1/recovery/finish`
-    FinishRecovery,
+    FinishRecovery {
+        /// Also when no host has told anything.
+        force: bool,
+    },
     /// `GET /v1/authority`
     ShowAuthority,
     /// `POST /v1/authority/rotate`
@@ -163,7 +166,7 @@ impl AdminRequest {
                 Right::EditPolicy
             }
             Self::StartRecovery(_)
-            | Self::FinishRecovery
+            | Self::FinishRecovery { .. }
             | Self::RotateAuthority
             | Self::RetireAuthority { .. }
             | Self::CreateAdmin(_)
@@ -188,7 +191,7 @@ impl AdminRequest {
             Self::ShowRemoved(_) => "removed.show",
             Self::ShowRecovery => "recovery.show",
             Self::StartRecovery(_) => "recovery.start",
-            Self::FinishRecovery => "recovery.finish",
+            Self::FinishRecovery { .. } => "recovery.finish",
             Self::ShowAuthority => "authority.show",
             Self::RotateAuthority => "authority.rotate",
             Self::RetireAuthority { .. } => "authority.retire",

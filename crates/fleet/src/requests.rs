@@ -72,6 +72,9 @@ impl Fleet {
     }
 
     fn plan(&mut self, work: &Work, worked: Option<Worked>, now: Now) -> Result<Plan, Rejection> {
+        if work.is_signed() {
+            self.check_can_sign()?;
+        }
         match work {
             Work::Enrol { request, from } => {
                 self.check_not_recovering()?;
@@ -84,17 +87,19 @@ impl Fleet {
                     answer: Answer::Noted,
                 },
             )),
+            Work::KeepStatement(told) => Ok(self.plan_later_statement(told, now)),
             Work::Leave(host) => self.plan_leave(*host, now),
             Work::ChangeKey(host, new) => self.plan_key_change(*host, new, now),
             Work::StoreMoved(hosts) => Ok(self.plan_moved(hosts)),
-            Work::SignAgain => Ok(self.plan_signing_again(now)),
+            Work::SignAgain => Ok(self.plan_signing_again()),
             Work::Note(_) => Ok(Plan::Commit {
                 transaction: Transaction::default(),
                 answer: Answer::Noted,
             }),
             Work::Admin { caller, request } => {
                 request.check_allowed(caller)?;
-                if !request.is_question() && !matches!(request, AdminRequest::FinishRecovery) {
+                if !request.is_question() && !matches!(request, AdminRequest::FinishRecovery { .. })
+                {
                     self.check_not_recovering()?;
                 }
                 self.plan_admin(caller, request, worked, now)
@@ -119,7 +124,9 @@ impl Fleet {
             AdminRequest::ShowRemoved(id) => self.removed_host(*id)?,
             AdminRequest::ShowRecovery => Reply::Recovery(self.recovery_status()),
             AdminRequest::StartRecovery(why) => return self.plan_recovery(caller, why, now),
-            AdminRequest::FinishRecovery => return self.plan_epoch(caller, now),
+            AdminRequest::FinishRecovery { force } => {
+                return self.plan_epoch(caller, *force, now);
+            }
             AdminRequest::ShowAuthority => self.authority_view(Vec::new()),
             AdminRequest::RotateAuthority => return self.plan_rotation(caller, now),
             AdminRequest::RetireAuthority { force } => {

@@ -46,6 +46,10 @@ pub(crate) struct Rotation {
     /// The key file is being written.
     keeping: Option<(KeepId, Keep)>,
     erase_at: Option<Instant>,
+    /// Why keys that should be erased are still on the disk, as the last attempt told.
+    erase_trouble: Option<String>,
+    /// Why what was the key file still is.
+    pub(crate) left_over: Option<String>,
     /// They have moved, and that is not stored yet.
     moved: BTreeSet<HostId>,
     store_moved_at: Option<Instant>,
@@ -158,6 +162,7 @@ impl Fleet {
         match (outcome, job) {
             (Ok(()), job) => {
                 self.keyring = keys;
+                self.rotation.erase_trouble = None;
                 if let Some(job) = job {
                     self.attempt(job, now);
                 }
@@ -173,6 +178,7 @@ impl Fleet {
                     "the keys of a retired root are still on the disk: the key file cannot be \
                      written ({why}); it is tried again until it works"
                 ));
+                self.rotation.erase_trouble = Some(why);
                 self.rotation.erase_at = Some(now.monotonic + ERASE_AGAIN_AFTER);
             }
         }
@@ -190,6 +196,7 @@ impl Fleet {
                         begins a rotation";
             return Err(Rejection::new(RefusalCode::Conflict, text));
         }
+        self.check_nothing_is_taken_up()?;
         let to_sign = self.unsigned_count();
         if to_sign > 0 {
             self.sign_again_soon(now);
@@ -256,21 +263,15 @@ impl Fleet {
             return;
         }
         self.map_head = None;
-        match self
-            .keyring
-            .limited_to(&self.state.statement.root_certificates)
-        {
-            Some(authority) => {
-                self.authority = authority;
-                let keys = self.authority.keys();
-                self.output(Output::ShowAuthority { keys });
-            }
-            None => self.notice(
-                "another coordinator rotated the fleet's authority, and its new key is not here: \
-                 nothing that this one signs is believed; put the authority's file here, and start \
-                 anew"
-                    .to_owned(),
-            ),
+        let listed = &self.state.statement.root_certificates;
+        if let Some(authority) = self.keyring.limited_to(listed) {
+            self.authority = authority;
+        }
+        if let Err(rejection) = self.check_can_sign() {
+            self.notice(rejection.to_string());
+        } else {
+            let keys = self.authority.keys();
+            self.output(Output::ShowAuthority { keys });
         }
         for host in self.sessions.followers() {
             if let Some(news) = self.sessions.news_for(host) {
@@ -281,9 +282,38 @@ impl Fleet {
         self.erase_retired();
     }
 
+    /// Refuses what this coordinator would have to sign when it has not the newest keys.
+    pub(crate) fn check_can_sign(&self) -> Result<(), Rejection> {
+        let newest = self.state.statement.root_certificates.last();
+        if newest.is_some_and(|root| root == self.authority.root_certificate()) {
+            return Ok(());
+        }
+        let text = "another coordinator of this fleet rotated its authority, and the new keys are not \
+                    here: hosts believe nothing that this one signs; put that coordinator's file \
+                    `authority` in the place of this one's, and start this one anew";
+        Err(Rejection::new(RefusalCode::Unavailable, text))
+    }
+
+    /// Refuses while something that hosts told waits to be stored: keys that are to be retired may
+    /// have signed it.
+    fn check_nothing_is_taken_up(&self) -> Result<(), Rejection> {
+        match self.recovery.pending() {
+            0 => Ok(()),
+            pending => {
+                let text = format!(
+                    "{pending} records and tombstones that hosts remember are still being stored; \
+                     try again in a few seconds (`meshctl recovery`)"
+                );
+                Err(Rejection::new(RefusalCode::Unavailable, text))
+            }
+        }
+    }
+
     /// Has the keys of retired roots erased from the disk.
     pub(crate) fn erase_retired(&mut self) {
-        let kept = self.retained_keys();
+        let Some(kept) = self.retained_keys() else {
+            return;
+        };
         if kept.root_pins() == self.keyring.root_pins() || self.rotation.keeping.is_some() {
             return;
         }
@@ -295,13 +325,13 @@ impl Fleet {
         }
     }
 
-    /// Returns all keys but those of roots that were believed once and are no more.
-    fn retained_keys(&self) -> Authority {
+    /// Returns all keys but those of roots that were believed once and are no more; `None`: all of
+    /// them are, since another coordinator has the keys that are believed.
+    fn retained_keys(&self) -> Option<Authority> {
         let former: Vec<Vec<u8>> = self.former_roots().collect();
         let roots = self.keyring.root_certificates().into_iter();
         let kept: Vec<Vec<u8>> = roots.filter(|root| !former.contains(root)).collect();
-        let kept = self.keyring.limited_to(&kept);
-        kept.expect("the newest root is listed, or its key would be missing")
+        self.keyring.limited_to(&kept)
     }
 
     /// Returns the roots that an earlier statement listed and the last does not.
@@ -370,7 +400,10 @@ impl Fleet {
             Vec::new()
         };
         let hosts = self.state.hosts.len();
-        let erased = self.retained_keys().root_pins().len();
+        let kept = self.retained_keys().map_or(0, |it| it.root_pins().len());
+        let trouble = self.rotation.erase_trouble.as_ref();
+        let left_over = self.rotation.left_over.as_ref();
+        let to_erase = self.keyring.root_pins().len() - kept;
         Reply::Authority(AuthorityView {
             epoch: statement.epoch,
             serial: statement.serial,
@@ -384,7 +417,8 @@ impl Fleet {
             moved: hosts - missing.len(),
             missing,
             to_sign: self.unsigned_count(),
-            to_erase: self.keyring.root_pins().len() - erased,
+            to_erase: to_erase.max(usize::from(left_over.is_some())),
+            erase_trouble: trouble.or(left_over).cloned(),
             left_behind,
         })
     }

@@ -42,7 +42,9 @@ pub(crate) struct State {
     pub(crate) believers: BTreeMap<HostId, (u64, u64)>,
 
     pub(crate) hosts: BTreeMap<HostId, Host>,
-    /// By the revision of the last change.
+    /// When a host came, went or changed last: a record that was signed again says what it said.
+    pub(crate) members_changed: StoreRevision,
+    /// By the revision of the last change, also of their signatures alone.
     pub(crate) hosts_by_revision: BTreeSet<(StoreRevision, HostId)>,
     /// Those of them whose record is not their first.
     pub(crate) rewritten_hosts: BTreeSet<(StoreRevision, HostId)>,
@@ -93,6 +95,8 @@ pub(crate) struct Host {
     pub(crate) token: TokenId,
     pub(crate) machine_id: String,
     pub(crate) joined: Stamp,
+    /// The last change of what its record says.
+    pub(crate) changed: Stamp,
 }
 
 /// A host that is no more.
@@ -101,6 +105,7 @@ pub(crate) struct Gone {
     pub(crate) name: Name,
     pub(crate) signed: Signed,
     pub(crate) tls_key_hash: Digest,
+    /// Of the removal, also when other keys have signed it again since.
     pub(crate) revision: StoreRevision,
     /// As the tombstone says, these two.
     pub(crate) tombstone_revision: Revision,
@@ -194,6 +199,7 @@ impl State {
             statements: BTreeMap::new(),
             believers: BTreeMap::new(),
             hosts: BTreeMap::new(),
+            members_changed: StoreRevision::ZERO,
             hosts_by_revision: BTreeSet::new(),
             rewritten_hosts: BTreeSet::new(),
             names: BTreeMap::new(),

@@ -98,6 +98,9 @@ pub(crate) struct StoredRecovery {
     /// For people.
     pub(crate) why: String,
     pub(crate) began: Stamp,
+    /// The last trust statement that hosts told, when it is later than the one in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) statement: Option<StoredSigned>,
 }
 
 /// `meta/epoch`

@@ -1,11 +1,14 @@
 //! Whether what a store holds is a fleet: everything can be read, every signature holds, and every
 //! claim (a name, a key, an address) is that of the host whose record says so.
 
+use model::address::OverlayPrefixes;
 use model::ids::{Digest, PolicyVersion};
 use model::name::Name;
 use model::store::{KeyValue, StoreRevision};
 
+use crate::keys::Place;
 use crate::state::{Host, State};
+use crate::stored::{StoredFleet, decode};
 
 /// What is in a store that holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +62,14 @@ pub fn verify(
         removed: state.tombstones.len(),
         policy: state.policy.version,
     })
+}
+
+/// Returns the prefixes of the overlay that a store's fleet has, as the store says; `None`: it has no
+/// fleet that can be read, which `Fleet::new` tells.
+pub fn stored_overlay(entries: &[KeyValue]) -> Option<OverlayPrefixes> {
+    let key = Place::Fleet.key();
+    let stored = entries.iter().find(|stored| stored.key == key)?;
+    Some(decode::<StoredFleet>(&stored.value).ok()?.overlay)
 }
 
 fn check_claims(state: &State, host: &Host) -> Result<(), String> {

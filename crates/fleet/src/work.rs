@@ -15,7 +15,7 @@ use crate::explain::Question;
 use crate::keys::Place;
 use crate::output::{CommitId, Reply, RequestId, SessionId};
 use crate::policy_work::{PolicyDone, PolicyWork};
-use crate::recovery::Remembered;
+use crate::recovery::{LaterStatement, Remembered};
 use crate::request::{AdminRequest, Caller};
 use crate::state::State;
 use crate::stored::encode;
@@ -58,6 +58,8 @@ pub(crate) enum Work {
     Leave(HostId),
     /// What a host remembers is stored.
     Merge(Box<Remembered>),
+    /// A trust statement that hosts remember is stored.
+    KeepStatement(Box<LaterStatement>),
     ChangeKey(HostId, NewKey),
     /// It is stored that hosts have moved to the newest root.
     StoreMoved(Vec<HostId>),
@@ -65,6 +67,17 @@ pub(crate) enum Work {
     SignAgain,
     /// Something that was refused goes in the audit log.
     Note(Box<Deed>),
+}
+
+impl Work {
+    /// Returns whether the authority signs something of it, or its keys have to be the fleet's.
+    pub(crate) fn is_signed(&self) -> bool {
+        match self {
+            Self::Enrol { .. } | Self::Leave(_) | Self::ChangeKey(..) | Self::SignAgain => true,
+            Self::Admin { request, .. } => !request.is_question(),
+            Self::Merge(_) | Self::KeepStatement(_) | Self::StoreMoved(_) | Self::Note(_) => false,
+        }
+    }
 }
 
 /// How a request goes on.

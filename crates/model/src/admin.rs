@@ -31,7 +31,7 @@ pub use policy_change::{
     CauseEffect, ChangeKind, PartChange, PlanCause, PlanChange, PlanGroup, PlanPair, PlanWarning,
     PlanWarningKind, PolicyChange, PolicyDiff, PolicyItem, PolicyPlan,
 };
-pub use recovery::{RecoveryStatus, StartRecovery};
+pub use recovery::{FinishRecovery, RecoveryStatus, StartRecovery};
 
 /// Every answer that is not a success: HTTP 400, 401, 403, 404, 409, 422, 429, 503.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -82,6 +82,9 @@ pub struct CoordinatorStatus {
     /// Where hosts and operators reach it, `host:port`, in the order of trying.
     #[serde(default)]
     pub addresses: Vec<String>,
+    /// Machines that in the last minutes did not believe what this coordinator shows.
+    #[serde(default)]
+    pub disbelieving: usize,
 }
 
 /// `POST /v1/tokens`

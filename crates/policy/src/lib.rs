@@ -24,7 +24,7 @@ mod table;
 mod traffic_set;
 mod yaml;
 
-pub use bundle_tests::{TestOutcome, TestVerdict, run_tests};
+pub use bundle_tests::{TestOutcome, TestVerdict, run_tests, run_tests_in_time};
 pub use diagnostic::{Diagnostic, Severity};
 pub use diff::diff;
 pub use document::{Checked, Document, Test, load, parse};

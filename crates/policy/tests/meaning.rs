@@ -10,7 +10,7 @@ use model::record::HostRecord;
 use model::rule::{Selector, Source, ip_protocol};
 use policy::{
     Checked, SourceFile, TestVerdict, explain, first_policy, first_policy_files, load, resolve,
-    run_tests,
+    run_tests, run_tests_in_time,
 };
 
 const WHOLE_LANGUAGE: &str = include_str!("golden/whole_language.yaml");
@@ -88,6 +88,35 @@ tests:
         "true [policy.yaml:16] allowed by rule `app-db` (policy.yaml:7)",
     ];
     assert_eq!(said, expected);
+}
+
+#[test]
+fn a_test_that_stands_for_many_hosts_ends_in_the_middle_when_it_is_late() {
+    let endpoints: Vec<String> = (0..50).map(|number| format!("role=db-{number}")).collect();
+    let checked = checked(&format!(
+        "
+fleet: prod
+services:
+  db: {{ port: 5432, protocol: tcp, endpoints: [{}] }}
+allow:
+  - {{ id: app-db, from: role=app, to: db }}
+tests:
+  - {{ allow: \"role=app -> db\" }}
+",
+        endpoints.join(", ")
+    ));
+    let asked = std::cell::Cell::new(0);
+    let late_after = |calls: u32| {
+        asked.set(0);
+        let is_late = || {
+            asked.set(asked.get() + 1);
+            asked.get() > calls
+        };
+        run_tests_in_time(&checked, None, &is_late).map(|outcomes| outcomes.len())
+    };
+    assert_eq!(late_after(10), None);
+    assert_eq!(asked.get(), 11, "it went no further");
+    assert_eq!(late_after(1000), Some(1));
 }
 
 #[test]

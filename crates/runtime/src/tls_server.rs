@@ -28,7 +28,7 @@ pub use connection::Connection;
 
 use crate::tls::{self, ClientRoots};
 use connection::{Stay, Turn};
-use disbelief::Disbelief;
+pub use disbelief::Disbelief;
 use strangers::{Place, Strangers};
 
 /// Connections at one time; one more is closed at once.
@@ -59,6 +59,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct TlsServer {
     listener: TcpListener,
     address: SocketAddr,
+    disbelief: Disbelief,
 }
 
 impl TlsServer {
@@ -71,12 +72,18 @@ impl TlsServer {
         Ok(Self {
             address: listener.local_addr()?,
             listener,
+            disbelief: Disbelief::default(),
         })
     }
 
     /// Returns where it is bound.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Returns what counts the clients that do not believe what is shown here.
+    pub fn disbelief(&self) -> Disbelief {
+        self.disbelief.clone()
     }
 
     /// Answers requests by `router` until `stop`, then lets those under way end, for a few seconds.
@@ -94,7 +101,7 @@ impl TlsServer {
             roots,
             router,
             strangers: Strangers::default(),
-            disbelief: Disbelief::default(),
+            disbelief: self.disbelief,
             stopped,
         };
         let mut connections = JoinSet::new();

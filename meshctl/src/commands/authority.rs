@@ -1,6 +1,9 @@
 //! `meshctl authority`: the fleet's authority changes its keys.
 
+use std::time::Duration;
+
 use model::admin::{AuthorityView, RetireAuthority, RootView, UnmovedHost};
+use runtime::api_client::ApiClient;
 
 use crate::arguments::{Authority, Targets};
 use crate::connect;
@@ -25,8 +28,8 @@ pub async fn run(verb: Authority, targets: &Targets, output: &Output) -> Result<
         }
         Authority::Retire { force } => {
             let order = RetireAuthority { force };
-            let view = client.post("/v1/authority/retire", &order).await?;
-            (view, Some(RETIRED))
+            let retired: AuthorityView = client.post("/v1/authority/retire", &order).await?;
+            (erased(&client, retired).await, Some(RETIRED))
         }
     };
     let newest = view.roots.last().map(|root| root.pin);
@@ -37,6 +40,33 @@ pub async fn run(verb: Authority, targets: &Targets, output: &Output) -> Result<
     }
     Ok(())
 }
+
+/// Waits a moment for the old keys to be erased, which the coordinator begins as it answers. What it
+/// says last is shown: whether they are gone.
+async fn erased(client: &ApiClient, retired: AuthorityView) -> AuthorityView {
+    let mut view = retired;
+    for _ in 0..ERASE_LOOKS {
+        if view.to_erase == 0 || view.erase_trouble.is_some() {
+            break;
+        }
+        tokio::time::sleep(ERASE_LOOK_EVERY).await;
+        match client.get::<AuthorityView>("/v1/authority").await {
+            // Whom it left behind only the answer to the order says.
+            Ok(later) => {
+                view = AuthorityView {
+                    left_behind: view.left_behind,
+                    ..later
+                }
+            }
+            Err(_) => break,
+        }
+    }
+    view
+}
+
+/// How often is looked whether the old keys are erased, and how many times.
+const ERASE_LOOK_EVERY: Duration = Duration::from_millis(200);
+const ERASE_LOOKS: u32 = 25;
 
 const ROTATED: &str = "hosts that are online move within two minutes, others when they come; look with \
     `meshctl authority show`, which also lets an operator's credential name the new root. Make a \
@@ -83,6 +113,19 @@ fn text(view: &AuthorityView, then: Option<&str>, output: &Output) -> String {
         lines.push(format!(
             "  to sign    {} records, tombstones and policies, by the new keys",
             view.to_sign
+        ));
+    }
+    if view.to_erase > 0 {
+        let why = match &view.erase_trouble {
+            Some(why) => format!(" ({why})"),
+            None => String::new(),
+        };
+        lines.push(output.paint(
+            Tone::Bad,
+            &format!(
+                "  to erase   the keys of a retired root are still on the coordinator's disk{why}; \
+                 erasing them is tried every minute until it works"
+            ),
         ));
     }
     if !view.left_behind.is_empty() {
@@ -155,9 +198,22 @@ mod tests {
             ],
             to_sign: 0,
             to_erase: 0,
+            erase_trouble: None,
             left_behind: Vec::new(),
         };
-        let text = text(&view, None, &Output::new(false, Color::Never));
+        let output = Output::new(false, Color::Never);
+        let text = super::text(&view, None, &output);
+        assert!(!text.contains("to erase"), "{text}");
+        let retired = AuthorityView {
+            to_erase: 1,
+            erase_trouble: Some("no space left on device".to_owned()),
+            ..view
+        };
+        let pending = super::text(&retired, Some(RETIRED), &output);
+        assert!(
+            pending.contains("still on the coordinator's disk (no space"),
+            "{pending}"
+        );
         assert!(text.contains("1 of 3 hosts"), "{text}");
         assert!(
             text.contains("vm-17 (offline), vm-18 (has no certificate"),

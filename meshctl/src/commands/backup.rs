@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use model::admin::{Backup, RecoveryStatus, StartRecovery};
+use model::admin::{Backup, FinishRecovery, RecoveryStatus, StartRecovery};
 use runtime::api_client::ApiClient;
 
 use crate::arguments::{self, Targets};
@@ -72,10 +72,9 @@ pub async fn recovery(
         Some(arguments::Recovery::Start { why }) => {
             client.post("/v1/recovery", &StartRecovery { why }).await?
         }
-        Some(arguments::Recovery::Finish) => {
-            client
-                .post("/v1/recovery/finish", &serde_json::json!({}))
-                .await?
+        Some(arguments::Recovery::Finish { force }) => {
+            let order = FinishRecovery { force };
+            client.post("/v1/recovery/finish", &order).await?
         }
     };
     output.show("RecoveryStatus", &status, |output| text(&status, output));
@@ -84,10 +83,12 @@ pub async fn recovery(
 
 fn text(status: &RecoveryStatus, output: &Output) -> String {
     if !status.under_way {
-        return format!(
+        let idle = format!(
             "no recovery is under way; epoch {}, {} hosts",
             status.epoch, status.hosts
         );
+        let lines = [Some(idle), disbelief(status.disbelieving, output)];
+        return lines.into_iter().flatten().collect::<Vec<_>>().join("\n");
     }
     let mut lines = vec![output.paint(
         Tone::Doubtful,
@@ -104,19 +105,34 @@ fn text(status: &RecoveryStatus, output: &Output) -> String {
         "  stored     {} newer records and tombstones, {} under way",
         status.stored, status.pending
     ));
+    lines.extend(disbelief(status.disbelieving, output));
     if let Some(version) = status.recalled_policy {
         lines.push(format!("  policy     version {version} is remembered"));
     }
     if !status.missing.is_empty() {
         let missing: Vec<String> = status.missing.iter().map(ToString::to_string).collect();
         lines.push(format!("  missing    {}", missing.join(" ")));
-        lines.push(
-            "`meshctl recovery finish` goes on without them: what only they remember comes when \
-             they come back"
+        lines.push(match status.heard {
+            0 => "wait until hosts come: `meshctl recovery finish --force` would go on with what is \
+                  stored here alone"
                 .to_owned(),
-        );
+            _ => "`meshctl recovery finish` goes on without them: what only they remember comes when \
+                  they come back"
+                .to_owned(),
+        });
     }
     lines.join("\n")
+}
+
+/// Returns what to tell when machines do not believe the coordinator.
+pub(super) fn disbelief(machines: usize, output: &Output) -> Option<String> {
+    let text = format!(
+        "  disbelief  {machines} machines refused this coordinator's certificate in the last minutes: \
+         hosts that were left behind when a root was retired, old tokens and credentials; if it is \
+         every host, this coordinator was restored from before the last rotation of the authority: \
+         restore a newer backup"
+    );
+    (machines > 0).then(|| output.paint(Tone::Bad, &text))
 }
 
 #[cfg(test)]
@@ -124,9 +140,8 @@ mod tests {
     use super::*;
     use crate::output::Color;
 
-    #[test]
-    fn people_read_who_is_missing_and_what_to_do() {
-        let status = RecoveryStatus {
+    fn under_way() -> RecoveryStatus {
+        RecoveryStatus {
             under_way: true,
             why: Some("it was restored".into()),
             epoch: 1,
@@ -136,8 +151,31 @@ mod tests {
             stored: 4,
             pending: 0,
             recalled_policy: None,
-        };
-        let text = text(&status, &Output::new(false, Color::Never));
+            disbelieving: 0,
+        }
+    }
+
+    #[test]
+    fn people_read_that_hosts_do_not_believe_the_coordinator() {
+        let output = Output::new(false, Color::Never);
+        assert!(!text(&under_way(), &output).contains("disbelief"));
+        for under_way in [true, false] {
+            let status = RecoveryStatus {
+                under_way,
+                heard: 0,
+                disbelieving: 3,
+                ..self::under_way()
+            };
+            let text = text(&status, &output);
+            assert!(text.contains("3 machines refused"), "{text}");
+            assert!(text.contains("restore a newer backup"), "{text}");
+            assert_eq!(text.contains("finish --force"), under_way, "{text}");
+        }
+    }
+
+    #[test]
+    fn people_read_who_is_missing_and_what_to_do() {
+        let text = text(&under_way(), &Output::new(false, Color::Never));
         assert!(
             text.contains("2 of 3 hosts") && text.contains("missing    vm-17"),
             "{text}"

@@ -6,6 +6,7 @@ use model::admin::CoordinatorStatus;
 use model::local::{HostDetail, HostState, HostStatus};
 use serde::Serialize;
 
+use super::backup::disbelief;
 use crate::arguments::Targets;
 use crate::connect;
 use crate::failure::Failure;
@@ -66,7 +67,10 @@ pub async fn status(targets: &Targets, output: &Output) -> Result<(), Failure> {
                 .as_ref()
                 .map(|daemon| daemon_text(daemon, output))
                 .or(missing.clone()),
-            status.coordinator.as_ref().map(coordinator_text),
+            status
+                .coordinator
+                .as_ref()
+                .map(|coordinator| coordinator_text(coordinator, output)),
             status.coordinator_error.as_ref().map(|why| {
                 let text = format!("the coordinator does not answer: {why}\n");
                 output.paint(Tone::Doubtful, &text)
@@ -183,8 +187,8 @@ fn detail_text(detail: &HostDetail, output: &Output) -> String {
     lines.join("\n") + "\n"
 }
 
-fn coordinator_text(status: &CoordinatorStatus) -> String {
-    format!(
+fn coordinator_text(status: &CoordinatorStatus, output: &Output) -> String {
+    let text = format!(
         "coordinator {}  fleet {} ({})\n  hosts        {} of {} online\n  policy       version {}\n  overlay      {}  {}\n  root         sha256 {}\n",
         status.version,
         status.fleet_name,
@@ -195,7 +199,11 @@ fn coordinator_text(status: &CoordinatorStatus) -> String {
         status.overlay_v4,
         status.overlay_v6,
         status.root_pin,
-    )
+    );
+    match disbelief(status.disbelieving, output) {
+        Some(disbelief) => format!("{text}{disbelief}\n"),
+        None => text,
+    }
 }
 
 #[cfg(test)]

@@ -45,7 +45,7 @@ impl Fleet {
                 String::new(),
             ),
             Work::Note(deed) => (**deed).clone(),
-            Work::Merge(_) => deed(
+            Work::Merge(_) | Work::KeepStatement(_) => deed(
                 "recovery".to_owned(),
                 String::new(),
                 "recovery.store",

@@ -8,7 +8,7 @@ use model::ids::{PolicyVersion, TokenId};
 use model::record::TrustStatement;
 use model::rule::Bundle;
 use model::time::Now;
-use trust::{Authority, sha256};
+use trust::sha256;
 
 use crate::audit::Stamp;
 use crate::config::FleetLimits;
@@ -22,7 +22,12 @@ use crate::work::{Answer, Draft, Plan};
 
 impl Fleet {
     /// Plans the end of a recovery.
-    pub(crate) fn plan_epoch(&mut self, caller: &Caller, now: Now) -> Result<Plan, Rejection> {
+    pub(crate) fn plan_epoch(
+        &mut self,
+        caller: &Caller,
+        force: bool,
+        now: Now,
+    ) -> Result<Plan, Rejection> {
         if !self.is_recovering() {
             let text = "there is no recovery under way; `meshctl status` shows the coordinator";
             return Err(Rejection::new(RefusalCode::Conflict, text));
@@ -31,9 +36,12 @@ impl Fleet {
             let text = "what hosts have told is still being stored; try again in a few seconds";
             return Err(Rejection::new(RefusalCode::Unavailable, text));
         }
+        if !force {
+            self.check_heard()?;
+        }
         let listed = self.roots_of_epoch(now)?;
         let before = &self.state.statement;
-        let epoch = before.epoch.max(self.recovery.newest_epoch) + 1;
+        let epoch = self.newest_epoch() + 1;
         let statement = TrustStatement {
             epoch,
             serial: 1,
@@ -92,28 +100,6 @@ impl Fleet {
             transaction: draft.finish(),
             answer: Answer::Recovery,
         })
-    }
-
-    /// Returns the keys that are believed in the new epoch: those that are here, without those that
-    /// hosts remember to be retired. A root that was retired after the backup stays so.
-    fn roots_of_epoch(&mut self, now: Now) -> Result<Authority, Rejection> {
-        let remembered = self.recovery.statement.as_ref();
-        let kept = remembered.and_then(|it| self.authority.limited_to(&it.root_certificates));
-        let listed = match kept {
-            Some(kept) => kept,
-            None => Authority::load_all(self.authority.keys()).expect("it was loaded before"),
-        };
-        let is_narrower = listed.root_pins().len() < self.state.statement.root_certificates.len();
-        let to_sign = self.unsigned_count();
-        if is_narrower && to_sign > 0 {
-            self.sign_again_soon(now);
-            let text = format!(
-                "{to_sign} records, tombstones and policies are still being signed by the keys that \
-                 are believed now; try again in a while"
-            );
-            return Err(Rejection::new(RefusalCode::Unavailable, text));
-        }
-        Ok(listed)
     }
 
     /// Returns whether a token was made before the epoch: how often it was used is not known.

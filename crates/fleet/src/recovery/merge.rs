@@ -90,9 +90,10 @@ impl Fleet {
         self.state.pruned < Some(revision)
     }
 
-    /// Plans to store what a host remembers; `None`: it is known, or something newer is.
+    /// Plans to store what a host remembers; `None`: it is known, something newer is, or it
+    /// is believed no more.
     pub(crate) fn plan_merge(&self, remembered: &Remembered, now: Now) -> Option<Transaction> {
-        if !self.is_news(remembered) {
+        if !self.is_news(remembered) || !self.is_still_believed(remembered) {
             return None;
         }
         let mut claims = Claims::default();
@@ -105,6 +106,17 @@ impl Fleet {
             }
         }
         Some(claims.transaction(Draft::new(&self.state)))
+    }
+
+    /// Returns whether the keys that are believed now have signed something: it may have been told
+    /// under keys that were retired before it could be stored, and a store that holds it could not be
+    /// read again.
+    fn is_still_believed(&self, remembered: &Remembered) -> bool {
+        let anchors = &self.state.anchors;
+        match remembered {
+            Remembered::Host { signed, .. } => anchors.verify_record(signed).is_ok(),
+            Remembered::Gone { signed, .. } => anchors.verify_tombstone(signed).is_ok(),
+        }
     }
 
     /// A host as it is remembered, in the place of how it is stored.

@@ -254,14 +254,11 @@ impl Fleet {
             }
             self.recovery.put(remembered);
         }
-        if let Some(statement) = told.trust {
-            let (epoch, serial) = (statement.epoch, statement.serial);
+        if let Some(later) = told.trust {
+            let (epoch, serial) = (later.statement.epoch, later.statement.serial);
             self.recovery.newest_epoch = self.recovery.newest_epoch.max(epoch);
             proof.get_or_insert(format!("the trust statement was {epoch}.{serial}"));
-            let known = self.recovery.statement.as_ref();
-            if known.is_none_or(|known| (known.epoch, known.serial) < (epoch, serial)) {
-                self.recovery.statement = Some(*statement);
-            }
+            self.note_later_statement(*later);
         }
         let stored = self.stored_policy();
         if let Some(policy) = told.policy

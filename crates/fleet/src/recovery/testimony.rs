@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use model::map::PolicySlice;
 use model::memory::Memory;
-use model::record::{HostRecord, Signed, TrustStatement};
+use model::record::{HostRecord, Signed};
 use model::wire;
 use trust::TrustAnchors;
 
-use super::Remembered;
 use super::policy::ToldPolicy;
+use super::{LaterStatement, Remembered};
 use crate::fleet::Fleet;
 
 /// What a part of a host's memory says, as far as it would be new. Nothing of it is believed.
@@ -34,7 +34,7 @@ pub struct Testimony {
     /// Who tells; or why its own record does not hold.
     pub(super) own: Result<HostRecord, String>,
     /// A later trust statement.
-    pub(super) trust: Option<Box<TrustStatement>>,
+    pub(super) trust: Option<Box<LaterStatement>>,
     pub(super) remembered: Vec<Remembered>,
     pub(super) policy: Option<ToldPolicy>,
     pub(super) last: bool,
@@ -64,10 +64,10 @@ impl Hearsay {
                 anchors: self.anchors,
             };
         }
-        let later = self.trust.map(|signed| anchors.update(&signed));
-        let trust = later.and_then(|later| {
-            let later = later.ok()??;
-            Some(Box::new(later.statement().clone()))
+        let trust = self.trust.and_then(|signed| {
+            let later = anchors.update(&signed).ok()??;
+            let statement = later.statement().clone();
+            Some(Box::new(LaterStatement { signed, statement }))
         });
         let records = self.records.into_iter().filter_map(|signed| {
             let record = anchors.verify_record(&signed).ok()?;

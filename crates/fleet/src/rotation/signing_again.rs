@@ -7,7 +7,6 @@ use std::time::Duration;
 use model::ids::HostId;
 use model::time::Now;
 
-use crate::audit::Stamp;
 use crate::fleet::Fleet;
 use crate::keys::Place;
 use crate::state::{Gone, Host};
@@ -21,9 +20,6 @@ const PORTION: usize = 32;
 const PAUSE: Duration = Duration::from_secs(3);
 /// Before the first portion, so that hosts have heard of the keys before.
 const FIRST_AFTER: Duration = Duration::from_secs(1);
-
-/// Who is said to sign again.
-const BY: &str = "authority";
 
 impl Fleet {
     pub(crate) fn sign_again_soon(&mut self, now: Now) {
@@ -65,7 +61,7 @@ impl Fleet {
     }
 
     /// Plans the next portion: the policy, then hosts, then those that are gone.
-    pub(crate) fn plan_signing_again(&self, now: Now) -> Plan {
+    pub(crate) fn plan_signing_again(&self) -> Plan {
         let mut draft = Draft::new(&self.state);
         if self.is_policy_unsigned() {
             self.sign_policy_again(&mut draft);
@@ -73,7 +69,7 @@ impl Fleet {
         let hosts = self.state.hosts.values().filter(|it| self.is_unsigned(it));
         let mut left = PORTION;
         for host in hosts.take(PORTION) {
-            self.sign_host_again(&mut draft, host, now);
+            self.sign_host_again(&mut draft, host);
             left -= 1;
         }
         let oldest_first = self.state.tombstones_by_revision.iter();
@@ -100,14 +96,14 @@ impl Fleet {
         draft.put(Place::PolicyVersion(policy.version).key(), &again);
     }
 
-    fn sign_host_again(&self, draft: &mut Draft<'_>, host: &Host, now: Now) {
+    fn sign_host_again(&self, draft: &mut Draft<'_>, host: &Host) {
         let again = StoredHost {
             record: StoredSigned::from(&self.authority.record_again(&host.signed)),
             address_index: host.address_index,
             token: host.token,
             machine_id: host.machine_id.clone(),
             joined: host.joined.clone(),
-            changed: Stamp::new(BY, now.unix),
+            changed: host.changed.clone(),
         };
         draft.put(Place::Host(host.record.host).key(), &again);
     }

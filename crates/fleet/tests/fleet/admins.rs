@@ -73,6 +73,19 @@ fn the_last_who_can_make_credentials_is_not_revoked() {
 }
 
 #[test]
+fn one_whose_credential_ends_sooner_does_not_stand_in_for_another() {
+    let mut world = World::new();
+    let revoke = |who: &str| AdminRequest::RevokeAdmin(name(who));
+    create(&mut world, "guest", Role::Admin, Some(DAY));
+    let refused = world.admin(revoke("admin")).unwrap_err();
+    assert_eq!(refused.refusal.code, RefusalCode::Conflict, "{refused}");
+    assert!(refused.to_string().contains("as long as"), "{refused}");
+    // One that ends may go, as long as there is one that ends later.
+    create(&mut world, "late", Role::Admin, Some(2 * DAY));
+    world.admin(revoke("guest")).unwrap();
+}
+
+#[test]
 fn of_two_admins_who_revoke_each_other_at_once_one_stays() {
     let mut world = World::new();
     create(&mut world, "ada", Role::Admin, None);

@@ -11,8 +11,6 @@ use model::map::MapDelta;
 use trust::{Authority, AuthorityKeys, TrustAnchors};
 
 use crate::machine::Machine;
-use crate::rememberer::{Rememberer, recovery, restore};
-use crate::toy_store::ToyStore;
 use crate::world::{World, name};
 
 const A_WHILE: Duration = Duration::from_secs(20);
@@ -25,21 +23,21 @@ fn authority(reply: Result<Reply, Rejection>) -> AuthorityView {
 }
 
 impl World {
-    fn rotate(&mut self) -> AuthorityView {
+    pub(crate) fn rotate(&mut self) -> AuthorityView {
         authority(self.admin(AdminRequest::RotateAuthority))
     }
 
-    fn retire(&mut self, force: bool) -> Result<AuthorityView, Rejection> {
+    pub(crate) fn retire(&mut self, force: bool) -> Result<AuthorityView, Rejection> {
         let reply = self.admin(AdminRequest::RetireAuthority { force })?;
         Ok(authority(Ok(reply)))
     }
 
-    fn show(&mut self) -> AuthorityView {
+    pub(crate) fn show(&mut self) -> AuthorityView {
         authority(self.admin(AdminRequest::ShowAuthority))
     }
 
     /// Lets the coordinator do what it does by itself; hosts do not fall silent.
-    fn work(&mut self, sessions: &[SessionId]) {
+    pub(crate) fn work(&mut self, sessions: &[SessionId]) {
         for _ in 0..40 {
             self.advance(Duration::from_millis(500));
             self.settle();
@@ -49,7 +47,7 @@ impl World {
         }
     }
 
-    fn held(&self) -> HeldTrust {
+    pub(crate) fn held(&self) -> HeldTrust {
         let (anchors, statement) = self.anchors();
         HeldTrust {
             epoch: statement.epoch,
@@ -59,7 +57,7 @@ impl World {
     }
 
     /// A host says that it has on its disk what the coordinator told last.
-    fn moves(&mut self, session: SessionId) {
+    pub(crate) fn moves(&mut self, session: SessionId) {
         let trust = Some(self.held());
         self.says_held(session, trust);
     }
@@ -85,19 +83,19 @@ impl World {
             .collect()
     }
 
-    fn new_keys_only(&self) -> Authority {
+    pub(crate) fn new_keys_only(&self) -> Authority {
         Authority::load_all(vec![self.keys.last().unwrap().clone()]).unwrap()
     }
 }
 
-struct Two {
-    world: World,
-    machines: [Machine; 2],
-    sessions: [SessionId; 2],
+pub(crate) struct Two {
+    pub(crate) world: World,
+    pub(crate) machines: [Machine; 2],
+    pub(crate) sessions: [SessionId; 2],
 }
 
 /// Two members at their streams.
-fn two() -> Two {
+pub(crate) fn two() -> Two {
     let mut world = World::new();
     let machines = [("alpha", 1), ("beta", 2)].map(|(host, seed)| world.join(host, seed).0);
     let mut open = |machine: &Machine, host: &str| {
@@ -287,6 +285,38 @@ fn keys_are_on_the_disk_before_a_statement_names_them() {
     assert!(refused.to_string().contains("no space left"), "{refused}");
     assert_eq!(world.show().roots.len(), 1);
     world.rotate();
+}
+
+#[test]
+fn keys_that_could_not_be_erased_are_shown_and_tried_again() {
+    let mut world = World::new();
+    world.rotate();
+    world.work(&[]);
+    let id = world.ask(AdminRequest::RetireAuthority { force: true });
+    world.carry_out(0);
+    world.report(0);
+    let view = authority(world.replies.remove(&id).unwrap());
+    assert_eq!((view.roots.len(), view.to_erase), (1, 1));
+    world.fail_keys();
+    let view = world.show();
+    assert_eq!(view.to_erase, 1);
+    assert_eq!(view.erase_trouble.unwrap(), "no space left on device");
+    world.advance(Duration::from_secs(61));
+    world.write_keys();
+    let view = world.show();
+    assert_eq!((view.to_erase, view.erase_trouble), (0, None));
+    assert_eq!(world.keys.len(), 1);
+    // What was the key file is a matter of its own.
+    world
+        .fleet
+        .handle_left_over_keys(Some("a full disk".into()));
+    let view = world.show();
+    assert_eq!(
+        (view.to_erase, view.erase_trouble.unwrap()),
+        (1, "a full disk".into())
+    );
+    world.fleet.handle_left_over_keys(None);
+    assert_eq!(world.show().to_erase, 0);
 }
 
 #[test]
@@ -502,80 +532,4 @@ fn the_log_tells_which_roots_were_believed_before_and_after() {
             .unwrap()
             .contains(&world.held().certified_by.to_string())
     );
-}
-
-/// Two hosts that remember, in the overlap, and a backup of that with its keys.
-fn overlap() -> (World, Vec<Rememberer>, (ToyStore, Vec<AuthorityKeys>)) {
-    let mut world = World::new();
-    let before = (world.store.clone(), world.keys.clone());
-    let mut hosts = vec![
-        Rememberer::join(&mut world, "a", 1),
-        Rememberer::join(&mut world, "b", 2),
-    ];
-    world.rotate();
-    let sessions: Vec<SessionId> = hosts.iter().map(|host| host.session).collect();
-    world.work(&sessions);
-    for host in &mut hosts {
-        let session = host.session;
-        host.receive(&mut world, session);
-        world.moves(session);
-    }
-    world.work(&sessions);
-    assert_eq!((world.show().moved, world.show().to_sign), (2, 0));
-    (world, hosts, before)
-}
-
-/// The hosts come back to a restored coordinator and tell; it signs its epoch by itself.
-fn recover(world: &mut World, hosts: &mut [Rememberer]) {
-    for _ in 0..10 {
-        for host in hosts.iter_mut() {
-            host.come_back(world);
-        }
-        world.work(&[]);
-        if !recovery(world).under_way {
-            break;
-        }
-    }
-    assert!(!recovery(world).under_way);
-    for host in hosts {
-        assert!(
-            host.come_back(world).is_none(),
-            "{} is welcome",
-            host.called
-        );
-    }
-}
-
-#[test]
-fn what_was_retired_after_a_backup_stays_retired() {
-    let (mut world, mut hosts, _) = overlap();
-    let backup = (world.store.clone(), world.keys.clone());
-    world.retire(false).unwrap();
-    let sessions: Vec<SessionId> = hosts.iter().map(|host| host.session).collect();
-    world.work(&sessions);
-    for host in &mut hosts {
-        let session = host.session;
-        host.receive(&mut world, session);
-    }
-    world.keys = backup.1;
-    restore(&mut world, backup.0);
-    assert_eq!(world.show().roots.len(), 2);
-    recover(&mut world, &mut hosts);
-    world.settle();
-    let view = world.show();
-    assert_eq!((view.roots.len(), view.to_erase), (1, 0), "{view:?}");
-    assert_eq!(world.keys.len(), 1);
-    world.load().unwrap();
-}
-
-#[test]
-fn a_backup_from_before_a_rotation_is_taken_up_while_the_old_root_is_believed() {
-    let (mut world, mut hosts, before) = overlap();
-    world.keys = before.1;
-    restore(&mut world, before.0);
-    recover(&mut world, &mut hosts);
-    let view = world.show();
-    assert_eq!((view.epoch, view.roots.len(), view.hosts), (2, 1, 2));
-    // And the next rotation is like any other.
-    assert_eq!(world.rotate().roots.len(), 2);
 }

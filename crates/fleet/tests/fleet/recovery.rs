@@ -84,6 +84,28 @@ fn nothing_is_changed_while_hosts_are_asked() {
 }
 
 #[test]
+fn a_recovery_that_has_heard_nobody_is_ended_only_by_force() {
+    let (mut world, backup, mut hosts, _) = story();
+    restore(&mut world, backup);
+    world.fleet.handle_disbelief(3);
+    let end = |force| AdminRequest::FinishRecovery { force };
+    let refused = world.admin(end(false)).unwrap_err();
+    assert_eq!(refused.refusal.code, RefusalCode::Conflict);
+    let said = refused.to_string();
+    assert!(said.contains("none of 3 hosts has told"), "{said}");
+    assert!(said.contains("3 machines do not believe"), "{said}");
+    assert!(said.contains("finish --force"), "{said}");
+    assert_eq!(recovery(&mut world).disbelieving, 3);
+    assert_eq!(world.status().disbelieving, 3);
+    // One that told is enough to go on without the others.
+    let session = hosts[0].connect(&mut world);
+    hosts[0].receive(&mut world, session);
+    world.settle();
+    world.admin(end(false)).unwrap();
+    assert_eq!(recovery(&mut world).epoch, 2);
+}
+
+#[test]
 fn join_tokens_from_before_the_restore_are_good_no_more() {
     let mut world = World::new();
     let token = world.token(Some(1));

@@ -189,7 +189,9 @@ pub(crate) fn recovery(world: &mut World) -> RecoveryStatus {
 }
 
 pub(crate) fn finish(world: &mut World) {
-    world.admin(AdminRequest::FinishRecovery).unwrap();
+    world
+        .admin(AdminRequest::FinishRecovery { force: true })
+        .unwrap();
 }
 
 const BEFORE: &str = "fleet: prod\nallow:\n  - { id: ping, from: any, to: any, icmp: true }\n";

@@ -25,8 +25,12 @@ pub struct AuthorityView {
     pub missing: Vec<UnmovedHost>,
     /// Records, tombstones and policies that the newest root's keys still have to sign.
     pub to_sign: usize,
-    /// Keys of retired roots that are still on the coordinator's disk, since it cannot be written.
+    /// Keys of retired roots that are still on the coordinator's disk; erasing them is tried until it
+    /// works.
     pub to_erase: usize,
+    /// Why they are still there, as the last attempt to erase them told.
+    #[serde(default)]
+    pub erase_trouble: Option<String>,
     /// Members that this retirement left behind; each has to join anew.
     #[serde(default)]
     pub left_behind: Vec<Name>,

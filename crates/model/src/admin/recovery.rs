@@ -27,6 +27,19 @@ pub struct RecoveryStatus {
     pub pending: usize,
     /// The policy version that hosts remember, when it is newer than the stored one.
     pub recalled_policy: Option<PolicyVersion>,
+    /// Machines that in the last minutes did not believe what this coordinator shows: they cannot tell
+    /// what they remember.
+    #[serde(default)]
+    pub disbelieving: usize,
+}
+
+/// `POST /v1/recovery/finish`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FinishRecovery {
+    /// Also when no host has told what it remembers.
+    #[serde(default)]
+    pub force: bool,
 }
 
 /// `POST /v1/recovery`

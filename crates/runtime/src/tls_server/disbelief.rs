@@ -1,8 +1,9 @@
 //! Clients that do not believe what the server shows. One has a wrong pin; many mean that this is not
 //! the server that they knew: an operator has to hear of it, and not a thousand times.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,14 +13,21 @@ use tokio::time::Instant;
 /// How often it is told.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 
-/// Counts clients that do not believe the server.
-#[derive(Clone, Default)]
-pub(super) struct Disbelief(Arc<Mutex<Count>>);
+/// How long a machine that did not believe the server counts: hosts try again within minutes.
+const RECENTLY: Duration = Duration::from_secs(10 * 60);
+/// Machines that are remembered; more are not counted.
+const MACHINES_MAX: usize = 16_384;
 
-#[derive(Default)]
+/// Counts clients that do not believe the server.
+#[derive(Clone, Debug, Default)]
+pub struct Disbelief(Arc<Mutex<Count>>);
+
+#[derive(Debug, Default)]
 struct Count {
     clients: u64,
     told: Option<Instant>,
+    /// When each machine refused last.
+    machines: BTreeMap<IpAddr, Instant>,
 }
 
 impl Disbelief {
@@ -28,7 +36,7 @@ impl Disbelief {
         if !is_disbelief(error) {
             return;
         }
-        if let Some(clients) = self.count(Instant::now()) {
+        if let Some(clients) = self.count(remote.ip(), Instant::now()) {
             tracing::warn!(
                 %remote,
                 clients,
@@ -40,10 +48,24 @@ impl Disbelief {
         }
     }
 
+    /// Returns how many machines have not believed the server in the last ten minutes.
+    pub fn machines(&self) -> usize {
+        self.machines_at(Instant::now())
+    }
+
+    fn machines_at(&self, now: Instant) -> usize {
+        let mut count = self.0.lock().expect("nobody panics with the lock held");
+        count.machines.retain(|_, last| now < *last + RECENTLY);
+        count.machines.len()
+    }
+
     /// Counts one more; returns how many there were since it was told last, when it is time.
-    fn count(&self, now: Instant) -> Option<u64> {
+    fn count(&self, machine: IpAddr, now: Instant) -> Option<u64> {
         let mut count = self.0.lock().expect("nobody panics with the lock held");
         count.clients += 1;
+        if count.machines.len() < MACHINES_MAX || count.machines.contains_key(&machine) {
+            count.machines.insert(machine, now);
+        }
         if count.told.is_some_and(|told| now < told + TOLD_EVERY) {
             return None;
         }
@@ -73,11 +95,29 @@ mod tests {
     fn many_are_told_of_once_in_a_while() {
         let disbelief = Disbelief::default();
         let start = Instant::now();
-        assert_eq!(disbelief.count(start), Some(1));
+        let mut count = |after| disbelief.count(machine(1), start + after);
+        assert_eq!(count(Duration::ZERO), Some(1));
         for _ in 0..10 {
-            assert_eq!(disbelief.count(start + TOLD_EVERY / 2), None);
+            assert_eq!(count(TOLD_EVERY / 2), None);
         }
-        assert_eq!(disbelief.count(start + TOLD_EVERY), Some(11));
+        assert_eq!(count(TOLD_EVERY), Some(11));
+    }
+
+    fn machine(number: u8) -> IpAddr {
+        [192, 0, 2, number].into()
+    }
+
+    #[test]
+    fn each_machine_counts_once_and_for_a_while() {
+        let disbelief = Disbelief::default();
+        let start = Instant::now();
+        for number in [1, 2, 2] {
+            disbelief.count(machine(number), start);
+        }
+        disbelief.count(machine(2), start + RECENTLY / 2);
+        assert_eq!(disbelief.machines_at(start + RECENTLY / 2), 2);
+        assert_eq!(disbelief.machines_at(start + RECENTLY), 1);
+        assert_eq!(disbelief.machines_at(start + 2 * RECENTLY), 0);
     }
 
     #[test]

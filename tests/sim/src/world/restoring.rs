@@ -65,7 +65,7 @@ impl World {
         };
         if status.under_way && self.now - since > FINISH_AFTER {
             self.say(Who::Operator, format!("waits no more: {status:?}"));
-            self.ask(AdminRequest::FinishRecovery);
+            self.ask(AdminRequest::FinishRecovery { force: true });
         }
         status.under_way
     }
