@@ -95,7 +95,7 @@ mod tests {
     fn many_are_told_of_once_in_a_while() {
         let disbelief = Disbelief::default();
         let start = Instant::now();
-        let mut count = |after| disbelief.count(machine(1), start + after);
+        let count = |after| disbelief.count(machine(1), start + after);
         assert_eq!(count(Duration::ZERO), Some(1));
         for _ in 0..10 {
             assert_eq!(count(TOLD_EVERY / 2), None);

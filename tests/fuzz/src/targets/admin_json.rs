@@ -164,6 +164,7 @@ fn answers_of_coordinators(fleet: &SmallFleet) -> Vec<Seed> {
         hosts_online: 2,
         policy: PolicyVersion(3),
         addresses: vec!["192.0.2.1:7443".to_owned()],
+        disbelieving: 0,
     };
     let view = HostView {
         id: host.host,
