@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleet::{
-    AdminRequest, Caller, Fleet, Hearsay, KeepId, Output, PolicyDone, Rejection, Reply, RequestId,
-    SessionId, SessionPeer, Testimony, Unwelcome, WorkId,
+    AdminRequest, Caller, Figures, Fleet, Hearsay, KeepId, Output, PolicyDone, Rejection, Reply,
+    RequestId, SessionId, SessionPeer, Testimony, Unwelcome, WorkId,
 };
 use model::admin::AuditEntry;
 use model::control::{Description, EnrolRequest, FromHost};
@@ -22,6 +22,7 @@ use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 
 use crate::authority_keeper::AuthorityOrder;
+use crate::metrics::{Asker, Tally};
 use crate::sessions::{Session, Sessions};
 use crate::storage::{News, Order, Storage};
 use crate::store::Store;
@@ -43,6 +44,8 @@ pub type Outcome = Result<Reply, Rejection>;
 
 /// What the brain is told or asked.
 pub enum Input {
+    /// What do metrics tell of the fleet?
+    Figures(Answer<Figures>),
     /// What must a joining host know first?
     Describe(Answer<Description>),
     /// A host wants to be a member; from this address.
@@ -93,6 +96,12 @@ impl BrainHandle {
         Self(mpsc::channel(1).0)
     }
 
+    /// Returns how many inputs wait for the brain, and how many may.
+    pub(crate) fn queue(&self) -> (usize, usize) {
+        let max = self.0.max_capacity();
+        (max - self.0.capacity(), max)
+    }
+
     /// Asks something and waits for the answer.
     ///
     /// # Errors
@@ -120,6 +129,13 @@ pub enum BrainError {
     StoreLost(String),
 }
 
+/// Who waits for an answer, and since when.
+struct Waiting {
+    asker: Asker,
+    since: Instant,
+    answer: Answer<Outcome>,
+}
+
 /// The task's state.
 pub struct Brain {
     fleet: Fleet,
@@ -128,7 +144,8 @@ pub struct Brain {
     storage: Storage,
     sessions: Sessions,
     workshop: Workshop,
-    requests: BTreeMap<RequestId, Answer<Outcome>>,
+    requests: BTreeMap<RequestId, Waiting>,
+    tally: Arc<Tally>,
     last_request: u64,
     stopping: Option<Instant>,
     /// To the task that keeps the authority's keys.
@@ -141,20 +158,27 @@ impl Brain {
     /// Takes a fleet and the store that it was loaded from.
     pub fn new(fleet: Fleet, store: Arc<dyn Store>, clock: Clock) -> (Self, BrainHandle) {
         let (sender, inputs) = mpsc::channel(INPUTS_MAX);
+        let tally: Arc<Tally> = Arc::default();
         let brain = Self {
             fleet,
             clock,
             inputs,
-            storage: Storage::start(store),
-            sessions: Sessions::default(),
+            storage: Storage::start(store, Arc::clone(&tally)),
+            sessions: Sessions::new(Arc::clone(&tally)),
             workshop: Workshop::new(sender.downgrade()),
             requests: BTreeMap::new(),
+            tally,
             last_request: 0,
             stopping: None,
             authority: None,
             disbelief: None,
         };
         (brain, BrainHandle(sender))
+    }
+
+    /// Returns what is counted.
+    pub(crate) fn tally(&self) -> Arc<Tally> {
+        Arc::clone(&self.tally)
     }
 
     /// Has the orders about the authority carried out by whoever receives them.
@@ -177,15 +201,22 @@ impl Brain {
         self.carry_out();
         while !self.has_stopped() {
             let deadline = self.deadline();
+            let began;
             tokio::select! {
                 news = self.storage.news.recv() => {
+                    began = Instant::now();
                     self.learn(news.unwrap_or_else(|| News::Lost("the task of the store ended".into())))?;
                 }
-                () = sleep_until(deadline) => {}
-                Some(input) = self.inputs.recv() => self.handle(input),
+                () = sleep_until(deadline) => began = Instant::now(),
+                Some(input) = self.inputs.recv() => {
+                    began = Instant::now();
+                    self.handle(input);
+                }
             }
             self.carry_out();
             self.serve_all_in_turn()?;
+            self.tally.turned(began.elapsed());
+            self.tally.set_unread(self.sessions.unread_bytes());
             // Whoever is served may ask again before the next round.
             yield_now().await;
         }
@@ -253,6 +284,7 @@ impl Brain {
     fn handle(&mut self, input: Input) {
         let now = self.clock.now();
         match input {
+            Input::Figures(answer) => drop(answer.send(self.fleet.figures())),
             Input::Describe(answer) => drop(answer.send(self.fleet.describe(now))),
             Input::Authenticate(credential, from, answer) => {
                 let caller = self.fleet.authenticate_admin(&credential, now);
@@ -261,14 +293,17 @@ impl Brain {
                     self.fleet
                         .handle_unknown_credential(&credential, &from, now);
                 }
+                if let Err(why) = &caller {
+                    self.tally.unwelcome(why);
+                }
                 let _ = answer.send(caller);
             }
             Input::Enrol(request, from, answer) => {
-                let id = self.expect(answer);
+                let id = self.expect(Asker::Joining, answer);
                 self.fleet.handle_enrol(id, *request, from, now);
             }
             Input::Admin(caller, request, answer) => {
-                let id = self.expect(answer);
+                let id = self.expect(Asker::Operator, answer);
                 if let Some(disbelief) = &self.disbelief {
                     self.fleet.handle_disbelief(disbelief.machines());
                 }
@@ -319,10 +354,16 @@ impl Brain {
         }
     }
 
-    fn expect(&mut self, answer: Answer<Outcome>) -> RequestId {
+    fn expect(&mut self, asker: Asker, answer: Answer<Outcome>) -> RequestId {
         self.last_request += 1;
         let id = RequestId(self.last_request);
-        self.requests.insert(id, answer);
+        let since = Instant::now();
+        let waiting = Waiting {
+            asker,
+            since,
+            answer,
+        };
+        self.requests.insert(id, waiting);
         id
     }
 
@@ -355,9 +396,12 @@ impl Brain {
                 Output::Work { id, work } => self.workshop.order(id, work),
                 Output::List => self.storage.order(Order::List),
                 Output::Reply { request, result } => {
-                    let answer = self.requests.remove(&request);
+                    let waiting = self.requests.remove(&request);
+                    let waiting = waiting.expect("a request is answered once");
+                    let waited = waiting.since.elapsed();
+                    self.tally.answered(waiting.asker, &result, waited);
                     // Whoever no longer waits finds what was done by asking again.
-                    let _ = answer.expect("a request is answered once").send(result);
+                    let _ = waiting.answer.send(result);
                 }
                 Output::Send { session, message } => {
                     if !self.sessions.send(session, message) {
@@ -372,7 +416,10 @@ impl Brain {
                     self.sessions.close(session);
                 }
                 Output::Notice(text) => tracing::warn!("{text}"),
-                Output::Audited(entry) => log_audited(&entry),
+                Output::Audited(entry) => {
+                    self.tally.audited(entry.outcome);
+                    log_audited(&entry);
+                }
             }
         }
     }

@@ -16,18 +16,20 @@ use fleet::{Fleet, FleetConfig};
 use model::record::TrustStatement;
 use runtime::clock::{Clock, random_seed};
 use runtime::local_socket::LocalSocket;
+use runtime::metrics::MetricsListen;
 use runtime::process::Termination;
 use runtime::state_dir::StateDir;
 use runtime::tls::ClientRoots;
 use runtime::tls_server::TlsServer;
 use runtime::{process, tls};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use trust::{Authority, TrustAnchors};
 
 use crate::authority_keeper::AuthorityKeeper;
 use crate::backup::BackupSource;
 use crate::brain::{Brain, BrainError, BrainHandle, Input};
 use crate::founding::{self, Founded};
+use crate::metrics::{self, MetricsSource};
 use crate::server_certificate::ServerCertificate;
 use crate::settings::Settings;
 use crate::{
@@ -46,6 +48,8 @@ pub struct Daemon {
     socket: LocalSocket,
     socket_path: PathBuf,
     backup: BackupSource,
+    metrics: MetricsSource,
+    metrics_listen: MetricsListen,
     statement: TrustStatement,
     pin: String,
     // Last, so that it is let go last.
@@ -125,7 +129,17 @@ impl Daemon {
             authority: state.file(authority_file::FILE),
             clock,
         };
+        let store_file = store.path().to_owned();
         let (brain, handle) = Brain::new(fleet, store, clock);
+        let metrics = MetricsSource {
+            brain: handle.clone(),
+            tally: brain.tally(),
+            own: Arc::new(metrics::Own {
+                started: clock.now().unix,
+                census: server.census(),
+                store: store_file,
+            }),
+        };
         let (ordering, orders) = mpsc::channel(authority_keeper::ORDERS_MAX);
         let state = Arc::new(state);
         let keeper = AuthorityKeeper {
@@ -163,6 +177,8 @@ impl Daemon {
             socket,
             socket_path: settings.socket.clone(),
             backup,
+            metrics,
+            metrics_listen: settings.metrics,
             statement,
             pin: pin.to_string(),
             _state: state,
@@ -208,12 +224,16 @@ impl Daemon {
             },
         ));
         let local = admin::router(self.handle.clone()).merge(backup::router(self.backup));
+        let local = local.merge(metrics::router(self.metrics.clone()));
+        // Nobody changes it while the coordinator runs.
+        let (_setting, listen) = watch::channel(self.metrics_listen);
         process::notify_ready("ready");
         tokio::select! {
             ended = &mut thinking => return Err(last_words(ended)),
             () = watchdog::run(self.handle.clone()) => {}
             () = self.socket.serve(local) => {}
             () = self.keeper.run() => {}
+            () = runtime::metrics::serve(listen, self.metrics) => {}
             () = stop => {}
         }
         drop(close_door);

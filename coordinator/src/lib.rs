@@ -12,6 +12,7 @@ mod credential_file;
 pub mod daemon;
 mod former_keys;
 mod founding;
+pub mod metrics;
 mod overlap;
 mod public;
 pub mod recover;

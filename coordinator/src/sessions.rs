@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 use fleet::SessionId;
 use futures_util::Stream;
 use model::control::{Goodbye, ToHost};
-use model::wire::generated;
+use model::wire::{self, generated};
 use runtime::clock::random_seed;
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
 use self::backlog::{Backlog, Total, weight};
+use crate::metrics::{Sent, Tally};
 
 /// Messages that may wait for a host to read them; with one more its stream is ended.
 const MESSAGES_MAX: usize = 256;
@@ -36,6 +37,7 @@ pub(crate) struct Sessions {
     open: BTreeMap<SessionId, Near>,
     last: u64,
     total: Total,
+    tally: Arc<Tally>,
 }
 
 /// The brain's end of a stream. Dropping it ends the stream after what was sent.
@@ -64,12 +66,21 @@ pub struct Session {
 pub struct Outgoing {
     messages: mpsc::Receiver<ToHost>,
     backlog: Arc<Backlog>,
+    tally: Arc<Tally>,
     end: Arc<OnceLock<Status>>,
     has_ended: bool,
     _delivered: oneshot::Sender<()>,
 }
 
 impl Sessions {
+    /// Counts what is sent.
+    pub(crate) fn new(tally: Arc<Tally>) -> Self {
+        Self {
+            tally,
+            ..Self::default()
+        }
+    }
+
     /// Makes a stream.
     pub(crate) fn open(&mut self) -> Session {
         self.last += 1;
@@ -91,6 +102,7 @@ impl Sessions {
         let outgoing = Outgoing {
             messages: queue,
             backlog,
+            tally: Arc::clone(&self.tally),
             end,
             has_ended: false,
             _delivered: delivering,
@@ -118,6 +130,11 @@ impl Sessions {
             Err(mpsc::error::TrySendError::Closed(_)) => !self.close(id),
             Err(mpsc::error::TrySendError::Full(_)) => !self.end(id, does_not_read()),
         }
+    }
+
+    /// Returns about how many bytes wait for hosts.
+    pub(crate) fn unread_bytes(&self) -> usize {
+        self.total.bytes()
     }
 
     /// Returns whether more waits for hosts than another one could be served beside.
@@ -183,6 +200,16 @@ fn fraction() -> f64 {
     f64::from(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])) / f64::from(u32::MAX)
 }
 
+impl Outgoing {
+    /// Returns the message as it is sent.
+    fn counted(&self, message: ToHost) -> generated::ToHost {
+        let kind = Sent::of(&message);
+        let message: generated::ToHost = message.into();
+        self.tally.sent(kind, wire::to_host_bytes(&message));
+        message
+    }
+}
+
 impl Stream for Outgoing {
     type Item = Result<generated::ToHost, Status>;
 
@@ -194,7 +221,7 @@ impl Stream for Outgoing {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Some(message)) => {
                 self.backlog.pop(weight(&message), Instant::now());
-                Poll::Ready(Some(Ok(message.into())))
+                Poll::Ready(Some(Ok(self.counted(message))))
             }
             Poll::Ready(None) => {
                 self.has_ended = true;

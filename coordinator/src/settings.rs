@@ -12,6 +12,7 @@ use model::name::{Name, is_dns_suffix};
 use model::record::TrustStatement;
 use runtime::config::Fault;
 use runtime::logs::LogFormat;
+use runtime::metrics::MetricsListen;
 use serde::Deserialize;
 
 /// The coordinator of a fleet.
@@ -101,6 +102,9 @@ pub struct FileSettings {
     /// Let a new fleet have public prefixes, or a top-level domain as suffix [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub allow_public: Option<bool>,
+    /// Where metrics are asked for, for Prometheus: an address of this machine, or off [default: 127.0.0.1:7446]
+    #[arg(long, value_name = "IP:PORT")]
+    pub metrics: Option<MetricsListen>,
     /// How log lines look: text or json [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -122,6 +126,8 @@ pub struct Settings {
     pub socket: PathBuf,
     /// What is chosen at the first start.
     pub fleet: FleetChoices,
+    /// Where metrics are asked for.
+    pub metrics: MetricsListen,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Which are written.
@@ -190,6 +196,10 @@ impl Settings {
                 overlay_v6: flags.overlay_v6.or(file.overlay_v6),
                 dns_suffix: flags.dns_suffix.or(file.dns_suffix),
                 allow_public: flags.allow_public.or(file.allow_public).unwrap_or(false),
+            },
+            metrics: match flags.metrics.or(file.metrics) {
+                Some(metrics) => metrics,
+                None => MetricsListen::At(SocketAddr::from(([127, 0, 0, 1], 7446))),
             },
             log_format: flags.log_format.or(file.log_format).unwrap_or_default(),
             log_level: flags

@@ -2,6 +2,7 @@
 //! one time, and brings back what became of them.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use fleet::{CommitError, CommitId, FleetLimits};
 use futures_util::StreamExt;
@@ -11,6 +12,7 @@ use model::store::{Committed, Conflict, Transaction};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::metrics::Tally;
 use crate::store::{Listing, Store, StoreError};
 
 /// Orders that may wait: all commits that a fleet may have under way, and some listings.
@@ -46,10 +48,10 @@ pub(crate) struct Storage {
 
 impl Storage {
     /// Starts the task; it holds the store until it is closed.
-    pub(crate) fn start(store: Arc<dyn Store>) -> Self {
+    pub(crate) fn start(store: Arc<dyn Store>, tally: Arc<Tally>) -> Self {
         let (orders, queue) = mpsc::channel(ORDERS_MAX);
         let (tell, news) = mpsc::channel(NEWS_MAX);
-        let task = tokio::spawn(work(store, queue, tell));
+        let task = tokio::spawn(work(store, tally, queue, tell));
         Self { orders, news, task }
     }
 
@@ -78,13 +80,18 @@ impl Storage {
     }
 }
 
-async fn work(store: Arc<dyn Store>, mut orders: mpsc::Receiver<Order>, news: mpsc::Sender<News>) {
+async fn work(
+    store: Arc<dyn Store>,
+    tally: Arc<Tally>,
+    mut orders: mpsc::Receiver<Order>,
+    news: mpsc::Sender<News>,
+) {
     let mut under_way: FuturesUnordered<BoxFuture<'_, News>> = FuturesUnordered::new();
     let mut is_open = true;
     while is_open || !under_way.is_empty() {
         tokio::select! {
             order = orders.recv(), if is_open => match order {
-                Some(order) => under_way.push(carry_out(&*store, order)),
+                Some(order) => under_way.push(carry_out(&*store, &tally, order)),
                 None => is_open = false,
             },
             Some(done) = under_way.next(), if !under_way.is_empty() => {
@@ -95,12 +102,19 @@ async fn work(store: Arc<dyn Store>, mut orders: mpsc::Receiver<Order>, news: mp
     }
 }
 
-fn carry_out(store: &dyn Store, order: Order) -> BoxFuture<'_, News> {
+fn carry_out<'a>(store: &'a dyn Store, tally: &'a Tally, order: Order) -> BoxFuture<'a, News> {
     match order {
         Order::Commit(id, transaction) => {
             // Made here, polled in this order: the store takes them as the brain gave them.
+            let (bytes, began) = (transaction.bytes(), Instant::now());
             let answer = store.transaction(transaction);
-            Box::pin(async move { outcome(id, answer.await) })
+            Box::pin(async move {
+                let news = outcome(id, answer.await);
+                if let News::Committed(_, outcome) = &news {
+                    tally.committed(outcome, bytes, began.elapsed());
+                }
+                news
+            })
         }
         Order::List => Box::pin(async move {
             match store.range("").await {
@@ -128,7 +142,7 @@ mod tests {
 
     #[tokio::test]
     async fn commits_are_answered_each_with_its_own_outcome() {
-        let mut storage = Storage::start(Arc::new(MemoryStore::default()));
+        let mut storage = Storage::start(Arc::new(MemoryStore::default()), Arc::default());
         let key = Key::new("names/a").unwrap();
         let claim = |value: &str| Transaction {
             compare: vec![Compare {

@@ -115,6 +115,8 @@ pub enum Command {
     Why(Why),
     /// Show which packets this host dropped, why, and what to try
     Drops(Drops),
+    /// Show what the daemon tells Prometheus
+    Metrics(Metrics),
     /// Show what mesh DNS answers here, and how programs come to ask it
     #[command(subcommand)]
     Dns(Dns),
@@ -181,6 +183,14 @@ pub struct Ping {
     /// How long to wait for each answer
     #[arg(short = 'W', long, value_name = "MILLISECONDS", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     pub timeout: u64,
+}
+
+/// `meshctl metrics`
+#[derive(Debug, Args)]
+pub struct Metrics {
+    /// Of the coordinator, on its own machine
+    #[arg(long)]
+    pub coordinator: bool,
 }
 
 /// `meshctl keys`

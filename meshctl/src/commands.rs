@@ -12,6 +12,7 @@ pub mod drops;
 pub mod hosts;
 pub mod join;
 pub mod keys;
+pub mod metrics;
 pub mod peers;
 pub mod ping;
 pub mod policy;
@@ -52,6 +53,7 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<(), Failure> {
         Command::Policy(policy) => policy::run(policy, targets, output).await,
         Command::Audit(audit) => audit::run(audit, targets, output).await,
         Command::Drops(drops) => drops::drops(drops, targets, output).await,
+        Command::Metrics(asked) => metrics::metrics(&asked, targets, output).await,
         Command::Dns(dns) => dns::run(dns, targets, output).await,
         Command::Services(services) => services::run(services, targets, output).await,
         Command::Doctor(doctor) => doctor::doctor(doctor, targets, output).await,

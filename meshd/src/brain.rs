@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent::{
-    Agent, ChannelEvent, LoadError, Names, NoticeLevel, Output, PersistId, Reply, RequestId,
-    ResolvedPeer,
+    Agent, ChannelEvent, Figures, LoadError, Names, NoticeLevel, Output, PersistId, Reply,
+    RequestId, ResolvedPeer,
 };
 use arc_swap::ArcSwap;
 use dataplane::{Command, DropReason, Event};
@@ -63,6 +63,8 @@ pub enum Input {
     RotateKey(Answer<Result<KeyRotated, Refusal>>),
     /// `GET /v1/status`
     Status(Answer<HostStatus>),
+    /// What do metrics tell of this host?
+    Figures(Answer<Figures>),
     /// `GET /v1/peers`
     Peers(Answer<Vec<PeerView>>),
     /// `POST /v1/why`
@@ -308,6 +310,7 @@ impl Brain {
                 self.agent.handle_rotate_key(id, now);
             }
             Input::Status(answer) => drop(answer.send(self.status())),
+            Input::Figures(answer) => drop(answer.send(self.agent.figures(now))),
             Input::Peers(answer) => drop(answer.send(self.agent.peers(now))),
             Input::Why(question, answer) => drop(answer.send(self.agent.why(&question, now))),
             Input::Services(answer) => drop(answer.send(self.agent.services())),
@@ -481,13 +484,9 @@ impl Brain {
 
     fn drops(&self) -> Vec<DropCount> {
         let worker = &self.around.worker;
-        let failures = worker.failures();
-        let outside = [
-            ("denied_by_peer", worker.denied_by_peers()),
-            ("underlay_send_failed", failures.datagrams()),
-            ("overlay_write_failed", failures.overlay_packets()),
-            ("hand_over_missed", failures.crossings()),
-        ];
+        let denied_by_peers = [("denied_by_peer", worker.denied_by_peers())];
+        let outside = denied_by_peers.into_iter();
+        let outside = outside.chain(worker.failures().by_reason());
         DropReason::ALL
             .iter()
             .map(|reason| (reason.name(), worker.dropped(*reason)))

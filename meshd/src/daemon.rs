@@ -7,22 +7,25 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use agent::{AgentConfig, Names};
 use arc_swap::ArcSwap;
 use dataplane::{Event, ShardConfig, Shift};
 use runtime::clock::{Clock, random_seed};
 use runtime::local_socket::LocalSocket;
+use runtime::metrics::Monotone;
 use runtime::process::{self, Termination};
 use runtime::state_dir::StateDir;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::brain::{Brain, Staged, Surroundings};
-use crate::dns::{DnsServer, DnsSockets, Forwarder, Responder};
+use crate::dns::{DnsServer, DnsSockets, DnsTally, Forwarder, Responder};
 use crate::handover::{self, Kept, Link, Predecessor, Program};
 use crate::local_api::{LocalApi, Reloads};
 use crate::machine::machine_id;
+use crate::metrics::{MetricsSource, Own};
 use crate::overlay::{Inherited, OverlayHandle, OverlayParts};
 use crate::packets::{Before, PacketWorker, UdpSockets};
 use crate::reload::Reloader;
@@ -133,9 +136,11 @@ pub(crate) async fn serve(parts: Parts, link: Option<Link>) -> Result<(), String
     let worker = packets.worker.handle();
     let names: Arc<ArcSwap<Names>> = Arc::default();
     let forwarder: Arc<Forwarder> = Arc::default();
+    let tally: Arc<DnsTally> = Arc::default();
     let responder = Responder {
         names: Arc::clone(&names),
         forwarder: Some(Arc::clone(&forwarder)),
+        tally: Arc::clone(&tally),
     };
     let given_dns = parts.dns.try_clone().map_err(text)?;
     let dns = DnsServer::serve(parts.dns, responder.clone()).map_err(text)?;
@@ -145,6 +150,7 @@ pub(crate) async fn serve(parts: Parts, link: Option<Link>) -> Result<(), String
         state: Arc::clone(&parts.state),
         names: Arc::clone(&names),
         dns: dns.address(),
+        dns_tally: Arc::clone(&tally),
         forwarder,
         files: HostFiles::default(),
         resolver: settings.resolver,
@@ -164,6 +170,22 @@ pub(crate) async fn serve(parts: Parts, link: Option<Link>) -> Result<(), String
             clock: start.clock,
         },
     );
+    let metrics = MetricsSource {
+        brain: handle.clone(),
+        worker: worker.clone(),
+        overlay: overlay.clone(),
+        dns: tally,
+        own: Arc::new(Own {
+            interface: settings.interface.name.clone(),
+            listen_port: packets.listen_port,
+            started: start.clock.now().unix,
+            taken_over_from: parts.from.clone(),
+            hand_overs_failed: AtomicU64::new(0),
+            tun_drops: Monotone::default(),
+            socket_drops: Monotone::default(),
+        }),
+    };
+    let (metrics_setting, metrics_listen) = watch::channel(settings.metrics);
     let (reloads, asked) = mpsc::channel(RELOADS_MAX);
     let api = LocalApi {
         brain: handle.clone(),
@@ -171,6 +193,7 @@ pub(crate) async fn serve(parts: Parts, link: Option<Link>) -> Result<(), String
         overlay: overlay.clone(),
         interface_mtu: settings.interface.mtu,
         reloads: Reloads::new(reloads),
+        metrics,
     };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -201,7 +224,8 @@ pub(crate) async fn serve(parts: Parts, link: Option<Link>) -> Result<(), String
         dns,
         stop: start.stop,
         hangups: start.hangups,
-        reloader: Reloader::new(start.flags, settings),
+        reloader: Reloader::new(start.flags, settings, metrics_setting),
+        metrics_listen,
         asked,
         predecessor: Arc::new(predecessor),
         before: link,

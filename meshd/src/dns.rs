@@ -7,6 +7,7 @@ mod question;
 pub(crate) mod reverse;
 mod sockets;
 mod streams;
+mod tally;
 mod zone;
 
 use std::net::{IpAddr, SocketAddr};
@@ -26,6 +27,7 @@ use tokio::task::JoinHandle;
 
 pub use forward::Forwarder;
 pub use sockets::DnsSockets;
+pub use tally::DnsTally;
 use zone::Answer;
 
 /// Bytes of the largest datagram that is sent, and that askers are told to send: it fits where IPv6
@@ -65,6 +67,8 @@ pub struct Responder {
     pub names: Arc<ArcSwap<Names>>,
     /// Who else is asked; `None` where askers may come from elsewhere.
     pub forwarder: Option<Arc<Forwarder>>,
+    /// What came of the questions.
+    pub tally: Arc<DnsTally>,
 }
 
 impl DnsServer {
@@ -121,6 +125,7 @@ impl Responder {
         // The question counts, as it is sent back.
         let questions = request.queries.queries().iter();
         message.queries = questions.map(|it| it.original().clone()).collect();
+        self.tally.count(&message);
         fit(&mut message, room(request));
         message
     }

@@ -11,6 +11,7 @@ pub mod linux;
 pub mod listeners;
 pub mod local_api;
 pub mod machine;
+pub mod metrics;
 pub mod overlay;
 pub mod packets;
 pub mod ping;

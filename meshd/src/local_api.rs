@@ -2,6 +2,7 @@
 //! version; the rest is for root and group `mesh`.
 
 mod dns;
+mod metrics;
 mod ping;
 mod reload;
 
@@ -27,6 +28,7 @@ use runtime::local_socket::LocalPeer;
 use crate::brain::{BrainGone, BrainHandle, Input};
 use crate::dns::Responder;
 use crate::listeners;
+use crate::metrics::MetricsSource;
 use crate::overlay::OverlayHandle;
 
 /// Whom the local API asks.
@@ -42,6 +44,14 @@ pub struct LocalApi {
     pub interface_mtu: u16,
     /// Who reloads.
     pub reloads: Reloads,
+    /// Writes metrics.
+    pub metrics: MetricsSource,
+}
+
+impl FromRef<LocalApi> for MetricsSource {
+    fn from_ref(api: &LocalApi) -> Self {
+        api.metrics.clone()
+    }
 }
 
 impl FromRef<LocalApi> for BrainHandle {
@@ -61,6 +71,8 @@ pub fn router(api: LocalApi) -> Router {
         .route("/v1/ping", post(ping::ping_peer))
         .route("/v1/why", post(why))
         .route("/v1/drops", get(drops))
+        .route("/v1/metrics", get(metrics::show))
+        .route("/metrics", get(metrics::show_text))
         .route("/v1/services", get(services))
         .route("/v1/dns", get(dns::show))
         .route("/v1/dns/query", post(dns::query))

@@ -19,7 +19,7 @@ use runtime::state_dir::{StateDir, StateError};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::dns::{DnsSockets, Forwarder};
+use crate::dns::{DnsSockets, DnsTally, Forwarder};
 use crate::linux::interface::InterfaceSettings;
 use crate::packets::WorkerHandle;
 use crate::resolver::{HostFiles, ResolverMode};
@@ -41,6 +41,8 @@ pub struct OverlayParts {
     pub names: Arc<ArcSwap<Names>>,
     /// Where DNS answers on loopback; it has the same port on the overlay's addresses.
     pub dns: SocketAddr,
+    /// What came of the questions.
+    pub dns_tally: Arc<DnsTally>,
     /// Who asks the host's own servers.
     pub forwarder: Arc<Forwarder>,
     /// Where the host keeps its settings.

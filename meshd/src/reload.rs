@@ -3,6 +3,9 @@
 
 use std::net::SocketAddr;
 
+use runtime::metrics::MetricsListen;
+use tokio::sync::watch;
+
 use crate::brain::BrainHandle;
 use crate::resolver::ResolverMode;
 use crate::settings::{Flags, Settings};
@@ -20,12 +23,18 @@ pub struct Reload {
 pub struct Reloader {
     flags: Flags,
     in_force: Settings,
+    metrics: watch::Sender<MetricsListen>,
 }
 
 impl Reloader {
-    /// Takes the flags that the daemon was started with, and what came of them and the files.
-    pub fn new(flags: Flags, in_force: Settings) -> Self {
-        Self { flags, in_force }
+    /// Takes the flags that the daemon was started with, what came of them and the files, and who
+    /// is told where metrics are asked for.
+    pub fn new(flags: Flags, in_force: Settings, metrics: watch::Sender<MetricsListen>) -> Self {
+        Self {
+            flags,
+            in_force,
+            metrics,
+        }
     }
 
     /// Reads the files again.
@@ -47,6 +56,8 @@ impl Reloader {
         }
         self.in_force.endpoints.clone_from(&next.endpoints);
         self.in_force.resolver = next.resolver;
+        self.in_force.metrics = next.metrics;
+        self.metrics.send_replace(next.metrics);
         brain
             .reload(Reload {
                 endpoints: next.endpoints,
@@ -54,7 +65,7 @@ impl Reloader {
             })
             .await;
         tracing::info!(
-            "the settings were read again: log_level, endpoints and resolver are in force"
+            "the settings were read again: log_level, endpoints, resolver and metrics are in force"
         );
         Ok(())
     }

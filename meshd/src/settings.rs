@@ -8,6 +8,7 @@ use clap::Parser;
 use model::address::is_one_host;
 use runtime::config::Fault;
 use runtime::logs::LogFormat;
+use runtime::metrics::MetricsListen;
 use serde::Deserialize;
 
 use crate::linux::interface::InterfaceSettings;
@@ -72,6 +73,9 @@ pub struct FileSettings {
     /// Packet threads: auto, or a power of two up to 64 [default: auto]
     #[arg(long, value_name = "NUMBER")]
     pub shards: Option<Shards>,
+    /// Where metrics are asked for, for Prometheus: an address of this host, or off [default: 127.0.0.1:7445]
+    #[arg(long, value_name = "IP:PORT")]
+    pub metrics: Option<MetricsListen>,
     /// How log lines look: text or json [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -99,6 +103,8 @@ pub struct Settings {
     pub resolver: ResolverMode,
     /// Days after which the host's WireGuard key is changed by itself.
     pub rotate_key_days: Option<u16>,
+    /// Where metrics are asked for.
+    pub metrics: MetricsListen,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Which are written.
@@ -157,6 +163,10 @@ impl Settings {
             },
             resolver: flags.resolver.or(file.resolver).unwrap_or_default(),
             rotate_key_days: flags.rotate_key_days.or(file.rotate_key_days),
+            metrics: match flags.metrics.or(file.metrics) {
+                Some(metrics) => metrics,
+                None => MetricsListen::At(SocketAddr::from(([127, 0, 0, 1], 7445))),
+            },
             log_format: flags.log_format.or(file.log_format).unwrap_or_default(),
             log_level: flags
                 .log_level

@@ -23,6 +23,11 @@ const MESSAGE_BYTES: usize = 256;
 pub(super) struct Total(Arc<AtomicUsize>);
 
 impl Total {
+    /// Returns about how many bytes wait.
+    pub(super) fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// Returns whether so much waits that no more hosts can be served.
     pub(super) fn is_full(&self) -> bool {
         self.0.load(Ordering::Relaxed) > BYTES_OF_ALL_MAX

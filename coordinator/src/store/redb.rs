@@ -50,6 +50,11 @@ struct Shared {
 }
 
 impl RedbStore {
+    /// Returns where its file is.
+    pub fn path(&self) -> &Path {
+        self.shared.file.path()
+    }
+
     /// Opens the store in `directory`, which is made when it does not exist. The whole file is
     /// checked first. Blocks.
     ///

@@ -10,6 +10,7 @@ use model::admin::{AdminCredential, CoordinatorStatus, CreateToken, CreatedToken
 use model::name::Labels;
 use runtime::api_client::ApiClient;
 use runtime::logs::LogFormat;
+use runtime::metrics::MetricsListen;
 use runtime::tls;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -49,6 +50,7 @@ impl Place {
             advertise: Vec::new(),
             socket: self.root.path().join("coordinator.sock"),
             fleet: FleetChoices::default(),
+            metrics: MetricsListen::Off,
             log_format: LogFormat::Text,
             log_level: "info".into(),
         }

@@ -117,6 +117,11 @@ impl Sessions {
         self.by_host.len()
     }
 
+    /// Returns how many streams are open, also of those who are not let in.
+    pub(crate) fn count(&self) -> usize {
+        self.open.len()
+    }
+
     pub(crate) fn host_of(&self, session: SessionId) -> Option<HostId> {
         Some(self.open.get(&session)?.host)
     }

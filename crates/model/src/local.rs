@@ -12,6 +12,7 @@ use crate::pair::PairFacts;
 mod dns;
 mod drops;
 mod keys;
+mod metrics;
 mod ping;
 mod services;
 
@@ -20,6 +21,7 @@ pub use dns::{
 };
 pub use drops::{DropCount, DropView, DropsView};
 pub use keys::KeyRotated;
+pub use metrics::MetricsText;
 pub use ping::{PingReply, PingRequest};
 pub use services::{ServiceEndpoint, ServiceView};
 

@@ -71,6 +71,11 @@ codec! {
     encode_enrolled, decode_enrolled: Enrolled as EnrolReply, at most REPORT_BYTES;
 }
 
+/// Returns how many bytes a message takes on its way to a host.
+pub fn to_host_bytes(message: &generated::ToHost) -> usize {
+    message.encoded_len()
+}
+
 /// Encodes a leaf of a bundle; the same leaf always gives the same bytes.
 pub fn encode_leaf(leaf: &Leaf) -> Vec<u8> {
     generated::Leaf::from(leaf.clone()).encode_to_vec()

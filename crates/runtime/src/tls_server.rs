@@ -2,6 +2,7 @@
 //! Nobody is waited for: who is slow to shake hands, to ask or to read loses only its own
 //! connection, and who is not let in as a member has fewer places than those who are.
 
+mod census;
 mod connection;
 mod disbelief;
 mod strangers;
@@ -24,6 +25,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tower::ServiceExt;
 
+pub use census::Census;
 pub use connection::Connection;
 
 use crate::tls::{self, ClientRoots};
@@ -59,6 +61,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct TlsServer {
     listener: TcpListener,
     address: SocketAddr,
+    census: Arc<Census>,
     disbelief: Disbelief,
 }
 
@@ -72,6 +75,7 @@ impl TlsServer {
         Ok(Self {
             address: listener.local_addr()?,
             listener,
+            census: Arc::default(),
             disbelief: Disbelief::default(),
         })
     }
@@ -84,6 +88,11 @@ impl TlsServer {
     /// Returns what counts the clients that do not believe what is shown here.
     pub fn disbelief(&self) -> Disbelief {
         self.disbelief.clone()
+    }
+
+    /// Returns who is at the port.
+    pub fn census(&self) -> Arc<Census> {
+        Arc::clone(&self.census)
     }
 
     /// Answers requests by `router` until `stop`, then lets those under way end, for a few seconds.
@@ -100,7 +109,8 @@ impl TlsServer {
             acceptor: TlsAcceptor::from(config),
             roots,
             router,
-            strangers: Strangers::default(),
+            strangers: self.census.strangers.clone(),
+            census: Arc::clone(&self.census),
             disbelief: self.disbelief,
             stopped,
         };
@@ -122,6 +132,7 @@ impl TlsServer {
                     }
                 }
             }
+            self.census.set_connections(connections.len());
         }
         drop(self.listener);
         drop(stopping);
@@ -139,6 +150,7 @@ impl TlsServer {
 /// What every connection passes.
 struct Door {
     acceptor: TlsAcceptor,
+    census: Arc<Census>,
     roots: Arc<ClientRoots>,
     router: Router,
     strangers: Strangers,
@@ -149,15 +161,18 @@ struct Door {
 impl Door {
     fn let_in(&self, stream: TcpStream, remote: SocketAddr, connections: &mut JoinSet<()>) {
         if connections.len() >= CONNECTIONS_MAX {
+            self.census.add_without_place();
             tracing::debug!(%remote, "closed: there are {CONNECTIONS_MAX} connections");
             return;
         }
         let Some(place) = self.strangers.take(remote.ip()) else {
+            self.census.add_without_place();
             tracing::debug!(%remote, "closed: too many connections are no member's");
             return;
         };
         let visit = Visit {
             acceptor: self.acceptor.clone(),
+            census: Arc::clone(&self.census),
             roots: Arc::clone(&self.roots),
             router: self.router.clone(),
             strangers: self.strangers.clone(),
@@ -172,6 +187,7 @@ impl Door {
 /// One connection.
 struct Visit {
     acceptor: TlsAcceptor,
+    census: Arc<Census>,
     roots: Arc<ClientRoots>,
     router: Router,
     strangers: Strangers,
@@ -186,6 +202,7 @@ impl Visit {
         let stream = match self.shake_hands(stream).await {
             Ok(stream) => stream,
             Err(error) => {
+                self.census.add_without_handshake();
                 tracing::debug!(%remote, %error, "no TLS handshake");
                 self.disbelief.note(&error, remote);
                 return;

@@ -90,6 +90,7 @@ mod tests {
         let responder = Responder {
             names: Arc::new(ArcSwap::from_pointee(fleet())),
             forwarder: Some(Arc::new(Forwarder::default())),
+            tally: Arc::default(),
         };
         let question = DnsQuestion {
             name: name.into(),

@@ -16,6 +16,7 @@ async fn serve(names: Names, forwarder: Option<Arc<Forwarder>>) -> DnsServer {
     let responder = Responder {
         names: Arc::new(ArcSwap::from_pointee(names)),
         forwarder,
+        tally: Arc::default(),
     };
     let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     DnsServer::start(anywhere, responder).await.unwrap()
@@ -360,6 +361,7 @@ async fn a_client_that_says_nothing_is_let_go() {
     let responder = Responder {
         names: Arc::new(ArcSwap::from_pointee(fleet())),
         forwarder: None,
+        tally: Arc::default(),
     };
     let serving = streams::serve_patiently(listener, responder, Duration::from_millis(1));
     let serving = tokio::spawn(serving);

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use agent::Names;
 use arc_swap::ArcSwap;
 
-use crate::dns::{DnsServer, DnsSockets, Responder};
+use crate::dns::{DnsServer, DnsSockets, DnsTally, Responder};
 
 /// The servers, one for each address.
 pub(super) struct OverlayDns {
     names: Arc<ArcSwap<Names>>,
+    tally: Arc<DnsTally>,
     port: u16,
     servers: Vec<DnsServer>,
     /// Bound by the daemon before, and not answered on yet.
@@ -19,10 +20,16 @@ pub(super) struct OverlayDns {
 }
 
 impl OverlayDns {
-    /// Takes what is answered from, the port, and sockets that are bound already.
-    pub(super) fn new(names: Arc<ArcSwap<Names>>, port: u16, inherited: Vec<DnsSockets>) -> Self {
+    /// Takes what is answered from, where it is counted, the port, and sockets that are bound already.
+    pub(super) fn new(
+        names: Arc<ArcSwap<Names>>,
+        tally: Arc<DnsTally>,
+        port: u16,
+        inherited: Vec<DnsSockets>,
+    ) -> Self {
         Self {
             names,
+            tally,
             port,
             servers: Vec::new(),
             inherited,
@@ -42,6 +49,7 @@ impl OverlayDns {
                 names: Arc::clone(&self.names),
                 // Nobody there uses a resolver of this host.
                 forwarder: None,
+                tally: Arc::clone(&self.tally),
             };
             let bound = self.inherited.iter().position(|it| it.address() == address);
             let started = match bound {

@@ -89,6 +89,7 @@ impl Keeper {
         let resolver = ResolverKeeper::new(parts.files.clone(), name, parts.dns, parts.resolver);
         let dns = OverlayDns::new(
             Arc::clone(&parts.names),
+            Arc::clone(&parts.dns_tally),
             parts.dns.port(),
             std::mem::take(&mut parts.inherited.dns),
         );

@@ -22,6 +22,15 @@ pub struct SendFailures {
 }
 
 impl SendFailures {
+    /// Returns all of them, each under the name of its reason.
+    pub fn by_reason(&self) -> [(&'static str, u64); 3] {
+        [
+            ("underlay_send_failed", self.datagrams()),
+            ("overlay_write_failed", self.overlay_packets()),
+            ("hand_over_missed", self.crossings()),
+        ]
+    }
+
     /// Returns the datagrams that no socket took: no route, no buffer, too big for the path.
     pub fn datagrams(&self) -> u64 {
         self.datagrams.load(Ordering::Relaxed)

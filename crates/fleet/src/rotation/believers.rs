@@ -45,7 +45,7 @@ impl Fleet {
             && told.is_none_or(|told| self.is_newest(told))
     }
 
-    pub(super) fn moved_count(&self) -> usize {
+    pub(crate) fn moved_count(&self) -> usize {
         let hosts = self.state.hosts.keys();
         hosts.filter(|host| self.has_moved(**host)).count()
     }

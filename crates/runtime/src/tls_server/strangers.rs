@@ -96,7 +96,6 @@ impl Strangers {
     }
 
     /// Returns how many places are taken.
-    #[cfg(test)]
     pub(super) fn count(&self) -> usize {
         self.taken().all
     }

@@ -7,7 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use model::local::HostStatus;
+use model::local::{HostStatus, MetricsText};
+use runtime::api_client::ApiClient;
 use serde_json::Value;
 
 use crate::arguments::Targets;
@@ -65,12 +66,21 @@ async fn of_daemon(targets: &Targets) -> Daemon {
         Ok(answer) => pretty(&answer),
         Err(error) => format!("{{\"error\": {:?}}}\n", error.to_string()),
     };
-    let (status, peers, drops, dns, services) = tokio::join!(
+    let page = async |client: ApiClient| match client.get::<MetricsText>("/v1/metrics").await {
+        Ok(page) => page.text,
+        Err(error) => format!("({error})\n"),
+    };
+    let coordinator = targets.coordinator_socket.as_deref();
+    let coordinator = coordinator.unwrap_or(Path::new(connect::COORDINATOR_SOCKET));
+    let coordinator = ApiClient::unix(coordinator).with_patience(PATIENCE);
+    let (status, peers, drops, dns, services, metrics, of_coordinator) = tokio::join!(
         ask("/v1/status"),
         ask("/v1/peers"),
         ask("/v1/drops"),
         ask("/v1/dns"),
         ask("/v1/services"),
+        page(client.clone()),
+        page(coordinator),
     );
     let known: Option<HostStatus> = serde_json::from_str(&status).ok();
     let state_dir = known.and_then(|it| it.detail?.state_dir);
@@ -84,6 +94,8 @@ async fn of_daemon(targets: &Targets) -> Daemon {
             ("drops.json", drops),
             ("dns.json", dns),
             ("services.json", services),
+            ("metrics.txt", metrics),
+            ("mesh-coordinator-metrics.txt", of_coordinator),
         ],
     }
 }
