@@ -9,9 +9,9 @@ use std::process::Command;
 use lab::LabError;
 
 const SUITE: &str = "bookworm";
-/// What a usual server has; nothing of ours. `iperf3` and `python3-minimal` make traffic.
+/// What a usual server has, and `rpm`, for packages of the other family; nothing of ours.
 const PACKAGES: &str = "systemd,systemd-sysv,systemd-resolved,libnss-resolve,libnss-systemd,dbus,udev,\
-procps,iproute2,iputils-ping,nftables,curl,ca-certificates,iperf3,openssh-server";
+procps,iproute2,iputils-ping,nftables,curl,ca-certificates,iperf3,openssh-server,rpm";
 /// Where apt is told to look; the machine's own mirrors, without what third parties added.
 const SOURCES: [&str; 2] = [
     "/etc/apt/sources.list.d/debian.sources",

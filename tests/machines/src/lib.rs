@@ -18,15 +18,17 @@
 //!
 //! What it needs: root, the Debian packages `systemd-container` and `mmdebstrap`, a mirror of Debian
 //! the first time (the root is kept in `target/machines`), and the packages that
-//! `cargo xtask package --profile dev` makes. A test that needs another version of them makes it by
-//! `cargo xtask package --profile dev --number 0.9.0`, and finds it by [`Packages::find_number`].
+//! `cargo xtask package --profile dev` makes, with those of the next version that upgrades are tested
+//! with. A .deb of any other number or contents is made by [`repack`].
 
 mod image;
 mod machine;
 mod packages;
+mod repacking;
 mod site;
 
 pub use image::Image;
 pub use machine::{Machine, MachinePlan};
 pub use packages::Packages;
+pub use repacking::repack;
 pub use site::{Member, Site};

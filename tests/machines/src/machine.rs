@@ -222,10 +222,7 @@ impl Machine {
     ///
     /// `apt-get` fails.
     pub fn install(&self, package: &Path) -> Result<String, LabError> {
-        self.run(&format!(
-            "apt-get install -q -y --allow-downgrades -o Dpkg::Use-Pty=0 {} 2>&1",
-            seen_from_inside(package)?
-        ))
+        self.install_own(&seen_from_inside(package)?)
     }
 
     /// Powers the machine off as an operator would, and waits until it is off.
@@ -339,7 +336,7 @@ fn process_one_of(nspawn: u32) -> std::io::Result<Option<Pid>> {
 }
 
 /// The path of a package as the machines see it.
-fn seen_from_inside(package: &Path) -> Result<String, LabError> {
+pub(crate) fn seen_from_inside(package: &Path) -> Result<String, LabError> {
     let packages = target_directory()?.join("packages");
     let below = package.strip_prefix(&packages).map_err(|_| {
         LabError::new(format!(

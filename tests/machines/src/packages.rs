@@ -7,7 +7,10 @@ use lab::LabError;
 
 use crate::image::target_directory;
 
-/// What `cargo xtask package --profile dev` made.
+/// The number of the next version, as `cargo xtask test` makes it.
+const NEWER: &str = "99.0.0";
+
+/// What `cargo xtask package` made.
 #[derive(Debug, Clone)]
 pub struct Packages {
     /// The daemon and the operator's tool.
@@ -27,18 +30,33 @@ impl Packages {
     ///
     /// They were not made.
     pub fn find() -> Result<Self, LabError> {
-        Self::find_number(env!("CARGO_PKG_VERSION"))
+        Self::find_number("dev", env!("CARGO_PKG_VERSION"))
     }
 
-    /// Finds the packages that were made under another number: the same programs, as what a machine
-    /// is upgraded to.
+    /// Finds the packages that users get.
     ///
     /// # Errors
     ///
     /// They were not made.
-    pub fn find_number(number: &str) -> Result<Self, LabError> {
-        let directory = target_directory()?.join("packages/dev").join(number);
-        let one = |start: &str, end: &str| one_file(&directory, start, end, number);
+    pub fn find_released() -> Result<Self, LabError> {
+        Self::find_number("release", env!("CARGO_PKG_VERSION"))
+    }
+
+    /// Finds the packages that were made of the same programs under a higher number.
+    ///
+    /// # Errors
+    ///
+    /// They were not made.
+    pub fn find_newer() -> Result<Self, LabError> {
+        Self::find_number("dev", NEWER)
+    }
+
+    fn find_number(profile: &str, number: &str) -> Result<Self, LabError> {
+        let directory = target_directory()?
+            .join("packages")
+            .join(profile)
+            .join(number);
+        let one = |start: &str, end: &str| one_file(&directory, start, end, profile);
         Ok(Self {
             meshd: one("meshd_", ".deb")?,
             coordinator: one("mesh-coordinator_", ".deb")?,
@@ -48,7 +66,7 @@ impl Packages {
     }
 }
 
-fn one_file(directory: &Path, start: &str, end: &str, number: &str) -> Result<PathBuf, LabError> {
+fn one_file(directory: &Path, start: &str, end: &str, profile: &str) -> Result<PathBuf, LabError> {
     let entries = fs::read_dir(directory).into_iter().flatten();
     let mut files = entries.filter_map(|entry| Some(entry.ok()?.path()));
     let found = files.find(|path| {
@@ -57,7 +75,7 @@ fn one_file(directory: &Path, start: &str, end: &str, number: &str) -> Result<Pa
     });
     found.ok_or_else(|| {
         LabError::new(format!(
-            "there is no {start}*{end} in {}: run `cargo xtask package --profile dev --number {number}`",
+            "there is no {start}*{end} in {}: run `cargo xtask package --profile {profile}`",
             directory.display()
         ))
     })

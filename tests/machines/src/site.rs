@@ -40,7 +40,15 @@ impl Site {
     ///
     /// The packages were not made, or any step of it fails.
     pub fn start(lab: &Lab) -> Result<Self, LabError> {
-        let packages = Packages::find()?;
+        Self::start_with(lab, Packages::find()?)
+    }
+
+    /// As [`Site::start`], with these packages.
+    ///
+    /// # Errors
+    ///
+    /// Any step of it fails.
+    pub fn start_with(lab: &Lab, packages: Packages) -> Result<Self, LabError> {
         let network = lab.underlay()?;
         let coordinator = Machine::boot(lab, &network, "coordinator")?;
         coordinator.install(&packages.coordinator)?;

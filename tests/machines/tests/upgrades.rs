@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lab::{Lab, LabError, wait_until};
-use machines::{Machine, Member, Site};
+use machines::{Machine, Member, Packages, Site, repack};
 
 const SOON: Duration = Duration::from_secs(30);
 const PORT: u16 = 8080;
@@ -28,27 +28,6 @@ allow:
 END
 sed -i \"s/^fleet: .*/fleet: $(meshctl policy show | sed -n 's/^fleet: *//p' | head -1)/\" /root/policy/policy.yaml
 meshctl policy apply /root/policy";
-
-/// Makes a package of another number out of the one that was built, and changes it by a script.
-fn repack(machine: &Machine, number: &str, change: &str) -> Result<String, LabError> {
-    let path = format!("/root/meshd_{number}.deb");
-    machine.run(&format!(
-        "rm -rf /root/package
-         dpkg-deb -R \"$(find /srv/packages -path '*/dev/*/meshd_{version}-1_*.deb')\" /root/package
-         cd /root/package
-         sed -i 's/^Version: .*/Version: {number}/' DEBIAN/control
-         {change}
-         dpkg-deb -Zgzip -z1 -b /root/package {path}",
-        version = env!("CARGO_PKG_VERSION"),
-    ))?;
-    Ok(path)
-}
-
-fn install(machine: &Machine, path: &str) -> Result<String, LabError> {
-    machine.run(&format!(
-        "apt-get install -q -y --allow-downgrades -o Dpkg::Use-Pty=0 {path} 2>&1"
-    ))
-}
 
 /// The daemon's process, as systemd has it.
 fn main_process(machine: &Machine) -> Result<String, LabError> {
@@ -124,23 +103,24 @@ fn site(lab: &Lab) -> Result<(Site, Member, Member), LabError> {
 #[test]
 fn an_upload_lives_through_upgrades_downgrades_and_programs_that_fail() -> Result<(), LabError> {
     let lab = Lab::new()?;
-    let (_site, alpha, beta) = site(&lab)?;
+    let (site, alpha, beta) = site(&lab)?;
+    let package = &site.packages().meshd;
     for member in [&alpha, &beta] {
         let machine = &member.machine;
-        let newer = repack(machine, "7.0.0", "true")?;
-        let older = repack(machine, "0.0.1", "true")?;
+        let newer = repack(machine, package, "7.0.0", "true")?;
+        let older = repack(machine, package, "0.0.1", "true")?;
         let crashing = "printf '#!/bin/sh\\nexit 7\\n' > usr/bin/meshd";
-        let crashing = repack(machine, "8.0.0", crashing)?;
+        let crashing = repack(machine, package, "8.0.0", crashing)?;
         let ends = connection(&alpha, &beta)?;
         let before = interface(machine)?;
         let (processes, longest) = upload_during(ends, || {
             let mut processes = vec![main_process(machine)?];
             for package in [&newer, &older, &newer] {
-                install(machine, package)?;
+                machine.install_own(package)?;
                 processes.push(main_process(machine)?);
                 machine.run("systemctl is-active meshd && meshctl status")?;
             }
-            let said = install(machine, &crashing)?;
+            let said = machine.install_own(&crashing)?;
             assert!(said.contains("goes on as it is"), "{said}");
             assert_eq!(main_process(machine)?, *processes.last().unwrap());
             // Two on the way from one to the other, then one.
@@ -150,7 +130,7 @@ fn an_upload_lives_through_upgrades_downgrades_and_programs_that_fail() -> Resul
                 "test $(pidof meshd | wc -w) = 1",
             )?;
             machine.run("systemctl is-active meshd && meshctl status")?;
-            install(machine, &newer)?;
+            machine.install_own(&newer)?;
             Ok(processes)
         })?;
         println!(
@@ -204,4 +184,46 @@ fn a_crash_keeps_the_interface_and_its_connections() -> Result<(), LabError> {
     );
     machine.wait_for("the watchdog has it replaced", SOON, &replaced)?;
     alpha.wait_reaches(&beta)
+}
+
+#[test]
+fn an_upload_lives_through_upgrades_and_downgrades_of_the_rpm() -> Result<(), LabError> {
+    let lab = Lab::new()?;
+    let site = Site::start(&lab)?;
+    let beta = site.member("beta")?;
+    let alpha = site.plan("alpha")?.boot()?;
+    let [built, newer] = [site.packages().clone(), Packages::find_newer()?];
+    // What it depends on is no rpm on this machine; `packages` has dnf see to that.
+    alpha.rpm("-i", &built.meshd_rpm)?;
+    alpha.run("systemctl enable --now meshd")?;
+    alpha.run(&format!("meshctl join {}", site.token()?))?;
+    let alpha = Member::of(alpha)?;
+    site.coordinator.run(POLICY)?;
+    alpha.wait_reaches(&beta)?;
+    let ends = connection(&alpha, &beta)?;
+    let machine = &alpha.machine;
+    let before = interface(machine)?;
+    let (processes, longest) = upload_during(ends, || {
+        let mut processes = vec![main_process(machine)?];
+        for package in [&newer.meshd_rpm, &built.meshd_rpm] {
+            machine.rpm("-U --oldpackage", package)?;
+            processes.push(main_process(machine)?);
+            machine.run("systemctl is-active meshd && meshctl status")?;
+        }
+        Ok(processes)
+    })?;
+    println!("by rpm: nothing arrived for at most {longest:?}");
+    let mut apart = processes.clone();
+    apart.dedup();
+    assert_eq!(apart, processes, "each upgrade has a daemon of its own");
+    assert_eq!(interface(machine)?, before, "the interface is the same");
+    assert_eq!(machine.run("systemctl show -P NRestarts meshd")?, "0\n");
+
+    machine.run("rpm -e meshd")?;
+    machine.run(
+        "! ip link show mesh0 && ! nft list table inet mesh && ! pidof meshd &&
+         ! ip route show table all | grep 'proto 190' && ! systemctl cat meshd &&
+         test -e /var/lib/mesh/meshd/identity",
+    )?;
+    Ok(())
 }
