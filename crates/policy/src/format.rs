@@ -126,6 +126,47 @@ tests:
     }
 
     #[test]
+    fn comments_go_with_their_keys() {
+        let text = "fleet: prod
+allow:
+  # the whole rule
+  - tcp: [22] # only this
+    # where to
+    to:
+      - any # really
+      # and no more
+    # who
+    from: \"role=ops\"
+    # its name
+    id: ssh # short
+  # the end
+  - { to: any, # all
+      icmp: true, from: any, id: ping }
+";
+        assert_eq!(
+            formatted(text),
+            "fleet: prod
+allow:
+  # the whole rule
+  # its name
+  - id: ssh # short
+    # who
+    from: \"role=ops\"
+    # where to
+    to:
+      - any # really
+      # and no more
+    tcp: [22] # only this
+  # the end
+  - id: ping
+    from: any
+    to: any # all
+    icmp: true
+"
+        );
+    }
+
+    #[test]
     fn comments_and_blank_lines_stay_where_they_belong() {
         let text = "# The policy of prod.
 

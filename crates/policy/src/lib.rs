@@ -35,7 +35,7 @@ pub use format::format;
 pub use plan::plan;
 pub use reference::Decision;
 pub use render::render;
-pub use resolve::resolve;
+pub use resolve::{FormerName, FormerNames, resolve, resolve_with_former};
 pub use schema::SCHEMA;
 pub use slice::leaves_concerning;
 pub use table::{RuleIndex, RuleInfo, Table, Verdict};

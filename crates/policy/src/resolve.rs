@@ -11,34 +11,79 @@ use model::rule::{Bundle, Selector};
 use crate::diagnostic::{Complaint, Diagnostic, Report};
 use crate::document::{Checked, nearest};
 
+/// A host that has another name than the one by which a bundle calls it, or is a member no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FormerName {
+    /// Which host it was.
+    pub host: HostId,
+    /// What it is called now; `None`: it is no member any more.
+    pub now: Option<Name>,
+}
+
+/// Names that no host has now and some host had.
+#[derive(Clone, Debug, Default)]
+pub struct FormerNames {
+    /// Whose they were.
+    pub names: BTreeMap<Name, FormerName>,
+    /// They mean the hosts that had them: what was in force once is to come back.
+    pub are_bound: bool,
+}
+
 /// Returns the bundle with every named host identified.
 ///
 /// # Errors
 /// Names that are neither a host nor a service, and services named like a host.
 pub fn resolve(checked: &Checked, inventory: &[HostRecord]) -> Result<Bundle, Vec<Diagnostic>> {
+    let nobody = FormerNames::default();
+    resolve_with_former(checked, inventory, &nobody).map(|(bundle, _)| bundle)
+}
+
+/// Returns the bundle with every named host identified, and warnings of names that are former ones.
+///
+/// # Errors
+/// Names that are neither a host nor a service, and services named like a host.
+pub fn resolve_with_former(
+    checked: &Checked,
+    inventory: &[HostRecord],
+    former: &FormerNames,
+) -> Result<(Bundle, Vec<Diagnostic>), Vec<Diagnostic>> {
     let hosts: BTreeMap<&Name, HostId> = inventory
         .iter()
         .map(|record| (&record.name, record.host))
         .collect();
     let mut report = Report::new(&checked.files);
-    check_hosts(checked, &hosts, &mut report);
+    check_hosts(checked, &hosts, former, &mut report);
     check_services(checked, &hosts, &mut report);
-    report.finish()?;
+    let warnings = report.finish()?;
     let mut bundle = checked.bundle.clone();
     for selector in selectors(&mut bundle) {
         if let Selector::Host { name, id } = selector {
-            *id = hosts.get(name).copied();
+            let once = || former.names.get(name).map(|it| it.host);
+            *id = hosts.get(name).copied().or_else(once);
         }
     }
-    Ok(bundle)
+    Ok((bundle, warnings))
 }
 
-fn check_hosts(checked: &Checked, hosts: &BTreeMap<&Name, HostId>, report: &mut Report<'_>) {
+fn check_hosts(
+    checked: &Checked,
+    hosts: &BTreeMap<&Name, HostId>,
+    former: &FormerNames,
+    report: &mut Report<'_>,
+) {
     for (name, place) in &checked.names.hosts {
         if report.is_hopeless() {
             return;
         }
         if hosts.contains_key(name) {
+            continue;
+        }
+        if let Some(once) = former.names.get(name) {
+            let complaint = complaint_of_former(name, once, former.are_bound);
+            match former.are_bound {
+                true => report.warn(*place, complaint),
+                false => report.error(*place, complaint),
+            }
             continue;
         }
         let services = checked
@@ -54,6 +99,27 @@ fn check_hosts(checked: &Checked, hosts: &BTreeMap<&Name, HostId>, report: &mut 
                 "`meshctl hosts list` shows all hosts; select hosts that have yet to join by label",
             ),
         });
+    }
+}
+
+fn complaint_of_former(name: &Name, once: &FormerName, is_bound: bool) -> Complaint {
+    match (&once.now, is_bound) {
+        (Some(now), true) => Complaint::new(format!(
+            "`{name}` is called `{now}` now, and is meant here as before"
+        ))
+        .help(format!(
+            "write `{now}` before the policy is applied from files again"
+        )),
+        (None, true) => Complaint::new(format!(
+            "`{name}` is no host of the fleet any more: nothing follows from it here"
+        ))
+        .help("take it out before the policy is applied from files again"),
+        (Some(now), false) => {
+            Complaint::new(format!("`{name}` is called `{now}` now")).help(format!("write `{now}`"))
+        }
+        (None, false) => {
+            Complaint::new(format!("`{name}` is no host of the fleet any more")).help("take it out")
+        }
     }
 }
 

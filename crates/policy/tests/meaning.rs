@@ -198,6 +198,49 @@ error: no host or service is called `web-1`
 }
 
 #[test]
+fn a_former_name_is_told_with_the_new_one_and_is_bound_where_an_old_version_comes_back() {
+    let checked =
+        checked("fleet: prod\nallow: [{ id: web, from: host:old, to: host:gone, tcp: any }]\n");
+    let inventory = [host(7, "new", &[])];
+    let id = |number| HostId::from_bytes([number; 16]);
+    let name = |text: &str| text.parse::<model::name::Name>().unwrap();
+    let once = |number, now: Option<&str>| policy::FormerName {
+        host: id(number),
+        now: now.map(name),
+    };
+    let mut former = policy::FormerNames {
+        names: [
+            (name("old"), once(7, Some("new"))),
+            (name("gone"), once(8, None)),
+        ]
+        .into(),
+        are_bound: false,
+    };
+    let errors = policy::resolve_with_former(&checked, &inventory, &former).unwrap_err();
+    let said: Vec<_> = errors
+        .iter()
+        .map(|it| (it.line, it.message.as_str()))
+        .collect();
+    assert_eq!(
+        said,
+        [
+            (2, "`old` is called `new` now"),
+            (2, "`gone` is no host of the fleet any more"),
+        ]
+    );
+    former.are_bound = true;
+    let (bundle, warnings) = policy::resolve_with_former(&checked, &inventory, &former).unwrap();
+    assert_eq!(warnings.len(), 2);
+    assert!(warnings[0].message.contains("is called `new` now"));
+    assert!(bundle.allow[0].from[0].matches(&inventory[0], &[]));
+    let bound = |selector: &Selector| match selector {
+        Selector::Host { id, .. } => *id,
+        _ => None,
+    };
+    assert_eq!(bound(&bundle.allow[0].to[0]), Some(id(8)));
+}
+
+#[test]
 fn an_answer_of_the_coordinator_is_shown_with_the_local_line() {
     let files = [file(WHOLE_LANGUAGE)];
     let errors = resolve(&load(&files).unwrap(), &[]).unwrap_err();
@@ -284,6 +327,7 @@ fn host(number: u8, name: &str, labels: &[&str]) -> HostRecord {
             v4: [10, 0, 0, number].into(),
             v6: [number; 16].into(),
         },
+        offers_aes_256_gcm: false,
         revision: Revision::new(1, 1),
     }
 }

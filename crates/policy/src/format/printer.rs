@@ -179,16 +179,25 @@ impl<'l> Printer<'l> {
         mut opener: String,
     ) {
         let indent = frame.indent;
-        let order = self.order(node, entries, role);
-        let is_moved = !order.is_sorted();
+        let order = order(entries, role);
+        let is_moved = !order.is_sorted() && self.layout.has_comment_in(node);
+        let (shares, left) = self.shares(entries, frame.until);
         for (position, at) in order.iter().enumerate() {
             let entry = &entries[*at];
             let until = match order.get(position + 1) {
                 None => frame.until,
+                Some(_) if order.is_sorted() => entries[at + 1].key.start,
+                Some(_) if is_moved => entries.get(at + 1).map_or(frame.until, |it| it.key.start),
                 // There are no comments inside, and those behind go to the last line.
-                Some(_) if is_moved => node.start,
-                Some(next) => entries[*next].key.start,
+                Some(_) => node.start,
             };
+            if is_moved {
+                self.comments = shares[*at];
+                if !opener.is_empty() {
+                    // What stood above the key that comes first now goes above the whole.
+                    self.lead(lead_position(entry), indent.saturating_sub(STEP));
+                }
+            }
             let mut start = std::mem::take(&mut opener);
             if start.is_empty() {
                 self.lead(lead_position(entry), indent);
@@ -197,40 +206,57 @@ impl<'l> Printer<'l> {
             start.push_str(&scalar(&entry.key.value));
             start.push(':');
             let role = role.of_value(&entry.key);
-            if let Some(text) = self.on_one_line(&entry.value, role, start.chars().count() + 1) {
-                self.line(format!("{start} {text}").trim_end_matches(' ').to_owned());
-                self.comment_behind(entry.value.end.line, until);
-                continue;
+            self.entry(entry, role, indent, until, start);
+            if is_moved {
+                self.comments_before(Position::END, indent, |_| true);
             }
-            self.line(start);
-            self.comment_behind(entry.key.end.line, first_position(&entry.value));
-            self.is_opening = true;
-            let inside = Frame {
-                indent: indent + STEP,
-                owner_column: Some(entry.key.start.column),
-                until,
-            };
-            self.collection(&entry.value, role, inside, String::new());
-            self.comment_behind(entry.value.end.line, until);
+        }
+        if is_moved {
+            self.comments = left;
         }
     }
 
-    /// Returns the order in which the entries are written.
-    fn order(&self, node: &Node, entries: &[Entry], role: Role) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..entries.len()).collect();
-        if let Role::Entry(section) = role
-            && !self.layout.has_comment_in(node)
-        {
-            let rank = |at: &usize| {
-                let known = match &entries[*at].key.value {
-                    Value::Text { text, .. } => section.keys().iter().position(|key| key == text),
-                    _ => None,
-                };
-                known.unwrap_or(usize::MAX)
-            };
-            order.sort_by_key(rank);
+    /// Writes the value of an entry behind its key, or below it.
+    fn entry(
+        &mut self,
+        entry: &'l Entry,
+        role: Role,
+        indent: usize,
+        until: Position,
+        start: String,
+    ) {
+        if let Some(text) = self.on_one_line(&entry.value, role, start.chars().count() + 1) {
+            self.line(format!("{start} {text}").trim_end_matches(' ').to_owned());
+            self.comment_behind(entry.value.end.line, until);
+            return;
         }
-        order
+        self.line(start);
+        self.comment_behind(entry.key.end.line, first_position(&entry.value));
+        self.is_opening = true;
+        let inside = Frame {
+            indent: indent + STEP,
+            owner_column: Some(entry.key.start.column),
+            until,
+        };
+        self.collection(&entry.value, role, inside, String::new());
+        self.comment_behind(entry.value.end.line, until);
+    }
+
+    /// Returns the comments of each entry: those above it, in it and behind it; and what is left.
+    fn shares(&self, entries: &[Entry], until: Position) -> (Vec<&'l [Comment]>, &'l [Comment]) {
+        let mut left = self.comments;
+        let ends = entries.iter().skip(1).map(|next| next.key.start);
+        let shares = entries.iter().zip(ends.chain([until])).map(|(entry, end)| {
+            let belongs = |comment: &Comment| {
+                comment.start < end
+                    && (comment.start < entry.value.end || is_behind(comment, entry))
+            };
+            let count = left.iter().take_while(|it| belongs(it)).count();
+            let (share, others) = left.split_at(count);
+            left = others;
+            share
+        });
+        (shares.collect(), left)
     }
 
     /// Returns the value as it stands on one line, `None` when it stands on several.
@@ -261,7 +287,7 @@ impl<'l> Printer<'l> {
             }
             Value::Map { entries, .. } if entries.is_empty() => "{}".to_owned(),
             Value::Map { entries, .. } => {
-                let order = self.order(node, entries, role);
+                let order = order(entries, role);
                 let entries = order.iter().map(|at| &entries[*at]).map(|entry| {
                     let value = self.in_brackets(&entry.value, role.of_value(&entry.key));
                     format!("{}: {value}", scalar(&entry.key.value))
@@ -324,6 +350,40 @@ impl<'l> Printer<'l> {
         self.is_opening = false;
         self.takes_comment = true;
     }
+}
+
+/// Returns the order in which the entries are written.
+fn order(entries: &[Entry], role: Role) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..entries.len()).collect();
+    if let Role::Entry(section) = role {
+        let rank = |at: &usize| {
+            let known = match &entries[*at].key.value {
+                Value::Text { text, .. } => section.keys().iter().position(|key| key == text),
+                _ => None,
+            };
+            known.unwrap_or(usize::MAX)
+        };
+        order.sort_by_key(rank);
+    }
+    order
+}
+
+/// Whether a comment after an entry is about it: on its last line, or as deep as what is below it.
+fn is_behind(comment: &Comment, entry: &Entry) -> bool {
+    let is_same_line = !comment.is_alone && comment.start.line == entry.value.end.line;
+    let is_inside = comment.is_alone
+        && comment.start.column > entry.key.start.column
+        && matches!(
+            entry.value.value,
+            Value::List {
+                in_brackets: false,
+                ..
+            } | Value::Map {
+                in_brackets: false,
+                ..
+            }
+        );
+    is_same_line || is_inside
 }
 
 /// Returns up to where comments go above the first line of a value.
