@@ -35,7 +35,9 @@ pub(crate) struct Rotation {
 /// How long an operator waits for the new record before it is told that it will come by itself.
 const PATIENCE: Duration = Duration::from_secs(10);
 const RETRY_BASE: Duration = Duration::from_secs(30);
-const RETRY_CAP: Duration = Duration::from_secs(1800);
+/// Whoever refused may be able to grant it again soon: a full disk was emptied, a key was changed a
+/// moment ago.
+const RETRY_CAP: Duration = Duration::from_secs(180);
 /// How often the wall clock is looked at, as it may jump while nobody looks.
 const LOOK_EVERY: Duration = Duration::from_secs(600);
 /// The keys of hosts that joined together do not change together: this part of the time between

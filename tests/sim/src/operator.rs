@@ -74,6 +74,8 @@ pub(crate) struct Operator {
     pub(crate) joining: BTreeSet<HostIndex>,
     changes: u64,
     roles: Vec<String>,
+    /// Errands that somebody is about to run.
+    plans: Vec<Errand>,
     pub(crate) policies: Policies,
 }
 
@@ -85,6 +87,7 @@ impl Operator {
             tokens: Vec::new(),
             joining: BTreeSet::new(),
             changes: 0,
+            plans: Vec::new(),
             policies: Policies::new(),
         }
     }
@@ -368,8 +371,31 @@ impl World {
         self.coordinator.running.as_mut()?.answers.remove(&id)?.ok()
     }
 
+    /// Says what operators are about to change, or wait for.
+    pub(crate) fn unfinished_errand(&self) -> Option<String> {
+        let orders = self.coordinator.running.as_ref().map(|it| &it.orders);
+        let order = orders.and_then(|orders| orders.values().next());
+        if let Some(order) = order {
+            return Some(format!("operators wait for an answer to {order:?}"));
+        }
+        // Who stays out at the end is decided: to want another back changes nothing any more.
+        let mut plans = self.operator.plans.iter();
+        let plan = plans.find(|plan| !matches!(plan, Errand::WantBack(_)))?;
+        Some(format!("operators are about to {plan:?}"))
+    }
+
     pub(crate) fn push_errand(&mut self, errand: Errand, within_secs: u64) {
         let at = self.now + self.operator.dice.secs(0, within_secs);
+        self.operator.plans.push(errand.clone());
         self.queue.push(at, Event::Errand(errand));
+    }
+
+    /// Runs an errand whose time has come.
+    pub(crate) fn errand_is_due(&mut self, errand: Errand) {
+        let plans = &mut self.operator.plans;
+        if let Some(position) = plans.iter().position(|plan| *plan == errand) {
+            plans.remove(position);
+        }
+        self.run_errand(errand);
     }
 }

@@ -178,7 +178,7 @@ impl World {
             Event::RogueActs { host, run } => self.rogue_acts(host, run),
             Event::RogueEnds(host) => self.put_rogue_right(host),
             Event::CloneIsWiped(host) => self.wipe_clone(host),
-            Event::Errand(errand) => self.run_errand(errand),
+            Event::Errand(errand) => self.errand_is_due(errand),
             Event::Tick => self.tick(),
         }
     }

@@ -11,6 +11,13 @@ use crate::enrolment::Enrolment;
 use crate::output::{Reply, RequestId, StateFile};
 
 impl Agent {
+    /// Returns the key that this host's record is to name next, while a coordinator has not granted
+    /// it.
+    pub fn next_key(&self) -> Option<WireguardKey> {
+        let next = self.enrolment.member()?.keys.next()?;
+        Some(next.public)
+    }
+
     pub(super) fn start_rotation(&mut self, request: Option<RequestId>, now: Now) {
         if self.rotation.is_awaited() {
             let refusal = unavailable("this host's key is being changed already; wait for that");

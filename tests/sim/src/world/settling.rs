@@ -83,9 +83,16 @@ impl World {
     }
 
     /// Says what is not yet as it has to be.
-    fn what_is_not_settled(&self, truth: &Truth, policy: PolicyVersion) -> Option<String> {
+    pub(super) fn what_is_not_settled(
+        &self,
+        truth: &Truth,
+        policy: PolicyVersion,
+    ) -> Option<String> {
         if !truth.is_certain() {
             return Some(format!("nobody outside knows what policy {policy} means"));
+        }
+        if let Some(unfinished) = self.unfinished_errand() {
+            return Some(unfinished);
         }
         let is_listed = |host: &Host| truth.hosts.values().any(|member| member.name == host.name);
         if let Some(wrong) = self
@@ -130,6 +137,9 @@ impl World {
         }
         if !detail.alarms.is_empty() {
             return Some(format!("alarms stand: {:?}", detail.alarms));
+        }
+        if running.agent.next_key().is_some() {
+            return Some("it is about to change its key".to_owned());
         }
         let Some(map) = &host.in_force else {
             return Some("it enforces nothing".to_owned());

@@ -11,6 +11,7 @@ use model::wire::stored::{decode_map, encode_map};
 use super::quiet::Said;
 use super::*;
 use crate::network::Place;
+use crate::operator::Errand;
 use crate::packet;
 use crate::traffic::{FlowId, Reason, Speech, Wish};
 
@@ -307,4 +308,28 @@ fn a_word_to_a_host_that_a_change_does_not_concern_is_noticed() {
         return;
     }
     panic!("no seed has a policy that leaves two hosts apart");
+}
+
+#[test]
+fn nothing_is_settled_while_a_key_waits_for_a_coordinator_with_a_full_disk() {
+    let mut world = settled(1);
+    let index = members(&world)[0];
+    let (truth, policy) = (world.truth.clone(), world.operator.policies.newest());
+    assert_eq!(world.what_is_not_settled(&truth, policy), None);
+    world.coordinator.store.is_full = true;
+    world.run_errand(Errand::RotateKey(index));
+    for _ in 0..1000 {
+        assert!(world.step(), "{:?}", world.violation);
+    }
+    let what = world.what_is_not_settled(&truth, policy);
+    assert!(what.is_some_and(|what| what.contains("change its key")));
+}
+
+#[test]
+fn nothing_is_settled_while_operators_are_about_to_do_something() {
+    let mut world = settled(1);
+    let (truth, policy) = (world.truth.clone(), world.operator.policies.newest());
+    world.push_errand(Errand::RollBack, 1);
+    let what = world.what_is_not_settled(&truth, policy);
+    assert!(what.is_some_and(|what| what.contains("RollBack")));
 }
