@@ -24,6 +24,7 @@ mod explain;
 mod figures;
 mod fleet;
 mod hints;
+mod former_names;
 mod hosts;
 mod interest;
 mod key_changes;

@@ -16,9 +16,11 @@ impl Fleet {
         worked: Option<Worked>,
     ) -> Result<Plan, Rejection> {
         let Some(Worked::Plan(mut planned, proposed)) = worked else {
-            let files = match (request.version, request.files.is_empty()) {
-                (Some(version), true) => self.version_files(version)?,
-                (None, false) => request.files.clone(),
+            let (files, former) = match (request.version, request.files.is_empty()) {
+                (Some(version), true) => {
+                    (self.version_files(version)?, self.names_of_version(version))
+                }
+                (None, false) => (request.files.clone(), self.names_of_late()),
                 _ => {
                     let text = "a plan is made of files or of a version, and not of both";
                     return Err(Rejection::new(RefusalCode::Invalid, text));
@@ -28,7 +30,7 @@ impl Fleet {
                 base: self.state.policy.version,
                 in_force: self.state.policy.bundle.clone(),
             };
-            return Ok(Plan::HandOut(self.work_on(files, task)));
+            return Ok(Plan::HandOut(self.work_on(files, former, task)));
         };
         match self.check_enforceable(&proposed) {
             Ok(warnings) => planned.diagnostics.extend(warnings),

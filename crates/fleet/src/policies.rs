@@ -13,6 +13,7 @@ use model::limits::Limits;
 use model::name::Name;
 use model::record::BundleHead;
 use model::rule::Bundle;
+use model::store::TransactionLimits;
 use model::time::{Now, UnixTime};
 use trust::{Authority, BundleTree, sha256};
 
@@ -26,7 +27,7 @@ use crate::output::{CommitId, Rejection, Reply};
 use crate::policy_work::{Compiled, Task, Worked};
 use crate::request::Caller;
 use crate::state::KeptPolicy;
-use crate::stored::{Compressed, StoredCurrentPolicy, StoredPolicy, StoredSigned};
+use crate::stored::{Compressed, StoredCurrentPolicy, StoredPolicy, StoredSigned, encode};
 use crate::work::{Answer, Draft, Plan};
 
 /// How many names of new services a transaction claims to be nobody's. More than fit are checked
@@ -41,30 +42,45 @@ impl Fleet {
         worked: Option<Worked>,
         now: Now,
     ) -> Result<Plan, Rejection> {
+        self.plan_content(caller, apply, None, worked, now)
+    }
+
+    /// `back`: the content is that of an old version.
+    fn plan_content(
+        &mut self,
+        caller: &Caller,
+        apply: &ApplyPolicy,
+        back: Option<PolicyVersion>,
+        worked: Option<Worked>,
+        now: Now,
+    ) -> Result<Plan, Rejection> {
         check_size(apply)?;
         self.check_base(apply.base)?;
         let Some(Worked::Version(mut compiled)) = worked else {
             let files = apply.files.clone();
-            return Ok(Plan::HandOut(self.work_on(files, Task::Version)));
+            let former = match back {
+                Some(version) => self.names_of_version(version),
+                None => self.names_of_late(),
+            };
+            return Ok(Plan::HandOut(self.work_on(files, former, Task::Version)));
         };
         let unable = self.check_enforceable(&compiled.bundle)?;
         compiled.warnings.extend(unable);
         self.check_services_are_free(&compiled.bundle, now)?;
-        if apply.dry_run || self.is_in_force(&apply.files, &compiled.bundle) {
+        let is_in_force = self.is_in_force(&apply.files, &compiled.bundle);
+        let signed = match is_in_force {
+            true => None,
+            false => Some(self.draw_up(caller, apply, &compiled.bundle, now)?),
+        };
+        let Some(signed) = signed.filter(|_| !apply.dry_run) else {
             return Ok(Plan::Answer(Reply::PolicyApplied(AppliedPolicy {
                 version: self.state.policy.version,
                 changed: false,
                 diagnostics: compiled.warnings,
                 tests_passed: compiled.tests_passed,
             })));
-        }
-        self.plan_version(
-            caller,
-            apply.files.clone(),
-            apply.message.clone(),
-            compiled,
-            now,
-        )
+        };
+        self.plan_version(signed, compiled)
     }
 
     pub(crate) fn plan_rollback(
@@ -85,36 +101,46 @@ impl Fleet {
             },
             dry_run: rollback.dry_run,
         };
-        self.plan_policy(caller, &apply, worked, now)
+        self.plan_content(caller, &apply, Some(rollback.to), worked, now)
     }
 
-    fn plan_version(
-        &mut self,
+    /// Makes the next version of the policy, and sees that it is not larger than what is kept.
+    fn draw_up(
+        &self,
         caller: &Caller,
-        files: Vec<PolicyFile>,
-        message: String,
-        compiled: Compiled,
+        apply: &ApplyPolicy,
+        bundle: &Bundle,
         now: Now,
-    ) -> Result<Plan, Rejection> {
-        if let Some(on) = self.joining_as_service(&compiled.bundle) {
-            return Ok(Plan::Wait(on));
-        }
-        let version = PolicyVersion(self.state.policy.version.0 + 1);
+    ) -> Result<StoredPolicy, Rejection> {
+        self.check_leaves(bundle)?;
         let signed = signed_version(
             &self.authority,
             Version {
                 fleet: self.state.statement.fleet,
                 epoch: self.state.statement.epoch,
-                version,
+                version: self.next_version(),
                 previous: Some(sha256(&self.state.policy.slice.head.payload)),
                 earlier: &self.state.policy.tree,
-                bundle: &compiled.bundle,
-                files,
-                message,
+                bundle,
+                files: apply.files.clone(),
+                message: apply.message.clone(),
                 applied: Stamp::new(&caller.name, now.unix),
             },
         );
-        let leaves = BundleTree::following(&self.state.policy.tree, &compiled.bundle);
+        let bytes = encode(&signed).len();
+        if bytes > TransactionLimits::VALUE_BYTES_MAX {
+            let text = policy::too_large(bytes, bundle);
+            return Err(Rejection::new(RefusalCode::Exhausted, text));
+        }
+        Ok(signed)
+    }
+
+    fn next_version(&self) -> PolicyVersion {
+        PolicyVersion(self.state.policy.version.0 + 1)
+    }
+
+    fn check_leaves(&self, bundle: &Bundle) -> Result<(), Rejection> {
+        let leaves = BundleTree::following(&self.state.policy.tree, bundle);
         let leaves_bytes: usize = leaves
             .leaves()
             .iter()
@@ -127,6 +153,18 @@ impl Fleet {
             );
             return Err(Rejection::new(RefusalCode::Exhausted, text));
         }
+        Ok(())
+    }
+
+    fn plan_version(
+        &mut self,
+        signed: StoredPolicy,
+        compiled: Compiled,
+    ) -> Result<Plan, Rejection> {
+        if let Some(on) = self.joining_as_service(&compiled.bundle) {
+            return Ok(Plan::Wait(on));
+        }
+        let version = self.next_version();
         let mut draft = Draft::new(&self.state);
         draft.put(Place::PolicyVersion(version).key(), &signed);
         draft.put(Place::CurrentPolicy.key(), &StoredCurrentPolicy { version });

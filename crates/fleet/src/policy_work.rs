@@ -10,10 +10,11 @@ use model::record::HostRecord;
 use model::rule::Bundle;
 use model::store::StoreRevision;
 use model::time::Now;
-use policy::{Checked, Diagnostic, TestOutcome, TestVerdict};
+use policy::{Checked, Diagnostic, FormerNames, TestOutcome, TestVerdict};
 
 use crate::config::FleetLimits;
 use crate::fleet::Fleet;
+use crate::former_names::also_by_former_names;
 use crate::output::{Output, Rejection};
 use crate::requests::BUSY_RETRY_AFTER;
 use crate::work::Job;
@@ -33,6 +34,7 @@ pub struct PolicyWork {
     fleet_name: Name,
     hosts: Vec<HostRecord>,
     hosts_changed: StoreRevision,
+    former: FormerNames,
     task: Task,
 }
 
@@ -84,13 +86,21 @@ impl PolicyWork {
     fn find_out(self, is_late: &dyn Fn() -> bool) -> Result<Worked, Rejection> {
         let in_time = || if is_late() { Err(late()) } else { Ok(()) };
         in_time()?;
-        let (checked, bundle) = bind(&self.files, &self.fleet_name, &self.hosts)?;
+        let (checked, bundle, renamed) =
+            bind(&self.files, &self.fleet_name, &self.hosts, &self.former)?;
         in_time()?;
-        let warnings: Vec<DiagnosticView> =
-            checked.warnings.iter().map(DiagnosticView::from).collect();
+        let warnings = checked.warnings.iter().chain(&renamed);
+        let mut warnings: Vec<DiagnosticView> = warnings.map(DiagnosticView::from).collect();
         match self.task {
             Task::Version => {
-                let tests_passed = pass_tests(&checked, &self.hosts, is_late)?;
+                let again = also_by_former_names(&self.hosts, &self.former);
+                let hosts = again.as_deref().unwrap_or(&self.hosts);
+                let (tests_passed, failed) = run_tests(&checked, hosts, is_late)?;
+                match self.former.are_bound {
+                    // What was in force once comes back, whatever became of the hosts since.
+                    true => warnings.extend(failed.into_iter().map(as_warning)),
+                    false => refuse_failed(failed, tests_passed)?,
+                }
                 in_time()?;
                 Ok(Worked::Version(Compiled {
                     bundle,
@@ -137,12 +147,18 @@ fn late() -> Rejection {
 
 impl Fleet {
     /// Returns work on files, with what is known now.
-    pub(crate) fn work_on(&self, files: Vec<PolicyFile>, task: Task) -> Box<PolicyWork> {
+    pub(crate) fn work_on(
+        &self,
+        files: Vec<PolicyFile>,
+        former: FormerNames,
+        task: Task,
+    ) -> Box<PolicyWork> {
         Box::new(PolicyWork {
             files,
             fleet_name: self.state.statement.fleet_name.clone(),
             hosts: self.state.inventory(),
             hosts_changed: self.state.members_changed,
+            former,
             task,
         })
     }
@@ -187,7 +203,8 @@ fn bind(
     files: &[PolicyFile],
     fleet_name: &Name,
     hosts: &[HostRecord],
-) -> Result<(Checked, Bundle), Rejection> {
+    former: &FormerNames,
+) -> Result<(Checked, Bundle, Vec<Diagnostic>), Rejection> {
     let checked = policy::load(files).map_err(|wrong| faulty(&wrong))?;
     if checked.fleet != *fleet_name {
         let text = format!(
@@ -196,31 +213,43 @@ fn bind(
         );
         return Err(Rejection::new(RefusalCode::Invalid, text));
     }
-    let bundle = policy::resolve(&checked, hosts).map_err(|wrong| faulty(&wrong))?;
-    Ok((checked, bundle))
+    let (bundle, renamed) =
+        policy::resolve_with_former(&checked, hosts, former).map_err(|wrong| faulty(&wrong))?;
+    Ok((checked, bundle, renamed))
 }
 
-/// Runs the tests of a bundle against the fleet's hosts; returns how many there are.
-fn pass_tests(
+/// Runs the tests of a bundle against the fleet's hosts; returns how many passed, and the others.
+fn run_tests(
     checked: &Checked,
     hosts: &[HostRecord],
     is_late: &dyn Fn() -> bool,
-) -> Result<usize, Rejection> {
+) -> Result<(usize, Vec<DiagnosticView>), Rejection> {
     let outcomes = policy::run_tests_in_time(checked, Some(hosts), is_late).ok_or_else(late)?;
     let failed: Vec<_> = outcomes
         .iter()
         .filter(|outcome| outcome.verdict != TestVerdict::Passed)
         .map(failed_test)
         .collect();
+    Ok((outcomes.len() - failed.len(), failed))
+}
+
+fn refuse_failed(failed: Vec<DiagnosticView>, passed: usize) -> Result<(), Rejection> {
     if failed.is_empty() {
-        return Ok(outcomes.len());
+        return Ok(());
     }
-    let (failed_count, count) = (failed.len(), outcomes.len());
+    let (failed_count, count) = (failed.len(), failed.len() + passed);
     let text = format!("{failed_count} of {count} tests of the policy failed");
     Err(Rejection {
         diagnostics: failed,
         ..Refusal::new(RefusalCode::Invalid, text).into()
     })
+}
+
+fn as_warning(error: DiagnosticView) -> DiagnosticView {
+    DiagnosticView {
+        severity: "warning".to_owned(),
+        ..error
+    }
 }
 
 fn faulty(diagnostics: &[Diagnostic]) -> Rejection {

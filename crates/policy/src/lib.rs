@@ -19,6 +19,7 @@ mod plan;
 mod render;
 mod resolve;
 mod schema;
+mod size;
 mod slice;
 mod table;
 mod traffic_set;
@@ -37,6 +38,7 @@ pub use reference::Decision;
 pub use render::render;
 pub use resolve::{FormerName, FormerNames, resolve, resolve_with_former};
 pub use schema::SCHEMA;
+pub use size::too_large;
 pub use slice::leaves_concerning;
 pub use table::{RuleIndex, RuleInfo, Table, Verdict};
 

@@ -12,6 +12,7 @@ mod directory;
 mod fmt;
 mod history;
 mod plan;
+mod size;
 
 /// Runs a verb of `meshctl policy`.
 ///

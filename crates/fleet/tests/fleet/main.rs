@@ -10,6 +10,7 @@ mod commits;
 mod concern;
 mod enrolment;
 mod greed;
+mod former_names;
 mod hosts;
 mod interest;
 mod interleavings;

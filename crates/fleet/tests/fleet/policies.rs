@@ -352,3 +352,34 @@ fn a_policy_of_ten_thousand_rules_fits_the_store() {
     assert_eq!(world.apply_policy(&text).unwrap().version, version(2));
     assert_eq!(content(&mut world, None).files[0].text, text);
 }
+
+/// A comment that does not get smaller.
+fn noise(characters: usize) -> String {
+    let mut state = 1u64;
+    let mut next = || {
+        // Knuth, TAOCP 3.3.4: MMIX.
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        b"abcdefghijklmnopqrstuvwxyz012345"[(state >> 59) as usize] as char
+    };
+    (0..characters).map(|_| next()).collect()
+}
+
+#[test]
+fn what_cannot_be_kept_is_refused_alike_by_a_dry_run_and_in_earnest() {
+    let mut world = World::new();
+    let yaml = format!("{SSH}# {}\n", noise(1_500_000));
+    let refusals = [true, false].map(|dry_run| {
+        let request = ApplyPolicy {
+            dry_run,
+            ..apply(&yaml)
+        };
+        let refused = world.admin(AdminRequest::ApplyPolicy(request)).unwrap_err();
+        (refused.refusal.code, refused.refusal.message)
+    });
+    assert_eq!(refusals[0], refusals[1]);
+    let (code, said) = &refusals[0];
+    assert_eq!(*code, RefusalCode::Exhausted);
+    assert!(said.contains("at most 1024 KiB"), "{said}");
+}

@@ -7,8 +7,8 @@ use policy::{Checked, Diagnostic, TestOutcome, TestVerdict};
 use runtime::api_client::ApiError;
 use serde::Serialize;
 
-use super::count;
 use super::directory::read_bundle;
+use super::{count, size};
 use crate::arguments::Targets;
 use crate::connect;
 use crate::failure::Failure;
@@ -17,6 +17,7 @@ use crate::output::{Output, Tone};
 pub(super) fn check(directory: &Path, output: &Output) -> Result<(), Failure> {
     let files = read_bundle(directory)?;
     let checked = load(&files, output)?;
+    size::check(&files, &checked.bundle)?;
     let outcomes = policy::run_tests(&checked, None);
     show_check(&checked, &outcomes, output);
     failing(&outcomes)

@@ -1,0 +1,72 @@
+//! How large a policy is where a coordinator keeps it, as far as that is known without one.
+
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::DeflateEncoder;
+use model::admin::PolicyFile;
+use model::rule::Bundle;
+use model::store::TransactionLimits;
+use serde::Serialize;
+use trust::BundleTree;
+
+use crate::failure::Failure;
+
+/// Checks that a coordinator would keep it: its files and its rules, each compressed. What the rules
+/// gain by the ids of hosts that they name comes on top of that: the coordinator has the last word.
+///
+/// # Errors
+/// It is too large.
+pub(super) fn check(files: &[PolicyFile], bundle: &Bundle) -> Result<(), Failure> {
+    let tree = BundleTree::new(bundle);
+    let bytes = compressed(tree.leaves()) + compressed(files);
+    // Base64 makes four bytes of three.
+    let kept = bytes.div_ceil(3) * 4;
+    if kept > TransactionLimits::VALUE_BYTES_MAX {
+        return Err(Failure::Wanting(policy::too_large(kept, bundle)));
+    }
+    Ok(())
+}
+
+fn compressed<T: Serialize + ?Sized>(value: &T) -> usize {
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
+    let text = serde_json::to_vec(value).expect("texts and bytes are JSON");
+    let written = encoder.write_all(&text).and_then(|()| encoder.finish());
+    written.expect("memory takes what is written").len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A comment that does not get smaller.
+    fn noise(characters: usize) -> String {
+        let mut state = 1u64;
+        let mut next = || {
+            // Knuth, TAOCP 3.3.4: MMIX.
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            b"abcdefghijklmnopqrstuvwxyz012345"[(state >> 59) as usize] as char
+        };
+        (0..characters).map(|_| next()).collect()
+    }
+
+    #[test]
+    fn what_no_coordinator_keeps_is_found_without_one() {
+        let file = |text: String| PolicyFile {
+            path: "policy.yaml".into(),
+            text,
+        };
+        let rules = "fleet: prod\nallow: [{ id: a, from: any, to: any, icmp: true }]\n";
+        let checked = policy::load(&[file(rules.into())]).unwrap();
+        let small = [file(format!("{rules}# {}\n", noise(1_000_000)))];
+        check(&small, &checked.bundle).unwrap();
+        let large = [file(format!("{rules}# {}\n", noise(1_500_000)))];
+        let said = check(&large, &checked.bundle).unwrap_err().to_string();
+        assert!(
+            said.contains("at most 1024 KiB") && said.contains("rules: 1"),
+            "{said}"
+        );
+    }
+}
