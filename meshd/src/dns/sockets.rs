@@ -7,6 +7,9 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use super::DnsError;
 
+/// Ports of the kernel's choice that are tried before it is said that none is free.
+const PORTS_TRIED: u32 = 16;
+
 /// The two sockets of one address.
 #[derive(Debug)]
 pub struct DnsSockets {
@@ -22,15 +25,25 @@ impl DnsSockets {
     /// The address is taken or not this host's.
     pub async fn bind(address: SocketAddr) -> Result<Self, DnsError> {
         let failed = |source| DnsError { address, source };
+        // The kernel chooses a port that is free for UDP: one that TCP has is passed over.
+        let mut choices_left = if address.port() == 0 { PORTS_TRIED } else { 1 };
+        loop {
+            choices_left -= 1;
+            match Self::bind_both(address).await {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && choices_left > 0 => {}
+                bound => return bound.map_err(failed),
+            }
+        }
+    }
+
+    async fn bind_both(address: SocketAddr) -> io::Result<Self> {
         // By tokio, for the options that it sets.
-        let udp = tokio::net::UdpSocket::bind(address).await.map_err(failed)?;
-        let address = udp.local_addr().map_err(failed)?;
-        let tcp = tokio::net::TcpListener::bind(address)
-            .await
-            .map_err(failed)?;
+        let udp = tokio::net::UdpSocket::bind(address).await?;
+        let address = udp.local_addr()?;
+        let tcp = tokio::net::TcpListener::bind(address).await?;
         Ok(Self {
-            udp: udp.into_std().map_err(failed)?,
-            tcp: tcp.into_std().map_err(failed)?,
+            udp: udp.into_std()?,
+            tcp: tcp.into_std()?,
             address,
         })
     }
