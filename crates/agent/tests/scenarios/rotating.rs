@@ -232,6 +232,23 @@ fn a_refusal_is_told_and_the_next_key_stays_good() {
 }
 
 #[test]
+fn a_key_that_was_refused_often_is_soon_taken_when_it_can_be() {
+    let (mut coordinator, mut host) = member();
+    host.told(ToHost::RotateKey);
+    let new = offers(&mut host).pop().unwrap();
+    for _ in 0..10 {
+        for _ in 0..18 {
+            host.told(ToHost::KeyRefused("the disk is full".to_owned()));
+            host.advance(Duration::from_secs(10));
+        }
+        assert_eq!(offers(&mut host).pop(), Some(new));
+    }
+    let delta = grant(&mut coordinator, &host, new);
+    host.map(delta);
+    assert_eq!(host.revision(), Some(coordinator.revision));
+}
+
+#[test]
 fn a_lost_answer_is_asked_for_again() {
     let (mut coordinator, mut host) = member();
     host.rotate();
