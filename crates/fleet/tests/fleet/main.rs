@@ -6,7 +6,6 @@ mod abilities;
 mod admins;
 mod audit;
 mod authority;
-mod ciphers;
 mod commits;
 mod concern;
 mod enrolment;
