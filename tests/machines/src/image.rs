@@ -8,10 +8,21 @@ use std::process::Command;
 
 use lab::LabError;
 
-const SUITE: &str = "bookworm";
+/// A release of Debian.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Release {
+    /// 11, with glibc 2.31 and systemd 247: the oldest that the packages are made for.
+    Bullseye,
+    /// 12, which tests run on.
+    #[default]
+    Bookworm,
+}
+
 /// What a usual server has, and `rpm`, for packages of the other family; nothing of ours.
-const PACKAGES: &str = "systemd,systemd-sysv,systemd-resolved,libnss-resolve,libnss-systemd,dbus,udev,\
+const PACKAGES: &str = "systemd,systemd-sysv,libnss-resolve,libnss-systemd,dbus,udev,\
 procps,iproute2,iputils-ping,nftables,curl,ca-certificates,iperf3,openssh-server,rpm";
+/// A package of its own since Bookworm.
+const RESOLVED: &str = "systemd-resolved";
 /// Where apt is told to look; the machine's own mirrors, without what third parties added.
 const SOURCES: [&str; 2] = [
     "/etc/apt/sources.list.d/debian.sources",
@@ -30,18 +41,20 @@ impl Image {
     /// # Errors
     ///
     /// `mmdebstrap` is missing or fails, or the cache cannot be written.
-    pub fn find_or_make() -> Result<Self, LabError> {
+    pub fn find_or_make(release: Release) -> Result<Self, LabError> {
         let cache = target_directory()?.join("machines");
         fs::create_dir_all(&cache).map_err(|error| failed("make", &cache, error))?;
         let lock_path = cache.join(".lock");
         let lock = File::create(&lock_path).map_err(|error| failed("make", &lock_path, error))?;
         lock.lock()
             .map_err(|error| failed("lock", &lock_path, error))?;
-        let root = cache.join(format!("{SUITE}-{:08x}", checksum(PACKAGES)));
+        let packages = release.packages();
+        let suite = release.suite();
+        let root = cache.join(format!("{suite}-{:08x}", checksum(&packages)));
         if !root.is_dir() {
             let unfinished = root.with_extension("unfinished");
             let _ = fs::remove_dir_all(&unfinished);
-            make(&unfinished)?;
+            make(&unfinished, release)?;
             fs::rename(&unfinished, &root).map_err(|error| failed("rename", &unfinished, error))?;
         }
         Ok(Self { root })
@@ -53,18 +66,42 @@ impl Image {
     }
 }
 
-fn make(root: &Path) -> Result<(), LabError> {
-    let source = SOURCES.iter().find(|path| Path::new(path).exists());
-    let source = source.ok_or_else(|| {
-        LabError::new("this machine has no apt sources: the machines of the tests are Debian's")
-    })?;
+impl Release {
+    const fn suite(self) -> &'static str {
+        match self {
+            Self::Bullseye => "bullseye",
+            Self::Bookworm => "bookworm",
+        }
+    }
+
+    fn packages(self) -> String {
+        match self {
+            Self::Bullseye => PACKAGES.to_owned(),
+            Self::Bookworm => format!("{PACKAGES},{RESOLVED}"),
+        }
+    }
+
+    /// As `mmdebstrap` takes it: a file, or a mirror's line.
+    fn source(self) -> Result<&'static str, LabError> {
+        let own = SOURCES.iter().find(|path| Path::new(path).exists());
+        let own = own.ok_or_else(|| {
+            LabError::new("this machine has no apt sources: the machines of the tests are Debian's")
+        })?;
+        match self {
+            Self::Bullseye => Ok("deb http://deb.debian.org/debian bullseye main"),
+            Self::Bookworm => Ok(own),
+        }
+    }
+}
+
+fn make(root: &Path, release: Release) -> Result<(), LabError> {
     let mut command = Command::new("mmdebstrap");
     command
         .arg("--quiet")
         .arg("--variant=minbase")
-        .arg(format!("--include={PACKAGES}"))
-        .arg(SUITE)
-        .args([root.as_os_str(), source.as_ref()]);
+        .arg(format!("--include={}", release.packages()))
+        .arg(release.suite())
+        .args([root.as_os_str(), release.source()?.as_ref()]);
     let output = command.output().map_err(|error| {
         LabError::new(format!(
             "cannot run mmdebstrap: {error}; install the Debian packages mmdebstrap and systemd-container"

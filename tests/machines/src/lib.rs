@@ -27,7 +27,7 @@ mod packages;
 mod repacking;
 mod site;
 
-pub use image::Image;
+pub use image::{Image, Release};
 pub use machine::{Machine, MachinePlan};
 pub use packages::Packages;
 pub use repacking::repack;

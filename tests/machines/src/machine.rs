@@ -8,7 +8,7 @@ use lab::{Attachment, Lab, LabError, Launch, Namespace, Network, Process, Ran};
 use lab::{something_failed, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::image::{Image, target_directory};
+use crate::image::{Image, Release, target_directory};
 
 /// How long a machine may take to boot or to power off.
 const BOOT_DEADLINE: Duration = Duration::from_secs(60);
@@ -45,7 +45,7 @@ impl MachinePlan {
     ///
     /// The lab has a machine of that name, or the root of all machines cannot be made.
     pub fn new(lab: &Lab, network: &Network, name: &str) -> Result<Self, LabError> {
-        let image = Image::find_or_make()?;
+        let image = Image::find_or_make(Release::default())?;
         let namespace = lab.namespace(name)?;
         let attachment = network.attach(&namespace, "eth0")?;
         let plan = Self {
@@ -80,6 +80,16 @@ impl MachinePlan {
     pub fn with_disk_of(mut self, bytes: u64) -> Self {
         self.disk_bytes = bytes;
         self
+    }
+
+    /// Gives it another release of Debian.
+    ///
+    /// # Errors
+    ///
+    /// The root of such machines cannot be made.
+    pub fn with_release(mut self, release: Release) -> Result<Self, LabError> {
+        self.image = Image::find_or_make(release)?;
+        Ok(self)
     }
 
     /// Gives `systemd-nspawn` one more option, such as a credential.

@@ -1,4 +1,5 @@
-//! The project's own commands: `cargo xtask demo | test | fuzz | bench | storm | generate | package`.
+//! The project's own commands: `cargo xtask demo | test | fuzz | bench | storm | figures | generate |
+//! package`.
 //!
 //! Every command is a module; what they share is where the workspace is and how a program is run.
 
@@ -13,6 +14,7 @@ mod cargo;
 mod demo;
 mod documents;
 mod failure;
+mod figures;
 mod fuzz;
 mod generate;
 mod package;
@@ -75,6 +77,9 @@ enum Command {
         #[arg(long)]
         release: bool,
     },
+    /// Measures with the packages on whole machines what it costs to install, start, keep and upgrade
+    /// the daemons, and prints a Markdown table. Needs root, and `cargo xtask package` before.
+    Figures(figures::Measuring),
     /// Makes the .deb and .rpm of both daemons, into target/packages.
     Package(package::Packaging),
     /// Writes the Rust code of the protobuf messages and services, and the documents that are written
@@ -95,6 +100,7 @@ fn main() -> ExitCode {
         Command::Fuzz { seconds, targets } => fuzz::run(seconds, &targets),
         Command::Bench { arguments } => bench::run(&arguments),
         Command::Storm { hosts, release } => storm::run(hosts, release),
+        Command::Figures(what) => figures::run(what),
         Command::Package(what) => package::run(&what),
         Command::Generate { check: false } => generate::write().and_then(|()| documents::write()),
         Command::Generate { check: true } => generate::check(),

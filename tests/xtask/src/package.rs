@@ -3,6 +3,7 @@
 //! The same commit gives the same bytes: programs are built without paths of this machine, every
 //! file has the commit's time, and nothing else of the machine gets in.
 
+mod build;
 mod stage;
 
 use std::fs;
@@ -14,6 +15,7 @@ use clap::ValueEnum;
 use crate::cargo::{cargo, passes};
 use crate::failure::{Doing, Failure};
 use crate::workspace;
+use build::Building;
 
 /// What makes the packages: the package on crates.io has the name of its program.
 const TOOLS: [(&str, &str); 2] = [("cargo-deb", "3.8.0"), ("cargo-generate-rpm", "0.21.1")];
@@ -21,6 +23,8 @@ const TOOLS: [(&str, &str); 2] = [("cargo-deb", "3.8.0"), ("cargo-generate-rpm",
 const PACKAGES: [&str; 2] = ["meshd", "coordinator"];
 /// Debian's revision of the packaging, as cargo-deb and cargo-generate-rpm count.
 const REVISION: &str = "1";
+/// What the tests of upgrades know as the next version.
+const NEWER: &str = "99.0.0";
 
 /// A family of distributions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -43,6 +47,9 @@ pub(crate) struct Packaging {
     /// Another version number than that of the sources, for tests of upgrades.
     #[arg(long, default_value = env!("CARGO_PKG_VERSION"))]
     number: String,
+    /// Link the programs against the glibc of this machine, instead of an older one with zig.
+    #[arg(long)]
+    native: bool,
     /// Pack the programs as they were built before.
     #[arg(long)]
     no_build: bool,
@@ -55,8 +62,21 @@ impl Packaging {
             profile: "dev".to_owned(),
             format: vec![Format::Deb, Format::Rpm],
             number: env!("CARGO_PKG_VERSION").to_owned(),
+            native: false,
             no_build: true,
         }
+    }
+
+    /// What they upgrade it to.
+    pub(crate) fn newer_for_tests() -> Self {
+        Self {
+            number: NEWER.to_owned(),
+            ..Self::for_tests()
+        }
+    }
+
+    fn is_native(&self) -> bool {
+        self.native || self.profile == "dev"
     }
 
     fn has(&self, format: Format) -> bool {
@@ -70,7 +90,17 @@ pub(crate) fn run(what: &Packaging) -> Result<(), Failure> {
     let directory = root.join("target/packages");
     let tools = install_tools(&root)?;
     let epoch = commit_time()?;
-    let programs = build(what, &directory, &epoch)?;
+    let own = directory.join("build");
+    let building = Building {
+        profile: &what.profile,
+        is_native: what.is_native(),
+        epoch: &epoch,
+    };
+    if !what.no_build {
+        building.run(&own)?;
+    }
+    let programs = building.output(&own);
+    building.check(&programs)?;
     stage::lay_out(&programs, &directory.join("stage"), &epoch)?;
     let output = directory.join(&what.profile).join(&what.number);
     let unfinished = directory.join("unfinished");
@@ -127,46 +157,6 @@ fn commit_time() -> Result<String, Failure> {
     ))
 }
 
-/// Builds the programs and returns where they are. What tests install is what they built already.
-fn build(what: &Packaging, directory: &Path, epoch: &str) -> Result<PathBuf, Failure> {
-    let own = directory.join("build");
-    let built = match &*what.profile {
-        "dev" => workspace::root().join("target/debug"),
-        profile => own.join(profile),
-    };
-    if what.no_build {
-        return Ok(built);
-    }
-    let packages = "--package meshd --package meshctl --package coordinator --bins";
-    let mut command = cargo(&format!(
-        "build --locked --profile {} {packages}",
-        what.profile
-    ));
-    // Not dated: build scripts of others would run again with each commit.
-    if what.profile == "dev" {
-        return passes(command).map(|()| built);
-    }
-    let (root, home) = (workspace::root(), cargo_home()?);
-    let pairs = [(root.as_path(), "/usr/src/mesh"), (&home, "/usr/src/cargo")];
-    let for_rust = pairs.map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()));
-    let for_c = pairs.map(|(from, to)| format!("-ffile-prefix-map={}={to}", from.display()));
-    command
-        .arg("--target-dir")
-        .arg(&own)
-        .env("SOURCE_DATE_EPOCH", epoch)
-        .env("CARGO_ENCODED_RUSTFLAGS", for_rust.join("\u{1f}"))
-        .env("CFLAGS", for_c.join(" "));
-    passes(command).map(|()| built)
-}
-
-fn cargo_home() -> Result<PathBuf, Failure> {
-    let named = std::env::var_os("CARGO_HOME").map(PathBuf::from);
-    let usual = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cargo"));
-    named
-        .or_else(usual)
-        .ok_or_else(|| Failure::new("neither CARGO_HOME nor HOME is set"))
-}
-
 fn deb(tools: &Path, package: &str, what: &Packaging, output: &Path, epoch: &str) -> Command {
     let mut command = Command::new(tools.join("cargo-deb"));
     command
@@ -177,6 +167,9 @@ fn deb(tools: &Path, package: &str, what: &Packaging, output: &Path, epoch: &str
         .arg("--output")
         .arg(output)
         .env("SOURCE_DATE_EPOCH", epoch);
+    if what.is_native() {
+        command.args(["--variant", "native"]);
+    }
     if what.profile == "dev" {
         command.arg("--fast");
     }

@@ -38,7 +38,10 @@ pub(crate) fn run(long_minutes: Option<u32>) -> Result<(), Failure> {
         report.remarks.push(remark);
     }
     report.step("programs", build_programs)?;
-    report.step("packages", || package::run(&Packaging::for_tests()))?;
+    report.step("packages", || {
+        package::run(&Packaging::for_tests())?;
+        package::run(&Packaging::newer_for_tests())
+    })?;
     let runner = Runner::find(long_minutes);
     report.step("tests", || {
         passes(runner.with_minutes(runner.outside_of_namespaces()))
