@@ -308,6 +308,7 @@ impl Machine {
             certificate_request,
             software_version: "1.2.3".into(),
             machine_id: String::new(),
+            features: Vec::new(),
         }
     }
 

@@ -167,6 +167,7 @@ pub(crate) async fn serve(parts: Parts, link: Option<Link>) -> Result<(), String
             overlay: overlay.clone(),
             interface: settings.interface.name.clone(),
             nft_table: settings.interface.table.clone(),
+            listen_port: packets.listen_port,
             clock: start.clock,
         },
     );
@@ -290,6 +291,7 @@ pub(crate) fn agent_config(settings: &Settings, listen_port: u16) -> AgentConfig
         configured_endpoints: settings.endpoints.clone(),
         interface: settings.interface.name.clone(),
         mtu: settings.interface.mtu,
+        offers_aes_256_gcm: settings.cipher.offers_aes_256_gcm(),
         rotate_key_every: settings.rotate_key_every(),
     }
 }

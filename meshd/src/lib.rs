@@ -3,6 +3,7 @@
 
 pub mod brain;
 pub mod channel;
+pub mod ciphers;
 pub mod daemon;
 pub mod dns;
 pub mod drops;

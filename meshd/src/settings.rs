@@ -11,6 +11,7 @@ use runtime::logs::LogFormat;
 use runtime::metrics::MetricsListen;
 use serde::Deserialize;
 
+use crate::ciphers::CipherOffer;
 use crate::linux::interface::InterfaceSettings;
 use crate::resolver::ResolverMode;
 use crate::shards::Shards;
@@ -25,11 +26,11 @@ pub struct Flags {
     /// Print what the daemon would own and change on this host, and change nothing
     #[arg(long)]
     pub plan: bool,
-    /// Take over from the daemon at the other end of standard input
-    #[arg(long, hide = true)]
     /// Say whether the settings make sense, and do nothing else
     #[arg(long, conflicts_with_all = ["plan", "take_over"])]
     pub check: bool,
+    /// Take over from the daemon at the other end of standard input
+    #[arg(long, hide = true)]
     pub take_over: bool,
     /// One flag for each key of the file.
     #[command(flatten)]
@@ -73,6 +74,9 @@ pub struct FileSettings {
     /// Packet threads: auto, or a power of two up to 64 [default: auto]
     #[arg(long, value_name = "NUMBER")]
     pub shards: Option<Shards>,
+    /// What packets may be sealed with beside ChaCha20-Poly1305: auto (AES-256-GCM where both hosts have instructions for it), standard (nothing), or aes-256-gcm [default: auto]
+    #[arg(long, value_name = "CIPHER")]
+    pub cipher: Option<CipherOffer>,
     /// Where metrics are asked for, for Prometheus: an address of this host, or off [default: 127.0.0.1:7445]
     #[arg(long, value_name = "IP:PORT")]
     pub metrics: Option<MetricsListen>,
@@ -103,6 +107,8 @@ pub struct Settings {
     pub resolver: ResolverMode,
     /// Days after which the host's WireGuard key is changed by itself.
     pub rotate_key_days: Option<u16>,
+    /// What packets may be sealed with.
+    pub cipher: CipherOffer,
     /// Where metrics are asked for.
     pub metrics: MetricsListen,
     /// How log lines look.
@@ -163,6 +169,7 @@ impl Settings {
             },
             resolver: flags.resolver.or(file.resolver).unwrap_or_default(),
             rotate_key_days: flags.rotate_key_days.or(file.rotate_key_days),
+            cipher: flags.cipher.or(file.cipher).unwrap_or_default(),
             metrics: match flags.metrics.or(file.metrics) {
                 Some(metrics) => metrics,
                 None => MetricsListen::At(SocketAddr::from(([127, 0, 0, 1], 7445))),
@@ -288,19 +295,6 @@ mod tests {
     }
 
     #[test]
-    fn dns_stays_off_the_network() {
-        let flags = FileSettings {
-            dns_listen: Some("0.0.0.0:53".parse().unwrap()),
-            ..FileSettings::default()
-        };
-        assert!(
-            Settings::merge(flags, FileSettings::default())
-                .unwrap_err()
-                .contains("loopback")
-        );
-    }
-}
-    #[test]
     fn a_value_out_of_range_is_named_with_file_and_line() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("meshd.toml");
@@ -317,4 +311,17 @@ mod tests {
         assert!(said.starts_with("interface \"7\""), "{said}");
     }
 
+    #[test]
+    fn dns_stays_off_the_network() {
+        let flags = FileSettings {
+            dns_listen: Some("0.0.0.0:53".parse().unwrap()),
+            ..FileSettings::default()
+        };
+        assert!(
+            Settings::merge(flags, FileSettings::default())
+                .unwrap_err()
                 .message
+                .contains("loopback")
+        );
+    }
+}

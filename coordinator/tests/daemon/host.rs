@@ -93,6 +93,7 @@ pub(crate) async fn join_with(
         software_version: "test".into(),
         machine_id: String::new(),
         certificate_request: certificate_request.clone(),
+        features: Vec::new(),
     };
     tamper(&mut request);
     let reply = soon(client.enrol(pb::EnrolRequest::from(request)))

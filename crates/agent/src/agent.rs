@@ -68,6 +68,9 @@ pub struct AgentConfig {
     pub interface: String,
     /// The overlay interface's MTU in bytes.
     pub mtu: u16,
+    /// Whether this machine seals with AES-256-GCM as fast as with ChaCha20-Poly1305 or faster, or
+    /// should offer it all the same.
+    pub offers_aes_256_gcm: bool,
     /// How old the WireGuard key gets before it is changed by itself; `None`: it is not.
     pub rotate_key_every: Option<Duration>,
 }

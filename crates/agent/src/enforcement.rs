@@ -68,10 +68,12 @@ impl Enforcement {
         }
         commands.extend(self.change_spare(keys));
         self.remove_gone(old, new, paths, &mut commands);
+        let offers = |map: &Map| map.me().offers_aes_256_gcm;
+        let offers_otherwise = old.is_some_and(|old| offers(old) != offers(new));
         for (id, peer) in &new.peers {
             let before = old.and_then(|old| old.peers.get(id));
-            if before != Some(peer) {
-                self.change_peer(*id, before, peer, new, paths, &mut commands);
+            if before != Some(peer) || offers_otherwise {
+                self.change_peer(*id, before, peer, (old, new), paths, &mut commands);
             }
         }
         if old.is_none_or(|old| decides_otherwise(old, new)) {
@@ -135,14 +137,18 @@ impl Enforcement {
         id: HostId,
         before: Option<&Arc<Peer>>,
         peer: &Peer,
-        new: &Map,
+        (old, new): (Option<&Map>, &Map),
         paths: &mut Paths,
         commands: &mut Vec<Command>,
     ) {
         let index = self.indices.take(id);
         let record = &peer.known.record;
         let before = before.map(|before| &before.known.record);
-        if before.is_none_or(|before| tunnel_of(before) != tunnel_of(record)) {
+        let tunnel = tunnel_of(new.me(), record);
+        let tunnel_before = old
+            .zip(before)
+            .map(|(old, before)| tunnel_of(old.me(), before));
+        if tunnel_before != Some(tunnel) {
             commands.push(Command::SetPeer {
                 index,
                 // Nobody else enrols.
@@ -151,7 +157,7 @@ impl Enforcement {
                 addresses: record.addresses,
                 preshared: None,
                 keepalive: None,
-                cipher: DataCipher::default(),
+                cipher: chosen_cipher(new.me(), record),
             });
         }
         let mut path = paths.set_candidates(id, &peer.endpoints, &new.statement().overlay);
@@ -185,8 +191,18 @@ impl Enforcement {
 }
 
 /// What the shard knows of a peer, apart from its path.
-fn tunnel_of(record: &HostRecord) -> impl PartialEq + use<> {
-    (record.wireguard_key, record.addresses)
+fn tunnel_of(me: &HostRecord, peer: &HostRecord) -> impl PartialEq + use<> {
+    let cipher = chosen_cipher(me, peer);
+    (peer.wireguard_key, peer.addresses, cipher)
+}
+
+/// Returns what the sessions that this host begins with a peer are sealed with: their two records say
+/// it and nothing else, so that nobody on the way can talk them into another.
+fn chosen_cipher(me: &HostRecord, peer: &HostRecord) -> DataCipher {
+    match me.offers_aes_256_gcm && peer.offers_aes_256_gcm {
+        true => DataCipher::Aes256Gcm,
+        false => DataCipher::ChaCha20Poly1305,
+    }
 }
 
 /// Returns whether the compiled table of two maps may differ.

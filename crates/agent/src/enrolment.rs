@@ -16,6 +16,7 @@ use model::wire::stored::Membership;
 use trust::enrolment::{TlsKey, Transcript, wireguard_proof};
 use trust::{JoinToken, TrustAnchors, TrustError, certificate};
 
+use crate::agent::AgentConfig;
 use crate::backoff::Backoff;
 use crate::certificate::Validity;
 use crate::channel::jittered;
@@ -224,8 +225,7 @@ impl Join {
     pub(crate) fn offer(
         &self,
         description: &Description,
-        software_version: &str,
-        machine_id: &str,
+        config: &AgentConfig,
     ) -> Result<Offer, Refusal> {
         let fleet = Fleet::from_statements(&[], &description.trust, &self.token.pin)?;
         let certificate_request =
@@ -247,8 +247,9 @@ impl Join {
             wireguard_key: self.keys.wireguard_public,
             certificate_request,
             wireguard_proof,
-            software_version: software_version.to_owned(),
-            machine_id: machine_id.to_owned(),
+            software_version: config.software_version.clone(),
+            machine_id: config.machine_id.clone(),
+            features: config.features().map(str::to_owned).collect(),
         };
         Ok(Offer { request, fleet })
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use dataplane::{Path, PeerReport};
+use dataplane::{DataCipher, Path, PeerReport};
 use model::address::OverlayPrefixes;
 use model::control::FromHost;
 use model::ids::HostId;
@@ -34,6 +34,7 @@ pub(crate) struct PeerPaths {
     /// From where the peer's last authenticated packets came, while it answers.
     live: Option<SocketAddr>,
     told: Option<SocketAddr>,
+    pub(crate) cipher: Option<DataCipher>,
     pub(crate) last_handshake: Option<Instant>,
     pub(crate) received_bytes: u64,
     pub(crate) sent_bytes: u64,
@@ -143,6 +144,7 @@ impl Paths {
 
     pub(crate) fn handle_report(&mut self, peer: HostId, report: &PeerReport) {
         if let Some(paths) = self.peers.get_mut(&peer) {
+            paths.cipher = report.cipher;
             paths.last_handshake = report.last_handshake.or(paths.last_handshake);
             paths.received_bytes = report.received_bytes;
             paths.sent_bytes = report.sent_bytes;

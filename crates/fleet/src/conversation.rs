@@ -145,6 +145,7 @@ impl Fleet {
             self.catch_up(session, host, hello.have, now);
         }
         self.presences.entry(host).software_version = Some(clipped(hello.software_version));
+        self.note_ciphers(host, &hello.features, now);
         self.note_features(host, hello.features);
         let overlay = self.state.statement.overlay;
         if self.presences.observe(host, observed, &overlay) {

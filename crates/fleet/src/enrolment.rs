@@ -13,6 +13,7 @@ use trust::enrolment::{CsrFacts, Transcript, check_certificate_request};
 
 use crate::addresses::{self, Search};
 use crate::audit::Stamp;
+use crate::ciphers::offers_aes;
 use crate::clock_text;
 use crate::fleet::Fleet;
 use crate::keys::Place;
@@ -112,6 +113,7 @@ impl Fleet {
                 .state
                 .nth_addresses(seat.index)
                 .expect("the search keeps to the plan"),
+            offers_aes_256_gcm: offers_aes(&request.features),
             revision: self.state.next_revision(),
         };
         let joined = Stamp::new(format!("token {}", request.token), now.unix);

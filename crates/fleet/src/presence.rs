@@ -53,6 +53,8 @@ pub(crate) struct Presence {
     pub(crate) whole_maps: Allowance,
     /// What it may tell of where others are seen.
     pub(crate) observations: Allowance,
+    /// How often its record may change because it offers other ciphers.
+    pub(crate) ciphers: Allowance,
     /// How often peers may be told where it may be reached.
     pub(crate) passed_on: Allowance,
 }

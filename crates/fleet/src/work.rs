@@ -61,6 +61,8 @@ pub(crate) enum Work {
     /// A trust statement that hosts remember is stored.
     KeepStatement(Box<LaterStatement>),
     ChangeKey(HostId, NewKey),
+    /// A host offers AES-256-GCM from now on, or does not any more.
+    ChangeCiphers(HostId, bool),
     /// It is stored that hosts have moved to the newest root.
     StoreMoved(Vec<HostId>),
     /// A portion of what the old keys alone have signed is signed again.
@@ -73,7 +75,11 @@ impl Work {
     /// Returns whether the authority signs something of it, or its keys have to be the fleet's.
     pub(crate) fn is_signed(&self) -> bool {
         match self {
-            Self::Enrol { .. } | Self::Leave(_) | Self::ChangeKey(..) | Self::SignAgain => true,
+            Self::Enrol { .. }
+            | Self::Leave(_)
+            | Self::ChangeKey(..)
+            | Self::ChangeCiphers(..)
+            | Self::SignAgain => true,
             Self::Admin { request, .. } => !request.is_question(),
             Self::Merge(_) | Self::KeepStatement(_) | Self::StoreMoved(_) | Self::Note(_) => false,
         }

@@ -53,6 +53,9 @@ pub struct NewKey {
     pub proof: [u8; 32],
 }
 
+/// The feature of a host that offers AES-256-GCM as data cipher; its record says so then.
+pub const AES_256_GCM: &str = "aes-256-gcm";
+
 /// The first message on every stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
@@ -206,6 +209,8 @@ pub struct EnrolRequest {
     pub software_version: String,
     /// Names the machine, hashed; empty when it has none.
     pub machine_id: String,
+    /// As in `Hello`.
+    pub features: Vec<String>,
 }
 
 impl fmt::Debug for EnrolRequest {

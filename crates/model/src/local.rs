@@ -200,6 +200,10 @@ pub struct PeerView {
     pub endpoint: Option<SocketAddr>,
     /// Where it may be reached.
     pub candidates: Vec<SocketAddr>,
+    /// What packets to it are sealed with: `chacha20-poly1305`, `aes-256-gcm`; `None`: there is no
+    /// session.
+    #[serde(default)]
+    pub cipher: Option<String>,
     /// Seconds since the last handshake; `None`: never.
     pub last_handshake_secs: Option<u64>,
     /// Bytes of overlay packets received from it.

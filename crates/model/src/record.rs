@@ -68,6 +68,9 @@ pub struct HostRecord {
     pub tls_key_hash: Digest,
     /// Its overlay addresses.
     pub addresses: HostAddresses,
+    /// It takes and makes sessions whose packets are sealed with AES-256-GCM, not only with
+    /// WireGuard's ChaCha20-Poly1305.
+    pub offers_aes_256_gcm: bool,
     /// When the record was made; of two records of a host the later holds.
     pub revision: Revision,
 }

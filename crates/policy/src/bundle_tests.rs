@@ -287,6 +287,7 @@ pub(crate) fn hypothetical(name: Name, labels: Labels) -> HostRecord {
             v4: [0, 0, 0, 0].into(),
             v6: [0; 16].into(),
         },
+        offers_aes_256_gcm: false,
         revision: Revision::default(),
     }
 }

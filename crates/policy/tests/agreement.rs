@@ -296,6 +296,7 @@ fn record(number: u8, labels: Labels) -> HostRecord {
             v4: [10, 0, 0, number].into(),
             v6: [number; 16].into(),
         },
+        offers_aes_256_gcm: false,
         revision: Revision::new(1, 1),
     }
 }

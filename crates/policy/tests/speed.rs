@@ -189,6 +189,7 @@ fn host(number: u16) -> HostRecord {
             v4: [10, 0, high, low].into(),
             v6: id.into(),
         },
+        offers_aes_256_gcm: false,
         revision: Revision::new(1, 1),
     }
 }

@@ -66,6 +66,7 @@ pub(crate) fn record(authority: &Authority) -> HostRecord {
         addresses: OverlayPrefixes::derived_from(authority.fleet_id())
             .nth_host(0)
             .unwrap(),
+        offers_aes_256_gcm: false,
         revision: Revision::new(1, 5),
     }
 }

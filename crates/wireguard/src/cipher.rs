@@ -57,6 +57,14 @@ impl DataCipher {
         }
     }
 
+    /// Returns its name, for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ChaCha20Poly1305 => "chacha20-poly1305",
+            Self::Aes256Gcm => "aes-256-gcm",
+        }
+    }
+
     fn algorithm(self) -> &'static Algorithm {
         match self {
             Self::ChaCha20Poly1305 => &CHACHA20_POLY1305,

@@ -18,6 +18,7 @@ pub async fn list(targets: &Targets, output: &Output) -> Result<(), Failure> {
             "NAME",
             "ADDRESS",
             "ENDPOINT",
+            "CIPHER",
             "HANDSHAKE",
             "RECEIVED",
             "SENT",
@@ -41,6 +42,7 @@ pub async fn list(targets: &Targets, output: &Output) -> Result<(), Failure> {
                     .unwrap_or_default(),
                 peer.endpoint
                     .map_or_else(|| "-".into(), |endpoint| endpoint.to_string()),
+                peer.cipher.clone().unwrap_or_else(|| "-".into()),
                 handshake,
                 bytes(peer.received_bytes),
                 bytes(peer.sent_bytes),

@@ -63,7 +63,7 @@ pub(crate) struct Live {
     /// Datagrams on their way to the peer.
     sent: VecDeque<Vec<u8>>,
     /// Packets that the peer opened.
-    arrived: usize,
+    arrived: Vec<Vec<u8>>,
 }
 
 /// What the shard wrote.
@@ -133,7 +133,7 @@ impl Live {
             ],
             delivered: Vec::new(),
             sent: VecDeque::new(),
-            arrived: 0,
+            arrived: Vec::new(),
         };
         live.introduce();
         live.set_rules(Rules::Some);
@@ -204,10 +204,14 @@ impl Live {
 
     /// The host's kernel gives a packet.
     pub(crate) fn send(&mut self, packet: &[u8]) {
+        self.send_offloaded(VirtioHeader::default(), packet);
+    }
+
+    /// The host's kernel gives a packet, and leaves work on it to us.
+    pub(crate) fn send_offloaded(&mut self, offload: VirtioHeader, packet: &[u8]) {
         let mut packet = packet.to_vec();
-        let plain = VirtioHeader::default();
         self.shard
-            .handle_overlay_packet(plain, &mut packet, self.now, &mut self.out);
+            .handle_overlay_packet(offload, &mut packet, self.now, &mut self.out);
         for answer in &self.out.packets {
             let headers = Headers::parse(answer).expect("a refusal is a packet");
             assert!(OWN_ADDRESSES.contains(headers.destination), "{headers:?}");
@@ -285,7 +289,7 @@ impl Live {
                     continue;
                 }
                 self.check_outbound(&packet);
-                self.arrived += 1;
+                self.arrived.push(packet);
             }
         }
         panic!("the two never come to rest");
@@ -297,8 +301,13 @@ impl Live {
     }
 
     /// Returns how many packets the peer got.
-    pub(crate) const fn arrived(&self) -> usize {
-        self.arrived
+    pub(crate) fn arrived(&self) -> usize {
+        self.arrived.len()
+    }
+
+    /// Takes what the peer got since the last call.
+    pub(crate) fn take_arrived(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.arrived)
     }
 
     /// Takes what was delivered to the host's kernel since the last call.
@@ -383,6 +392,7 @@ fn record(name: &str, private: [u8; 32], addresses: HostAddresses) -> HostRecord
         wireguard_key: WireguardKey::from_bytes(public(private)),
         tls_key_hash: Digest::from_bytes([0; 32]),
         addresses,
+        offers_aes_256_gcm: false,
         revision: Revision::new(1, 1),
     }
 }

@@ -163,6 +163,7 @@ fn config() -> AgentConfig {
         configured_endpoints: Vec::new(),
         interface: "mesh0".to_owned(),
         mtu: 1420,
+        offers_aes_256_gcm: false,
         rotate_key_every: None,
     }
 }

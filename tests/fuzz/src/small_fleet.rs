@@ -268,6 +268,7 @@ fn record(statement: &TrustStatement, host: &str, label: &str, number: u8) -> Ho
             .overlay
             .nth_host(u32::from(number))
             .expect("it has room for three"),
+        offers_aes_256_gcm: false,
         revision: Revision::new(1, u64::from(number) + 2),
     }
 }

@@ -165,6 +165,7 @@ fn hosts_take_up(version: &str, recording: &Recording) {
         configured_endpoints: Vec::new(),
         interface: "mesh0".to_owned(),
         mtu: 1420,
+        offers_aes_256_gcm: false,
         rotate_key_every: None,
     };
     let agent = Agent::new(config, recording.files.clone(), [1; 32], now);

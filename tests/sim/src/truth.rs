@@ -186,6 +186,7 @@ fn record_of(view: &HostView) -> HostRecord {
         wireguard_key: view.wireguard_key,
         tls_key_hash: Digest::from_bytes([0; 32]),
         addresses: view.addresses,
+        offers_aes_256_gcm: false,
         revision: Revision::default(),
     }
 }

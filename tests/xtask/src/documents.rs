@@ -6,9 +6,10 @@ use crate::failure::Failure;
 
 /// Tests that write documents, as arguments of `cargo test`.
 const WRITERS: &[&str] = &[
+    "-p policy --test reference",
     "-p meshctl --test documents",
-    "-p meshd --test manual --test settings_file",
-    "-p coordinator --test documents --test settings_file",
+    "-p meshd --test manual --test settings_file --test metrics",
+    "-p coordinator --test documents --test settings_file --test metrics",
 ];
 /// Tells such a test to write instead of to compare.
 const WRITE: &str = "MESH_GENERATE";

@@ -1,11 +1,11 @@
 //! What is said on the sync channel, and what follows from it.
 
-use model::control::{Applied, FromHost, Goodbye, Hello, ToHost, Welcome};
+use model::control::{AES_256_GCM, Applied, FromHost, Goodbye, Hello, ToHost, Welcome};
 use model::map::MapDelta;
 use model::record::Tombstone;
 use model::time::Now;
 
-use super::Agent;
+use super::{Agent, AgentConfig};
 use crate::alarms::AlarmKind;
 use crate::channel::Want;
 use crate::enrolment::{Enrolment, check_chain};
@@ -34,6 +34,14 @@ const BELIEVED_NO_MORE: &str = "; if the fleet's authority was rotated, and its 
     and `meshctl join TOKEN` here. If not, do nothing of that: somebody else answers there, or the \
     coordinator was restored from a backup that is older than a rotation";
 
+impl AgentConfig {
+    /// Returns what this host can do, by the names that the coordinator knows.
+    pub(crate) fn features(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let aes = self.offers_aes_256_gcm.then_some(AES_256_GCM);
+        FEATURES.into_iter().chain(aes)
+    }
+}
+
 impl Agent {
     pub(super) fn tend_channel(&mut self, now: Now) {
         let want = self
@@ -57,12 +65,16 @@ impl Agent {
         // Who has nothing to tell is not waited for.
         let recall = newest.map(|_| RECALL);
         let newest = newest.filter(|_| !self.wants_whole_map);
-        let features = FEATURES.into_iter().chain(recall);
         self.out.send(FromHost::Hello(Hello {
             trust: self.held_trust(),
             have: newest.map(|map| map.revision),
             software_version: self.config.software_version.clone(),
-            features: features.map(str::to_owned).collect(),
+            features: self
+                .config
+                .features()
+                .chain(recall)
+                .map(str::to_owned)
+                .collect(),
             boot_counter: self.high_water.boot_counter,
         }));
     }

@@ -147,11 +147,7 @@ impl Agent {
                 return self.give_up_join(refusal);
             }
         };
-        let offer = join.offer(
-            &description,
-            &self.config.software_version,
-            &self.config.machine_id,
-        );
+        let offer = join.offer(&description, &self.config);
         match offer {
             Ok(offer) => {
                 join.step_done();

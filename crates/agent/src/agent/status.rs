@@ -103,6 +103,9 @@ impl Agent {
             candidates: paths
                 .map(|paths| paths.candidates().collect())
                 .unwrap_or_default(),
+            cipher: paths
+                .and_then(|paths| paths.cipher)
+                .map(|cipher| cipher.name().to_owned()),
             last_handshake_secs: paths
                 .and_then(|paths| paths.last_handshake)
                 .map(|at| (now.monotonic - at).as_secs()),

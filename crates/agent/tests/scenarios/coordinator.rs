@@ -238,6 +238,7 @@ impl Coordinator {
             wireguard_key: WireguardKey::from_bytes(key),
             tls_key_hash: trust::sha256(&key),
             addresses: self.statement.overlay.nth_host(number).unwrap(),
+            offers_aes_256_gcm: false,
             revision: self.revision,
         }
     }

@@ -47,6 +47,7 @@ pub(crate) fn config() -> AgentConfig {
         configured_endpoints: vec![SocketAddr::from(([203, 0, 113, 5], 51820))],
         interface: "mesh0".to_owned(),
         mtu: 1420,
+        offers_aes_256_gcm: false,
         rotate_key_every: None,
     }
 }

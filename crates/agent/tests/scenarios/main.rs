@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod believing;
+mod ciphers;
 mod clocks;
 mod coordinator;
 mod denying;

@@ -438,6 +438,7 @@ pub(crate) fn record(host: &Host) -> HostRecord {
         wireguard_key: public(host.private),
         tls_key_hash: Digest::from_bytes([0; 32]),
         addresses: host.overlay,
+        offers_aes_256_gcm: false,
         revision: Revision::new(1, 1),
     }
 }

@@ -365,6 +365,7 @@ impl Team {
             wireguard_key: public(self.private()),
             tls_key_hash: Digest::from_bytes([0; 32]),
             addresses: self.overlay(),
+            offers_aes_256_gcm: false,
             revision: Revision::new(1, 1),
         }
     }

@@ -35,6 +35,7 @@ fn record(number: usize, labels: Labels) -> HostRecord {
             v4: Ipv4Addr::new(10, 0, 0, byte),
             v6: Ipv6Addr::from(u128::from(byte)),
         },
+        offers_aes_256_gcm: false,
         revision: Revision::new(1, 1),
     }
 }

@@ -95,6 +95,7 @@ impl Machine {
             wireguard_proof,
             software_version: "1.2.3".into(),
             machine_id: self.machine_id.clone(),
+            features: Vec::new(),
         }
     }
 }

@@ -6,6 +6,7 @@ mod abilities;
 mod admins;
 mod audit;
 mod authority;
+mod ciphers;
 mod commits;
 mod concern;
 mod enrolment;

@@ -51,6 +51,7 @@ impl From<EnrolRequest> for generated::EnrolRequest {
             wireguard_proof: request.wireguard_proof.to_vec(),
             software_version: field::clipped(&request.software_version),
             machine_id: field::clipped(&request.machine_id),
+            features: request.features,
         }
     }
 }
@@ -77,6 +78,7 @@ impl TryFrom<generated::EnrolRequest> for EnrolRequest {
                 message.software_version,
             )?,
             machine_id: field::text("EnrolRequest.machine_id", message.machine_id)?,
+            features: features("EnrolRequest.features", message.features)?,
         })
     }
 }
@@ -89,6 +91,12 @@ impl fmt::Debug for generated::EnrolRequest {
             .field("name", &self.name)
             .finish_non_exhaustive()
     }
+}
+
+fn features(name: &'static str, features: Vec<String>) -> Result<Vec<String>, WireError> {
+    field::list(name, features, Limits::FEATURES, |feature| {
+        field::text(name, feature)
+    })
 }
 
 fn certificate_request(field: &'static str, der: Vec<u8>) -> Result<Vec<u8>, WireError> {
@@ -206,12 +214,7 @@ impl TryFrom<generated::Hello> for Hello {
         Ok(Self {
             have: message.have.map(Into::into),
             software_version: field::text("Hello.software_version", message.software_version)?,
-            features: field::list(
-                "Hello.features",
-                message.features,
-                Limits::FEATURES,
-                |name| field::text("Hello.features", name),
-            )?,
+            features: features("Hello.features", message.features)?,
             boot_counter: message.boot_counter,
             trust: message.trust.map(TryInto::try_into).transpose()?,
         })

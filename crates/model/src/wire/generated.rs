@@ -101,6 +101,9 @@ pub struct HostRecord {
     pub overlay_v6: ::prost::alloc::vec::Vec<u8>,
     #[prost(message, optional, tag = "9")]
     pub revision: ::core::option::Option<Revision>,
+    /// as data cipher, beside ChaCha20-Poly1305
+    #[prost(bool, tag = "10")]
+    pub offers_aes_256_gcm: bool,
 }
 /// A host that is no more. Beats every record of that host with a lower revision.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -343,6 +346,9 @@ pub struct EnrolRequest {
     /// hash that names a machine, to tell clones by
     #[prost(string, tag = "8")]
     pub machine_id: ::prost::alloc::string::String,
+    /// as in Hello
+    #[prost(string, repeated, tag = "9")]
+    pub features: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct EnrolReply {

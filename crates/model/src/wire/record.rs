@@ -206,6 +206,7 @@ impl From<HostRecord> for generated::HostRecord {
             tls_key_hash: record.tls_key_hash.as_bytes().to_vec(),
             overlay_v4: record.addresses.v4.octets().to_vec(),
             overlay_v6: record.addresses.v6.octets().to_vec(),
+            offers_aes_256_gcm: record.offers_aes_256_gcm,
             revision: Some(record.revision.into()),
         }
     }
@@ -228,6 +229,7 @@ impl TryFrom<generated::HostRecord> for HostRecord {
                 v4: Ipv4Addr::from(v4),
                 v6: Ipv6Addr::from(v6),
             },
+            offers_aes_256_gcm: message.offers_aes_256_gcm,
             revision: field::required("HostRecord.revision", message.revision)?.into(),
         })
     }

@@ -137,10 +137,11 @@ pub(super) fn host_record() -> impl Strategy<Value = HostRecord> {
         key,
         digest(),
         addresses,
-        revision(),
+        (any::<bool>(), revision()),
     )
         .prop_map(
-            |(fleet, host, name, labels, wireguard_key, tls_key_hash, addresses, revision)| {
+            |(fleet, host, name, labels, wireguard_key, tls_key_hash, addresses, last)| {
+                let (offers_aes_256_gcm, revision) = last;
                 HostRecord {
                     fleet,
                     host,
@@ -149,6 +150,7 @@ pub(super) fn host_record() -> impl Strategy<Value = HostRecord> {
                     wireguard_key,
                     tls_key_hash,
                     addresses,
+                    offers_aes_256_gcm,
                     revision,
                 }
             },
@@ -550,16 +552,19 @@ pub(super) fn description() -> impl Strategy<Value = Description> {
 pub(super) fn enrol_request() -> impl Strategy<Value = EnrolRequest> {
     let token = (any::<[u8; 8]>(), any::<[u8; 16]>());
     let keys = (any::<[u8; 32]>(), blob(), any::<[u8; 32]>());
-    (token, name(), keys, text(), text()).prop_map(
-        |((id, secret), name, (key, request, proof), software_version, machine_id)| EnrolRequest {
-            token: TokenId::from_bytes(id),
-            token_secret: secret,
-            name,
-            wireguard_key: WireguardKey::from_bytes(key),
-            certificate_request: request,
-            wireguard_proof: proof,
-            software_version,
-            machine_id,
+    (token, name(), keys, text(), text(), vec(text(), 0..4)).prop_map(
+        |(token, name, (key, request, proof), software_version, machine_id, features)| {
+            EnrolRequest {
+                token: TokenId::from_bytes(token.0),
+                token_secret: token.1,
+                name,
+                wireguard_key: WireguardKey::from_bytes(key),
+                certificate_request: request,
+                wireguard_proof: proof,
+                software_version,
+                machine_id,
+                features,
+            }
         },
     )
 }

@@ -111,6 +111,7 @@ fn record() -> generated::HostRecord {
         tls_key_hash: vec![4; 32],
         overlay_v4: vec![5; 4],
         overlay_v6: vec![6; 16],
+        offers_aes_256_gcm: true,
         revision: Some(generated::Revision {
             epoch: 1,
             counter: 1,

@@ -6,11 +6,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, LazyLock};
 
 use model::control::{
-    Applied, EndpointReport, EnrolRequest, Enrolled, Explanation, FromHost, Goodbye, Hello, ToHost,
+    Applied, EndpointReport, EnrolRequest, Enrolled, Explanation, FromHost, Goodbye, HeldTrust,
+    Hello, NewKey, ToHost,
 };
 use model::ids::{HostId, PolicyVersion, Revision};
 use model::key::Secret;
 use model::map::{MapDelta, PolicySlice};
+use model::memory::Memory;
 use model::pair::{Listener, PairDrop, PairFacts};
 use model::record::{HostRecord, Signed};
 use model::rule::{FlowQuery, ip_protocol};
@@ -230,6 +232,7 @@ fn enrol_request(fleet: &SmallFleet) -> EnrolRequest {
         wireguard_proof: [8; 32],
         software_version: "1.0.0".to_owned(),
         machine_id: "machine".to_owned(),
+        features: Vec::new(),
     }
 }
 
@@ -283,13 +286,21 @@ pub(crate) fn to_host(fleet: &SmallFleet) -> Vec<(&'static str, ToHost)> {
         ("explain", ToHost::Explain { id: 7, query }),
         ("goodbye", ToHost::Goodbye(goodbye)),
         ("pong", ToHost::Pong(9)),
+        ("recall", ToHost::Recall),
+        ("rotate-key", ToHost::RotateKey),
+        ("key-refused", ToHost::KeyRefused("not now".to_owned())),
     ]
 }
 
 fn from_host(fleet: &SmallFleet) -> Vec<(&'static str, FromHost)> {
     let revision = Revision::new(1, 8);
+    let trust = Some(HeldTrust {
+        epoch: 1,
+        serial: 1,
+        certified_by: fleet.authority.root_pin(),
+    });
     let hello = Hello {
-        trust: None,
+        trust,
         have: Some(revision),
         software_version: "1.0.0".to_owned(),
         features: vec!["l4".to_owned()],
@@ -305,7 +316,7 @@ fn from_host(fleet: &SmallFleet) -> Vec<(&'static str, FromHost)> {
         address: endpoint.address,
     };
     let applied = Applied {
-        trust: None,
+        trust,
         revision,
         policy: PolicyVersion(3),
         error: Some("the map is not signed".to_owned()),
@@ -334,6 +345,10 @@ fn from_host(fleet: &SmallFleet) -> Vec<(&'static str, FromHost)> {
             listener: Some(Listener::Elsewhere),
         }),
     };
+    let new_key = NewKey {
+        wireguard_key: fleet.hosts[1].wireguard_key,
+        proof: [9; 32],
+    };
     vec![
         ("hello", FromHost::Hello(hello)),
         ("endpoints", FromHost::Endpoints(report)),
@@ -346,7 +361,20 @@ fn from_host(fleet: &SmallFleet) -> Vec<(&'static str, FromHost)> {
         ("explanation", FromHost::Explanation(explanation)),
         ("leave", FromHost::Leave),
         ("ping", FromHost::Ping(9)),
+        ("memory", FromHost::Memory(Box::new(memory(fleet)))),
+        ("new-key", FromHost::NewKey(new_key)),
     ]
+}
+
+fn memory(fleet: &SmallFleet) -> Memory {
+    Memory {
+        trust: fleet.trust(),
+        record: fleet.authority.sign_record(&fleet.hosts[0]),
+        records: vec![fleet.authority.sign_record(&fleet.hosts[1])],
+        tombstones: vec![fleet.tombstone()],
+        policy: Some(fleet.slice()),
+        last: true,
+    }
 }
 
 fn identity(fleet: &SmallFleet) -> StoredIdentity {

@@ -111,6 +111,7 @@ fn record(number: usize, name: Name, labels: &BTreeSet<Label>) -> HostRecord {
         addresses: OverlayPrefixes::derived_from(fleet)
             .nth_host(number as u32)
             .expect("a fleet of few hosts"),
+        offers_aes_256_gcm: false,
         revision: Revision::new(1, 1),
     }
 }

@@ -66,6 +66,7 @@ impl Host {
             configured_endpoints: Vec::new(),
             interface: "mesh0".into(),
             mtu: 1420,
+            offers_aes_256_gcm: false,
             rotate_key_every: None,
         };
         let seed = random_seed().expect("the kernel gives randomness");

@@ -246,6 +246,7 @@ fn record(key: WireguardKey, addresses: HostAddresses) -> HostRecord {
         wireguard_key: key,
         tls_key_hash: Digest::from_bytes([0; 32]),
         addresses,
+        offers_aes_256_gcm: false,
         revision: Revision::default(),
     }
 }

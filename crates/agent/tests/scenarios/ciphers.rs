@@ -1,0 +1,55 @@
+//! What the packets of a pair are sealed with: both records have to offer it.
+
+use dataplane::{Command, DataCipher};
+
+use crate::coordinator::Coordinator;
+use crate::host::Host;
+
+/// The ciphers of the peers that the shard was told, in the order of the commands.
+fn chosen(host: &mut Host) -> Vec<DataCipher> {
+    let commands = host.commands();
+    let set = commands.iter().filter_map(|command| match command {
+        Command::SetPeer { cipher, .. } => Some(*cipher),
+        _ => None,
+    });
+    set.collect()
+}
+
+#[test]
+fn a_pair_has_aes_while_both_records_offer_it() {
+    let mut coordinator = Coordinator::new(1);
+    let [able, unable] = ["able", "unable"].map(|name| coordinator.add_host(name));
+    coordinator.change(able, |record| record.offers_aes_256_gcm = true);
+    let mut host = Host::member_of(&mut coordinator);
+    let standard = DataCipher::ChaCha20Poly1305;
+    assert_eq!(chosen(&mut host), [standard; 2]);
+
+    // The host's own record offers it from now on: only with whom that changes something is told.
+    let own = host.id();
+    let mut tell = |coordinator: &mut Coordinator, change: &[(model::ids::HostId, bool)]| {
+        host.said.clear();
+        let base = coordinator.revision;
+        for (id, offers) in change {
+            coordinator.change(*id, |record| record.offers_aes_256_gcm = *offers);
+        }
+        let mut delta = coordinator.delta(base);
+        for (id, _) in change {
+            match *id == own {
+                true => delta.record = Some(coordinator.entry(own).record),
+                false => delta.peers.push(coordinator.entry(*id)),
+            }
+        }
+        host.map(delta);
+        chosen(&mut host)
+    };
+    assert_eq!(
+        tell(&mut coordinator, &[(own, true)]),
+        [DataCipher::Aes256Gcm]
+    );
+    assert_eq!(
+        tell(&mut coordinator, &[(unable, true)]),
+        [DataCipher::Aes256Gcm]
+    );
+    assert_eq!(tell(&mut coordinator, &[(able, false)]), [standard]);
+    assert_eq!(tell(&mut coordinator, &[(own, false)]), [standard]);
+}
