@@ -5,10 +5,12 @@ use std::fmt::Debug;
 
 use model::address::OverlayPrefixes;
 use model::admin::{
-    AdminCredential, AdminView, AppliedPolicy, ApplyPolicy, CoordinatorStatus, CreateAdmin,
-    CreateToken, CreatedAdmin, CreatedToken, Decision, DiagnosticView, EndAnswer, EndReport,
-    ErrorBody, HostView, PolicyContent, PolicyFile, PolicyVersionView, Role, RollbackPolicy,
-    Rollout, RolloutFailure, SetLabels, TokenView, WhyReport, WhyRequest,
+    AdminCredential, AdminView, AppliedPolicy, ApplyPolicy, AuthorityView, CoordinatorStatus,
+    CreateAdmin, CreateToken, CreatedAdmin, CreatedToken, Decision, DiagnosticView, EndAnswer,
+    EndReport, ErrorBody, FinishRecovery, HostView, PolicyContent, PolicyFile, PolicyVersionView,
+    RecoveryStatus, RemovedHost, RemovedHostView, RetireAuthority, Role, RollbackPolicy, Rollout,
+    RolloutFailure, RootView, SetLabels, StartRecovery, TokenView, UnmovedHost, WhyReport,
+    WhyRequest,
 };
 use model::ids::{PolicyVersion, Revision};
 use model::local::{
@@ -34,7 +36,8 @@ pub fn target(bytes: &[u8]) {
         PolicyContent Rollout WhyRequest WhyReport Decision EndAnswer Role CreateAdmin
         CreatedAdmin AdminView AdminCredential HostStatus HostDetail JoinRequest Joined Left
         PeerView PingRequest PingReply LocalWhyRequest LocalWhyReport
-        Vec<HostView> Vec<PeerView> Vec<TokenView>
+        AuthorityView RetireAuthority RecoveryStatus StartRecovery FinishRecovery RemovedHost
+        Vec<HostView> Vec<PeerView> Vec<TokenView> Vec<AdminView>
     }
 }
 
@@ -117,6 +120,9 @@ fn questions(fleet: &SmallFleet) -> Vec<Seed> {
         message: String::new(),
         dry_run: false,
     };
+    let start_recovery = StartRecovery {
+        why: "an operator says so".to_owned(),
+    };
     vec![
         seed("create-token", &create_token),
         seed("set-labels", &SetLabels { labels, base: None }),
@@ -124,6 +130,9 @@ fn questions(fleet: &SmallFleet) -> Vec<Seed> {
         seed("rollback", &rollback),
         seed("why", &why),
         seed("create-admin", &create_admin),
+        seed("retire-authority", &RetireAuthority { force: true }),
+        seed("finish-recovery", &FinishRecovery { force: true }),
+        seed("start-recovery", &start_recovery),
         seed("credential", &credential),
         seed("join", &join),
         seed("ping", &ping),
@@ -224,6 +233,87 @@ fn answers_of_coordinators(fleet: &SmallFleet) -> Vec<Seed> {
         seed("rollout", &rollout),
         seed("why-report", &why),
     ]
+    .into_iter()
+    .chain(answers_about_membership(fleet))
+    .collect()
+}
+
+fn answers_about_membership(fleet: &SmallFleet) -> Vec<Seed> {
+    let host = &fleet.hosts[0];
+    let token = TokenView {
+        id: fleet.token().id,
+        labels: host.labels.clone(),
+        uses: Some(3),
+        used: 1,
+        created_secs: 1_800_000_000,
+        expires_secs: 1_800_003_600,
+        revoked: false,
+        names: vec!["web-*".to_owned()],
+        comment: "for the new rack".to_owned(),
+    };
+    let admin = AdminView {
+        name: name("ada"),
+        role: Role::Operator,
+        created_secs: 1_800_000_000,
+        created_by: "admin".to_owned(),
+        expires_secs: Some(1_800_086_400),
+    };
+    let removed = RemovedHost {
+        view: RemovedHostView {
+            id: host.host,
+            name: name("old-7"),
+            reason: "revoked by ada".to_owned(),
+            removed_by: "ada".to_owned(),
+            removed_secs: 1_800_000_000,
+            revoked: true,
+        },
+        concerned: 3,
+        arrived: 1,
+        pending: vec![name("db-1")],
+        offline: vec![name("vm-3")],
+    };
+    let recovery = RecoveryStatus {
+        under_way: true,
+        why: Some("it was restored".to_owned()),
+        epoch: 2,
+        hosts: 3,
+        heard: 1,
+        missing: vec![name("db-1"), name("vm-3")],
+        stored: 4,
+        pending: 1,
+        recalled_policy: Some(PolicyVersion(3)),
+        disbelieving: 2,
+    };
+    let authority = AuthorityView {
+        epoch: 1,
+        serial: 2,
+        roots: vec![RootView {
+            pin: fleet.authority.root_pin(),
+            name: "mesh fleet prod".to_owned(),
+            made_secs: 1_800_000_000,
+            expires_secs: 1_900_000_000,
+        }],
+        rotating: true,
+        hosts: 3,
+        moved: 2,
+        missing: vec![UnmovedHost {
+            name: name("vm-3"),
+            online: false,
+            last_seen_secs: Some(1_800_000_000),
+            believes: true,
+        }],
+        to_sign: 4,
+        to_erase: 1,
+        erase_trouble: Some("no space left on device".to_owned()),
+        left_behind: vec![name("vm-3")],
+    };
+    vec![
+        seed("tokens", &[token]),
+        seed("admins", &[admin]),
+        seed("removed", &removed),
+        seed("recovery", &recovery),
+        seed("authority", &authority),
+    ]
 }
 
 fn answers_of_hosts(fleet: &SmallFleet) -> Vec<Seed> {
@@ -271,6 +361,7 @@ fn answers_of_hosts(fleet: &SmallFleet) -> Vec<Seed> {
         last_handshake_secs: Some(5),
         received_bytes: 1,
         sent_bytes: 2,
+        cipher: Some("chacha20-poly1305".to_owned()),
     };
     vec![seed("host-status", &status), seed("peers", &[peer])]
 }
