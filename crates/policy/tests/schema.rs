@@ -131,7 +131,7 @@ impl Validator<'_> {
         };
         let schemas = || with.as_array().expect("a list of schemas").iter();
         match word {
-            "$schema" | "$defs" | "title" | "description" => true,
+            "$schema" | "$defs" | "title" | "description" | "default" | "examples" => true,
             "$ref" => {
                 let place = with
                     .as_str()

@@ -6,6 +6,7 @@ mod dependencies;
 mod documents;
 mod edges;
 mod files;
+mod links;
 mod rust_source;
 mod tracked;
 
@@ -13,6 +14,7 @@ pub use dependencies::{misplaced_dependencies, pure_crates_with_io, unnamed_vers
 pub use documents::{forbidden_words, foreign_registries, missing_commands, unlisted_decisions};
 pub use edges::forbidden_edges;
 pub use files::{banned_names, crates_without_lints, missing_purpose, oversized_files};
+pub use links::{broken_links, unlisted_pages};
 pub use rust_source::{misplaced_unsafe, undocumented_unsafe};
 pub use tracked::{Tracked, metadata, tracked_files};
 

@@ -66,6 +66,16 @@ fn every_decision_is_linked() {
 }
 
 #[test]
+fn every_link_leads_somewhere() {
+    assert_none(tidy::broken_links(&HOUSE.files));
+}
+
+#[test]
+fn every_page_is_found_from_the_first_one() {
+    assert_none(tidy::unlisted_pages(&HOUSE.files));
+}
+
+#[test]
 fn the_readme_names_both_commands() {
     assert_none(tidy::missing_commands(&HOUSE.files));
 }
