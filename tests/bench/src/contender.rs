@@ -60,6 +60,7 @@ pub(crate) fn all(ours: &Path, tools: &Path) -> Vec<Box<dyn Contender>> {
     vec![
         Box::new(no_tunnel::NoTunnel),
         Box::new(ours::Ours::built_in(ours)),
+        Box::new(ours::Ours::with_aes(ours)),
         Box::new(boringtun::Boringtun::installed_in(tools)),
         Box::new(wireguard_go::WireguardGo::default()),
     ]

@@ -8,24 +8,40 @@ use lab::LabError;
 use super::{Contender, Joined, wireguard};
 use crate::ground::Ground;
 
-pub(crate) struct Ours(Program);
+pub(crate) struct Ours {
+    name: &'static str,
+    program: Program,
+}
 
 impl Ours {
+    /// With WireGuard's own cipher, as all others.
     pub(crate) fn built_in(directory: &Path) -> Self {
-        Self(Program::ours(directory.join("mesh-wireguard")))
+        Self {
+            name: "ours",
+            program: Program::ours(directory.join("mesh-wireguard")),
+        }
+    }
+
+    /// With AES-256-GCM, which two of ours agree on where both have instructions for it.
+    pub(crate) fn with_aes(directory: &Path) -> Self {
+        let standard = Self::built_in(directory);
+        Self {
+            name: "ours, AES",
+            program: standard.program.with("--cipher").with("aes-256-gcm"),
+        }
     }
 }
 
 impl Contender for Ours {
     fn name(&self) -> &'static str {
-        "ours"
+        self.name
     }
 
     fn program(&self) -> Option<&Program> {
-        Some(&self.0)
+        Some(&self.program)
     }
 
     fn join(&self, ground: &Ground) -> Result<Joined, LabError> {
-        wireguard::join(&self.0, ground)
+        wireguard::join(&self.program, ground)
     }
 }
