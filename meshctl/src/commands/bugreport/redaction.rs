@@ -67,45 +67,73 @@ impl Redaction {
     fn line(&self, line: &str) -> String {
         let mut clean = String::with_capacity(line.len());
         let mut before = Before::Nothing;
+        let mut clean_to = 0;
         for part in parts(line) {
             if !part.contains(|it: char| it.is_ascii_alphanumeric()) {
+                clean_to += part.len();
                 before = before.with(part);
                 clean.push_str(part);
                 continue;
             }
+            let is_user = line[clean_to + part.len()..].starts_with('@');
+            clean_to += part.len();
             if looks_secret(part) || before.makes_secret(part) {
                 clean.push_str(GONE);
             } else {
-                clean.push_str(&self.word(part));
+                let kept = part.len() - secret_end(part, is_user);
+                clean.push_str(&self.word(&part[..kept]));
+                clean.push_str(if kept < part.len() { GONE } else { "" });
             }
             before = Before::of(part);
         }
         clean
     }
 
+    /// Puts names in the place of the public addresses of a word, which may have anything around them:
+    /// a port, a scheme and a path, a prefix length, the end of a sentence.
     fn word(&self, word: &str) -> String {
         if !self.addresses {
             return word.to_owned();
         }
-        // With a port behind it, or a prefix length; the rest of a word is kept.
-        let (address, rest) = match word.parse::<IpAddr>() {
-            Ok(address) => (address, ""),
-            Err(_) => match word.rsplit_once(['/', ':']) {
-                Some((address, _)) => match address.parse() {
-                    Ok(parsed) => (parsed, &word[address.len()..]),
-                    Err(_) => return word.to_owned(),
-                },
-                None => return word.to_owned(),
-            },
-        };
-        if !is_public(address) {
-            return word.to_owned();
+        let mut clean = String::with_capacity(word.len());
+        let mut rest = word;
+        let mut is_inside = false;
+        while let Some(first) = rest.chars().next() {
+            let found = if is_inside { None } else { address_at(rest) };
+            let length = found.map_or(first.len_utf8(), |(_, length)| length);
+            let (text, left) = rest.split_at(length);
+            match found {
+                Some((address, _)) if is_public(address) => clean.push_str(&self.name(address)),
+                _ => clean.push_str(text),
+            }
+            is_inside = text.ends_with(|it: char| it.is_ascii_alphanumeric());
+            rest = left;
         }
+        clean
+    }
+
+    fn name(&self, address: IpAddr) -> String {
         let mut known = self.known.borrow_mut();
         let next = known.len() + 1;
         let number = *known.entry(address).or_insert(next);
-        format!("public-{number}{rest}")
+        format!("public-{number}")
     }
+}
+
+/// Characters of the longest address (RFC 4291 2.2: with an IPv4 address at its end).
+const ADDRESS_CHARACTERS_MAX: usize = 45;
+
+/// Returns the address that a text begins with, and how long it is there.
+fn address_at(text: &str) -> Option<(IpAddr, usize)> {
+    let is_of_address = |it: u8| it.is_ascii_hexdigit() || it == b'.' || it == b':';
+    let bytes = text.as_bytes();
+    let run = bytes.iter().take_while(|it| is_of_address(**it)).count();
+    let ends = (2..=run.min(ADDRESS_CHARACTERS_MAX)).rev();
+    let mut whole = ends.filter(|end| !bytes.get(*end).is_some_and(u8::is_ascii_alphanumeric));
+    whole.find_map(|end| {
+        let address: IpAddr = text[..end].parse().ok()?;
+        Some((address.to_canonical(), end))
+    })
 }
 
 /// Words and what is between them, in turns.
@@ -170,6 +198,23 @@ impl Before {
     }
 }
 
+/// Returns how many bytes at the end of a word are a secret: what a colon gives to a word that names
+/// one, as in `password:hunter2`, and what follows a user's name before `@`, as in `//user:hunter2@`.
+fn secret_end(word: &str, is_user: bool) -> usize {
+    let named = word.match_indices(':').find_map(|(at, _)| {
+        let (name, value) = (&word[..at], &word[at + 1..]);
+        // Two colons are a path in a program.
+        let is_path = value.starts_with(':') || name.ends_with(':');
+        let is_secret = !is_path && Before::of(name) != Before::Nothing && !value.is_empty();
+        (is_secret && Before::Assignment.makes_secret(value)).then_some(value.len())
+    });
+    let of_user = || match word.rsplit_once(':') {
+        Some((_, secret)) if is_user && !secret.starts_with('/') => Some(secret.len()),
+        _ => None,
+    };
+    named.or_else(of_user).unwrap_or(0)
+}
+
 fn looks_secret(word: &str) -> bool {
     let is_of_key = |it: char| it.is_ascii_alphanumeric() || "+/_-".contains(it);
     let is_token = word.split_once(TOKEN).is_some_and(|(_, rest)| {
@@ -228,6 +273,13 @@ mod tests {
                 "sesame",
             ),
             ("# password: correct-horse".into(), "horse"),
+            ("password:hunter2".into(), "hunter2"),
+            ("db.password:correct:horse".into(), "horse"),
+            ("{token:abc}".into(), "abc"),
+            (
+                "proxy http://ops:hunter2@proxy.example:3128/".into(),
+                "hunter2",
+            ),
             ("credential=opensesame".into(), "sesame"),
             ("Authorization: Bearer s3cr3t-value".into(), "s3cr3t"),
             ("password = \"hunter22\"".into(), "hunter22"),
@@ -255,6 +307,7 @@ mod tests {
             "ExecStart=/opt/mesh/releases/current-release-of-today/bin/meshd\n",
             "id 01010101010101010101010101010101 at 2026-11-22T20:00:00Z\n",
             "endpoint 198.51.100.7:51820 2001:db8::7\n",
+            "https://c1.example.com:7443/v1 ops@c1.example.com token::Parser\n",
         ] {
             assert_eq!(redaction.apply(text), text);
         }
@@ -269,5 +322,27 @@ mod tests {
             redaction.apply(text),
             "public-1:51820 [public-2]:51820 10.0.0.1 100.64.0.16 fd00::1 public-1/32\n"
         );
+    }
+
+    #[test]
+    fn a_public_address_goes_whatever_is_around_it() {
+        let redaction = Redaction::new(true);
+        for (text, clean) in [
+            ("no answer from 198.51.100.7.", "no answer from public-1."),
+            ("198.51.100.7:51820: refused", "public-1:51820: refused"),
+            ("https://198.51.100.7:7443/v1", "https://public-1:7443/v1"),
+            ("https://[2001:db8::7]/v1", "https://[public-2]/v1"),
+            ("from 2001:db8::7: refused", "from public-2: refused"),
+            ("peer:198.51.100.7,2001:db8::7.", "peer:public-1,public-2."),
+            ("udp/198.51.100.7-198.51.100.8", "udp/public-1-public-3"),
+            ("::ffff:198.51.100.7", "public-1"),
+            ("::ffff:10.0.0.1 10.0.0.1.", "::ffff:10.0.0.1 10.0.0.1."),
+            (
+                "at 20:00:00 aa:bb:cc:dd:ee:ff",
+                "at 20:00:00 aa:bb:cc:dd:ee:ff",
+            ),
+        ] {
+            assert_eq!(redaction.apply(text), clean);
+        }
     }
 }
