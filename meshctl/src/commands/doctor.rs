@@ -22,6 +22,9 @@ pub(crate) struct Examination {
     failures: usize,
     warnings: usize,
     checks: Vec<Finding>,
+    /// Whoever asked may see everything.
+    #[serde(skip)]
+    sees_all: bool,
 }
 
 /// Looks, and tells.
@@ -42,12 +45,14 @@ pub async fn doctor(doctor: Doctor, targets: &Targets, output: &Output) -> Resul
 
 /// Gathers the facts, and runs every check on them.
 pub(crate) async fn examine(targets: &Targets, config: Option<std::path::PathBuf>) -> Examination {
-    let checks = checks::run(&gather::facts(targets, config).await);
+    let facts = gather::facts(targets, config).await;
+    let checks = checks::run(&facts);
     let count = |outcome| checks.iter().filter(|it| it.outcome == outcome).count();
     Examination {
         failures: count(Outcome::Failure),
         warnings: count(Outcome::Warning),
         checks,
+        sees_all: facts.is_root,
     }
 }
 
@@ -76,6 +81,9 @@ impl Examination {
         );
         if skipped > 0 {
             sum += &format!(", {skipped} not looked at");
+        }
+        if skipped > 0 && !self.sees_all {
+            sum += " (most of it for root only: try sudo)";
         }
         if !all {
             sum += "; --all shows each";
@@ -130,6 +138,7 @@ mod tests {
             failures: 1,
             warnings: 0,
             checks,
+            sees_all: true,
         };
         let output = Output::new(false, Color::Never);
         let text = examination.text(false, &output);
@@ -140,7 +149,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains("1 check failed, 0 warnings, 24 in order; --all"),
+            text.contains("1 check failed, 0 warnings, 25 in order; --all"),
             "{text}"
         );
         assert!(examination.text(true, &output).contains("ok       disk: "));

@@ -1,6 +1,8 @@
 //! The checks, each a function of the facts. One file for each part of the machine.
 
+mod coordinator;
 mod daemon;
+mod drops;
 mod firewall;
 mod host;
 mod iptables;
@@ -41,13 +43,18 @@ const ALL: &[Check] = &[
     peers::peers,
     peers::large_packets,
     peers::underlay_mtu,
+    drops::drops,
     names::resolver,
     names::resolution,
 ];
 
-/// Runs every check.
+/// Runs every check that this machine needs.
 pub(super) fn run(facts: &Facts) -> Vec<Finding> {
-    ALL.iter().map(|check| check(facts)).collect()
+    let of_daemon = ALL.iter().filter(|_| facts.has_daemon());
+    let of_daemon = of_daemon.map(|check| check(facts));
+    let own = facts.own_coordinator.iter();
+    let of_coordinator = own.flat_map(|own| coordinator::ALL.iter().map(|check| check(own)));
+    of_daemon.chain(of_coordinator).collect()
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
-use model::local::{DnsView, HostStatus, PeerView, PingReply};
+use model::admin::CoordinatorStatus;
+use model::local::{DnsView, DropsView, HostStatus, PeerView, PingReply};
 use serde_json::Value;
 
 /// A value, or why it could not be had.
@@ -36,6 +37,7 @@ pub(crate) struct Facts {
     pub(crate) peers: Known<Vec<PeerView>>,
     pub(crate) pings: Vec<Ping>,
     pub(crate) dns: Known<DnsView>,
+    pub(crate) drops: Known<DropsView>,
     /// What programs get for this host's own name.
     pub(crate) own_name: Known<Vec<IpAddr>>,
     /// The text of /etc/resolv.conf.
@@ -58,6 +60,24 @@ pub(crate) struct Facts {
     pub(crate) unit: Known<BTreeMap<String, String>>,
     /// As uname tells it.
     pub(crate) kernel: String,
+    /// The coordinator, when this machine has one.
+    pub(crate) own_coordinator: Option<OwnCoordinator>,
+}
+
+/// The coordinator of this machine.
+pub(crate) struct OwnCoordinator {
+    /// Whether it runs, whatever it says.
+    pub(crate) process: Process,
+    /// What it says; an error when nobody answers.
+    pub(crate) version: Known<String>,
+    /// What it says to those whom it trusts.
+    pub(crate) status: Option<CoordinatorStatus>,
+    /// Properties of its unit.
+    pub(crate) unit: Known<BTreeMap<String, String>>,
+    /// Where its keys and its store are.
+    pub(crate) state_dir: Known<StateDirectory>,
+    /// Each address that it advertises, and whether what answers there is what hosts believe.
+    pub(crate) shown: Vec<(String, Known<()>)>,
 }
 
 /// What a program says of its settings.
@@ -192,6 +212,15 @@ impl Facts {
         let made = ours.filter_map(|it| it.device.clone());
         let set = self.settings.as_ref().map(|it| it.interface.clone());
         made.chain(set).collect()
+    }
+
+    /// Whether this machine is to have a daemon; one with a coordinator need not.
+    pub(crate) fn has_daemon(&self) -> bool {
+        let unit = self.unit.as_ref().ok().and_then(|it| it.get("LoadState"));
+        self.own_coordinator.is_none()
+            || self.process != Process::None
+            || self.installed_version.is_ok()
+            || unit.is_some_and(|state| state == "loaded")
     }
 
     /// Whether the daemon runs and does not answer: then much cannot be judged without its word.

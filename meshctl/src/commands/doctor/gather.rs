@@ -1,6 +1,7 @@
 //! Looks at the machine, at everything at once, each look for a few seconds at most. Changes nothing:
 //! files are read, programs are asked to list, peers and coordinators get what they get all day.
 
+mod coordinator;
 mod files;
 mod kernel;
 mod process;
@@ -11,7 +12,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use model::local::{DnsView, HostState, HostStatus, PeerView, PingReply, PingRequest};
+use model::local::{DnsView, DropsView, HostState, HostStatus, PeerView, PingReply, PingRequest};
 use runtime::api_client::ApiClient;
 
 use super::facts::{DaemonSettings, Facts, Known, Ping, Process, TunNode, Verdict};
@@ -57,16 +58,17 @@ pub(crate) async fn facts(targets: &Targets, config: Option<PathBuf>) -> Facts {
         },
         async {
             tokio::join!(
-                programs::unit(),
+                programs::unit("meshd.service"),
                 programs::clock_is_kept(),
                 programs::installed_version(),
                 programs::obstacles(config),
+                coordinator::own(targets),
             )
         },
     );
-    let (peers, pings, dns) = told;
+    let (peers, pings, dns, drops) = told;
     let (links, routes, ruleset, iptables, firewalls, coordinators, own_name) = network;
-    let (unit, clock_is_kept, installed_version, obstacles) = machine;
+    let (unit, clock_is_kept, installed_version, obstacles, own_coordinator) = machine;
     let is_root = rustix::process::geteuid().is_root();
     let process = match listening {
         Process::None => main_process(&unit),
@@ -90,6 +92,7 @@ pub(crate) async fn facts(targets: &Targets, config: Option<PathBuf>) -> Facts {
         peers,
         pings,
         dns,
+        drops,
         own_name,
         resolv_conf: files::text("/etc/resolv.conf"),
         coordinators,
@@ -105,6 +108,7 @@ pub(crate) async fn facts(targets: &Targets, config: Option<PathBuf>) -> Facts {
         iptables,
         firewalls,
         unit,
+        own_coordinator,
         kernel: rustix::system::uname()
             .release()
             .to_string_lossy()
@@ -149,24 +153,39 @@ fn main_process(unit: &Known<BTreeMap<String, String>>) -> Process {
     }
 }
 
-type Told = (Known<Vec<PeerView>>, Vec<Ping>, Known<DnsView>);
+type Told = (
+    Known<Vec<PeerView>>,
+    Vec<Ping>,
+    Known<DnsView>,
+    Known<DropsView>,
+);
 
 async fn told_by_daemon(client: &ApiClient, daemon: &Known<HostStatus>) -> Told {
     let is_member = |it: &HostStatus| matches!(it.state, HostState::Online | HostState::Autonomous);
     if !daemon.as_ref().is_ok_and(is_member) {
         let why = "meshd does not answer, or this host is no member";
-        return (Err(why.into()), Vec::new(), Err(why.into()));
+        return (
+            Err(why.into()),
+            Vec::new(),
+            Err(why.into()),
+            Err(why.into()),
+        );
     }
-    let (peers, dns) = tokio::join!(
+    let (peers, dns, drops) = tokio::join!(
         client.get::<Vec<PeerView>>("/v1/peers"),
         client.get::<DnsView>("/v1/dns"),
+        client.get::<DropsView>("/v1/drops"),
     );
     let peers = peers.map_err(|error| error.to_string());
     let pings = match &peers {
         Ok(peers) => pings(client, peers).await,
         Err(_) => Vec::new(),
     };
-    (peers, pings, dns.map_err(|error| error.to_string()))
+    let (dns, drops) = (
+        dns.map_err(|it| it.to_string()),
+        drops.map_err(|it| it.to_string()),
+    );
+    (peers, pings, dns, drops)
 }
 
 /// Asks some peers, those with the latest handshakes first: who is quiet may be off.

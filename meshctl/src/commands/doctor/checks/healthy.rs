@@ -1,6 +1,6 @@
 //! For tests: a host on which nothing is wrong, and one of which nothing is known.
 
-use model::local::{HostDetail, HostStatus, PingReply};
+use model::local::{DropsView, HostDetail, HostStatus, PingReply};
 use serde_json::json;
 
 use super::super::facts::{
@@ -105,6 +105,10 @@ pub(crate) fn facts() -> Facts {
             "reverse_zones": [], "names": [],
         }))
         .unwrap()),
+        drops: Ok(DropsView {
+            since_secs: 0,
+            reasons: Vec::new(),
+        }),
         own_name: Ok(vec![OWN.parse().unwrap()]),
         resolv_conf: Ok("nameserver 127.0.0.53\n".into()),
         coordinators: vec![("mesh.example.net:7443".into(), Ok(()))],
@@ -132,6 +136,7 @@ pub(crate) fn facts() -> Facts {
         }),
         unit: Ok(unit.map(|(name, value)| (name.into(), value.into())).into()),
         kernel: "6.12.0".into(),
+        own_coordinator: None,
     }
 }
 
@@ -152,6 +157,7 @@ pub(crate) fn unknown() -> Facts {
         peers: nothing(),
         pings: Vec::new(),
         dns: nothing(),
+        drops: nothing(),
         own_name: nothing(),
         resolv_conf: nothing(),
         coordinators: Vec::new(),

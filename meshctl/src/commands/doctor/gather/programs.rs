@@ -32,8 +32,8 @@ pub(crate) async fn said_by(program: &str, arguments: &[&str]) -> Known<String> 
 /// The properties that a check looks at.
 const PROPERTIES: &str = "LoadState,ActiveState,MainPID,Result,NRestarts,PrivateNetwork,PrivateDevices,DevicePolicy,DeviceAllow,CapabilityBoundingSet,RestrictAddressFamilies,DropInPaths";
 
-pub(super) async fn unit() -> Known<BTreeMap<String, String>> {
-    let said = said_by("systemctl", &["show", "meshd.service", "-p", PROPERTIES]).await?;
+pub(super) async fn unit(name: &str) -> Known<BTreeMap<String, String>> {
+    let said = said_by("systemctl", &["show", name, "-p", PROPERTIES]).await?;
     let pairs = said.lines().filter_map(|line| line.split_once('='));
     Ok(pairs
         .map(|(name, value)| (name.to_owned(), value.to_owned()))

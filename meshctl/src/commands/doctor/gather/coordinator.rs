@@ -1,0 +1,87 @@
+//! What the coordinator of this machine tells, and how it looks from outside.
+
+use std::path::{Path, PathBuf};
+
+use model::admin::CoordinatorStatus;
+use runtime::tls::{self, pinned_client};
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::time::timeout;
+
+use super::super::facts::{Known, OwnCoordinator, Process};
+use super::{PATIENCE, files, main_process, process, programs};
+use crate::arguments::Targets;
+use crate::connect::{COORDINATOR_SOCKET, coordinator_at};
+
+const CONFIG: &str = "/etc/mesh/coordinator.toml";
+const STATE_DIR: &str = "/var/lib/mesh/coordinator";
+
+#[derive(Deserialize)]
+struct Keys {
+    state_dir: Option<PathBuf>,
+}
+
+/// Looks at the coordinator of this machine; `None`: there is none.
+pub(super) async fn own(targets: &Targets) -> Option<OwnCoordinator> {
+    let socket = targets.coordinator_socket.as_deref();
+    let socket = socket.unwrap_or(Path::new(COORDINATOR_SOCKET));
+    let client = coordinator_at(socket)
+        .with_patience(PATIENCE)
+        .with_persistence(None);
+    let (unit, listening, told) = tokio::join!(
+        programs::unit("mesh-coordinator.service"),
+        process::listening(socket),
+        client.get::<Value>("/v1/status"),
+    );
+    let is_loaded = unit
+        .as_ref()
+        .is_ok_and(|it| it.get("LoadState").is_some_and(|it| it == "loaded"));
+    if !is_loaded && socket.symlink_metadata().is_err() {
+        return None;
+    }
+    let told = told.map_err(|error| error.to_string());
+    let status: Option<CoordinatorStatus> = told
+        .as_ref()
+        .ok()
+        .and_then(|it| serde_json::from_value(it.clone()).ok());
+    let shown = match &status {
+        Some(status) => shown(status).await,
+        None => Vec::new(),
+    };
+    Some(OwnCoordinator {
+        process: match listening {
+            Process::None => main_process(&unit),
+            runs => runs,
+        },
+        version: told.map(|it| it["version"].as_str().unwrap_or("of old").to_owned()),
+        status,
+        unit,
+        state_dir: files::state_dir(&state_dir()),
+        shown,
+    })
+}
+
+fn state_dir() -> PathBuf {
+    let loaded: Result<(Keys, _), _> = runtime::config::load(Path::new(CONFIG), true);
+    let set = loaded.ok().and_then(|(keys, _)| keys.state_dir);
+    set.unwrap_or_else(|| STATE_DIR.into())
+}
+
+/// Connects to each address as hosts do, by the root that they were given.
+async fn shown(status: &CoordinatorStatus) -> Vec<(String, Known<()>)> {
+    let Ok(pin) = status.root_pin.parse() else {
+        return Vec::new();
+    };
+    let mut all = Vec::new();
+    for address in &status.addresses {
+        let only = [address.clone()];
+        let connecting = tls::connect(&only, pinned_client(pin));
+        let seen = match timeout(PATIENCE, connecting).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(error.message),
+            Err(_) => Err("no answer".to_owned()),
+        };
+        all.push((address.clone(), seen));
+    }
+    all
+}
