@@ -19,6 +19,11 @@ const SHOWN_MAX: usize = 20;
 /// The coordinator does not answer or refuses.
 pub async fn run(verb: Authority, targets: &Targets, output: &Output) -> Result<(), Failure> {
     let client = connect::coordinator(targets)?;
+    // Everything is signed anew.
+    let client = match verb {
+        Authority::Show => client,
+        Authority::Rotate | Authority::Retire { .. } => connect::awake(client).await?,
+    };
     let (view, then): (AuthorityView, _) = match verb {
         Authority::Show => (client.get("/v1/authority").await?, None),
         Authority::Rotate => {
@@ -202,7 +207,7 @@ mod tests {
             left_behind: Vec::new(),
         };
         let output = Output::new(false, Color::Never);
-        let text = super::text(&view, None, &output);
+        let text = text(&view, None, &output);
         assert!(!text.contains("to erase"), "{text}");
         let retired = AuthorityView {
             to_erase: 1,

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use model::admin::{Backup, FinishRecovery, RecoveryStatus, StartRecovery};
-use runtime::api_client::ApiClient;
 
 use crate::arguments::{self, Targets};
 use crate::connect::{self, COORDINATOR_SOCKET};
@@ -18,7 +17,8 @@ use crate::private_file;
 pub async fn backup(file: &Path, targets: &Targets, output: &Output) -> Result<(), Failure> {
     let socket = targets.coordinator_socket.as_deref();
     let socket = socket.unwrap_or(Path::new(COORDINATOR_SOCKET));
-    if !socket.exists() {
+    // A link that leads nowhere is one to a coordinator that is being started.
+    if socket.symlink_metadata().is_err() {
         return Err(Failure::Unreachable(format!(
             "{} is not there: a backup holds the fleet's keys and is made on the coordinator's own \
              machine only",
@@ -29,7 +29,10 @@ pub async fn backup(file: &Path, targets: &Targets, output: &Output) -> Result<(
         let text = format!("{} is there already; choose another name", file.display());
         return Err(Failure::Failed(text));
     }
-    let backup: Backup = ApiClient::unix(socket).get("/v1/backup").await?;
+    let backup: Backup = connect::coordinator_at(socket)
+        .with_patience(connect::WORK_PATIENCE)
+        .get("/v1/backup")
+        .await?;
     if trust::sha256(&backup.sealed_bytes()) != backup.digest {
         let text = "what the coordinator sent is damaged; nothing was written".to_owned();
         return Err(Failure::Failed(text));
