@@ -277,7 +277,7 @@ fn a_coordinator_whose_keys_another_one_retired_says_so_and_signs_nothing_more()
         world.notices
     );
     for _ in 0..20 {
-        world.now.monotonic = world.now.monotonic + Duration::from_secs(1);
+        world.now.monotonic += Duration::from_secs(1);
         other.handle_timeout(world.now);
         carry_out_elsewhere(&mut world, &mut other);
     }
