@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod corpus;
+mod kernel;
 mod live;
 mod member;
 mod mutation;
@@ -21,8 +22,8 @@ pub mod targets;
 
 use targets::{
     admin_json, agent_messages, bequests, certificates, control_messages, conversations, datagrams,
-    dns_queries, join_tokens, overlay_packets, packet_headers, policy_changes, policy_documents,
-    trust_payloads, wireguard_messages,
+    dns_queries, join_tokens, overlay_packets, packet_headers, packet_runs, policy_changes,
+    policy_documents, settings_files, super_packets, trust_payloads, wireguard_messages,
 };
 
 /// One kind of bytes that come from elsewhere.
@@ -80,8 +81,11 @@ targets! {
     join_tokens: 6000,
     overlay_packets: 2000,
     packet_headers: 50_000,
+    packet_runs: 3000,
     policy_changes: 1500,
     policy_documents: 1500,
+    settings_files: 3000,
+    super_packets: 1000,
     trust_payloads: 3000,
     wireguard_messages: 3000,
 }

@@ -12,9 +12,9 @@ pub(crate) const UDP: u8 = 17;
 pub(crate) const ICMPV6: u8 = 58;
 
 const FIN: u8 = 0x01;
-const SYN: u8 = 0x02;
+pub(crate) const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
-const ACK: u8 = 0x10;
+pub(crate) const ACK: u8 = 0x10;
 
 /// From whom to whom.
 #[derive(Clone, Copy)]
@@ -32,7 +32,8 @@ impl Way {
         }
     }
 
-    fn out_v6() -> Self {
+    /// The same in IPv6.
+    pub(crate) fn out_v6() -> Self {
         Self {
             source: OWN_ADDRESSES.v6.into(),
             destination: PEER_ADDRESSES.v6.into(),
@@ -137,13 +138,13 @@ fn tcp_header(source_port: u16, destination_port: u16, flags: u8) -> Vec<u8> {
     upper
 }
 
-fn length(bytes: usize) -> [u8; 2] {
+pub(crate) fn length(bytes: usize) -> [u8; 2] {
     u16::try_from(bytes)
         .expect("packets are short")
         .to_be_bytes()
 }
 
-fn checksum(bytes: &[u8]) -> [u8; 2] {
+pub(crate) fn checksum(bytes: &[u8]) -> [u8; 2] {
     let words = bytes
         .chunks(2)
         .map(|pair| u32::from(pair[0]) << 8 | pair.get(1).copied().map_or(0, u32::from));
@@ -154,8 +155,17 @@ fn checksum(bytes: &[u8]) -> [u8; 2] {
     (!(sum as u16)).to_be_bytes()
 }
 
+/// Lets the IP header of a packet say how long it is.
+pub(crate) fn set_length(packet: &mut [u8]) {
+    let bytes = packet.len();
+    match packet[0] >> 4 {
+        4 => packet[2..4].copy_from_slice(&length(bytes)),
+        _ => packet[4..6].copy_from_slice(&length(bytes - 40)),
+    }
+}
+
 /// Makes an IPv4 packet a fragment.
-fn fragment_v4(mut packet: Vec<u8>, offset: u16, more: bool) -> Vec<u8> {
+pub(crate) fn fragment_v4(mut packet: Vec<u8>, offset: u16, more: bool) -> Vec<u8> {
     let field = offset | u16::from(more) << 13;
     packet[6..8].copy_from_slice(&field.to_be_bytes());
     packet

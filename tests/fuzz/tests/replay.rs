@@ -41,8 +41,11 @@ holds! {
     join_tokens
     overlay_packets
     packet_headers
+    packet_runs
     policy_changes
     policy_documents
+    settings_files
+    super_packets
     trust_payloads
     wireguard_messages
 }

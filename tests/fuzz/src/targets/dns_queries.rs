@@ -68,6 +68,7 @@ impl Server {
             let responder = Responder {
                 names,
                 forwarder: None,
+                tally: Arc::default(),
             };
             let server = DnsServer::start(loopback, responder)
                 .await
