@@ -26,10 +26,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use crate::channel::{self, Channel};
-use crate::drops::DropLedger;
+use crate::drops::{DropLedger, OVERLAY_QUEUE_FULL, UNDERLAY_QUEUE_FULL};
 use crate::linux::interface::underlay_addresses;
 use crate::listeners;
 use crate::machine;
+use crate::metrics::kernel;
 use crate::overlay::OverlayHandle;
 use crate::packets::{WorkerHandle, WorkerMessage};
 use crate::reload::Reload;
@@ -147,6 +148,8 @@ pub struct Surroundings {
     pub interface: String,
     /// The overlay's nftables table.
     pub nft_table: String,
+    /// The port of the tunnels.
+    pub listen_port: u16,
     /// Time.
     pub clock: Clock,
 }
@@ -482,11 +485,29 @@ impl Brain {
         status
     }
 
+    /// Packets that the kernel dropped before this program saw them.
+    fn dropped_by_kernel(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let around = &self.around;
+        let counts = [
+            (
+                OVERLAY_QUEUE_FULL,
+                kernel::dropped_by_interface(&around.interface),
+            ),
+            (
+                UNDERLAY_QUEUE_FULL,
+                kernel::dropped_by_sockets(around.listen_port),
+            ),
+        ];
+        let known = counts.into_iter();
+        known.filter_map(|(reason, packets)| Some((reason, packets?)))
+    }
+
     fn drops(&self) -> Vec<DropCount> {
         let worker = &self.around.worker;
         let denied_by_peers = [("denied_by_peer", worker.denied_by_peers())];
         let outside = denied_by_peers.into_iter();
         let outside = outside.chain(worker.failures().by_reason());
+        let outside = outside.chain(self.dropped_by_kernel());
         DropReason::ALL
             .iter()
             .map(|reason| (reason.name(), worker.dropped(*reason)))

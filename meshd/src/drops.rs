@@ -3,6 +3,8 @@
 
 mod advice;
 
+pub(crate) use advice::{OVERLAY_QUEUE_FULL, UNDERLAY_QUEUE_FULL};
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -154,6 +156,17 @@ mod tests {
         let order: Vec<&str> = view.reasons.iter().map(|it| it.reason.as_str()).collect();
         assert_eq!(order, ["too_big", "replayed"]);
         assert_eq!(view.reasons[1].last_minute, 0);
+    }
+
+    #[test]
+    fn what_the_kernel_dropped_is_explained() {
+        let mut ledger = DropLedger::new(at(0));
+        let counts = [count(OVERLAY_QUEUE_FULL, 3), count(UNDERLAY_QUEUE_FULL, 4)];
+        ledger.observe(&counts, at(2));
+        for row in ledger.view().reasons {
+            assert!(row.meaning.contains("kernel"), "{row:?}");
+            assert!(row.advice.contains("shards"), "{row:?}");
+        }
     }
 
     #[test]

@@ -5,6 +5,9 @@ use dataplane::DropReason;
 /// What packets that the kernel did not take are counted under.
 const UNDERLAY_SEND_FAILED: &str = "underlay_send_failed";
 const OVERLAY_WRITE_FAILED: &str = "overlay_write_failed";
+/// What the kernel dropped before this program saw it.
+pub(crate) const OVERLAY_QUEUE_FULL: &str = "overlay_queue_full";
+pub(crate) const UNDERLAY_QUEUE_FULL: &str = "underlay_queue_full";
 /// What flows that only their receiver denied are counted under.
 const DENIED_BY_PEER: &str = "denied_by_peer";
 
@@ -18,6 +21,12 @@ pub(super) fn meaning(reason: &str) -> &'static str {
     match reason {
         UNDERLAY_SEND_FAILED => "The kernel did not take a datagram.",
         OVERLAY_WRITE_FAILED => "The kernel did not take a packet on the overlay's interface.",
+        OVERLAY_QUEUE_FULL => {
+            "The kernel's queue of the overlay's interface was full, or the interface was down: programs of this host sent faster than meshd took."
+        }
+        UNDERLAY_QUEUE_FULL => {
+            "The kernel's receive buffer of the tunnels' port was full: datagrams came faster than meshd took."
+        }
         DENIED_BY_PEER => "A peer's policy denied a flow that this host's own allows, and said so.",
         _ => DropReason::ALL
             .iter()
@@ -37,6 +46,9 @@ fn advice_of(reason: &str) -> Option<&'static str> {
             "Is there a route to the peer's endpoint (`meshctl peers`), and is the path's MTU at least 60 bytes above the overlay's?"
         }
         OVERLAY_WRITE_FAILED => "`meshctl status` has an alarm when the interface is down or gone.",
+        OVERLAY_QUEUE_FULL | UNDERLAY_QUEUE_FULL => {
+            "A few in a burst are normal. Many: the host has too few cores for this traffic; look at the load of meshd's threads (`top -H`), and set `shards` higher where cores are idle."
+        }
         "no_identity" => "Run `meshctl join TOKEN`.",
         "no_policy" => "`meshctl status` says whether a coordinator can be reached.",
         "not_ip"
@@ -116,7 +128,13 @@ mod tests {
 
     #[test]
     fn every_reason_says_what_to_try() {
-        let others = [UNDERLAY_SEND_FAILED, OVERLAY_WRITE_FAILED, DENIED_BY_PEER];
+        let others = [
+            UNDERLAY_SEND_FAILED,
+            OVERLAY_WRITE_FAILED,
+            OVERLAY_QUEUE_FULL,
+            UNDERLAY_QUEUE_FULL,
+            DENIED_BY_PEER,
+        ];
         let all = DropReason::ALL.iter().map(|reason| reason.name());
         for name in all.chain(others) {
             assert!(advice_of(name).is_some(), "{name}");

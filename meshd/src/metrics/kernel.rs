@@ -3,12 +3,12 @@
 use std::fs;
 
 /// Returns what was dropped on its way to an interface's reader, since the interface was made.
-pub(super) fn dropped_by_interface(name: &str) -> Option<u64> {
+pub(crate) fn dropped_by_interface(name: &str) -> Option<u64> {
     transmit_drops(&fs::read_to_string("/proc/net/dev").ok()?, name)
 }
 
 /// Returns what was dropped on its way out of the UDP sockets on a port, since they were made.
-pub(super) fn dropped_by_sockets(port: u16) -> Option<u64> {
+pub(crate) fn dropped_by_sockets(port: u16) -> Option<u64> {
     let v4 = fs::read_to_string("/proc/net/udp").ok()?;
     // Not there on a machine without IPv6.
     let v6 = fs::read_to_string("/proc/net/udp6").unwrap_or_default();
