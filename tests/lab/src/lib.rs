@@ -14,6 +14,7 @@ pub mod fleet;
 mod guardian;
 mod lab;
 mod launch;
+pub mod metrics;
 mod namespace;
 mod network;
 mod process;

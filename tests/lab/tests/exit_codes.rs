@@ -146,9 +146,10 @@ fn every_answer_in_json_has_one_envelope() -> Result<(), LabError> {
     pair.alpha.wait_reaches("beta")?;
     let directory = pair.fleet.coordinator.write_policy("fleet: test\n")?;
     let directory = directory.to_string_lossy();
-    let of_host: [(&[&str], &str); 8] = [
+    let of_host: [(&[&str], &str); 9] = [
         (&["status"], "Status"),
         (&["peers"], "PeerList"),
+        (&["metrics"], "Metrics"),
         (&["ping", "beta", "-c", "1"], "PingReport"),
         (&["drops"], "Drops"),
         (&["dns", "show"], "Dns"),
