@@ -7,6 +7,8 @@
 //! committed. A line is never changed: when it is not understood any more, programs of that version
 //! are not. Older ones lie in `corpus`, as the seeds of their days.
 
+#![allow(clippy::unwrap_used)] // the helpers of tests are tests
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
