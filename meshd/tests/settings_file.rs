@@ -79,6 +79,7 @@ fn every_line_of_the_settings_file_is_understood() {
         take_over: false,
         config: Some(path),
         plan: false,
+        check: false,
         overrides: FileSettings::default(),
     };
     let settings = Settings::load(flags).unwrap();
