@@ -296,7 +296,7 @@ impl ApiClient {
 
     fn unix_advice(&self, path: &Path, error: &std::io::Error) -> String {
         format!(
-            "cannot reach {} at {}: {error}; is it running? (systemctl status, or another --socket)",
+            "cannot reach {} at {}: {error}; is it running? (`systemctl status`; and is that its socket?)",
             self.manner.server.name,
             path.display()
         )

@@ -13,6 +13,7 @@ use lab::fleet::{CHANGE_DEADLINE, Fleet, Host, Pair};
 use lab::{Lab, LabError, Launch, wait_until};
 use model::key::{Secret, WireguardKey};
 use model::wire::stored::decode_identity;
+use rustix::process::Signal;
 use serde_json::Value;
 
 /// What the doctor says, with its exit code; its answer has the shape that it should.
@@ -139,6 +140,27 @@ fn what_breaks_in_the_field_is_found() -> Result<(), LabError> {
     let left = check(&answer, "leftovers")["what"].as_str().unwrap();
     assert!(left.contains("is kept unreachable"), "{left}");
     Ok(())
+}
+
+#[test]
+fn a_daemon_that_is_held_is_found_and_nothing_is_advised_that_takes_away_what_it_uses()
+-> Result<(), LabError> {
+    let lab = Lab::new()?;
+    let mut pair = Pair::start(&lab)?;
+    pair.alpha.wait_reaches("beta")?;
+    let daemon = pair.alpha.process().unwrap();
+    daemon.signal(Signal::STOP)?;
+    let held = examined(doctor(&pair.alpha));
+    let asked = pair.alpha.meshctl(&["peers"]).run();
+    pair.alpha.process().unwrap().signal(Signal::CONT)?;
+    let (answer, _) = held?;
+    let advice = check(&answer, "daemon")["advice"].as_str().unwrap();
+    assert!(advice.contains("kill -CONT"), "{answer:#}");
+    for silent in ["leftovers", "port", "plan", "resolver"] {
+        assert_eq!(check(&answer, silent)["outcome"], "skipped", "{answer:#}");
+    }
+    assert_eq!(asked?.code(), Some(3));
+    pair.alpha.wait_reaches("beta")
 }
 
 #[test]
