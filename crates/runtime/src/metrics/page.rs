@@ -278,6 +278,17 @@ mod tests {
     }
 
     #[test]
+    fn a_metric_without_series_is_there_all_the_same() {
+        let mut page = Page::new(Format::Prometheus);
+        for metric in ALL {
+            page.metric(*metric);
+        }
+        let text = page.finish();
+        let is_there = |metric: &Metric| text.contains(&format!("# TYPE {} ", metric.name));
+        assert!(ALL.iter().all(is_there), "{text}");
+    }
+
+    #[test]
     fn a_histogram_has_buckets_a_sum_and_a_count() {
         let histogram = Histogram::default();
         histogram.observe(Duration::from_millis(2));
