@@ -51,9 +51,10 @@ fn pages(files: &[Tracked]) -> impl Iterator<Item = &Tracked> {
         .filter(move |file| file.path.ends_with(".md") && is_page(&file.path))
 }
 
-/// Targets in the repository, outside of blocks of code.
+/// Targets in the repository, outside of code.
 fn links(text: &str) -> impl Iterator<Item = &str> {
     let prose = text.split("```").step_by(2);
+    let prose = prose.flat_map(|part| part.split('`').step_by(2));
     let after = prose.flat_map(|part| part.split("](").skip(1));
     let targets = after.filter_map(|rest| Some(rest.split_once(')')?.0));
     targets.filter(|target| !target.contains("://") && !target.starts_with("mailto:"))
@@ -104,7 +105,7 @@ mod tests {
             Tracked::new(
                 "docs/a.md",
                 "[b](b.md#two-words) [c](c.md) [b](b.md#three)\n```\n[d](d.md)\n```\n\
-                 [e](https://example.net/) [up](../README.md) [man](man) [own](#one)\n# One\n",
+                 [e](https://example.net/) [up](../README.md) [man](man) [own](#one) `[x](y)` [`b`](b.md)\n# One\n",
             ),
             Tracked::new("docs/b.md", "## Two words\n"),
             Tracked::new("docs/man/x.1", ""),
