@@ -43,7 +43,7 @@ impl World {
             interface: "mesh0".to_owned(),
             mtu: 1420,
             // One machine in two has instructions for it.
-            offers_aes_256_gcm: index.0 % 2 == 0,
+            offers_aes_256_gcm: index.0.is_multiple_of(2),
             rotate_key_every: None,
         };
         let now = host.clocks(world, world);
