@@ -88,6 +88,17 @@ struct Ready {
     crossing: bool,
 }
 
+impl Ready {
+    /// Without the packets, when they are another daemon's: taken here they would be lost to it.
+    fn of_who_serves(self, serves: bool) -> Self {
+        Self {
+            sockets: self.sockets.map(|it| it && serves),
+            tun: self.tun && serves,
+            ..self
+        }
+    }
+}
+
 /// What the thread owns.
 pub(super) struct PacketLoop {
     pub(super) number: usize,
@@ -125,6 +136,8 @@ impl PacketLoop {
             if ready.crossing {
                 self.take_crossed();
             }
+            // What it was told just now may be that another daemon takes these from here on.
+            let ready = ready.of_who_serves(self.duty.serves());
             self.take_datagrams(ready.sockets);
             self.outbox.flush();
             if ready.tun {
@@ -169,12 +182,13 @@ impl PacketLoop {
                 // Also errors: reading tells them.
                 let ready = polled.map(|source| !source.revents().is_empty());
                 let [wake, v4, v6, tun, crossing] = ready;
-                Ok(Ready {
+                let ready = Ready {
                     wake,
-                    sockets: [v4 && serves, v6 && serves],
-                    tun: tun && serves,
+                    sockets: [v4, v6],
+                    tun,
                     crossing: crossing && self.duty.crossing().is_some(),
-                })
+                };
+                Ok(ready.of_who_serves(serves))
             }
             Err(rustix::io::Errno::INTR) => Ok(Ready::default()),
             Err(error) => Err(error.into()),
@@ -485,5 +499,25 @@ impl PacketLoop {
         if matches!(self.duty, Duty::Following(_)) {
             self.duty = Duty::Alone;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_that_were_seen_before_the_thread_left_are_not_taken_after() {
+        let seen = Ready {
+            wake: true,
+            sockets: [true, false],
+            tun: true,
+            crossing: true,
+        };
+        let serving = seen.of_who_serves(true);
+        assert!(serving.tun && serving.sockets == [true, false]);
+        let left = seen.of_who_serves(false);
+        assert!(!left.tun && left.sockets == [false; 2]);
+        assert!(left.wake && left.crossing, "these are this thread's own");
     }
 }
