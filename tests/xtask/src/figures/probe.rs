@@ -18,6 +18,9 @@ const UNDER_WAY: Duration = Duration::from_millis(500);
 /// What became of the datagrams of one direction.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Passed {
+    /// By the sender's kernel, such as for want of a route.
+    pub(super) refused: u64,
+    /// With those that were refused.
     pub(super) lost: u64,
     /// Between two that arrived, one after the other.
     pub(super) longest: Duration,
@@ -30,7 +33,7 @@ pub(super) fn probe_during<T: Send>(
 ) -> Result<(T, [Passed; 2]), LabError> {
     let ends = [bind(one)?, bind(other)?];
     let addresses = [one, other].map(|it| SocketAddr::from((it.overlay_v4, PORT)));
-    let (is_done, sent) = (AtomicBool::new(false), [const { AtomicU64::new(0) }; 2]);
+    let (is_done, sent) = (AtomicBool::new(false), [const { Sent::new() }; 2]);
     thread::scope(|scope| {
         for (from, to) in [(0, 1), (1, 0)] {
             let (ends, sent, is_done) = (&ends, &sent[from], &is_done);
@@ -44,10 +47,12 @@ pub(super) fn probe_during<T: Send>(
         is_done.store(true, Ordering::Relaxed);
         let arrived = receivers.map(|it| it.join().expect("the receiver does not panic"));
         let passed = [0, 1].map(|at: usize| {
-            let sent = sent[at].load(Ordering::Relaxed);
+            let [all, refused] = [&sent[at].all, &sent[at].refused];
+            let all = all.load(Ordering::Relaxed);
             let (count, longest) = arrived[at];
             Passed {
-                lost: sent.saturating_sub(count),
+                refused: refused.load(Ordering::Relaxed),
+                lost: all.saturating_sub(count),
                 longest,
             }
         });
@@ -67,12 +72,28 @@ fn bind(host: &Member) -> Result<UdpSocket, LabError> {
     Ok(socket)
 }
 
-/// What the kernel refuses counts as sent: its sender has lost it.
-fn send(from: &UdpSocket, to: SocketAddr, sent: &AtomicU64, is_done: &AtomicBool) {
+/// What one end has sent.
+struct Sent {
+    all: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl Sent {
+    const fn new() -> Self {
+        Self {
+            all: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        }
+    }
+}
+
+fn send(from: &UdpSocket, to: SocketAddr, sent: &Sent, is_done: &AtomicBool) {
     let mut next = Instant::now();
     while !is_done.load(Ordering::Relaxed) {
-        let _ = from.send_to(&[0; 100], to);
-        sent.fetch_add(1, Ordering::Relaxed);
+        if from.send_to(&[0; 100], to).is_err() {
+            sent.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        sent.all.fetch_add(1, Ordering::Relaxed);
         next += EVERY;
         thread::sleep(next.saturating_duration_since(Instant::now()));
     }

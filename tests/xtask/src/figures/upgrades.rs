@@ -68,7 +68,14 @@ fn probe_rounds(
         hosts.0.wait_reaches(hosts.1)?;
         let ((), passed) = probe_during(hosts, || work(round))?;
         let [there, back]: [Passed; 2] = passed;
-        eprintln!("round {round}: {there:?} {back:?}");
+        for (way, passed) in [("there", there), ("back", back)] {
+            let Passed {
+                lost,
+                refused,
+                longest,
+            } = passed;
+            eprintln!("round {round}, {way}: {lost} lost, {refused} of them refused; {longest:?}");
+        }
         lost.push(there.lost + back.lost);
         pauses.push(there.longest.max(back.longest));
     }
