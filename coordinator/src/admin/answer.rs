@@ -12,6 +12,9 @@ use runtime::refusal;
 
 use crate::brain::BrainGone;
 
+/// When a coordinator that stops is asked again: the one that is started in its place may be there.
+const ANEW_AFTER: Duration = Duration::from_secs(1);
+
 /// An answer that is not a success.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -77,7 +80,9 @@ impl From<Rejection> for Failure {
 
 impl From<BrainGone> for Failure {
     fn from(gone: BrainGone) -> Self {
-        Refusal::new(RefusalCode::Unavailable, gone.to_string()).into()
+        let mut failure = Self::from(Refusal::new(RefusalCode::Unavailable, gone.to_string()));
+        failure.retry_after = Some(ANEW_AFTER);
+        failure
     }
 }
 
@@ -124,5 +129,27 @@ pub(super) fn to_json(reply: Reply) -> Response {
         Reply::AdminRevoked(it) => Json(it).into_response(),
         Reply::Audit(it) => Json(it).into_response(),
         Reply::Enrolled(_) | Reply::Noted => unreachable!("operators do not ask for this"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_stops_and_who_is_busy_say_when_to_ask_again_and_nobody_else_does() {
+        let after = |failure: Failure| {
+            let response = failure.into_response();
+            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+            response.headers().get(header::RETRY_AFTER).cloned()
+        };
+        let busy = Rejection {
+            retry_after: Some(Duration::from_millis(4001)),
+            ..Rejection::new(RefusalCode::Unavailable, "busy")
+        };
+        assert_eq!(after(BrainGone.into()).unwrap(), "1");
+        assert_eq!(after(busy.into()).unwrap(), "5");
+        let lasting = Refusal::new(RefusalCode::Unavailable, "the key cannot be read");
+        assert_eq!(after(lasting.into()), None);
     }
 }

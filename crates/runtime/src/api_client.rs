@@ -1,5 +1,6 @@
 //! A client of the JSON APIs: over a Unix socket, or over TLS with a bearer secret.
 
+mod answer;
 mod manner;
 
 use std::fmt;
@@ -7,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
+use http_body_util::Full;
+use hyper::body::Bytes;
 use hyper::header::{self, HeaderValue};
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use model::admin::ErrorBody;
 use serde::Serialize;
@@ -21,15 +22,12 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::reason;
 use crate::tls;
 
+use answer::Answer;
 use manner::{Attempt, Manner, Purpose};
 pub use manner::{Persistence, Server};
 
-/// Bytes of an answer that are read at most.
-const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// How long it is waited before a server that is gone is tried again.
 const AGAIN_AFTER: Duration = Duration::from_millis(250);
-/// What a server says that is about to end, or has just begun.
-const UNAVAILABLE: u16 = 503;
 
 /// Why a request got no useful answer.
 #[derive(Debug, thiserror::Error)]
@@ -231,7 +229,8 @@ impl ApiClient {
             .map_err(|error| ApiError::Protocol(format!("{path} is not a path: {error}")))
     }
 
-    /// Asks until there is an answer, or no more attempt is worth it.
+    /// Asks until there is an answer, or no more attempt is worth it. A server that cannot answer for
+    /// now says when it can: it is not asked before, and not at all when that is too late.
     async fn ask<T: DeserializeOwned>(
         &self,
         request: Request<Full<Bytes>>,
@@ -240,35 +239,33 @@ impl ApiClient {
         let started = Instant::now();
         let mut is_told = false;
         loop {
-            let error = match self.exchange(request.clone()).await {
-                Ok((status, bytes)) => match parse(status, &bytes) {
-                    Err(error) if is_unavailable(&error) && purpose == Purpose::Question => error,
-                    answer => return answer,
+            let (error, wait) = match self.exchange(request.clone()).await {
+                Ok(answer) => match (answer.parse(), answer.repeat_after()) {
+                    (Err(error), Some(wait)) if purpose == Purpose::Question => (error, wait),
+                    (said, _) => return said,
                 },
                 Err(attempt) => {
                     let why = attempt.explain(purpose, &self.target_name(), &self.manner);
                     if !attempt.may_be_repeated(purpose) {
                         return Err(ApiError::Unreachable(why));
                     }
-                    ApiError::Unreachable(why)
+                    (ApiError::Unreachable(why), AGAIN_AFTER)
                 }
             };
+            let wait = wait.max(AGAIN_AFTER);
             match self.manner.persistence {
-                Some(Persistence { how_long, notice }) if started.elapsed() < how_long => {
+                Some(Persistence { how_long, notice }) if started.elapsed() + wait <= how_long => {
                     if !std::mem::replace(&mut is_told, true) {
                         notice(&error.to_string());
                     }
                 }
                 _ => return Err(error),
             }
-            sleep(AGAIN_AFTER).await;
+            sleep(wait).await;
         }
     }
 
-    async fn exchange(
-        &self,
-        request: Request<Full<Bytes>>,
-    ) -> Result<(StatusCode, Bytes), Attempt> {
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, Attempt> {
         let patience = self.manner.patience;
         match &self.target {
             Target::Unix(path) => {
@@ -310,10 +307,6 @@ impl ApiClient {
     }
 }
 
-fn is_unavailable(error: &ApiError) -> bool {
-    matches!(error, ApiError::Refused { status, .. } if *status == UNAVAILABLE)
-}
-
 async fn in_time<T>(patience: Duration, work: impl Future<Output = T>) -> Result<T, Attempt> {
     timeout(patience, work).await.map_err(|_| Attempt::Silent)
 }
@@ -322,7 +315,7 @@ async fn send<S>(
     stream: S,
     request: Request<Full<Bytes>>,
     patience: Duration,
-) -> Result<(StatusCode, Bytes), Attempt>
+) -> Result<Answer, Attempt>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -333,12 +326,7 @@ where
     let driver = tokio::spawn(connection);
     let response = in_time(patience, sender.send_request(request)).await;
     let answer = match response {
-        Ok(Ok(response)) => {
-            let status = response.status();
-            read(response.into_body(), patience)
-                .await
-                .map(|bytes| (status, bytes))
-        }
+        Ok(Ok(response)) => Answer::read(response, patience).await,
         Ok(Err(error)) => Err(broken(error)),
         Err(silent) => Err(silent),
     };
@@ -346,52 +334,11 @@ where
     answer
 }
 
-/// Reads an answer for as long as it goes on coming.
-async fn read(mut body: Incoming, patience: Duration) -> Result<Bytes, Attempt> {
-    let mut whole = Vec::new();
-    while let Some(frame) = in_time(patience, body.frame()).await? {
-        let frame = frame.map_err(|error| Attempt::Broken(error.to_string()))?;
-        let piece = frame.into_data().unwrap_or_default();
-        if whole.len() + piece.len() > ANSWER_BYTES_MAX {
-            let text = format!("the answer exceeds {ANSWER_BYTES_MAX} bytes");
-            return Err(Attempt::TooLarge(text));
-        }
-        whole.extend_from_slice(&piece);
-    }
-    Ok(whole.into())
-}
-
-fn parse<T: DeserializeOwned>(status: StatusCode, bytes: &[u8]) -> Result<T, ApiError> {
-    if status.is_success() {
-        return serde_json::from_slice(bytes).map_err(|error| {
-            ApiError::Protocol(format!(
-                "the answer is not understood ({error}); do the versions of both programs fit?"
-            ))
-        });
-    }
-    let body = serde_json::from_slice(bytes).unwrap_or_else(|_| ErrorBody {
-        code: "invalid".into(),
-        message: format!(
-            "HTTP {status}: {}",
-            String::from_utf8_lossy(&bytes[..bytes.len().min(500)])
-        ),
-        diagnostics: Vec::new(),
-    });
-    Err(ApiError::Refused {
-        status: status.as_u16(),
-        body,
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    #[test]
-    fn a_refusal_that_is_not_json_is_shown_as_it_is() {
-        let error = parse::<()>(StatusCode::BAD_GATEWAY, b"oops").unwrap_err();
-        assert_eq!(error.to_string(), "HTTP 502 Bad Gateway: oops");
-    }
+    use super::*;
 
     #[test]
     fn the_secret_is_not_printed() {
@@ -422,5 +369,68 @@ mod tests {
             .unwrap_err();
         assert!(matches!(error, ApiError::Unreachable(_)));
         assert!(error.to_string().contains("is it running?"), "{error}");
+    }
+
+    /// Answers each of `refusals` once, then `null`; returns how often it was asked.
+    fn serve(path: &Path, refusals: &[&'static str]) -> tokio::task::JoinHandle<usize> {
+        const GOOD: &str = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nnull";
+        let listener = tokio::net::UnixListener::bind(path).unwrap();
+        let answers: Vec<&str> = refusals.iter().copied().chain([GOOD]).collect();
+        tokio::spawn(async move {
+            for (number, answer) in answers.iter().enumerate() {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    request.push(stream.read_u8().await.unwrap());
+                }
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                if answers.len() == number + 1 {
+                    break;
+                }
+            }
+            answers.len()
+        })
+    }
+
+    const SOON: &str =
+        "HTTP/1.1 503 Service Unavailable\r\nretry-after: 0\r\ncontent-length: 0\r\n\r\n";
+    const LATER: &str =
+        "HTTP/1.1 503 Service Unavailable\r\nretry-after: 3600\r\ncontent-length: 0\r\n\r\n";
+    const NEVER: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
+
+    #[tokio::test]
+    async fn a_server_that_cannot_for_now_is_asked_again_when_it_says() {
+        let how_long = Duration::from_secs(60);
+        for (refusal, is_repeated) in [(SOON, true), (LATER, false), (NEVER, false)] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("x.sock");
+            let server = serve(&path, &[refusal]);
+            let persistence = Persistence {
+                how_long,
+                notice: |_| {},
+            };
+            let client = ApiClient::unix(&path).with_persistence(Some(persistence));
+            let answer = client.get::<()>("/").await;
+            assert_eq!(answer.is_ok(), is_repeated, "{refusal}: {answer:?}");
+            match is_repeated {
+                true => assert_eq!(server.await.unwrap(), 2),
+                false => server.abort(),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_order_that_is_refused_is_not_repeated() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.sock");
+        let server = serve(&path, &[SOON]);
+        let persistence = Persistence {
+            how_long: Duration::from_secs(60),
+            notice: |_| {},
+        };
+        let client = ApiClient::unix(&path).with_persistence(Some(persistence));
+        let error = client.delete::<()>("/").await.unwrap_err();
+        assert!(matches!(error, ApiError::Refused { status: 503, .. }));
+        server.abort();
     }
 }
