@@ -81,7 +81,8 @@ impl AuthorityFile {
     /// `former_keys::erase`.
     ///
     /// # Errors
-    /// The disk refuses; the file is what it was.
+    /// The disk refuses. The file is what it was, or, when its directory alone could not be synced,
+    /// what it was to be; then what it was stays beside it until the disk has the directory.
     pub(crate) fn replace(
         state: &StateDir,
         fleet: &Name,
@@ -97,7 +98,8 @@ impl AuthorityFile {
         former_keys::erase(state)?;
         former_keys::keep(state)?;
         if let Err(error) = state.write(FILE, &bytes) {
-            // Both names are of one file then, or of one that is half written.
+            // The second name is of the file in force still, or of the former one, which a power loss
+            // may bring back: `erase` spoils nothing before the disk has the directory.
             if let Err(left) = former_keys::erase(state) {
                 tracing::warn!(error = left, "a file beside the authority's is left over");
             }

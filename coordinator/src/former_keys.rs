@@ -3,15 +3,18 @@
 //! attempt does not find.
 //!
 //! ```text
-//! link authority.old ──> authority.new ──> rename to authority ──> authority read back ──> authority.old overwritten, removed
+//! link authority.old ──> authority.new ──> rename to authority ──> authority read back ──> directory synced ──> authority.old overwritten, removed
 //! ```
+//!
+//! Until the directory is synced, the file that a power loss leaves in the authority's place can be
+//! the former one, whatever is read there now.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use runtime::state_dir::StateDir;
+use runtime::state_dir::{StateDir, StateError};
 
 use crate::authority_file::{AuthorityFile, FILE};
 
@@ -30,14 +33,24 @@ pub(crate) fn keep(state: &StateDir) -> Result<(), String> {
 /// the file system or the disk keeps elsewhere is not reached.
 ///
 /// # Errors
-/// The authority's file itself cannot be read, so that nothing may be spoilt that could be needed; or
-/// the disk refuses. It is worth trying again.
+/// The authority's file itself cannot be read, or the disk does not say that it has it in its place,
+/// so that nothing may be spoilt that could be needed; or the disk refuses. It is worth trying again.
 pub(crate) fn erase(state: &StateDir) -> Result<(), String> {
+    erase_once_synced(state, || state.sync())
+}
+
+/// Does it with another way to bring the directory to the disk, which a test lets fail.
+fn erase_once_synced(
+    state: &StateDir,
+    sync: impl Fn() -> Result<(), StateError>,
+) -> Result<(), String> {
     for name in [UNFINISHED, FORMER] {
         let path = state.file(name);
         if !path.try_exists().unwrap_or(true) {
             continue;
         }
+        // Before it is looked at which file is in force: on the disk it is the same one from now on.
+        sync().map_err(|error| error.to_string())?;
         if AuthorityFile::read(state)?.is_none() {
             return Err(format!(
                 "{} is there, and {} is not; restore both from a backup",
@@ -113,6 +126,33 @@ mod tests {
         erase(&state).unwrap();
         assert!(!state.file(FORMER).exists());
         AuthorityFile::read(&state).unwrap().unwrap();
+    }
+
+    #[test]
+    fn nothing_is_spoilt_while_the_disk_may_still_have_the_former_file_in_force() {
+        let (_root, state) = state();
+        let former = state.read(FILE).unwrap().unwrap();
+        // The new file was renamed into its place, and then its directory could not be synced.
+        keep(&state).unwrap();
+        let next = [&former[..], b"\n"].concat();
+        state.write(FILE, &next).unwrap();
+        let fails = || {
+            Err(StateError::Io {
+                what: "sync",
+                path: state.file(""),
+                source: io::Error::other("the disk is gone"),
+            })
+        };
+        for _ in 0..2 {
+            let refused = erase_once_synced(&state, fails).unwrap_err();
+            assert!(refused.contains("the disk is gone"), "{refused}");
+            assert_eq!(fs::read(state.file(FORMER)).unwrap(), former);
+        }
+        let left = File::open(state.file(FORMER)).unwrap();
+        erase(&state).unwrap();
+        assert!(is_zero(&left), "the disk has the new file in its place now");
+        assert!(!state.file(FORMER).exists());
+        assert_eq!(state.read(FILE).unwrap().unwrap(), next);
     }
 
     #[test]

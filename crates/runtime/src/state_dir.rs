@@ -156,11 +156,13 @@ impl StateDir {
         }
     }
 
-    /// Replaces a file, private to its owner: afterwards the disk has the new contents, or, on an
-    /// error, still the old.
+    /// Replaces a file, private to its owner: afterwards the disk has the new contents.
     ///
     /// # Errors
-    /// The file system refuses; the old contents stay.
+    /// The file system refuses. The contents are the old ones, whole, or already the new ones: when
+    /// the directory alone did not get to the disk, [`StateDir::read`] tells the new, and the old can
+    /// come back when the power fails. What only the old file has is to be kept until
+    /// [`StateDir::sync`] succeeds.
     pub fn write(&self, name: &str, contents: &[u8]) -> Result<(), StateError> {
         let (path, next) = (self.file(name), self.file(&format!("{name}.new")));
         let write = || -> io::Result<()> {
@@ -177,6 +179,15 @@ impl StateDir {
             self.directory.sync_all()
         };
         write().map_err(io_error("write", &path))
+    }
+
+    /// Returns when the disk has the directory as it is read now: which name is of which file.
+    ///
+    /// # Errors
+    /// The file system refuses; after a power loss a name may be of the file that it was of before.
+    pub fn sync(&self) -> Result<(), StateError> {
+        let synced = self.directory.sync_all();
+        synced.map_err(io_error("sync", &self.path))
     }
 
     /// Removes a file, durably; one that is not there is no error.
