@@ -205,11 +205,19 @@ fn chosen_cipher(me: &HostRecord, peer: &HostRecord) -> DataCipher {
     }
 }
 
+/// What of a record rules can mean.
+fn meant(record: &HostRecord) -> impl PartialEq + '_ {
+    (record.host, &record.name, &record.labels, record.addresses)
+}
+
 /// Returns whether the compiled table of two maps may differ.
 fn decides_otherwise(old: &Map, new: &Map) -> bool {
     old.policy != new.policy
-        || old.own.record != new.own.record
-        || !old.peer_records().eq(new.peer_records())
+        || meant(old.me()) != meant(new.me())
+        || !old
+            .peer_records()
+            .map(meant)
+            .eq(new.peer_records().map(meant))
 }
 
 /// Dense numbers of peers, used again.

@@ -38,13 +38,13 @@ impl DataCipher {
 
     /// Returns after how many packets a key must not be used any more.
     ///
-    /// ChaCha20-Poly1305: 2^64 - 2^13 - 1 (section 6.1). AES-256-GCM: 2^26, with which packets of up
-    /// to 2^14 bytes stay below the 2^36 blocks after which an attacker would tell them from noise
-    /// with a probability of 2^-57, the bound of RFC 9001, appendix B.1.
+    /// ChaCha20-Poly1305: 2^64 - 2^13 - 1 (section 6.1). AES-256-GCM: 2^25, with which packets of up
+    /// to 2^14 bytes stay within the 2^35 blocks up to which an attacker tells them from noise with a
+    /// probability of 2^-57 at most: 2 (packets * blocks)^2 / 2^128, RFC 9001, appendix B.1.1.
     pub const fn reject_after_messages(self) -> u64 {
         match self {
             Self::ChaCha20Poly1305 => u64::MAX - (1 << 13),
-            Self::Aes256Gcm => 1 << 26,
+            Self::Aes256Gcm => 1 << 25,
         }
     }
 

@@ -335,8 +335,11 @@ mod tests {
     const MAX: usize = 1420;
 
     fn sessions() -> (Session, Session) {
+        sessions_with(DataCipher::ChaCha20Poly1305)
+    }
+
+    fn sessions_with(cipher: DataCipher) -> (Session, Session) {
         let keys = || Zeroizing::new([[1; 32], [2; 32]]);
-        let cipher = DataCipher::ChaCha20Poly1305;
         let ours = TransportKeys::new(Role::Initiator, cipher, 10, 20, keys());
         let theirs = TransportKeys::new(Role::Responder, cipher, 20, 10, keys());
         (Session::new(&ours, NOW), Session::new(&theirs, NOW))
@@ -421,27 +424,25 @@ mod tests {
 
     #[test]
     fn a_session_ends_after_its_last_message() {
-        const STANDARD: DataCipher = DataCipher::ChaCha20Poly1305;
-        assert_eq!(STANDARD.reject_after_messages(), 0xffff_ffff_ffff_dfff);
-        let (mut ours, mut theirs) = sessions();
-        ours.skip_to(STANDARD.reject_after_messages() - 1);
-        assert!(ours.is_worn());
-        let mut last = sealed(&mut ours, b"last");
-        assert!(theirs.open_in_place(&mut last, NOW).is_ok());
-        let sealed = ours.seal_into(&[b"more"], MAX, &mut [0; 100], NOW);
-        assert_eq!(sealed, Err(SealError::NeedsHandshake));
+        let limits = DataCipher::ALL.map(DataCipher::reject_after_messages);
+        assert_eq!(limits, [1 << 25, 0xffff_ffff_ffff_dfff]);
+        for (cipher, limit) in DataCipher::ALL.into_iter().zip(limits) {
+            let (mut ours, mut theirs) = sessions_with(cipher);
+            ours.skip_to(limit - 1);
+            assert!(ours.is_worn());
+            let mut last = sealed(&mut ours, b"last");
+            assert!(theirs.open_in_place(&mut last, NOW).is_ok());
+            let sealed = ours.seal_into(&[b"more"], MAX, &mut [0; 100], NOW);
+            assert_eq!(sealed, Err(SealError::NeedsHandshake));
 
-        let mut beyond = [0; 64];
-        beyond[..DataHeader::LEN].copy_from_slice(
-            &DataHeader {
+            let header = DataHeader {
                 receiver_index: 20,
-                counter: STANDARD.reject_after_messages(),
-            }
-            .encode(),
-        );
-        assert_eq!(
-            theirs.open_in_place(&mut beyond, NOW),
-            Err(OpenError::Expired)
-        );
+                counter: limit,
+            };
+            let mut beyond = [0; 64];
+            beyond[..DataHeader::LEN].copy_from_slice(&header.encode());
+            let opened = theirs.open_in_place(&mut beyond, NOW);
+            assert_eq!(opened, Err(OpenError::Expired));
+        }
     }
 }
