@@ -87,6 +87,7 @@ pub(crate) fn needs_restart(now: &Settings, next: &Settings) -> Vec<&'static str
             "rotate_key_days",
             now.rotate_key_days != next.rotate_key_days,
         ),
+        ("cipher", now.cipher != next.cipher),
         ("log_format", now.log_format != next.log_format),
     ];
     let changed = all.into_iter().filter(|(_, differs)| *differs);
@@ -109,6 +110,8 @@ mod tests {
         let now = settings(&[]);
         let next = settings(&["--mtu", "1300", "--dns-listen", "127.0.0.1:53"]);
         assert_eq!(needs_restart(&now, &next), ["mtu", "dns_listen"]);
+        let next = settings(&["--cipher", "standard"]);
+        assert_eq!(needs_restart(&now, &next), ["cipher"]);
         let next = settings(&["--log-level", "debug", "--resolver", "off"]);
         assert!(needs_restart(&now, &next).is_empty());
     }
