@@ -252,15 +252,20 @@ impl PacketLoop {
             handed_over,
             outbox,
             clock,
+            duty,
             ..
         } = self;
         let now = clock.now();
+        let serves = duty.serves();
         handed_over.take_all(|handed| match handed {
             HandedOver::Datagram {
                 from,
                 ecn,
                 mut bytes,
             } => shard.handle_datagram(from, ecn, &mut bytes, now, outbox),
+            HandedOver::OverlayPacket(bytes) if !serves => {
+                shard.abandon_overlay_packet(bytes.len());
+            }
             HandedOver::OverlayPacket(mut bytes) => {
                 shard.handle_overlay_packet(VirtioHeader::default(), &mut bytes, now, outbox);
             }

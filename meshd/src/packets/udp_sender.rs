@@ -117,7 +117,12 @@ impl SendHalf {
             Some(libc::EIO) => self.refused.handle_refused(&run, true, Instant::now()),
             // Among others: larger than the path takes unless it is cut into fragments.
             Some(libc::EINVAL | libc::EMSGSIZE | libc::EOPNOTSUPP) => {
-                self.refused.handle_refused(&run, false, Instant::now());
+                let failed = self.send_singly(run);
+                // A source that is gone is refused in the same words, and that has shown now.
+                if self.dead.unless_dead(run.source, Instant::now) == run.source {
+                    self.refused.handle_refused(&run, false, Instant::now());
+                }
+                return failed;
             }
             _ if is_about_source(error) => {}
             _ => return run.datagrams(),
@@ -234,6 +239,7 @@ mod tests {
             };
             let again = half.dead.unless_dead(gone, Instant::now);
             assert_eq!(again, None, "the next packet does not try");
+            assert!(half.refused.takes(&run, Instant::now), "it was not the run");
         }
     }
 

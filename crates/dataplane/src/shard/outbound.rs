@@ -43,7 +43,7 @@ impl Shard {
         }
     }
 
-    fn drop_overlay_packet(&mut self, bytes: usize, reason: DropReason) {
+    pub(super) fn drop_overlay_packet(&mut self, bytes: usize, reason: DropReason) {
         self.counters.add_overlay_received(1, bytes);
         self.counters.add_drops(1, reason);
     }

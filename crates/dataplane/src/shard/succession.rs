@@ -82,6 +82,11 @@ impl Shard {
         }
     }
 
+    /// Drops a packet of this host that another shard gave to this one after it had left.
+    pub fn abandon_overlay_packet(&mut self, bytes: usize) {
+        self.drop_overlay_packet(bytes, DropReason::HandedOver);
+    }
+
     /// Goes on after a successor has failed that was told of the peers: it may have begun handshakes
     /// with a later date than this shard's last.
     pub fn reclaim_dates(&mut self, now: Now) {
