@@ -26,11 +26,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use crate::channel::{self, Channel};
-use crate::drops::{DropLedger, OVERLAY_QUEUE_FULL, UNDERLAY_QUEUE_FULL};
+use crate::drops::{DropLedger, KernelDrops, OVERLAY_QUEUE_FULL, UNDERLAY_QUEUE_FULL};
 use crate::linux::interface::underlay_addresses;
 use crate::listeners;
 use crate::machine;
-use crate::metrics::kernel;
 use crate::overlay::OverlayHandle;
 use crate::packets::{WorkerHandle, WorkerMessage};
 use crate::reload::Reload;
@@ -64,6 +63,8 @@ pub enum Input {
     RotateKey(Answer<Result<KeyRotated, Refusal>>),
     /// `GET /v1/status`
     Status(Answer<HostStatus>),
+    /// The same, of somebody who may not see the detail.
+    Summary(Answer<HostStatus>),
     /// What do metrics tell of this host?
     Figures(Answer<Figures>),
     /// `GET /v1/peers`
@@ -148,8 +149,8 @@ pub struct Surroundings {
     pub interface: String,
     /// The overlay's nftables table.
     pub nft_table: String,
-    /// The port of the tunnels.
-    pub listen_port: u16,
+    /// What the kernel dropped before this program saw it.
+    pub kernel_drops: Arc<KernelDrops>,
     /// Time.
     pub clock: Clock,
 }
@@ -313,6 +314,7 @@ impl Brain {
                 self.agent.handle_rotate_key(id, now);
             }
             Input::Status(answer) => drop(answer.send(self.status())),
+            Input::Summary(answer) => drop(answer.send(self.agent.summary())),
             Input::Figures(answer) => drop(answer.send(self.agent.figures(now))),
             Input::Peers(answer) => drop(answer.send(self.agent.peers(now))),
             Input::Why(question, answer) => drop(answer.send(self.agent.why(&question, now))),
@@ -486,20 +488,12 @@ impl Brain {
     }
 
     /// Packets that the kernel dropped before this program saw them.
-    fn dropped_by_kernel(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let around = &self.around;
-        let counts = [
-            (
-                OVERLAY_QUEUE_FULL,
-                kernel::dropped_by_interface(&around.interface),
-            ),
-            (
-                UNDERLAY_QUEUE_FULL,
-                kernel::dropped_by_sockets(around.listen_port),
-            ),
-        ];
-        let known = counts.into_iter();
-        known.filter_map(|(reason, packets)| Some((reason, packets?)))
+    fn dropped_by_kernel(&self) -> [(&'static str, u64); 2] {
+        let drops = &self.around.kernel_drops;
+        [
+            (OVERLAY_QUEUE_FULL, drops.overlay_queue_full()),
+            (UNDERLAY_QUEUE_FULL, drops.underlay_queue_full()),
+        ]
     }
 
     fn drops(&self) -> Vec<DropCount> {

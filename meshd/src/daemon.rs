@@ -5,6 +5,7 @@
 //! made, last things first. A daemon that takes over from another gets what this one makes at its
 //! start from that one, see `handover`.
 
+use std::iter;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -14,7 +15,6 @@ use arc_swap::ArcSwap;
 use dataplane::{Event, ShardConfig, Shift};
 use runtime::clock::{Clock, random_seed};
 use runtime::local_socket::LocalSocket;
-use runtime::metrics::Monotone;
 use runtime::process::{self, Termination};
 use runtime::state_dir::StateDir;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::brain::{Brain, Staged, Surroundings};
 use crate::dns::{DnsServer, DnsSockets, DnsTally, Forwarder, Responder};
+use crate::drops::KernelDrops;
 use crate::handover::{self, Kept, Link, Predecessor, Program};
 use crate::local_api::{LocalApi, Reloads};
 use crate::machine::machine_id;
@@ -68,6 +69,7 @@ pub(crate) struct Packets {
     pub(crate) listen_port: u16,
     events: mpsc::Receiver<Event>,
     sockets: Vec<(OwnedFd, Option<OwnedFd>)>,
+    kernel_drops: Arc<KernelDrops>,
     shift: Shift,
 }
 
@@ -167,7 +169,7 @@ pub(crate) async fn serve(parts: Parts, link: Option<Link>) -> Result<(), String
             overlay: overlay.clone(),
             interface: settings.interface.name.clone(),
             nft_table: settings.interface.table.clone(),
-            listen_port: packets.listen_port,
+            kernel_drops: Arc::clone(&packets.kernel_drops),
             clock: start.clock,
         },
     );
@@ -177,13 +179,10 @@ pub(crate) async fn serve(parts: Parts, link: Option<Link>) -> Result<(), String
         overlay: overlay.clone(),
         dns: tally,
         own: Arc::new(Own {
-            interface: settings.interface.name.clone(),
-            listen_port: packets.listen_port,
             started: start.clock.now().unix,
             taken_over_from: parts.from.clone(),
             hand_overs_failed: AtomicU64::new(0),
-            tun_drops: Monotone::default(),
-            socket_drops: Monotone::default(),
+            kernel_drops: packets.kernel_drops,
         }),
     };
     let (metrics_setting, metrics_listen) = watch::channel(settings.metrics);
@@ -250,8 +249,13 @@ impl Packets {
         before: Option<Before>,
     ) -> Result<Self, String> {
         let listen_port = sockets[0].port();
-        let shared = sockets.iter().map(UdpSockets::share);
-        let shared = shared.collect::<std::io::Result<Vec<_>>>().map_err(text)?;
+        let share = || sockets.iter().map(UdpSockets::share);
+        let shared = share().collect::<std::io::Result<Vec<_>>>();
+        let counted = share().collect::<std::io::Result<Vec<_>>>();
+        let (shared, counted) = (shared.map_err(text)?, counted.map_err(text)?);
+        let counted = counted.into_iter();
+        let counted = counted.flat_map(|(v4, v6)| iter::once(v4).chain(v6));
+        let kernel_drops = KernelDrops::new(settings.interface.name.clone(), counted);
         let shard = ShardConfig {
             mtu: settings.interface.mtu,
             shift,
@@ -265,6 +269,7 @@ impl Packets {
             listen_port,
             events,
             sockets: shared,
+            kernel_drops: Arc::new(kernel_drops),
             shift,
         })
     }

@@ -2,8 +2,10 @@
 //! means and what to try.
 
 mod advice;
+mod kernel;
 
 pub(crate) use advice::{OVERLAY_QUEUE_FULL, UNDERLAY_QUEUE_FULL};
+pub use kernel::KernelDrops;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;

@@ -6,6 +6,7 @@ mod inspection;
 pub mod interface;
 pub mod routes;
 pub mod send_runs;
+pub(crate) mod socket_drops;
 pub(crate) mod standard_input;
 pub mod steering;
 pub mod tun_offload;

@@ -4,7 +4,6 @@
 //! There is no series for a peer or a rule: a host may have thousands of the one, and names of both are
 //! nobody's business who reaches a port of the host. `meshctl peers` and `meshctl why` tell of them.
 
-pub(crate) mod kernel;
 mod page;
 
 pub use page::MetricsSource;

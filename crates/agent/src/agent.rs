@@ -304,8 +304,12 @@ impl Agent {
         ])
     }
 
-    /// Returns the state of this host. The interface's drops are the program's to add, and the
-    /// detail is its to take away from those who may not see it.
+    /// Returns the state of this host, without the detail: for those who may not see it.
+    pub fn summary(&self) -> HostStatus {
+        self.host_summary()
+    }
+
+    /// Returns the state of this host. The interface's drops are the program's to add.
     pub fn status(&self, now: Now) -> HostStatus {
         self.host_status(now)
     }

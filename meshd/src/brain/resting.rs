@@ -101,6 +101,7 @@ impl Input {
         matches!(
             self,
             Self::Status(_)
+                | Self::Summary(_)
                 | Self::Peers(_)
                 | Self::Why(..)
                 | Self::Services(_)

@@ -7,11 +7,12 @@ use agent::Figures;
 use dataplane::{Counters, DropReason, ShardConfig};
 use model::local::HostState;
 use model::time::UnixTime;
-use runtime::metrics::{Format, Monotone, Page, Source, process};
+use runtime::metrics::{Format, Page, Source, process};
 
-use super::{kernel, *};
+use super::*;
 use crate::brain::{BrainHandle, Input};
 use crate::dns::DnsTally;
+use crate::drops::KernelDrops;
 use crate::overlay::OverlayHandle;
 use crate::packets::WorkerHandle;
 
@@ -38,15 +39,12 @@ pub struct MetricsSource {
 /// What nobody else knows.
 #[derive(Debug)]
 pub(crate) struct Own {
-    pub(crate) interface: String,
-    pub(crate) listen_port: u16,
     pub(crate) started: UnixTime,
     /// The version of the daemon that this one has taken over from.
     pub(crate) taken_over_from: Option<String>,
     /// Hand-overs that failed.
     pub(crate) hand_overs_failed: AtomicU64,
-    pub(crate) tun_drops: Monotone,
-    pub(crate) socket_drops: Monotone,
+    pub(crate) kernel_drops: Arc<KernelDrops>,
 }
 
 impl MetricsSource {
@@ -103,18 +101,10 @@ impl MetricsSource {
         for (reason, packets) in self.worker.failures().by_reason() {
             drops.add([reason], packets);
         }
-        let Own {
-            interface,
-            listen_port,
-            tun_drops,
-            socket_drops,
-            ..
-        } = &*self.own;
-        let tun = tun_drops.follow(kernel::dropped_by_interface(interface));
-        let socket = socket_drops.follow(kernel::dropped_by_sockets(*listen_port));
+        let by_kernel = &self.own.kernel_drops;
         page.metric(KERNEL_DROPS)
-            .add(["tun"], tun)
-            .add(["socket"], socket);
+            .add(["tun"], by_kernel.overlay_queue_full())
+            .add(["socket"], by_kernel.underlay_queue_full());
     }
 
     fn write_flows(&self, page: &mut Page) {

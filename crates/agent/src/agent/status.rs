@@ -8,10 +8,16 @@ use super::Agent;
 use crate::enrolment::{Enrolment, Member};
 
 impl Agent {
-    pub(super) fn host_status(&self, now: Now) -> HostStatus {
-        let mut status = HostStatus {
+    pub(super) fn host_summary(&self) -> HostStatus {
+        HostStatus {
             version: self.config.software_version.clone(),
             state: self.host_state(),
+            detail: None,
+        }
+    }
+
+    pub(super) fn host_status(&self, now: Now) -> HostStatus {
+        let mut status = HostStatus {
             detail: match &self.enrolment {
                 Enrolment::Member(member) => Some(self.member_detail(member)),
                 Enrolment::Removed(member, reason) => {
@@ -28,6 +34,7 @@ impl Agent {
                 }
                 _ => None,
             },
+            ..self.host_summary()
         };
         if let (Some(detail), Some(clock)) = (&mut status.detail, self.coordinator_clock) {
             detail.clock_ahead_secs = Some(clock.ahead_secs(now));

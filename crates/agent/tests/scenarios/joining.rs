@@ -45,6 +45,19 @@ fn a_join_is_answered_when_the_first_map_is_in_force() {
 }
 
 #[test]
+fn a_summary_has_the_state_and_no_detail() {
+    let mut coordinator = Coordinator::new(1);
+    let host = Host::member_of(&mut coordinator);
+    let summary = host.agent.summary();
+    let status = host.agent.status(host.now);
+    assert_eq!(
+        (summary.state, &summary.version),
+        (HostState::Online, &status.version)
+    );
+    assert!(summary.detail.is_none() && status.detail.is_some());
+}
+
+#[test]
 fn a_late_first_map_is_said_to_be_late() {
     let mut coordinator = Coordinator::new(1);
     let mut host = Host::new();
