@@ -59,7 +59,7 @@ impl Redaction {
                 }
                 continue;
             }
-            clean.push_str(&self.line(line));
+            clean.push_str(&self.line(&without_passwords(line)));
         }
         clean
     }
@@ -134,6 +134,30 @@ fn address_at(text: &str) -> Option<(IpAddr, usize)> {
         let address: IpAddr = text[..end].parse().ok()?;
         Some((address.to_canonical(), end))
     })
+}
+
+/// Takes the passwords out of URLs, whatever they are written with: what lies between a user's name
+/// and the last `@` before the path (RFC 3986 3.2.1).
+fn without_passwords(line: &str) -> String {
+    const AUTHORITY: &str = "://";
+    let mut clean = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some(at) = rest.find(AUTHORITY) {
+        let (scheme, from_authority) = rest.split_at(at + AUTHORITY.len());
+        clean.push_str(scheme);
+        rest = from_authority;
+        let end = rest.find(|it: char| it == '/' || it.is_whitespace());
+        let authority = &rest[..end.unwrap_or(rest.len())];
+        let Some((user_info, _)) = authority.rsplit_once('@') else {
+            continue;
+        };
+        if let Some((user, _)) = user_info.split_once(':') {
+            clean.extend([user, ":", GONE]);
+            rest = &rest[user_info.len()..];
+        }
+    }
+    clean.push_str(rest);
+    clean
 }
 
 /// Words and what is between them, in turns.
@@ -293,6 +317,35 @@ mod tests {
             let clean = redaction.apply(&text);
             assert!(!clean.contains(secret), "{clean}");
             assert!(clean.contains(GONE), "{clean}");
+        }
+    }
+
+    #[test]
+    fn of_a_url_everything_but_the_password_stays() {
+        let redaction = Redaction::new(false);
+        for (text, clean) in [
+            (
+                "http://ops:p%40ssw0rd@proxy:3128/",
+                "http://ops:<redacted>@proxy:3128/",
+            ),
+            ("http://ops:a:b@proxy", "http://ops:<redacted>@proxy"),
+            ("http://ops:a@b@proxy/x", "http://ops:<redacted>@proxy/x"),
+            (
+                "http://ops:!$&'()*,;=~ä@[::1]:80",
+                "http://ops:<redacted>@[::1]:80",
+            ),
+            ("redis://:hunter2@cache", "redis://:<redacted>@cache"),
+            ("http://ops:a/b@proxy", "http://ops:<redacted>@proxy"),
+            (
+                "http://token:x!@one https://eve:y!@two",
+                "http://token:<redacted>@one https://eve:<redacted>@two",
+            ),
+            (
+                "ssh://git@host:22/a:b@c",
+                "ssh://git@host:22/a:<redacted>@c",
+            ),
+        ] {
+            assert_eq!(redaction.apply(text), clean);
         }
     }
 
