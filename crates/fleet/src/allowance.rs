@@ -27,17 +27,22 @@ impl Allowance {
         self.paid_until.is_none_or(|until| until <= now)
     }
 
+    /// Returns after which time it may be used, when it is used up.
+    pub(crate) fn wait(&self, rate: Rate, now: Instant) -> Option<Duration> {
+        let ahead = self.paid_until?.saturating_since(now);
+        let room = rate.pause * rate.burst.saturating_sub(1);
+        (ahead > room).then(|| ahead.saturating_sub(room))
+    }
+
     /// Uses it once.
     ///
     /// # Errors
     /// It is used up; once more is allowed after this time.
     pub(crate) fn spend(&mut self, rate: Rate, now: Instant) -> Result<(), Duration> {
-        let paid = self.paid_until.map_or(now, |until| until.max(now));
-        let ahead = paid.saturating_since(now);
-        let room = rate.pause * rate.burst.saturating_sub(1);
-        if ahead > room {
-            return Err(ahead.saturating_sub(room));
+        if let Some(wait) = self.wait(rate, now) {
+            return Err(wait);
         }
+        let paid = self.paid_until.map_or(now, |until| until.max(now));
         self.paid_until = Some(paid + rate.pause);
         Ok(())
     }

@@ -17,6 +17,7 @@ use thiserror::Error;
 use trust::Authority;
 
 use crate::audit::{Appender, Refusals};
+use crate::ciphers::Offers;
 use crate::commits::Commits;
 use crate::config::{FleetConfig, LoadError};
 use crate::explain::Questions;
@@ -53,6 +54,7 @@ pub struct Fleet {
     pub(crate) sessions: Sessions,
     pub(crate) questions: Questions,
     pub(crate) recovery: Recovery,
+    pub(crate) offers: Offers,
     /// Machines that lately did not believe what this coordinator shows.
     pub(crate) disbelieving: usize,
     /// Requests whose policies are being looked at on another thread.
@@ -122,6 +124,7 @@ impl Fleet {
             sessions: Sessions::default(),
             questions: Questions::default(),
             recovery: Recovery::default(),
+            offers: Offers::default(),
             disbelieving: 0,
             works: BTreeMap::new(),
             last_work: 0,
@@ -306,6 +309,7 @@ impl Fleet {
         self.expire_sessions(now);
         self.expire_recovery(now);
         self.expire_rotation(now);
+        self.expire_offers(now);
         if self.publish_at.is_some_and(|due| due <= now.monotonic) {
             self.publish(now);
         }
@@ -325,6 +329,7 @@ impl Fleet {
             (self.sessions.deadline(), "silent sessions"),
             (self.recovery.deadline(), "what hosts remember"),
             (self.rotation.deadline(), "the authority's keys"),
+            (self.offers.deadline(), "ciphers that hosts offer"),
             (self.publish_at, "changes to tell hosts"),
         ]
         .into_iter()

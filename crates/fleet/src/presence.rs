@@ -53,7 +53,9 @@ pub(crate) struct Presence {
     pub(crate) whole_maps: Allowance,
     /// What it may tell of where others are seen.
     pub(crate) observations: Allowance,
-    /// How often its record may change because it offers other ciphers.
+    /// Whether it offers AES-256-GCM, as it said last.
+    pub(crate) offers_aes: Option<bool>,
+    /// How often its record may come to say that it does.
     pub(crate) ciphers: Allowance,
     /// How often peers may be told where it may be reached.
     pub(crate) passed_on: Allowance,

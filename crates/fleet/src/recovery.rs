@@ -305,6 +305,7 @@ impl Fleet {
                     self.recovery.again_at = Some(now.monotonic + STORE_AGAIN_AFTER);
                 }
             }
+            Work::ChangeCiphers(portion) => self.after_changing_ciphers(portion, has_failed, now),
             work => self.after_rotation_work(work, has_failed, now),
         }
     }

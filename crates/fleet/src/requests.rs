@@ -90,7 +90,7 @@ impl Fleet {
             Work::KeepStatement(told) => Ok(self.plan_later_statement(told, now)),
             Work::Leave(host) => self.plan_leave(*host, now),
             Work::ChangeKey(host, new) => self.plan_key_change(*host, new, now),
-            Work::ChangeCiphers(host, offers) => Ok(self.plan_ciphers(*host, *offers, now)),
+            Work::ChangeCiphers(portion) => self.plan_ciphers(portion, now),
             Work::StoreMoved(hosts) => Ok(self.plan_moved(hosts)),
             Work::SignAgain => Ok(self.plan_signing_again()),
             Work::Note(_) => Ok(Plan::Commit {

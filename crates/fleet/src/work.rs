@@ -61,9 +61,9 @@ pub(crate) enum Work {
     /// A trust statement that hosts remember is stored.
     KeepStatement(Box<LaterStatement>),
     ChangeKey(HostId, NewKey),
-    /// A host offers AES-256-GCM from now on, or does not any more.
-    ChangeCiphers(HostId, bool),
-    /// It is stored that hosts have moved to the newest root.
+    /// Hosts offer AES-256-GCM from now on, or do not any more.
+    ChangeCiphers(Vec<(HostId, bool)>),
+    /// It is stored that hosts have moved to the newest root, or have not any more.
     StoreMoved(Vec<HostId>),
     /// A portion of what the old keys alone have signed is signed again.
     SignAgain,
@@ -78,7 +78,7 @@ impl Work {
             Self::Enrol { .. }
             | Self::Leave(_)
             | Self::ChangeKey(..)
-            | Self::ChangeCiphers(..)
+            | Self::ChangeCiphers(_)
             | Self::SignAgain => true,
             Self::Admin { request, .. } => !request.is_question(),
             Self::Merge(_) | Self::KeepStatement(_) | Self::StoreMoved(_) | Self::Note(_) => false,

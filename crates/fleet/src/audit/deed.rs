@@ -58,12 +58,17 @@ impl Fleet {
                 };
                 deed("authority".to_owned(), String::new(), action, String::new())
             }
-            Work::Leave(host) | Work::ChangeKey(host, _) | Work::ChangeCiphers(host, _) => {
+            Work::ChangeCiphers(_) => deed(
+                "hosts".to_owned(),
+                String::new(),
+                "host.ciphers",
+                String::new(),
+            ),
+            Work::Leave(host) | Work::ChangeKey(host, _) => {
                 let name = self.state.hosts.get(host).map(|it| &it.record.name);
                 let who = name.map_or_else(|| format!("host {host}"), |it| format!("host {it}"));
                 let action = match job.work {
                     Work::ChangeKey(..) => "host.key",
-                    Work::ChangeCiphers(..) => "host.ciphers",
                     _ => "host.leave",
                 };
                 deed(who, self.origin_address(job.origin), action, String::new())

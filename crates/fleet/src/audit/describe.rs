@@ -144,6 +144,12 @@ impl Changes {
                 self.push(&subject, field, before, after);
             }
         }
+        let offers = |offers: bool| Some(if offers { "offered" } else { "not offered" }.to_owned());
+        let offered = before.is_some_and(|it| it.offers_aes_256_gcm);
+        if offered != after.offers_aes_256_gcm {
+            let field = model::control::AES_256_GCM;
+            self.push(&subject, field, offers(offered), offers(!offered));
+        }
         let none = Labels::new();
         let labels = before.map_or(&none, |it| &it.labels);
         self.labels(&subject, labels, &after.labels);
