@@ -16,7 +16,7 @@ use crate::interest::{Interest, Move};
 use crate::keys::Place;
 use crate::policies::content_digest;
 use crate::recovery::UNKNOWN_KEY;
-use crate::state::{CurrentPolicy, Former, Gone, Host, KeptPolicy, State};
+use crate::state::{CurrentPolicy, Former, Gone, Host, KeptPolicy, Recalled, State};
 use crate::stored::{
     StoredAddress, StoredBeliever, StoredCurrentPolicy, StoredFleet, StoredHost, StoredKeyOwner,
     StoredPolicy, StoredPruned, StoredStatement, StoredTombstone, StoredUse, decode, from_base64,
@@ -80,7 +80,10 @@ impl State {
                 let StoredBeliever { epoch, serial } = decode(value)?;
                 self.believers.insert(host, (epoch, serial));
             }
-            Place::Recovery => self.recovery = Some(decode(value)?),
+            Place::Recovery => {
+                self.recovery = Some(decode(value)?);
+                self.read_recalled();
+            }
             Place::Epoch => self.epoch_began = Some(revision),
             Place::Pruned => {
                 let StoredPruned { through, signed } = decode(value)?;
@@ -155,8 +158,20 @@ impl State {
             self.statement = anchors.statement().clone();
             self.anchors = Arc::new(anchors);
             self.trust = trust;
+            self.read_recalled();
         }
         Ok(())
+    }
+
+    /// Verifies the statement that hosts remember by the one in force; done when either is another.
+    fn read_recalled(&mut self) {
+        let stored = self.recovery.as_ref().and_then(|it| it.statement.as_ref());
+        self.recalled = stored.and_then(|stored| {
+            let signed = Signed::try_from(stored).ok()?;
+            let later = self.anchors.update(&signed).ok()??;
+            let statement = later.statement().clone();
+            Some(Recalled { signed, statement })
+        });
     }
 
     pub(crate) fn decode_trust(value: &[u8]) -> Result<Signed, String> {
@@ -372,7 +387,10 @@ impl State {
             }
             Some(Place::AuditEntry(number)) => self.audit.remove_entry(number),
             Some(Place::AuditTip(hash)) => self.audit.remove_tip(&hash),
-            Some(Place::Recovery) => self.recovery = None,
+            Some(Place::Recovery) => {
+                self.recovery = None;
+                self.recalled = None;
+            }
             Some(Place::TlsKey(_)) => {}
             Some(Place::Fleet | Place::Pruned | Place::Epoch | Place::CurrentPolicy) | None => {}
         }

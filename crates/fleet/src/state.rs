@@ -68,6 +68,9 @@ pub(crate) struct State {
     pub(crate) pruned: Option<Revision>,
     /// This store is behind its hosts, and they are being asked.
     pub(crate) recovery: Option<StoredRecovery>,
+    /// The statement that hosts remember and that is stored with it, if it is later than the last one
+    /// here: verified when it came.
+    pub(crate) recalled: Option<Recalled>,
     /// When this epoch was stored; `None`: it is the first.
     pub(crate) epoch_began: Option<StoreRevision>,
 
@@ -115,6 +118,13 @@ pub(crate) struct Gone {
     pub(crate) revoked_key: Option<WireguardKey>,
     /// As it was; `None`: an earlier version removed it.
     pub(crate) former: Option<StoredFormer>,
+}
+
+/// A statement that hosts remember and that is not in force here.
+#[derive(Clone, Debug)]
+pub(crate) struct Recalled {
+    pub(crate) signed: Signed,
+    pub(crate) statement: TrustStatement,
 }
 
 /// A version of the policy, compressed as it is stored.
@@ -215,6 +225,7 @@ impl State {
             pruned_through: StoreRevision::ZERO,
             pruned: None,
             recovery: None,
+            recalled: None,
             epoch_began: None,
             tokens: BTreeMap::new(),
             uses: BTreeMap::new(),

@@ -31,12 +31,24 @@ impl Fleet {
     /// Takes a statement that a host told, unless a later one is known.
     pub(super) fn note_later_statement(&mut self, told: LaterStatement) {
         let recalled = self.recalled_statement();
-        let recalled = recalled.as_ref().map(|it| (it.epoch, it.serial));
+        let recalled = recalled.map(|it| (it.epoch, it.serial));
         let waiting = self.recovery.statement.as_ref();
         let known = waiting.map(LaterStatement::number).max(recalled);
         if known < Some(told.number()) {
             self.recovery.statement = Some(told);
         }
+    }
+
+    /// Returns whether a statement that a host tells is in force, or is stored or waits for it: it has
+    /// not to be verified again with each part.
+    pub(super) fn is_known_statement(&self, told: &Signed) -> bool {
+        let stored = self.state.recalled.as_ref().map(|it| &it.signed);
+        let waiting = self.recovery.statement.as_ref().map(|it| &it.signed);
+        let known = [Some(&self.state.trust), stored, waiting];
+        known
+            .into_iter()
+            .flatten()
+            .any(|it| it.payload == told.payload)
     }
 
     /// Has the statement stored that waits for it. Returns whether there is one.
@@ -76,11 +88,8 @@ impl Fleet {
     }
 
     /// Returns the statement that hosts told and that is stored, if it is later than the one in force.
-    pub(super) fn recalled_statement(&self) -> Option<TrustStatement> {
-        let stored = self.state.recovery.as_ref()?.statement.as_ref()?;
-        let signed = Signed::try_from(stored).ok()?;
-        let anchors = self.state.anchors.update(&signed).ok()??;
-        Some(anchors.statement().clone())
+    pub(super) fn recalled_statement(&self) -> Option<&TrustStatement> {
+        self.state.recalled.as_ref().map(|it| &it.statement)
     }
 
     /// Returns the keys that the new epoch believes: those that are believed here, without those that
@@ -90,7 +99,7 @@ impl Fleet {
             Some(recalled) => self
                 .authority
                 .limited_to(&recalled.root_certificates)
-                .ok_or_else(|| all_retired(&recalled))?,
+                .ok_or_else(|| all_retired(recalled))?,
             None => Authority::load_all(self.authority.keys()).expect("it was loaded before"),
         };
         let is_narrower = listed.root_pins().len() < self.state.statement.root_certificates.len();

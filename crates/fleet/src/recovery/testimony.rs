@@ -110,7 +110,7 @@ impl Fleet {
         Hearsay {
             anchors: state.anchors.clone(),
             own,
-            trust: Some(part.trust).filter(|it| it.payload != state.trust.payload),
+            trust: Some(part.trust).filter(|it| !self.is_known_statement(it)),
             records: records.collect(),
             tombstones: tombstones.collect(),
             policy: part.policy.filter(|it| self.is_newer_policy(it)),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use fleet::{AdminRequest, Fleet, Output, RequestId, SessionId};
 use model::control::{FromHost, RefusalCode};
+use model::memory::Memory;
 use trust::AuthorityKeys;
 
 use crate::authority::two;
@@ -131,6 +132,38 @@ fn what_one_host_told_of_a_retirement_outlives_a_restart_and_a_forced_end() {
         );
     }
     world.load().unwrap();
+}
+
+#[test]
+fn a_later_statement_is_verified_once_and_not_with_each_part_that_shows_it() {
+    let (mut world, hosts) = restored_behind_a_retirement();
+    let host = &hosts[0];
+    let session = host.connect(&mut world);
+    let tell = |world: &mut World, session: SessionId, last: bool| {
+        let part = Memory {
+            records: Vec::new(),
+            last,
+            ..host.memory()
+        };
+        let hearsay = world.fleet.handle_memory(session, part, world.now).unwrap();
+        let signatures = hearsay.signatures();
+        let told = hearsay.verify();
+        world.fleet.handle_testimony(session, told, world.now);
+        signatures
+    };
+    let with_statement = tell(&mut world, session, false);
+    let while_it_waits = tell(&mut world, session, false);
+    assert_eq!(while_it_waits, with_statement - 1);
+    tell(&mut world, session, true);
+    world.settle();
+    // So it is when it is stored, and when that is read again.
+    world.crash();
+    let session = host.connect(&mut world);
+    assert_eq!(tell(&mut world, session, false), while_it_waits);
+    world
+        .admin(AdminRequest::FinishRecovery { force: true })
+        .unwrap();
+    assert_eq!(world.show().roots.len(), 1, "what it says is kept to");
 }
 
 #[test]
