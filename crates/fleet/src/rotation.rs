@@ -50,7 +50,7 @@ pub(crate) struct Rotation {
     erase_trouble: Option<String>,
     /// Why what was the key file still is.
     pub(crate) left_over: Option<String>,
-    /// They have moved, and that is not stored yet.
+    /// They have moved, or were set back, and that is not stored yet.
     moved: BTreeSet<HostId>,
     store_moved_at: Option<Instant>,
     is_storing_moved: bool,

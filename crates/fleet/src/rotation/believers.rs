@@ -1,5 +1,5 @@
 //! Which hosts have moved to the newest root: told by each host, and stored, so that one which is
-//! off for weeks counts after a restart of the coordinator.
+//! off for weeks counts after a restart of the coordinator. So is that one has been set back since.
 
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use model::time::Now;
 
 use crate::fleet::Fleet;
 use crate::keys::Place;
+use crate::output::Reply;
 use crate::stored::StoredBeliever;
 use crate::work::{Answer, Draft, Origin, Plan, Work};
 
@@ -26,23 +27,32 @@ impl Fleet {
             return;
         };
         self.presences.entry(host).held_trust = Some(held);
-        if !self.is_newest(held) {
-            self.rotation.moved.remove(&host);
-            return;
-        }
-        let is_news = self.is_rotating() && !self.has_moved(host);
-        if is_news && self.state.hosts.contains_key(&host) {
+        if self.differs_from_stored(host) {
             self.rotation.moved.insert(host);
             self.store_moved_within(STORED_WITHIN, now);
+        } else {
+            self.rotation.moved.remove(&host);
         }
+    }
+
+    /// Returns whether a member has told another thing than what is stored of it: that it has moved,
+    /// or, of a machine that was set back, that it has not.
+    fn differs_from_stored(&self, host: HostId) -> bool {
+        let told = self.presences.of(host).and_then(|it| it.held_trust);
+        let is_member = self.state.hosts.contains_key(&host);
+        let differs = |told| self.is_newest(told) != self.is_stored_as_moved(host);
+        self.is_rotating() && is_member && told.is_some_and(differs)
+    }
+
+    fn is_stored_as_moved(&self, host: HostId) -> bool {
+        self.state.believers.get(&host) == Some(&self.statement_number())
     }
 
     /// Returns whether it is stored that a host has moved, and it has told nothing else since: a
     /// machine that was set back to what it was earlier has not.
     pub(super) fn has_moved(&self, host: HostId) -> bool {
         let told = self.presences.of(host).and_then(|it| it.held_trust);
-        self.state.believers.get(&host) == Some(&self.statement_number())
-            && told.is_none_or(|told| self.is_newest(told))
+        self.is_stored_as_moved(host) && told.is_none_or(|told| self.is_newest(told))
     }
 
     pub(crate) fn moved_count(&self) -> usize {
@@ -80,9 +90,10 @@ impl Fleet {
 
     pub(super) fn after_storing_moved(&mut self, hosts: &[HostId], has_failed: bool, now: Now) {
         self.rotation.is_storing_moved = false;
-        if has_failed {
-            self.rotation.moved.extend(hosts);
-        }
+        // Also when it was stored: one may have told another thing meanwhile.
+        let differing = hosts.iter().filter(|host| self.differs_from_stored(**host));
+        let differing: Vec<HostId> = differing.copied().collect();
+        self.rotation.moved.extend(differing);
         if !self.rotation.moved.is_empty() {
             let pause = if has_failed {
                 AGAIN_AFTER
@@ -93,17 +104,20 @@ impl Fleet {
         }
     }
 
-    /// Plans to store that hosts have moved; those that did so under another statement have not.
+    /// Plans to store that hosts have moved, or have not any more.
     pub(crate) fn plan_moved(&self, hosts: &[HostId]) -> Plan {
         let (epoch, serial) = self.statement_number();
         let mut draft = Draft::new(&self.state);
-        for &host in hosts {
-            let held = self.presences.of(host).and_then(|it| it.held_trust);
-            if self.state.hosts.contains_key(&host) && held.is_some_and(|it| self.is_newest(it)) {
-                draft.put(
-                    Place::Believer(host).key(),
-                    &StoredBeliever { epoch, serial },
-                );
+        let differing = hosts.iter().filter(|host| self.differs_from_stored(**host));
+        let differing: Vec<HostId> = differing.copied().collect();
+        if differing.is_empty() {
+            return Plan::Answer(Reply::Noted);
+        }
+        for host in differing {
+            let place = Place::Believer(host).key();
+            match self.is_stored_as_moved(host) {
+                true => draft.delete(place),
+                false => draft.put(place, &StoredBeliever { epoch, serial }),
             }
         }
         Plan::Commit {

@@ -225,6 +225,59 @@ fn who_has_moved_counts_after_a_restart_of_the_coordinator() {
 }
 
 #[test]
+fn who_was_set_back_has_not_moved_also_after_a_restart_of_the_coordinator() {
+    let Two {
+        mut world,
+        sessions,
+        ..
+    } = two();
+    let old = world.held();
+    world.rotate();
+    for session in sessions {
+        world.moves(session);
+    }
+    world.work(&sessions);
+    assert_eq!(world.show().moved, 2);
+    // Its disk is that of last week again; the first time nothing can be stored.
+    world.says_held(sessions[0], Some(old));
+    world.advance(Duration::from_secs(1));
+    world.fail(0);
+    world.work(&sessions);
+    world.crash();
+    world.work(&[]);
+    assert_eq!(world.show().moved, 1);
+    let refused = world.retire(false).unwrap_err();
+    assert!(refused.to_string().contains("1 of 2"), "{refused}");
+}
+
+#[test]
+fn what_is_told_while_the_opposite_is_being_stored_holds() {
+    let Two {
+        mut world,
+        sessions,
+        ..
+    } = two();
+    let old = world.held();
+    world.rotate();
+    world.work(&sessions);
+    let applied = |trust| Applied {
+        trust: Some(trust),
+        revision: model::ids::Revision::new(1, 1),
+        policy: PolicyVersion(1),
+        error: None,
+        trouble: None,
+    };
+    let new = world.held();
+    world.say(sessions[0], FromHost::Applied(applied(new)));
+    world.advance(Duration::from_secs(1));
+    assert_eq!(world.asked.len(), 1, "that it has moved is being stored");
+    world.say(sessions[0], FromHost::Applied(applied(old)));
+    world.work(&sessions);
+    world.crash();
+    assert_eq!(world.show().moved, 0);
+}
+
+#[test]
 fn those_left_behind_are_named() {
     let Two {
         mut world,
