@@ -163,6 +163,28 @@ fn a_daemon_that_is_held_is_found_and_nothing_is_advised_that_takes_away_what_it
     pair.alpha.wait_reaches("beta")
 }
 
+/// The one that opened the socket is gone then.
+#[test]
+fn a_daemon_that_took_over_is_found_when_it_is_held() -> Result<(), LabError> {
+    let lab = Lab::new()?;
+    let pair = Pair::start(&lab)?;
+    pair.alpha.wait_reaches("beta")?;
+    pair.alpha.ask(&["reload", "--hand-over"])?;
+    let successor = *pair.alpha.daemons()?.last().unwrap();
+    let held = |signal: &str| {
+        let arguments = [signal, &successor.to_string()];
+        pair.alpha.namespace().run("kill", arguments).map(drop)
+    };
+    held("-STOP")?;
+    let told = examined(doctor(&pair.alpha));
+    held("-CONT")?;
+    let (answer, _) = told?;
+    let advice = check(&answer, "daemon")["advice"].as_str().unwrap();
+    let expected = format!("kill -CONT {successor}`");
+    assert!(advice.contains(&expected), "{answer:#}");
+    pair.alpha.wait_reaches("beta")
+}
+
 #[test]
 fn who_is_not_root_and_a_host_without_a_fleet_are_told_what_can_be_told() -> Result<(), LabError> {
     let lab = Lab::new()?;

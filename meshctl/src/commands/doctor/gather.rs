@@ -7,15 +7,14 @@ mod kernel;
 mod process;
 mod programs;
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use model::local::{DnsView, DropsView, HostState, HostStatus, PeerView, PingReply, PingRequest};
 use runtime::api_client::ApiClient;
 
-use super::facts::{DaemonSettings, Facts, Known, Ping, Process, TunNode, Verdict};
+use super::facts::{DaemonSettings, Facts, Known, Ping, TunNode, Verdict};
 use crate::arguments::Targets;
 use crate::connect;
 use crate::output::now_secs;
@@ -34,9 +33,10 @@ const COORDINATORS_MAX: usize = 16;
 /// Gathers everything. `config` is the daemon's settings file where it is not at its place.
 pub(crate) async fn facts(targets: &Targets, config: Option<PathBuf>) -> Facts {
     let client = connect::daemon(targets).with_patience(PATIENCE);
+    let socket = connect::daemon_socket(targets);
     let (daemon, listening, verdict) = tokio::join!(
         client.get::<HostStatus>("/v1/status"),
-        process::listening(connect::daemon_socket(targets)),
+        process::listening(socket, "meshd"),
         programs::verdict(config.clone()),
     );
     let daemon = daemon.map_err(|error| error.to_string());
@@ -70,10 +70,8 @@ pub(crate) async fn facts(targets: &Targets, config: Option<PathBuf>) -> Facts {
     let (links, routes, ruleset, iptables, firewalls, coordinators, own_name) = network;
     let (unit, clock_is_kept, installed_version, obstacles, own_coordinator) = machine;
     let is_root = rustix::process::geteuid().is_root();
-    let process = match listening {
-        Process::None => main_process(&unit),
-        runs => runs,
-    };
+    let is_of_unit = socket == Path::new(connect::DAEMON_SOCKET);
+    let process = process::settled(listening, &unit, is_of_unit);
     Facts {
         is_root,
         verdict,
@@ -141,16 +139,6 @@ fn settings(
             .map_or(of_files.state_dir, PathBuf::from),
         mtu: detail.mtu.unwrap_or(of_files.mtu),
     })
-}
-
-/// What systemd started, when nobody listens yet or any more.
-fn main_process(unit: &Known<BTreeMap<String, String>>) -> Process {
-    let unit = unit.as_ref().ok();
-    let pid = unit.and_then(|it| it.get("MainPID")?.parse().ok());
-    match pid.filter(|pid| *pid != 0) {
-        Some(pid) => process::runs(Some(pid)),
-        None => Process::None,
-    }
 }
 
 type Told = (

@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::super::facts::{Known, OwnCoordinator, Process};
-use super::{PATIENCE, files, main_process, process, programs};
+use super::super::facts::{Known, OwnCoordinator};
+use super::{PATIENCE, files, process, programs};
 use crate::arguments::Targets;
 use crate::connect::{COORDINATOR_SOCKET, coordinator_at};
 
@@ -30,7 +30,7 @@ pub(super) async fn own(targets: &Targets) -> Option<OwnCoordinator> {
         .with_persistence(None);
     let (unit, listening, told) = tokio::join!(
         programs::unit("mesh-coordinator.service"),
-        process::listening(socket),
+        process::listening(socket, "mesh-coordinator"),
         client.get::<Value>("/v1/status"),
     );
     let is_loaded = unit
@@ -49,10 +49,7 @@ pub(super) async fn own(targets: &Targets) -> Option<OwnCoordinator> {
         None => Vec::new(),
     };
     Some(OwnCoordinator {
-        process: match listening {
-            Process::None => main_process(&unit),
-            runs => runs,
-        },
+        process: process::settled(listening, &unit, socket == Path::new(COORDINATOR_SOCKET)),
         version: told.map(|it| it["version"].as_str().unwrap_or("of old").to_owned()),
         status,
         unit,
