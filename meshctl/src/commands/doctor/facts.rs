@@ -77,7 +77,18 @@ pub(crate) struct OwnCoordinator {
     /// Where its keys and its store are.
     pub(crate) state_dir: Known<StateDirectory>,
     /// Each address that it advertises, and whether what answers there is what hosts believe.
-    pub(crate) shown: Vec<(String, Known<()>)>,
+    pub(crate) shown: Vec<(String, Shown)>,
+}
+
+/// What answers at an address that a coordinator advertises, as its own machine sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// What hosts believe.
+    Believed,
+    /// What hosts do not believe, and why: another root, or the clock.
+    Refused(String),
+    /// Nobody, from here; whoever is outside of a NAT may see more.
+    NotReached(String),
 }
 
 /// What a program says of its settings.

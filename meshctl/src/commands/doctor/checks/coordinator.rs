@@ -1,6 +1,6 @@
 //! The coordinator of this machine: whether it runs, has room, and shows what hosts believe.
 
-use super::super::facts::{OwnCoordinator, Process};
+use super::super::facts::{OwnCoordinator, Process, Shown};
 use super::super::finding::Finding;
 use crate::output::bytes;
 
@@ -91,15 +91,14 @@ fn certificate(own: &OwnCoordinator) -> Finding {
     let Some(status) = &own.status else {
         return Finding::skipped(CHECK, "only root and group mesh are told where it answers");
     };
-    let failed = |(address, shown): &(String, Result<(), String>)| {
-        let why = shown.as_ref().err()?;
-        Some(format!("{address}: {why}"))
-    };
-    let failed: Vec<String> = own.shown.iter().filter_map(failed).collect();
-    if !failed.is_empty() {
+    let refused = told_of(&own.shown, |shown| match shown {
+        Shown::Refused(why) => Some(why),
+        Shown::Believed | Shown::NotReached(_) => None,
+    });
+    if !refused.is_empty() {
         return Finding::failure(
             CHECK,
-            failed.join("; "),
+            refused,
             "hosts and operators reach it there, and believe what shows the fleet's root",
             "is the clock right, does the name lead here, and is the port its own? `advertise` in coordinator.toml says where it is",
         );
@@ -115,10 +114,31 @@ fn certificate(own: &OwnCoordinator) -> Finding {
             "docs/troubleshooting.md has what to do when hosts do not believe the coordinator",
         );
     }
+    let silent = told_of(&own.shown, |shown| match shown {
+        Shown::NotReached(why) => Some(why),
+        Shown::Believed | Shown::Refused(_) => None,
+    });
+    if !silent.is_empty() {
+        return Finding::warning(
+            CHECK,
+            format!("from this machine: {silent}"),
+            "where hosts do not reach it either, they get no changes; behind a NAT that does not lead back in, they may",
+            "`meshctl doctor` on a host says whether it reaches the coordinator; `advertise` in coordinator.toml says where it is",
+        );
+    }
     Finding::ok(
         CHECK,
         format!("{} addresses show what hosts believe", own.shown.len()),
     )
+}
+
+/// The addresses of which something is to be told, each with that.
+fn told_of(shown: &[(String, Shown)], why: impl Fn(&Shown) -> Option<&String>) -> String {
+    let told = shown.iter().filter_map(|(address, shown)| {
+        let why = why(shown)?;
+        Some(format!("{address}: {why}"))
+    });
+    told.collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]
@@ -153,7 +173,7 @@ mod tests {
                 exposed: Vec::new(),
                 is_foreign: true,
             }),
-            shown: vec![("c:7443".into(), Ok(()))],
+            shown: vec![("c:7443".into(), Shown::Believed)],
         }
     }
 
@@ -194,11 +214,23 @@ mod tests {
         full.state_dir.as_mut().unwrap().free_bytes = 0;
         assert_eq!(disk(&full).outcome, Outcome::Failure);
         let mut expired = own();
-        expired.shown[0].1 = Err("the certificate has expired".into());
+        expired.shown[0].1 = Shown::Refused("the certificate has expired".into());
         let finding = certificate(&expired);
         assert_eq!(finding.outcome, Outcome::Failure);
         assert!(
             finding.what.contains("c:7443: the certificate has expired"),
+            "{finding:?}"
+        );
+        let mut behind_nat = own();
+        let silent = (
+            "203.0.113.7:7443".into(),
+            Shown::NotReached("no answer".into()),
+        );
+        behind_nat.shown.push(silent);
+        let finding = certificate(&behind_nat);
+        assert_eq!(finding.outcome, Outcome::Warning);
+        assert!(
+            finding.what.contains("203.0.113.7:7443: no answer"),
             "{finding:?}"
         );
         let mut other = own();

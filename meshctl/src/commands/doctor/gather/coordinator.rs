@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::super::facts::{Known, OwnCoordinator};
+use super::super::facts::{OwnCoordinator, Shown};
 use super::{PATIENCE, files, process, programs};
 use crate::arguments::Targets;
 use crate::connect::{COORDINATOR_SOCKET, coordinator_at};
@@ -65,20 +65,25 @@ fn state_dir() -> PathBuf {
 }
 
 /// Connects to each address as hosts do, by the root that they were given.
-async fn shown(status: &CoordinatorStatus) -> Vec<(String, Known<()>)> {
+async fn shown(status: &CoordinatorStatus) -> Vec<(String, Shown)> {
     let Ok(pin) = status.root_pin.parse() else {
         return Vec::new();
     };
-    let mut all = Vec::new();
-    for address in &status.addresses {
-        let only = [address.clone()];
-        let connecting = tls::connect(&only, pinned_client(pin));
-        let seen = match timeout(PATIENCE, connecting).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(error.message),
-            Err(_) => Err("no answer".to_owned()),
-        };
-        all.push((address.clone(), seen));
+    let mut under_way = tokio::task::JoinSet::new();
+    for (number, address) in status.addresses.iter().cloned().enumerate() {
+        under_way.spawn(async move {
+            let only = [address.clone()];
+            let connecting = tls::connect(&only, pinned_client(pin));
+            let shown = match timeout(PATIENCE, connecting).await {
+                Ok(Ok(_)) => Shown::Believed,
+                Ok(Err(error)) if error.untrusted || error.clock => Shown::Refused(error.message),
+                Ok(Err(error)) => Shown::NotReached(error.message),
+                Err(_) => Shown::NotReached("no answer".to_owned()),
+            };
+            (number, (address, shown))
+        });
     }
-    all
+    let mut done = under_way.join_all().await;
+    done.sort_by_key(|(number, _)| *number);
+    done.into_iter().map(|(_, shown)| shown).collect()
 }
