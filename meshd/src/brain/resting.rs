@@ -98,17 +98,42 @@ impl Input {
     /// Whether it changes nothing, and may be answered by a brain that rests. Stopping may always be
     /// asked for.
     fn only_asks(&self) -> bool {
-        matches!(
-            self,
+        match self {
             Self::Status(_)
-                | Self::Summary(_)
-                | Self::Peers(_)
-                | Self::Why(..)
-                | Self::Services(_)
-                | Self::Drops(_)
-                | Self::OwnAddresses(_)
-                | Self::Resolve(..)
-                | Self::Stop(..)
-        )
+            | Self::Summary(_)
+            | Self::Figures(_)
+            | Self::Peers(_)
+            | Self::Why(..)
+            | Self::Services(_)
+            | Self::Drops(_)
+            | Self::OwnAddresses(_)
+            | Self::Resolve(..)
+            | Self::Stop(..) => true,
+            Self::Join(..)
+            | Self::Leave(_)
+            | Self::RotateKey(_)
+            | Self::Explained(..)
+            | Self::Channel(..)
+            | Self::Interfaces(_)
+            | Self::Reload(_)
+            | Self::Rest(_)
+            | Self::Resume
+            | Self::Vanish(_) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[test]
+    fn what_a_scrape_asks_is_answered_meanwhile_and_what_changes_something_waits() {
+        assert!(Input::Figures(oneshot::channel().0).only_asks());
+        assert!(Input::Summary(oneshot::channel().0).only_asks());
+        assert!(!Input::Leave(oneshot::channel().0).only_asks());
+        assert!(!Input::Interfaces(Vec::new()).only_asks());
     }
 }

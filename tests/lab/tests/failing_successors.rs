@@ -11,9 +11,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::thread;
 
-use lab::fleet::{Host, Pair};
-use lab::{Lab, LabError};
+use lab::fleet::{CHANGE_DEADLINE, Host, Pair};
+use lab::metrics::MetricsPage;
+use lab::{Lab, LabError, wait_until};
 
+/// What a successor says first.
+const HELLO: &str =
+    r#"{"step":"hello","oldest":1,"newest":1,"version":"9.9.9","bequest_format":1}"#;
 /// Where the number of the identity file's format stands, after its name.
 const FORMAT_AT: usize = 7;
 
@@ -34,9 +38,8 @@ fn a_successor_that_hangs_is_ended_and_the_old_one_goes_on() -> Result<(), LabEr
         mut alpha,
         mut beta,
     } = Pair::start(&lab)?;
-    let hello = r#"{"step":"hello","oldest":1,"newest":1,"version":"9.9.9","bequest_format":1}"#;
     let silent = "#!/bin/sh\nexec sleep 600\n".to_owned();
-    let equips = format!("#!/bin/sh\nprintf '%s' '{hello}' >&0\nkill -STOP $$\n");
+    let equips = format!("#!/bin/sh\nprintf '%s' '{HELLO}' >&0\nkill -STOP $$\n");
     let mut programs = Vec::new();
     for host in [&mut alpha, &mut beta] {
         programs.push(host.install_own_program()?);
@@ -64,6 +67,40 @@ fn a_successor_that_hangs_is_ended_and_the_old_one_goes_on() -> Result<(), LabEr
     let policy = "fleet: test\nallow: [{ id: all, from: any, to: any, icmp: true }]\n";
     fleet.coordinator.apply_policy_text(policy)?;
     beta.wait_reaches("alpha")
+}
+
+#[test]
+fn a_scrape_is_answered_while_the_brain_rests_for_a_successor_that_hangs() -> Result<(), LabError> {
+    let lab = Lab::new()?;
+    let Pair {
+        fleet: _fleet,
+        mut alpha,
+        ..
+    } = Pair::start(&lab)?;
+    let program = alpha.install_own_program()?;
+    alpha.start()?;
+    let rests = program.with_extension("rests");
+    let script = format!(
+        "#!/bin/sh\nprintf '%s' '{HELLO}' >&0\nprintf '%s' '{{\"step\":\"equipped\"}}' >&0\n\
+         until dd bs=65536 count=1 2>/dev/null | grep -q '\"quiet\"'; do :; done\n\
+         : >'{}'\nkill -STOP $$\n",
+        rests.display()
+    );
+    install(&program, &script);
+    thread::scope(|scope| {
+        let reload = scope.spawn(|| alpha.meshctl(&["reload"]).run());
+        wait_until("the brain rests", CHANGE_DEADLINE, || {
+            Ok(rests.exists().then_some(()))
+        })?;
+        let told = alpha.meshctl(&["metrics"]).run()?.success()?;
+        let page = MetricsPage::parse(&told.stdout)?;
+        assert!(page.has("meshd_build_info"));
+        assert!(!reload.is_finished(), "the successor does not hang");
+        let refused = reload.join().unwrap()?;
+        assert!(refused.stderr.contains("load"), "{}", refused.stderr);
+        assert_eq!(refused.code(), Some(1), "{}", refused.stdout);
+        Ok(())
+    })
 }
 
 #[test]
