@@ -1,7 +1,8 @@
-//! Names in a policy that no host has now: what they meant when a version came into force, so that it
-//! can come back whatever hosts are called since; and what their hosts are called, for messages.
+//! Names in a policy that their hosts no longer have: what they meant when a version came into force,
+//! so that it can come back whatever hosts are called since, and whoever took a name does not inherit
+//! its rules; and what their hosts are called, for messages.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use model::ids::{HostId, PolicyVersion};
 use model::name::Name;
@@ -13,14 +14,14 @@ use crate::apply::decode_bundle;
 use crate::fleet::Fleet;
 
 impl Fleet {
-    /// Returns what names meant in a version that nobody has now. Nothing, when it cannot be read:
-    /// then its names mean what they mean now, or are told to be unknown.
+    /// Returns what names meant in a version that nobody has now, or another host. Nothing, when it
+    /// cannot be read: then its names mean what they mean now, or are told to be unknown.
     pub(crate) fn names_of_version(&self, version: PolicyVersion) -> FormerNames {
         let kept = self.state.policies.get(&version);
         let bundle = kept.and_then(|kept| decode_bundle(&kept.stored).ok());
-        let taken = self.taken_names();
+        let current = self.current_names();
         let meant = bundle.iter().flat_map(meant_by);
-        let former = meant.filter(|(name, _)| !taken.contains(name));
+        let former = meant.filter(|(name, host)| current.get(name) != Some(host));
         FormerNames {
             names: former
                 .map(|(name, host)| (name.clone(), self.former(host)))
@@ -49,9 +50,9 @@ impl Fleet {
         }
     }
 
-    fn taken_names(&self) -> BTreeSet<&Name> {
-        let hosts = self.state.hosts.values();
-        hosts.map(|host| &host.record.name).collect()
+    fn current_names(&self) -> BTreeMap<&Name, HostId> {
+        let hosts = self.state.hosts.values().map(|it| &it.record);
+        hosts.map(|record| (&record.name, record.host)).collect()
     }
 }
 
@@ -68,7 +69,7 @@ fn meant_by(bundle: &Bundle) -> impl Iterator<Item = (&Name, HostId)> {
 }
 
 /// Returns the hosts that tests may speak of: those of the fleet, and once more those that a policy
-/// calls by a former name, under it.
+/// calls by a former name, under it. Who has that name now cannot be spoken of.
 pub(crate) fn also_by_former_names(
     hosts: &[HostRecord],
     former: &FormerNames,
@@ -83,5 +84,8 @@ pub(crate) fn also_by_former_names(
             ..(*by_id.get(&once.host)?).clone()
         })
     });
-    Some(hosts.iter().cloned().chain(again).collect())
+    let others = hosts
+        .iter()
+        .filter(|it| !former.names.contains_key(&it.name));
+    Some(others.cloned().chain(again).collect())
 }

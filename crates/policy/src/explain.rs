@@ -215,6 +215,9 @@ fn host_reason(selector: &Selector, host: &HostRecord, services: &[Service]) -> 
     let host_name = &host.name;
     match selector {
         Selector::Any => format!("{host_name} is any host"),
+        Selector::Host { name, .. } if name == host_name => {
+            format!("it is for another host, which was called {name}")
+        }
         Selector::Host { name, .. } => format!("it is for host {name}, not {host_name}"),
         Selector::Labels(labels) => {
             let wrong = labels

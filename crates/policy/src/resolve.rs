@@ -20,13 +20,22 @@ pub struct FormerName {
     pub now: Option<Name>,
 }
 
-/// Names that no host has now and some host had.
+/// Names that some host had, and that it has no more.
 #[derive(Clone, Debug, Default)]
 pub struct FormerNames {
     /// Whose they were.
     pub names: BTreeMap<Name, FormerName>,
-    /// They mean the hosts that had them: what was in force once is to come back.
+    /// They mean the hosts that had them, also where another host has the name now: what was in force
+    /// once is to come back.
     pub are_bound: bool,
+}
+
+impl FormerNames {
+    /// Returns whose a name was, unless the host that has it now is meant.
+    fn meant(&self, name: &Name, now: Option<HostId>) -> Option<&FormerName> {
+        let once = self.names.get(name)?;
+        (now.is_none() || self.are_bound && now != Some(once.host)).then_some(once)
+    }
 }
 
 /// Returns the bundle with every named host identified.
@@ -58,8 +67,8 @@ pub fn resolve_with_former(
     let mut bundle = checked.bundle.clone();
     for selector in selectors(&mut bundle) {
         if let Selector::Host { name, id } = selector {
-            let once = || former.names.get(name).map(|it| it.host);
-            *id = hosts.get(name).copied().or_else(once);
+            let now = hosts.get(name).copied();
+            *id = former.meant(name, now).map(|it| it.host).or(now);
         }
     }
     Ok((bundle, warnings))
@@ -75,15 +84,16 @@ fn check_hosts(
         if report.is_hopeless() {
             return;
         }
-        if hosts.contains_key(name) {
+        let now = hosts.get(name).copied();
+        if let Some(once) = former.meant(name, now) {
+            match (former.are_bound, now) {
+                (true, Some(_)) => report.warn(*place, complaint_of_taken(name, once)),
+                (true, None) => report.warn(*place, complaint_of_former(name, once, true)),
+                (false, _) => report.error(*place, complaint_of_former(name, once, false)),
+            }
             continue;
         }
-        if let Some(once) = former.names.get(name) {
-            let complaint = complaint_of_former(name, once, former.are_bound);
-            match former.are_bound {
-                true => report.warn(*place, complaint),
-                false => report.error(*place, complaint),
-            }
+        if now.is_some() {
             continue;
         }
         let services = checked
@@ -120,6 +130,26 @@ fn complaint_of_former(name: &Name, once: &FormerName, is_bound: bool) -> Compla
         (None, false) => {
             Complaint::new(format!("`{name}` is no host of the fleet any more")).help("take it out")
         }
+    }
+}
+
+/// Another host has the name now.
+fn complaint_of_taken(name: &Name, once: &FormerName) -> Complaint {
+    match &once.now {
+        Some(now) => Complaint::new(format!(
+            "`{name}` is another host now; the one that is meant here, as before, is called `{now}`"
+        ))
+        .help(format!(
+            "nothing follows from it for the `{name}` of now; write `{now}` before the policy is \
+             applied from files again, or leave `{name}` to mean the other host"
+        )),
+        None => Complaint::new(format!(
+            "`{name}` is another host now; the one that is meant here is no host of the fleet any \
+             more: nothing follows from it here"
+        ))
+        .help(format!(
+            "apply the policy from files to mean the `{name}` of now"
+        )),
     }
 }
 

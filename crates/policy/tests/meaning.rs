@@ -241,6 +241,48 @@ fn a_former_name_is_told_with_the_new_one_and_is_bound_where_an_old_version_come
 }
 
 #[test]
+fn a_name_that_another_host_took_means_its_former_host_where_an_old_version_comes_back() {
+    let checked =
+        checked("fleet: prod\nallow: [{ id: ssh, from: host:bastion, to: host:db, tcp: [22] }]\n");
+    let inventory = [
+        host(7, "bastion-old", &[]),
+        host(8, "bastion", &[]),
+        host(9, "db", &[]),
+    ];
+    let id = |number| HostId::from_bytes([number; 16]);
+    let name = |text: &str| text.parse::<model::name::Name>().unwrap();
+    let once = |number, now: Option<&str>| policy::FormerName {
+        host: id(number),
+        now: now.map(name),
+    };
+    let resolved = |who: policy::FormerName, are_bound| {
+        let former = policy::FormerNames {
+            names: [(name("bastion"), who), (name("db"), once(9, Some("db")))].into(),
+            are_bound,
+        };
+        let (bundle, warnings) =
+            policy::resolve_with_former(&checked, &inventory, &former).unwrap();
+        let Selector::Host { id, .. } = bundle.allow[0].from[0] else {
+            panic!("{bundle:?}")
+        };
+        (id, warnings)
+    };
+    let (bound, warnings) = resolved(once(7, Some("bastion-old")), true);
+    assert_eq!(bound, Some(id(7)));
+    let [warning] = &warnings[..] else {
+        panic!("{warnings:?}")
+    };
+    let said = "`bastion` is another host now; the one that is meant here, as before, is called \
+                `bastion-old`";
+    assert_eq!(warning.message, said);
+    let (bound, warnings) = resolved(once(6, None), true);
+    assert_eq!((bound, warnings.len()), (Some(id(6)), 1));
+    // Files mean the hosts of now.
+    let (bound, warnings) = resolved(once(7, Some("bastion-old")), false);
+    assert_eq!((bound, warnings.len()), (Some(id(8)), 0));
+}
+
+#[test]
 fn an_answer_of_the_coordinator_is_shown_with_the_local_line() {
     let files = [file(WHOLE_LANGUAGE)];
     let errors = resolve(&load(&files).unwrap(), &[]).unwrap_err();

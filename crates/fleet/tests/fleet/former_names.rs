@@ -1,9 +1,11 @@
-//! Policies that call hosts by names that these no longer have.
+//! Policies that call hosts by names that these no longer have, or that others have now.
 
 use fleet::{AdminRequest, Rejection, Reply};
 use model::admin::{AppliedPolicy, RollbackPolicy};
 use model::control::ToHost;
+use model::ids::HostId;
 use model::rule::{Bundle, Selector};
+use trust::authority::HOST_CERTIFICATE_LIFETIME;
 
 use crate::machine::Machine;
 use crate::world::{World, name, version};
@@ -49,8 +51,8 @@ fn back(world: &mut World) -> Result<AppliedPolicy, Rejection> {
 }
 
 /// The rules that a host gets.
-fn bundle_of(world: &mut World, machine: &Machine) -> Bundle {
-    let session = world.open(machine, "web");
+fn bundle_of(world: &mut World, machine: &Machine, called: &str) -> Bundle {
+    let session = world.open(machine, called);
     world.hello(session, None);
     let mut told = world.taken(session).into_iter();
     let slice = told.find_map(|message| match message {
@@ -79,12 +81,43 @@ fn an_old_version_comes_back_after_a_rename_and_means_the_same_hosts() {
         "{warning:?}"
     );
     assert_eq!(applied.tests_passed, 1, "tests call it so, too");
-    let bundle = bundle_of(&mut world, &machine);
+    let bundle = bundle_of(&mut world, &machine, "web");
     let meant = |selector: &Selector| match selector {
         Selector::Host { id, .. } => *id,
         _ => None,
     };
     assert_eq!(meant(&bundle.allow[0].from[0]), Some(web.host));
+}
+
+#[test]
+fn an_old_version_does_not_let_in_who_took_a_name_since() {
+    let mut world = World::new();
+    let (machine, old) = world.join("web", 1);
+    world.join("db", 2);
+    world.apply_policy(OLD).unwrap();
+    world.apply_policy(OTHER).unwrap();
+    rename(&mut world, "web", "web-old");
+    // Its former name is kept from others for as long as its certificate of that name is good.
+    world.advance(2 * HOST_CERTIFICATE_LIFETIME);
+    let (_, taker) = world.join("web", 3);
+    let applied = back(&mut world).unwrap();
+    let [warning] = &applied.diagnostics[..] else {
+        panic!("{:?}", applied.diagnostics)
+    };
+    assert_eq!((warning.severity.as_str(), warning.line), ("warning", 3));
+    assert!(
+        warning.message.contains("`web` is another host now")
+            && warning.message.contains("`web-old`"),
+        "{warning:?}"
+    );
+    assert_eq!(applied.tests_passed, 1, "tests mean the old one, too");
+    let bundle = bundle_of(&mut world, &machine, "web-old");
+    let meant = |host: HostId| {
+        let is_it = |selector: &Selector| matches!(selector, Selector::Host { id, .. } if *id == Some(host));
+        bundle.allow[0].from.iter().any(is_it)
+    };
+    assert!(meant(old.host));
+    assert!(!meant(taker.host));
 }
 
 #[test]
