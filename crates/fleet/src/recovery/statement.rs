@@ -99,7 +99,7 @@ impl Fleet {
             Some(recalled) => self
                 .authority
                 .limited_to(&recalled.root_certificates)
-                .ok_or_else(|| all_retired(recalled))?,
+                .ok_or_else(|| self.refuse_retired(recalled))?,
             None => Authority::load_all(self.authority.keys()).expect("it was loaded before"),
         };
         let is_narrower = listed.root_pins().len() < self.state.statement.root_certificates.len();
@@ -115,6 +115,30 @@ impl Fleet {
         Ok(listed)
     }
 
+    /// Refuses an epoch by keys that are all retired, as hosts remember.
+    fn refuse_retired(&self, recalled: &TrustStatement) -> Rejection {
+        let is_here = self.keyring.limited_to(&recalled.root_certificates);
+        let why = match is_here {
+            Some(_) => {
+                "whose key is in the key file, and of which the store knows nothing: the store is \
+                 older than the key file, from before the last rotation of the authority; restore a \
+                 backup of the store that was made after it, and leave the key file as it is"
+            }
+            None => {
+                "and none whose key is here: this coordinator was restored from before the last \
+                 rotation of the authority, and nothing that it signs is believed; restore a backup \
+                 that was made after it"
+            }
+        };
+        let newest = recalled.root_certificates.last();
+        let newest = newest.map_or_else(String::new, |root| sha256(root).to_string());
+        let (epoch, serial) = (recalled.epoch, recalled.serial);
+        let text = format!(
+            "hosts remember the trust statement {epoch}.{serial}, which believes the root {newest}, {why}"
+        );
+        Rejection::new(RefusalCode::Conflict, text)
+    }
+
     /// Returns the highest epoch that is known of: here, or by what hosts told.
     pub(super) fn newest_epoch(&self) -> u64 {
         let recalled = self.recalled_statement().map_or(0, |it| it.epoch);
@@ -125,16 +149,4 @@ impl Fleet {
         let told = records.chain(gone).chain([recalled]);
         known.into_iter().chain(told).max().unwrap_or_default()
     }
-}
-
-fn all_retired(recalled: &TrustStatement) -> Rejection {
-    let newest = recalled.root_certificates.last();
-    let newest = newest.map_or_else(String::new, |root| sha256(root).to_string());
-    let text = format!(
-        "hosts remember the trust statement {}.{}, which believes the root {newest} and none whose \
-         key is here: this coordinator was restored from before the last rotation of the authority, \
-         and nothing that it signs is believed; restore a backup that was made after it",
-        recalled.epoch, recalled.serial
-    );
-    Rejection::new(RefusalCode::Conflict, text)
 }

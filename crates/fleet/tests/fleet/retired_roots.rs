@@ -221,6 +221,35 @@ fn no_epoch_is_signed_by_keys_that_the_hosts_know_to_be_retired() {
 }
 
 #[test]
+fn a_store_from_before_a_rotation_with_the_key_file_from_after_it_is_told_so() {
+    let (mut world, mut hosts, before) = overlap();
+    let keys = world.keys.clone();
+    world.retire(false).unwrap();
+    let sessions: Vec<SessionId> = hosts.iter().map(|host| host.session).collect();
+    world.work(&sessions);
+    for host in &mut hosts {
+        let session = host.session;
+        host.receive(&mut world, session);
+    }
+    // The old keys were not erased yet when the store was put back.
+    world.keys = keys;
+    restore(&mut world, before.0);
+    for host in &mut hosts {
+        let session = host.connect(&mut world);
+        host.receive(&mut world, session);
+        world.settle();
+    }
+    let refused = world
+        .admin(AdminRequest::FinishRecovery { force: true })
+        .unwrap_err();
+    assert_eq!(refused.refusal.code, RefusalCode::Conflict);
+    assert!(
+        refused.to_string().contains("older than the key file"),
+        "{refused}"
+    );
+}
+
+#[test]
 fn what_was_told_before_its_signer_was_retired_is_not_stored_after() {
     let mut world = World::new();
     Rememberer::join(&mut world, "a", 1);
