@@ -1,6 +1,11 @@
 //! What the old keys alone have signed is signed again by all keys, a portion at a time: the bytes
-//! stay, their signatures are others. Whoever has such a thing is told it anew, so that nobody has
-//! anything by the old keys alone when they are retired.
+//! stay, their signatures are others. Whoever has such a record or the policy is told it anew, so that
+//! nobody has one by the old keys alone when they are retired.
+//!
+//! A tombstone stays at the revision of its removal, and only those who lack it are told it. A host
+//! that has it by the old keys alone drops it when they are retired, which is safe: the removal was
+//! before the rotation, so every record of that host is signed by the old keys alone too, and nobody
+//! believes one any more. A host that was removed later has a tombstone by all keys from the start.
 
 use std::time::Duration;
 
@@ -13,7 +18,7 @@ use crate::state::{Gone, Host};
 use crate::stored::{StoredHost, StoredPolicy, StoredSigned, StoredTombstone};
 use crate::work::{Answer, Draft, Origin, Plan, Work};
 
-/// Records and tombstones in one transaction: each is told to all who know its host.
+/// Records and tombstones in one transaction: each record is told to all who know its host.
 const PORTION: usize = 32;
 /// Between two portions: 2,000 hosts that all know each other are told 32 records of some 400 bytes
 /// each, 8 MB a second.
