@@ -242,3 +242,28 @@ fn a_peer_without_a_session_gets_in_through_a_flood() {
     }
     assert!(pair.dropped(B, DropReason::HandshakeNeedsCookie) > 0);
 }
+
+#[test]
+fn a_handshake_that_found_no_room_is_not_counted_as_unanswered() {
+    let mut pair = pair_with(Limits {
+        handshake_jobs: 1,
+        handshake_jobs_reserved: 0,
+        ..Limits::default()
+    });
+    pair.set_path(A, "192.0.2.99:9".parse().unwrap());
+    let packet = pair.udp(A, 1, 2);
+    pair.send(A, &packet);
+    // The job of the second one stays out, and those after it find no room.
+    let end = pair.now.monotonic + Duration::from_secs(30);
+    while let Some((at, _)) = pair.hosts[A].shard.poll_timeout().filter(|it| it.0 <= end) {
+        pair.now.monotonic = at;
+        let now = pair.now;
+        pair.hosts[A].with(|shard, wire| shard.handle_timeout(now, wire));
+    }
+    let counters = &pair.hosts[A].counters;
+    let (begun, unanswered) = (
+        counters.handshakes_started(),
+        counters.handshakes_unanswered(),
+    );
+    assert_eq!((begun, unanswered), (2, 1));
+}

@@ -140,7 +140,8 @@ impl Shard {
             .get_mut(index)
             .expect("the caller found the peer");
         // Who does not answer may know the other key of this host.
-        peer.tries_spare = identity.has_spare() && (peer.tries_spare != peer.is_unanswered);
+        let was_unanswered = peer.is_unanswered;
+        peer.tries_spare = identity.has_spare() && (peer.tries_spare != was_unanswered);
         let local = identity.initiator(peer.tries_spare);
         // Without room it is like a lost datagram: the tunnel asks again in five seconds.
         if !self.has_room_for_job(0) {
@@ -164,10 +165,12 @@ impl Shard {
         let named = Some((index, peer.incarnation));
         let ticket = self.ticket(named, Some(local_index), None);
         self.counters.add_handshake_started();
+        if was_unanswered {
+            self.counters.add_handshake_unanswered();
+        }
         self.send_job(ticket, Work::Initiate { local, job });
     }
 
-    /// Tells of a path that did not answer, or that there is none.
     /// Tells that a path is unanswered: when this host has two keys, only after both were tried on
     /// it, else a peer of two paths might hear of each key on the other path alone.
     fn complain_of_path(&mut self, index: PeerIndex) {
@@ -177,9 +180,6 @@ impl Shard {
             .get_mut(index)
             .expect("the caller found the peer");
         let path = peer.path;
-        if peer.is_unanswered {
-            self.counters.add_handshake_unanswered();
-        }
         let is_given_up = peer.is_unanswered && (peer.tries_spare || !has_spare);
         if is_given_up || path.is_none() {
             peer.is_path_proven = false;
