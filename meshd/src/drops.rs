@@ -43,7 +43,8 @@ impl DropLedger {
         }
     }
 
-    /// Takes the counters of the reasons that occurred, every few seconds.
+    /// Takes the counters of the reasons that occurred, every few seconds: since this daemon began, and
+    /// none falls.
     pub fn observe(&mut self, counts: &[DropCount], now: Now) {
         for count in counts {
             match self.rows.get_mut(&count.reason) {

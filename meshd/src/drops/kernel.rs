@@ -1,5 +1,7 @@
 //! Packets that the kernel dropped because this daemon did not take them in time. One count for whoever
-//! asks: the ledger of drops and the page of metrics.
+//! asks: the ledger of drops and the page of metrics. Interface and sockets may be older than the daemon,
+//! after a restart or an upgrade, and the interface may be made anew under it: what is told begins at
+//! nothing with the daemon, and never falls.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -17,26 +19,29 @@ pub struct KernelDrops {
 }
 
 impl KernelDrops {
-    /// Counts what is dropped on the way to the reader of an interface, which need not be there yet,
-    /// and to those of sockets.
+    /// Counts what is dropped from now on, on the way to the reader of an interface, which need not be
+    /// there yet, and to those of sockets.
     pub(crate) fn new(interface: String, sockets: impl IntoIterator<Item = OwnedFd>) -> Self {
-        let sockets = sockets.into_iter();
+        let from_here = |socket| {
+            let drops = Monotone::from_here(dropped_by_socket(&socket));
+            (socket, drops)
+        };
         Self {
+            device: Monotone::from_here(dropped_by_interface(&interface)),
             interface,
-            device: Monotone::default(),
-            sockets: sockets.map(|it| (it, Monotone::default())).collect(),
+            sockets: sockets.into_iter().map(from_here).collect(),
         }
     }
 
     /// Returns the packets that found the queue of the overlay's interface full.
     pub(crate) fn overlay_queue_full(&self) -> u64 {
-        self.device.follow(dropped_by_interface(&self.interface))
+        self.device.follow(|| dropped_by_interface(&self.interface))
     }
 
     /// Returns the datagrams that found the receive buffer of their socket full.
     pub(crate) fn underlay_queue_full(&self) -> u64 {
         let sockets = self.sockets.iter();
-        let drops = sockets.map(|(socket, drops)| drops.follow(dropped_by_socket(socket)));
+        let drops = sockets.map(|(socket, drops)| drops.follow(|| dropped_by_socket(socket)));
         drops.sum()
     }
 }
@@ -107,5 +112,20 @@ mod tests {
         flood(&second);
         assert!(drops.underlay_queue_full() > of_first);
         assert_eq!(drops.overlay_queue_full(), 0);
+    }
+
+    #[test]
+    fn a_daemon_that_takes_sockets_over_begins_at_nothing() {
+        let socket = narrow();
+        let take = || KernelDrops::new("lo".into(), [socket.try_clone().unwrap().into()]);
+        let before = take();
+        flood(&socket);
+        let of_before = before.underlay_queue_full();
+        assert!(of_before > 0);
+        let after = take();
+        assert_eq!(after.underlay_queue_full(), 0, "they are not its own");
+        flood(&socket);
+        assert!(after.underlay_queue_full() > 0);
+        assert!(before.underlay_queue_full() > of_before);
     }
 }
