@@ -22,7 +22,7 @@ pub const DAEMON_SOCKET: &str = "/run/mesh/meshd.sock";
 pub const COORDINATOR_SOCKET: &str = "/run/mesh/coordinator.sock";
 
 /// How long an answer may take that a server has at hand.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 /// How long one may take that is worked for: a policy on a large fleet, a join.
 pub const WORK_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a coordinator may be gone that is started anew.

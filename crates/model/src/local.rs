@@ -1,6 +1,7 @@
 //! The local API of `meshd` as JSON over its Unix socket: what `meshctl` asks on the host itself.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -143,6 +144,10 @@ pub struct Joined {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
+
+/// How long a daemon may take to answer `POST /v1/reload`: who asks waits as long, and the service
+/// manager longer than that.
+pub const RELOAD_WITHIN: Duration = Duration::from_secs(90);
 
 /// `POST /v1/reload`
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

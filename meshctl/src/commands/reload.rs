@@ -2,15 +2,12 @@
 
 use std::time::Duration;
 
-use model::local::{HandedOver, ReloadRequest, Reloaded};
+use model::local::{HandedOver, RELOAD_WITHIN, ReloadRequest, Reloaded};
 
 use crate::arguments::{Reload, Targets};
 use crate::connect;
 use crate::failure::Failure;
 use crate::output::{Output, Tone};
-
-/// Longer than a daemon waits for another one that hangs, step by step.
-const PATIENCE: Duration = Duration::from_secs(75);
 
 /// Asks the daemon to reload, and waits until it has.
 ///
@@ -21,7 +18,7 @@ pub async fn reload(reload: &Reload, targets: &Targets, output: &Output) -> Resu
         hand_over: reload.hand_over,
     };
     let daemon = connect::awake(connect::daemon(targets)).await?;
-    let daemon = daemon.with_patience(PATIENCE);
+    let daemon = daemon.with_patience(RELOAD_WITHIN);
     let reloaded: Reloaded = daemon.post("/v1/reload", &request).await?;
     output.show("Reloaded", &reloaded, |output| {
         let good = output.paint(Tone::Good, "✓");
@@ -57,6 +54,15 @@ fn sentence(done: &HandedOver) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn systemd_waits_longer_than_this_program() {
+        let unit = include_str!("../../../systemd/meshd.service");
+        let mut lines = unit.lines();
+        let secs = lines.find_map(|it| it.strip_prefix("TimeoutStartSec=")?.strip_suffix('s'));
+        let patience = Duration::from_secs(secs.unwrap().parse().unwrap());
+        assert!(connect::PATIENCE + RELOAD_WITHIN < patience);
+    }
 
     #[test]
     fn people_are_told_what_an_upgrade_cost() {

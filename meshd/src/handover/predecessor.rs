@@ -23,6 +23,8 @@ use crate::overlay::{Inherited, OverlayHandle};
 use crate::packets::crossing::Crossing;
 use crate::packets::{Succession, WorkerHandle};
 
+/// From the start of the program until it serves, whatever the steps take of it.
+const ALL_WITHIN: Duration = Duration::from_secs(60);
 /// From the start of the program to its threads; a slow disk must be read for it.
 const EQUIP_WITHIN: Duration = Duration::from_secs(20);
 /// To verify a map of a large fleet.
@@ -88,7 +90,7 @@ impl Predecessor {
             child: Some(child),
             reached: Reached::Started,
         };
-        match attempt.lead().await {
+        match in_all(ALL_WITHIN, attempt.lead()).await {
             Ok(facts) => Ok(attempt.succeed(facts)),
             Err(why) => {
                 let why = attempt.take_back(why).await;
@@ -347,6 +349,22 @@ impl Serving {
     }
 }
 
+/// Waits for the whole of a hand-over: steps that are all slow must not add up to more than whoever
+/// asked for it waits.
+async fn in_all<T>(
+    within: Duration,
+    leading: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
+    let led = timeout(within, leading).await;
+    led.unwrap_or_else(|_| {
+        Err(format!(
+            "it did not take over within {} s, although it answered in between: the machine is very \
+             slow; try again",
+            within.as_secs()
+        ))
+    })
+}
+
 /// Waits for a part of this daemon.
 async fn in_time<T>(
     part: &str,
@@ -385,6 +403,21 @@ fn text(error: impl std::fmt::Display) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_asks_for_a_hand_over_waits_until_it_is_done_or_taken_back() {
+        let taken_back = KILL_WITHIN + HANDSHAKES_APART + RESUME_WITHIN;
+        assert!(ALL_WITHIN + taken_back < model::local::RELOAD_WITHIN);
+    }
+
+    #[tokio::test]
+    async fn a_hand_over_does_not_take_longer_than_it_may_in_all() {
+        let led = in_all(ALL_WITHIN, std::future::ready(Ok(7))).await;
+        assert_eq!(led, Ok(7));
+        let slow = std::future::pending::<Result<(), String>>();
+        let why = in_all(Duration::ZERO, slow).await.unwrap_err();
+        assert!(why.contains("did not take over within 0 s"), "{why}");
+    }
 
     #[tokio::test]
     async fn a_part_that_does_not_come_to_rest_is_not_waited_for() {
