@@ -58,6 +58,9 @@ pub(crate) struct Facts {
     pub(crate) state_dir: Known<StateDirectory>,
     /// Properties of the daemon's unit (systemctl show).
     pub(crate) unit: Known<BTreeMap<String, String>>,
+    /// Capabilities that this machine's processes may have and the daemon may not, as bits
+    /// (capabilities(7): the bounding set).
+    pub(crate) withheld: u64,
     /// As uname tells it.
     pub(crate) kernel: String,
     /// The coordinator, when this machine has one.

@@ -75,6 +75,7 @@ pub(crate) async fn facts(targets: &Targets, config: Option<PathBuf>) -> Facts {
     Facts {
         is_root,
         verdict,
+        withheld: process::withheld(process),
         process,
         version: env!("CARGO_PKG_VERSION"),
         now_secs: now_secs(),

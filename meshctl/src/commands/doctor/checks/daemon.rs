@@ -154,6 +154,15 @@ pub(super) fn unit(facts: &Facts) -> Finding {
             format!("`systemctl edit meshd` takes back what {drop_ins} says there"),
         );
     }
+    let lacking = given_and_withheld(value("CapabilityBoundingSet"), facts.withheld);
+    if !lacking.is_empty() {
+        return Finding::warning(
+            CHECK,
+            format!("meshd runs without {lacking}, which its unit gives"),
+            "the unit has changed since it was started; an upgrade starts the new meshd from the old one, with what that has",
+            "`systemctl restart meshd` puts the unit in force, with a gap of a second or two",
+        );
+    }
     if restarts > RESTARTS_MAX {
         return Finding::warning(
             CHECK,
@@ -163,6 +172,26 @@ pub(super) fn unit(facts: &Facts) -> Finding {
         );
     }
     Finding::ok(CHECK, "systemd lets meshd do its work")
+}
+
+/// What meshd uses, with its number (linux/capability.h).
+const CAPABILITIES: [(&str, u32); 3] = [
+    ("CAP_NET_BIND_SERVICE", 10),
+    ("CAP_NET_ADMIN", 12),
+    ("CAP_NET_RAW", 13),
+];
+
+fn given_and_withheld(given: &str, withheld: u64) -> String {
+    let is_given = |name: &str| {
+        given
+            .split_whitespace()
+            .any(|it| it.eq_ignore_ascii_case(name))
+    };
+    let lacking = CAPABILITIES
+        .iter()
+        .filter(|(name, number)| withheld & (1 << number) != 0 && is_given(name));
+    let names: Vec<&str> = lacking.map(|(name, _)| *name).collect();
+    names.join(", ")
 }
 
 /// Starts by systemd from which on it is no accident.
@@ -244,6 +273,23 @@ mod tests {
         assert_eq!(settings(&facts).outcome, Outcome::Skipped);
         facts.settings = Err("/etc/mesh/meshd.toml, line 3: no TOML".into());
         assert_eq!(settings(&facts).outcome, Outcome::Failure);
+    }
+
+    #[test]
+    fn a_capability_that_a_newer_unit_gives_needs_a_restart() {
+        const RAW: u64 = 1 << 13;
+        let given = "cap_net_bind_service cap_net_admin cap_net_raw";
+        let mut facts = healthy::facts();
+        let properties = facts.unit.as_mut().unwrap();
+        properties.insert("CapabilityBoundingSet".into(), given.into());
+        // Others are withheld on purpose.
+        facts.withheld = !(1 << 10 | 1 << 12 | RAW);
+        assert_eq!(unit(&facts).outcome, Outcome::Ok);
+        facts.withheld |= RAW;
+        let finding = unit(&facts);
+        assert_eq!(finding.outcome, Outcome::Warning);
+        assert!(finding.what.contains("without CAP_NET_RAW,"), "{finding:?}");
+        assert!(finding.advice.unwrap().contains("systemctl restart meshd"));
     }
 
     #[test]

@@ -135,6 +135,7 @@ pub(crate) fn facts() -> Facts {
             is_foreign: false,
         }),
         unit: Ok(unit.map(|(name, value)| (name.into(), value.into())).into()),
+        withheld: 0,
         kernel: "6.12.0".into(),
         own_coordinator: None,
     }
@@ -169,6 +170,7 @@ pub(crate) fn unknown() -> Facts {
         iptables: nothing(),
         state_dir: nothing(),
         unit: nothing(),
+        withheld: 0,
         kernel: "unheard of".into(),
         ..facts()
     }

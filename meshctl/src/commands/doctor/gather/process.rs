@@ -43,6 +43,17 @@ pub(super) fn settled(
     }
 }
 
+/// Returns the capabilities that this process may have and that one may not. What a container
+/// withholds from all is none of them.
+pub(super) fn withheld(process: Process) -> u64 {
+    let bounding = |pid| status(pid).and_then(|it| bounding_set(&it));
+    let pair = match process {
+        Process::Runs { pid: Some(pid), .. } => bounding(std::process::id()).zip(bounding(pid)),
+        Process::Runs { pid: None, .. } | Process::None => None,
+    };
+    pair.map_or(0, |(own, theirs)| own & !theirs)
+}
+
 /// A process by its number.
 fn runs(pid: Option<u32>) -> Process {
     let status = pid.and_then(status);
@@ -60,6 +71,11 @@ fn status(pid: u32) -> Option<String> {
 fn is_stopped(status: &str) -> bool {
     let state = status.lines().find_map(|it| it.strip_prefix("State:"));
     state.is_some_and(|it| it.trim_start().starts_with(['T', 't']))
+}
+
+fn bounding_set(status: &str) -> Option<u64> {
+    let set = status.lines().find_map(|it| it.strip_prefix("CapBnd:"))?;
+    u64::from_str_radix(set.trim(), 16).ok()
 }
 
 fn is_called(pid: u32, name: &str) -> bool {
@@ -136,6 +152,13 @@ mod tests {
         assert_eq!(listening(&socket, "meshd").await, runs(None));
         drop(silent);
         assert_eq!(holder(&socket, &name), None);
+    }
+
+    #[test]
+    fn what_a_process_may_have_is_read_as_the_kernel_writes_it() {
+        let status = "CapAmb:\t0000000000000000\nCapBnd:\t0000000000003400\n";
+        assert_eq!(bounding_set(status), Some(1 << 10 | 1 << 12 | 1 << 13));
+        assert_eq!(withheld(runs(Some(std::process::id()))), 0);
     }
 
     #[test]
