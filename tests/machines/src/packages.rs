@@ -56,7 +56,8 @@ impl Packages {
             .join("packages")
             .join(profile)
             .join(number);
-        let one = |start: &str, end: &str| one_file(&directory, start, end, profile);
+        let command = command(profile, number);
+        let one = |start: &str, end: &str| one_file(&directory, start, end, &command);
         Ok(Self {
             meshd: one("meshd_", ".deb")?,
             coordinator: one("mesh-coordinator_", ".deb")?,
@@ -66,7 +67,16 @@ impl Packages {
     }
 }
 
-fn one_file(directory: &Path, start: &str, end: &str, profile: &str) -> Result<PathBuf, LabError> {
+/// What makes the packages of that number.
+fn command(profile: &str, number: &str) -> String {
+    let number = match number == env!("CARGO_PKG_VERSION") {
+        true => String::new(),
+        false => format!(" --number {number}"),
+    };
+    format!("cargo xtask package --profile {profile}{number}")
+}
+
+fn one_file(directory: &Path, start: &str, end: &str, command: &str) -> Result<PathBuf, LabError> {
     let entries = fs::read_dir(directory).into_iter().flatten();
     let mut files = entries.filter_map(|entry| Some(entry.ok()?.path()));
     let found = files.find(|path| {
@@ -75,8 +85,21 @@ fn one_file(directory: &Path, start: &str, end: &str, profile: &str) -> Result<P
     });
     found.ok_or_else(|| {
         LabError::new(format!(
-            "there is no {start}*{end} in {}: run `cargo xtask package --profile {profile}`",
+            "there is no {start}*{end} in {}: run `{command}`",
             directory.display()
         ))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_advised_makes_what_is_missing() {
+        let own = command("release", env!("CARGO_PKG_VERSION"));
+        assert_eq!(own, "cargo xtask package --profile release");
+        let newer = command("dev", NEWER);
+        assert_eq!(newer, "cargo xtask package --profile dev --number 99.0.0");
+    }
 }

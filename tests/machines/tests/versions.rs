@@ -6,6 +6,8 @@ use std::time::Duration;
 use lab::{Lab, LabError};
 use machines::{Machine, Member, Site, repack};
 
+/// The number of the packages as they were made.
+const OWN: &str = concat!(env!("CARGO_PKG_VERSION"), "-1");
 const SOON: Duration = Duration::from_secs(30);
 
 fn number(machine: &Machine, package: &str) -> Result<String, LabError> {
@@ -26,7 +28,7 @@ fn packages_of_two_versions_serve_on_one_machine() -> Result<(), LabError> {
     let older_daemon = repack(machine, &packages.meshd, "0.0.1", "true")?;
     let reached = "meshctl wait-online --timeout 1 && ping -c 1 -W 1 alpha.mesh.internal";
     for (package, daemon, coordinator) in [
-        (&newer_daemon, "99.1.0", "0.1.0-1"),
+        (&newer_daemon, "99.1.0", OWN),
         (&newer_coordinator, "99.1.0", "99.2.0"),
         (&older_daemon, "0.0.1", "99.2.0"),
     ] {
