@@ -138,6 +138,7 @@ impl Daemon {
                 started: clock.now().unix,
                 census: server.census(),
                 store: store_file,
+                recent: metrics::Recent::default(),
             }),
         };
         let (ordering, orders) = mpsc::channel(authority_keeper::ORDERS_MAX);

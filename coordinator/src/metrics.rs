@@ -3,9 +3,11 @@
 //! those who may see them. `meshctl hosts list` tells of them.
 
 mod page;
+mod recent;
 mod tally;
 
 pub(crate) use page::{MetricsSource, Own, router};
+pub(crate) use recent::Recent;
 pub(crate) use tally::{Asker, Sent, Tally};
 
 runtime::catalogue! {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
@@ -39,6 +39,15 @@ pub(crate) struct Own {
     pub(crate) census: Arc<Census>,
     /// The store's file.
     pub(crate) store: PathBuf,
+    /// What the brain told last.
+    pub(crate) recent: Recent<Told>,
+}
+
+/// What the brain told, and how long it took.
+#[derive(Clone)]
+pub(crate) struct Told {
+    figures: Arc<Figures>,
+    waited: Duration,
 }
 
 /// Returns the route, for the local socket only.
@@ -75,9 +84,8 @@ async fn show_text(State(source): State<MetricsSource>, headers: HeaderMap) -> R
 
 impl Source for MetricsSource {
     async fn page(&self, format: Format) -> Option<String> {
-        let asked = Instant::now();
-        let figures = self.brain.ask(Input::Figures).await.ok()?;
-        let waited = asked.elapsed();
+        let told = self.own.recent.get(Instant::now, self.ask_brain());
+        let Told { figures, waited } = told.await?;
         let mut page = Page::new(format);
         write_fleet(&mut page, &figures);
         self.write_network(&mut page, &figures);
@@ -111,6 +119,15 @@ fn write_authority(page: &mut Page, figures: &Figures) {
 }
 
 impl MetricsSource {
+    async fn ask_brain(&self) -> Option<Told> {
+        let asked = Instant::now();
+        let figures = self.brain.ask(Input::Figures).await.ok()?;
+        Some(Told {
+            figures: Arc::new(figures),
+            waited: asked.elapsed(),
+        })
+    }
+
     fn write_network(&self, page: &mut Page, figures: &Figures) {
         let (census, tally) = (&self.own.census, &self.tally);
         page.one(STREAMS, figures.streams);

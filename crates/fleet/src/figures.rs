@@ -38,7 +38,6 @@ pub struct Figures {
 impl Fleet {
     /// Returns what metrics tell.
     pub fn figures(&self) -> Figures {
-        let recovery = self.recovery_status();
         let mut figures = Figures {
             hosts_well: 0,
             hosts_in_trouble: 0,
@@ -51,8 +50,8 @@ impl Fleet {
             policy_works: self.works.len(),
             roots: self.state.statement.root_certificates.len(),
             hosts_not_moved: self.not_moved(),
-            is_recovering: recovery.under_way,
-            recovery_missing: recovery.missing.len(),
+            is_recovering: self.is_recovering(),
+            recovery_missing: self.recovery_missing(),
         };
         for id in self.state.hosts.keys() {
             let presence = self.presences.of(*id);

@@ -188,6 +188,16 @@ impl Fleet {
         }
     }
 
+    /// Returns how many members have not told what they remember; 0 when they are not asked.
+    pub(crate) fn recovery_missing(&self) -> usize {
+        if !self.is_recovering() {
+            return 0;
+        }
+        let heard = &self.recovery.heard;
+        let hosts = self.state.hosts.keys();
+        hosts.filter(|host| !heard.contains(host)).count()
+    }
+
     /// Refuses to end a recovery that has learned nothing: what the hosts know may contradict it.
     fn check_heard(&self) -> Result<(), Rejection> {
         let hosts = self.state.hosts.len();

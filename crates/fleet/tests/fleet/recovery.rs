@@ -97,12 +97,19 @@ fn a_recovery_that_has_heard_nobody_is_ended_only_by_force() {
     assert!(said.contains("finish --force"), "{said}");
     assert_eq!(recovery(&mut world).disbelieving, 3);
     assert_eq!(world.status().disbelieving, 3);
+    let counted = |world: &World| {
+        let figures = world.fleet.figures();
+        (figures.is_recovering, figures.recovery_missing)
+    };
+    assert_eq!(counted(&world), (true, 3));
     // One that told is enough to go on without the others.
     let session = hosts[0].connect(&mut world);
     hosts[0].receive(&mut world, session);
     world.settle();
+    assert_eq!(counted(&world), (true, recovery(&mut world).missing.len()));
     world.admin(end(false)).unwrap();
     assert_eq!(recovery(&mut world).epoch, 2);
+    assert_eq!(counted(&world), (false, 0));
 }
 
 #[test]
