@@ -5,6 +5,7 @@
 mod census;
 mod connection;
 mod disbelief;
+mod prefix;
 mod strangers;
 
 use std::io;

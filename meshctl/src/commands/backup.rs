@@ -127,15 +127,17 @@ fn text(status: &RecoveryStatus, output: &Output) -> String {
     lines.join("\n")
 }
 
-/// Returns what to tell when machines do not believe the coordinator.
+/// Returns what to tell when machines say that they do not believe the coordinator. None of them has
+/// shown who it is.
 pub(super) fn disbelief(machines: usize, output: &Output) -> Option<String> {
     let text = format!(
-        "  disbelief  {machines} machines refused this coordinator's certificate in the last minutes: \
-         hosts that were left behind when a root was retired, old tokens and credentials; if it is \
-         every host, this coordinator was restored from before the last rotation of the authority: \
-         restore a newer backup"
+        "  disbelief  {machines} machines said in the last minutes that they do not believe this \
+         coordinator's certificate, as anybody who reaches the port can. They may be strangers, old \
+         tokens and credentials, or hosts that were left behind when a root was retired; if `meshctl \
+         hosts list` has every host offline, this coordinator may have been restored from before the \
+         last rotation of the authority: restore a newer backup"
     );
-    (machines > 0).then(|| output.paint(Tone::Bad, &text))
+    (machines > 0).then(|| output.paint(Tone::Doubtful, &text))
 }
 
 #[cfg(test)]
@@ -170,7 +172,8 @@ mod tests {
                 ..self::under_way()
             };
             let text = text(&status, &output);
-            assert!(text.contains("3 machines refused"), "{text}");
+            assert!(text.contains("3 machines said"), "{text}");
+            assert!(text.contains("They may be strangers"), "{text}");
             assert!(text.contains("restore a newer backup"), "{text}");
             assert_eq!(text.contains("finish --force"), under_way, "{text}");
         }

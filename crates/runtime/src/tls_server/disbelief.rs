@@ -1,5 +1,6 @@
-//! Clients that do not believe what the server shows. One has a wrong pin; many mean that this is not
-//! the server that they knew: an operator has to hear of it, and not a thousand times.
+//! Clients that do not believe what the server shows. One has a wrong pin; many may mean that this is
+//! not the server that they knew: an operator has to hear of it, and not a thousand times. None has shown
+//! who it is, so nothing is proven by it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -9,6 +10,8 @@ use std::time::Duration;
 
 use rustls::AlertDescription;
 use tokio::time::Instant;
+
+use super::prefix::Prefix;
 
 /// How often it is told.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
@@ -27,7 +30,7 @@ struct Count {
     clients: u64,
     told: Option<Instant>,
     /// When each machine refused last.
-    machines: BTreeMap<IpAddr, Instant>,
+    machines: BTreeMap<Prefix, Instant>,
 }
 
 impl Disbelief {
@@ -40,15 +43,16 @@ impl Disbelief {
             tracing::warn!(
                 %remote,
                 clients,
-                "clients do not believe this coordinator's certificate: hosts that were left behind \
-                 when a root was retired, old tokens and credentials; if it is every host, this \
-                 coordinator was restored from a backup that is older than the last rotation of \
-                 the authority: restore a newer one, or have the hosts join anew"
+                "clients that have not shown who they are say that they do not believe this \
+                 coordinator's certificate: strangers, old tokens and credentials, or hosts that \
+                 were left behind when a root was retired; if every host is offline, this \
+                 coordinator may have been restored from a backup that is older than the last \
+                 rotation of the authority: restore a newer one, or have the hosts join anew"
             );
         }
     }
 
-    /// Returns how many machines have not believed the server in the last ten minutes.
+    /// Returns how many machines have said in the last ten minutes that they do not believe the server.
     pub fn machines(&self) -> usize {
         self.machines_at(Instant::now())
     }
@@ -60,7 +64,8 @@ impl Disbelief {
     }
 
     /// Counts one more; returns how many there were since it was told last, when it is time.
-    fn count(&self, machine: IpAddr, now: Instant) -> Option<u64> {
+    fn count(&self, remote: IpAddr, now: Instant) -> Option<u64> {
+        let machine = Prefix::of_machine(remote);
         let mut count = self.0.lock().expect("nobody panics with the lock held");
         count.clients += 1;
         if count.machines.len() < MACHINES_MAX || count.machines.contains_key(&machine) {
@@ -118,6 +123,18 @@ mod tests {
         assert_eq!(disbelief.machines_at(start + RECENTLY / 2), 2);
         assert_eq!(disbelief.machines_at(start + RECENTLY), 1);
         assert_eq!(disbelief.machines_at(start + 2 * RECENTLY), 0);
+    }
+
+    #[test]
+    fn the_addresses_of_a_v6_subnet_are_one_machine() {
+        let disbelief = Disbelief::default();
+        let now = Instant::now();
+        for host in 1..=100 {
+            disbelief.count([0x2001, 0xdb8, 0, 0, 0, 0, 0, host].into(), now);
+        }
+        assert_eq!(disbelief.machines_at(now), 1);
+        disbelief.count([0x2001, 0xdb8, 0, 1, 0, 0, 0, 1].into(), now);
+        assert_eq!(disbelief.machines_at(now), 2);
     }
 
     #[test]

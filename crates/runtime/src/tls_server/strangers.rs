@@ -6,10 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use model::ids::Digest;
+
+use super::prefix::{Prefix, V4_MACHINE_BITS, V6_MACHINE_BITS};
 
 /// Places in all.
 const PLACES_MAX: usize = 4096;
@@ -18,13 +20,13 @@ const PLACES_MAX: usize = 4096;
 const PLACES_PER_SOURCE_MAX: usize = 256;
 /// How wide a source of IPv4 may be, in bits of its prefix, and the places of one that wide.
 const V4_PLACES_MAX: [(u8, usize); 3] = [
-    (32, PLACES_PER_SOURCE_MAX),
+    (V4_MACHINE_BITS, PLACES_PER_SOURCE_MAX),
     (24, PLACES_MAX / 4),
     (16, PLACES_MAX / 2),
 ];
 /// The same of IPv6.
 const V6_PLACES_MAX: [(u8, usize); 4] = [
-    (64, PLACES_PER_SOURCE_MAX),
+    (V6_MACHINE_BITS, PLACES_PER_SOURCE_MAX),
     (56, PLACES_MAX / 8),
     (48, PLACES_MAX / 4),
     (32, PLACES_MAX / 2),
@@ -130,33 +132,14 @@ fn leave<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K) {
     }
 }
 
-/// Addresses that begin alike.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Prefix {
-    first: IpAddr,
-    bits: u8,
-}
-
 /// Returns the sources that an address counts for, and the places of each.
 fn sources(remote: IpAddr) -> impl Iterator<Item = (Prefix, usize)> {
-    let remote = remote.to_canonical();
-    let widths = match remote {
+    let widths = match remote.to_canonical() {
         IpAddr::V4(_) => &V4_PLACES_MAX[..],
         IpAddr::V6(_) => &V6_PLACES_MAX[..],
     };
-    widths.iter().map(move |&(bits, max)| {
-        let first = match remote {
-            IpAddr::V4(v4) => {
-                let host_bits = u32::MAX.checked_shr(bits.into()).unwrap_or(0);
-                Ipv4Addr::from_bits(v4.to_bits() & !host_bits).into()
-            }
-            IpAddr::V6(v6) => {
-                let host_bits = u128::MAX.checked_shr(bits.into()).unwrap_or(0);
-                Ipv6Addr::from_bits(v6.to_bits() & !host_bits).into()
-            }
-        };
-        (Prefix { first, bits }, max)
-    })
+    let prefix = move |&(bits, max): &(u8, usize)| (Prefix::of(remote, bits), max);
+    widths.iter().map(prefix)
 }
 
 #[cfg(test)]

@@ -107,11 +107,11 @@ fn certificate(own: &OwnCoordinator) -> Finding {
         return Finding::warning(
             CHECK,
             format!(
-                "{} machines did not believe it of late",
+                "{} machines said of late that they do not believe it, as anybody who reaches its port can",
                 status.disbelieving
             ),
-            "they are cut off from changes: their root is another one",
-            "docs/troubleshooting.md has what to do when hosts do not believe the coordinator",
+            "hosts among them are cut off from changes: their root is another one",
+            "does `meshctl hosts list` have hosts offline that run? docs/troubleshooting.md has what to do when hosts do not believe the coordinator",
         );
     }
     let silent = told_of(&own.shown, |shown| match shown {
