@@ -364,11 +364,19 @@ impl World {
 
     /// Asks the coordinator something that changes nothing.
     pub(crate) fn ask(&mut self, request: AdminRequest) -> Option<Reply> {
+        self.ask_or_refused(request)?.ok()
+    }
+
+    /// Asks the coordinator; `None` when it has no answer yet.
+    pub(crate) fn ask_or_refused(
+        &mut self,
+        request: AdminRequest,
+    ) -> Option<Result<Reply, Rejection>> {
         let id: RequestId = self.coordinator.new_request();
         let now = self.coordinator.now(self.now);
         self.coordinator.running.as_mut()?.ask(id, request, now);
         self.drive_coordinator();
-        self.coordinator.running.as_mut()?.answers.remove(&id)?.ok()
+        self.coordinator.running.as_mut()?.answers.remove(&id)
     }
 
     /// Says what operators are about to change, or wait for.

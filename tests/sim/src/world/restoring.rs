@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fleet::{AdminRequest, CommitId, Reply, restored};
+use model::admin::RecoveryStatus;
+use model::control::RefusalCode;
 
 use super::World;
 use super::phases::{Phase, Round};
@@ -65,8 +67,80 @@ impl World {
         };
         if status.under_way && self.now - since > FINISH_AFTER {
             self.say(Who::Operator, format!("waits no more: {status:?}"));
-            self.ask(AdminRequest::FinishRecovery { force: true });
+            self.finish_recovery();
         }
         status.under_way
+    }
+
+    /// Without force first, and with it only when that is refused because nobody has told anything.
+    /// Returns whether it took force.
+    fn finish_recovery(&mut self) -> bool {
+        let asked = self.ask_or_refused(AdminRequest::FinishRecovery { force: false });
+        let Some(Err(refused)) = asked else {
+            return false;
+        };
+        let Some(Reply::Recovery(status)) = self.ask(AdminRequest::ShowRecovery) else {
+            return false;
+        };
+        // What is still being stored is waited for; and it may have ended meanwhile.
+        if refused.refusal.code != RefusalCode::Conflict || !status.under_way {
+            return false;
+        }
+        self.say(
+            Who::Operator,
+            format!("is refused: {}", refused.refusal.message),
+        );
+        self.object(
+            "a recovery that hosts have helped ends without force",
+            unjust_refusal(&status),
+        );
+        self.ask(AdminRequest::FinishRecovery { force: true });
+        true
+    }
+}
+
+/// Says why the end of a recovery may not be refused, if it may not.
+fn unjust_refusal(status: &RecoveryStatus) -> Option<String> {
+    (status.heard > 0).then(|| format!("{} of {} hosts were heard", status.heard, status.hosts))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::tests::settled;
+
+    fn status(world: &mut World) -> RecoveryStatus {
+        match world.ask(AdminRequest::ShowRecovery) {
+            Some(Reply::Recovery(status)) => status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn force_is_used_where_nobody_has_told_anything_and_is_no_violation_there() {
+        // Every other world is restored by the book, and asks at once.
+        let mut worlds = (1..20).map(|seed| {
+            let mut world = settled(seed);
+            world.backup = Some(world.coordinator.store.backup());
+            world.restore_backup();
+            world
+        });
+        let is_asking = |world: &mut World| status(world).under_way;
+        let mut world = worlds.find_map(|mut it| is_asking(&mut it).then_some(it));
+        let world = world.as_mut().unwrap();
+        assert_eq!(status(world).heard, 0);
+        assert!(world.finish_recovery());
+        assert!(world.violation.is_none());
+        assert_eq!(unjust_refusal(&status(world)), None);
+    }
+
+    #[test]
+    fn a_refusal_is_unjust_where_a_host_was_heard() {
+        let mut world = settled(1);
+        let told = RecoveryStatus {
+            heard: 1,
+            ..status(&mut world)
+        };
+        assert!(unjust_refusal(&told).is_some());
     }
 }

@@ -16,7 +16,7 @@ use crate::packet;
 use crate::traffic::{FlowId, Reason, Speech, Wish};
 
 /// Eight hosts to which nothing happened, when the pairs begin to be tried.
-fn settled(seed: u64) -> World {
+pub(super) fn settled(seed: u64) -> World {
     until(seed, |phase| matches!(phase, Phase::Probing { .. }))
 }
 
