@@ -217,8 +217,8 @@ impl Fleet {
         match self.disbelieving {
             0 => String::new(),
             machines => format!(
-                ", and {machines} machines do not believe its certificate, as after a restore from \
-                 before the last rotation of the authority"
+                ", and {machines} machines say that they do not believe its certificate; if they are \
+                 hosts, it was restored from before the last rotation of the authority"
             ),
         }
     }

@@ -93,7 +93,10 @@ fn a_recovery_that_has_heard_nobody_is_ended_only_by_force() {
     assert_eq!(refused.refusal.code, RefusalCode::Conflict);
     let said = refused.to_string();
     assert!(said.contains("none of 3 hosts has told"), "{said}");
-    assert!(said.contains("3 machines do not believe"), "{said}");
+    assert!(
+        said.contains("3 machines say that they do not believe"),
+        "{said}"
+    );
     assert!(said.contains("finish --force"), "{said}");
     assert_eq!(recovery(&mut world).disbelieving, 3);
     assert_eq!(world.status().disbelieving, 3);
