@@ -360,16 +360,16 @@ impl World {
             Command::SetTable(table) => Some(table.version()),
             _ => None,
         });
-        let is_about_peers = commands.iter().any(|command| {
+        let is_about_hosts = commands.iter().any(|command| {
             matches!(
                 command,
-                Command::SetPeer { .. } | Command::RemovePeer { .. }
+                Command::SetIdentity { .. } | Command::SetPeer { .. } | Command::RemovePeer { .. }
             )
         });
         let world = self.now;
         if table == Some(PolicyVersion(0)) {
             self.host_mut(index).note_nothing_in_force();
-        } else if table.is_some() || is_about_peers {
+        } else if table.is_some() || is_about_hosts {
             if let Err(why) = self.host_mut(index).note_in_force(world) {
                 self.violate(
                     "what is in force never goes back",
