@@ -208,6 +208,12 @@ impl Settings {
                 fault(key, message)
             }
         };
+        for (key, path) in [("state_dir", &self.state_dir), ("socket", &self.socket)] {
+            if path.as_os_str().is_empty() {
+                let text = format!("{key} is empty: write a path, or leave the line out");
+                return fault(key, text);
+            }
+        }
         // IFNAMSIZ of linux/if.h is 16 with the zero.
         word("interface", &self.interface.name, 15)?;
         word("nft_table", &self.interface.table, 64)?;
@@ -309,6 +315,19 @@ mod tests {
         assert_eq!(load(&["--mtu", "1300"]).unwrap().interface.mtu, 1300);
         let said = load(&["--mtu", "1300", "--interface", "7"]).unwrap_err();
         assert!(said.starts_with("interface \"7\""), "{said}");
+    }
+
+    #[test]
+    fn a_path_is_not_empty() {
+        for key in ["state_dir", "socket"] {
+            let mut file = FileSettings::default();
+            match key {
+                "socket" => file.socket = Some("".into()),
+                _ => file.state_dir = Some("".into()),
+            }
+            let refused = Settings::merge(FileSettings::default(), file).unwrap_err();
+            assert_eq!(refused.key, key);
+        }
     }
 
     #[test]

@@ -477,9 +477,9 @@ fn refuse_to_leave(left_behind: &[Name], hosts: usize) -> Rejection {
     };
     let text = format!(
         "{} of {hosts} hosts have not moved to the new root: {}{more}. Wait until they have been \
-         online, or remove them; with --force they are left behind: each believes only the old root, \
-         works with the peers that it knows, and comes back only by `meshctl hosts remove NAME`, then \
-         `meshctl leave` and `meshctl join` with a new token on it",
+         online, or remove them; with --force they are left behind: each that has not heard of the \
+         new root works with the peers that it knows, and comes back only by `meshctl hosts remove \
+         NAME`, then `meshctl leave` and `meshctl join` with a new token on it",
         left_behind.len(),
         named.join(", ")
     );

@@ -138,8 +138,10 @@ fn text(view: &AuthorityView, then: Option<&str>, output: &Output) -> String {
         lines.push(output.paint(
             Tone::Bad,
             &format!(
-                "  left behind: {}; each comes back by `meshctl hosts remove NAME`, then `meshctl \
-                 leave` and `meshctl join` with a new token on it",
+                "  left behind: {}. Who has heard of the new root moves by itself all the same: see \
+                 who is online in `meshctl hosts list` after a minute. Each of the others comes back by \
+                 `meshctl hosts remove NAME`, then `meshctl leave` and `meshctl join` with a new token \
+                 on it",
                 names.join(" ")
             ),
         ));

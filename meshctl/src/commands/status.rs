@@ -24,6 +24,14 @@ struct Status {
     coordinator_error: Option<String>,
 }
 
+/// What a coordinator tells: whom it does not know, only which version it is.
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum Told {
+    All(Box<CoordinatorStatus>),
+    Version { version: String },
+}
+
 /// Shows how this host is.
 ///
 /// # Errors
@@ -36,16 +44,20 @@ pub async fn status(targets: &Targets, output: &Output) -> Result<(), Failure> {
     let coordinator = match connect::coordinator(targets) {
         Ok(client) => {
             let client = client.with_patience(PATIENCE).with_persistence(None);
-            let asked = client.get::<CoordinatorStatus>("/v1/status").await;
+            let asked = client.get::<Told>("/v1/status").await;
             asked.map_err(|error| (Failure::from(error), true))
         }
         Err(failure) => Err((failure, false)),
     };
     let (coordinator, coordinator_error) = match coordinator {
-        Ok(status) => (Some(status), None),
+        Ok(Told::All(status)) => (Some(*status), None),
+        Ok(Told::Version { version }) => {
+            let text = format!("{version} runs; only root and members of group mesh see more");
+            (None, Some(text))
+        }
         // Most hosts have no credential, and nothing is wrong with that.
         Err((Failure::Unreachable(_), false)) => (None, None),
-        Err((failure, _)) => (None, Some(failure.to_string())),
+        Err((failure, _)) => (None, Some(format!("it does not answer: {failure}"))),
     };
     let (daemon, missing) = match daemon {
         Ok(daemon) => (Some(daemon), None),
@@ -72,7 +84,7 @@ pub async fn status(targets: &Targets, output: &Output) -> Result<(), Failure> {
                 .as_ref()
                 .map(|coordinator| coordinator_text(coordinator, output)),
             status.coordinator_error.as_ref().map(|why| {
-                let text = format!("the coordinator does not answer: {why}\n");
+                let text = format!("mesh-coordinator: {why}\n");
                 output.paint(Tone::Doubtful, &text)
             }),
         ];

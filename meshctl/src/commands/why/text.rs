@@ -88,10 +88,7 @@ pub(super) fn local_text(report: &LocalWhyReport, protocol: &str, output: &Outpu
     lines.extend(listener_line(&report.pair, protocol, report.port, output));
     lines.push(format!(
         "  {}",
-        output.paint(
-            Tone::Faint,
-            "(this host's answer alone; no coordinator is known here)"
-        )
+        output.paint(Tone::Faint, "(this host's answer alone)")
     ));
     lines.join("\n")
 }
