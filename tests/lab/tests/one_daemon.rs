@@ -149,7 +149,7 @@ fn a_full_disk_lets_nobody_join_and_says_so() -> Result<(), LabError> {
     let mut alpha = with_small_disk(&fleet, "alpha")?;
     let filler = fill(&seen_from_outside(&mut alpha));
     let join = alpha.try_join(&token, "alpha")?;
-    assert_eq!(join.code(), Some(1));
+    assert_eq!(join.code(), Some(3));
     assert!(
         join.stderr.contains("nothing was joined"),
         "{}",

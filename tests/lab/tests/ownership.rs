@@ -329,7 +329,7 @@ fn settings_are_read_again_and_those_that_cannot_change_are_named() -> Result<()
         "mtu = 1300\nendpoints = ['203.0.113.7:51820']\n",
     )?;
     alpha.wait_log("mtu has changed, and takes a restart")?;
-    alpha.wait_log("endpoints and resolver are in force")?;
+    alpha.wait_log("endpoints, resolver and metrics are in force")?;
     reload(&mut alpha, "mtu = 'many'\n")?;
     alpha.wait_log("the settings were read again and are not used")?;
     // What peers are told of this host follows.
