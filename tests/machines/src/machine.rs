@@ -278,12 +278,15 @@ impl Machine {
                     let said = format!("{}{}", process.stdout()?, process.stderr()?);
                     return Err(LabError::new(format!("the machine did not boot: {said}")));
                 }
-                if self.process_one().is_err() {
+                if !self.process_one().is_ok_and(is_systemd) {
                     return Ok(None);
                 }
-                let state = self.try_run("systemctl is-system-running || true")?.stdout;
+                // It may end while it is asked: the next look tells why.
+                let Ok(ran) = self.try_run("systemctl is-system-running || true") else {
+                    return Ok(None);
+                };
                 Ok(["running\n", "degraded\n"]
-                    .contains(&state.as_str())
+                    .contains(&ran.stdout.as_str())
                     .then_some(()))
             },
         )
@@ -343,6 +346,12 @@ fn process_one_of(nspawn: u32) -> std::io::Result<Option<Pid>> {
     Ok(child
         .and_then(|child| child.parse().ok())
         .and_then(Pid::from_raw))
+}
+
+/// Until then process 1 is still `systemd-nspawn`'s own, in a root that is not made up.
+fn is_systemd(process_one: Pid) -> bool {
+    let name = fs::read_to_string(format!("/proc/{}/comm", process_one.as_raw_nonzero()));
+    name.is_ok_and(|name| name == "systemd\n")
 }
 
 /// The path of a package as the machines see it.

@@ -49,3 +49,19 @@ fn a_small_disk_is_full_soon() -> Result<(), LabError> {
     assert!(filled.stderr.contains("No space left"), "{filled:?}");
     Ok(())
 }
+
+#[test]
+fn a_machine_that_cannot_boot_says_why() -> Result<(), LabError> {
+    let lab = Lab::new()?;
+    let network = lab.underlay()?;
+    let plan = machines::MachinePlan::new(&lab, &network, "broken")?;
+    let Err(error) = plan.with_option("--bind=/nonexistent").boot() else {
+        return Err(LabError::new("it has booted without what it was to have"));
+    };
+    let said = error.to_string();
+    assert!(
+        said.contains("the machine did not boot") && said.contains("/nonexistent"),
+        "{said}"
+    );
+    Ok(())
+}
