@@ -26,7 +26,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use crate::channel::{self, Channel};
-use crate::drops::{DropLedger, KernelDrops, OVERLAY_QUEUE_FULL, UNDERLAY_QUEUE_FULL};
+use crate::drops::{
+    DropLedger, KernelDrops, OVERLAY_QUEUE_FULL, UNDERLAY_ABOVE_SHARE, UNDERLAY_QUEUE_FULL,
+};
 use crate::linux::interface::underlay_addresses;
 use crate::listeners;
 use crate::machine;
@@ -488,11 +490,12 @@ impl Brain {
     }
 
     /// Packets that the kernel dropped before this program saw them.
-    fn dropped_by_kernel(&self) -> [(&'static str, u64); 2] {
+    fn dropped_by_kernel(&self) -> [(&'static str, u64); 3] {
         let drops = &self.around.kernel_drops;
         [
             (OVERLAY_QUEUE_FULL, drops.overlay_queue_full()),
             (UNDERLAY_QUEUE_FULL, drops.underlay_queue_full()),
+            (UNDERLAY_ABOVE_SHARE, drops.underlay_above_share()),
         ]
     }
 

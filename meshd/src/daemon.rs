@@ -5,7 +5,6 @@
 //! made, last things first. A daemon that takes over from another gets what this one makes at its
 //! start from that one, see `handover`.
 
-use std::iter;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -249,12 +248,9 @@ impl Packets {
         before: Option<Before>,
     ) -> Result<Self, String> {
         let listen_port = sockets[0].port();
-        let share = || sockets.iter().map(UdpSockets::share);
-        let shared = share().collect::<std::io::Result<Vec<_>>>();
-        let counted = share().collect::<std::io::Result<Vec<_>>>();
-        let (shared, counted) = (shared.map_err(text)?, counted.map_err(text)?);
-        let counted = counted.into_iter();
-        let counted = counted.flat_map(|(v4, v6)| iter::once(v4).chain(v6));
+        let shared = sockets.iter().map(UdpSockets::share);
+        let shared = shared.collect::<std::io::Result<Vec<_>>>().map_err(text)?;
+        let counted = sockets.iter().flat_map(UdpSockets::drops).collect();
         let kernel_drops = KernelDrops::new(settings.interface.name.clone(), counted);
         let shard = ShardConfig {
             mtu: settings.interface.mtu,

@@ -3,9 +3,11 @@
 
 mod advice;
 mod kernel;
+mod socket;
 
-pub(crate) use advice::{OVERLAY_QUEUE_FULL, UNDERLAY_QUEUE_FULL};
+pub(crate) use advice::{OVERLAY_QUEUE_FULL, UNDERLAY_ABOVE_SHARE, UNDERLAY_QUEUE_FULL};
 pub use kernel::KernelDrops;
+pub(crate) use socket::SocketDrops;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;

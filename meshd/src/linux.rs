@@ -1,6 +1,7 @@
 //! What the daemon owns of the kernel: one interface, its routes, one nftables table. Everything
 //! here is made by name, and taken back by name.
 
+pub(crate) mod classic_bpf;
 pub mod firewall;
 mod inspection;
 pub mod interface;

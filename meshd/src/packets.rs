@@ -1,6 +1,7 @@
 //! The packet side of the daemon: a pinned-down thread for each shard, which owns it, a queue of the TUN
 //! device and a pair of UDP sockets. Everybody else talks to it through one bounded queue.
 
+mod admission;
 mod cores;
 pub(crate) mod crossing;
 mod datagram_batch;

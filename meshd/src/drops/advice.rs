@@ -8,6 +8,7 @@ const OVERLAY_WRITE_FAILED: &str = "overlay_write_failed";
 /// What the kernel dropped before this program saw it.
 pub(crate) const OVERLAY_QUEUE_FULL: &str = "overlay_queue_full";
 pub(crate) const UNDERLAY_QUEUE_FULL: &str = "underlay_queue_full";
+pub(crate) const UNDERLAY_ABOVE_SHARE: &str = "underlay_above_share";
 /// What flows that only their receiver denied are counted under.
 const DENIED_BY_PEER: &str = "denied_by_peer";
 
@@ -26,6 +27,9 @@ pub(super) fn meaning(reason: &str) -> &'static str {
         }
         UNDERLAY_QUEUE_FULL => {
             "The kernel's receive buffer of the tunnels' port was full: datagrams came faster than meshd took."
+        }
+        UNDERLAY_ABOVE_SHARE => {
+            "More datagrams came than this host can take, and the kernel dropped these for meshd: their senders sent more than their share."
         }
         DENIED_BY_PEER => "A peer's policy denied a flow that this host's own allows, and said so.",
         _ => DropReason::ALL
@@ -48,6 +52,9 @@ fn advice_of(reason: &str) -> Option<&'static str> {
         OVERLAY_WRITE_FAILED => "`meshctl status` has an alarm when the interface is down or gone.",
         OVERLAY_QUEUE_FULL | UNDERLAY_QUEUE_FULL => {
             "A few in a burst are normal. Many: the host has too few cores for this traffic; look at the load of meshd's threads (`top -H`), and set `shards` higher where cores are idle."
+        }
+        UNDERLAY_ABOVE_SHARE => {
+            "Somebody floods this host, a member or a stranger; others are served. Look whose traffic it is (`meshctl peers`; the other drop reasons tell what it is), and stop it there or in front of this host."
         }
         "no_identity" => "Run `meshctl join TOKEN`.",
         "no_policy" => "`meshctl status` says whether a coordinator can be reached.",

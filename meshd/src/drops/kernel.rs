@@ -4,32 +4,28 @@
 //! nothing with the daemon, and never falls.
 
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use runtime::metrics::Monotone;
 
-use crate::linux::socket_drops::socket_drops;
+use super::SocketDrops;
 
 /// What the kernel dropped on its way to this daemon.
 #[derive(Debug)]
 pub struct KernelDrops {
     interface: String,
     device: Monotone,
-    sockets: Vec<(OwnedFd, Monotone)>,
+    sockets: Vec<Arc<SocketDrops>>,
 }
 
 impl KernelDrops {
-    /// Counts what is dropped from now on, on the way to the reader of an interface, which need not be
-    /// there yet, and to those of sockets.
-    pub(crate) fn new(interface: String, sockets: impl IntoIterator<Item = OwnedFd>) -> Self {
-        let from_here = |socket| {
-            let drops = Monotone::from_here(dropped_by_socket(&socket));
-            (socket, drops)
-        };
+    /// Counts what is dropped from now on on the way to the reader of an interface, which need not be
+    /// there yet, and what these sockets have counted.
+    pub(crate) fn new(interface: String, sockets: Vec<Arc<SocketDrops>>) -> Self {
         Self {
             device: Monotone::from_here(dropped_by_interface(&interface)),
             interface,
-            sockets: sockets.into_iter().map(from_here).collect(),
+            sockets,
         }
     }
 
@@ -40,20 +36,18 @@ impl KernelDrops {
 
     /// Returns the datagrams that found the receive buffer of their socket full.
     pub(crate) fn underlay_queue_full(&self) -> u64 {
-        let sockets = self.sockets.iter();
-        let drops = sockets.map(|(socket, drops)| drops.follow(|| dropped_by_socket(socket)));
-        drops.sum()
+        self.sockets.iter().map(|it| it.buffer_full()).sum()
+    }
+
+    /// Returns the datagrams whose senders were above their share of what this host can take.
+    pub(crate) fn underlay_above_share(&self) -> u64 {
+        self.sockets.iter().map(|it| it.above_share()).sum()
     }
 }
 
 /// `None`: the interface is not there.
 fn dropped_by_interface(name: &str) -> Option<u64> {
     transmit_drops(&fs::read_to_string("/proc/net/dev").ok()?, name)
-}
-
-/// `None`: the kernel is too old to say.
-fn dropped_by_socket(socket: &OwnedFd) -> Option<u64> {
-    socket_drops(socket).ok().map(u64::from)
 }
 
 /// `name: bytes packets errs drop fifo frame compressed multicast`, then the same of sending
@@ -102,8 +96,8 @@ mod tests {
     #[test]
     fn drops_of_all_own_sockets_are_added_up_and_no_others() {
         let (first, second, stranger) = (narrow(), narrow(), narrow());
-        let own = [&first, &second].map(|it| it.try_clone().unwrap().into());
-        let drops = KernelDrops::new("lo".into(), own);
+        let own = [&first, &second].map(|it| Arc::new(SocketDrops::from_here(it).unwrap()));
+        let drops = KernelDrops::new("lo".into(), own.to_vec());
         flood(&stranger);
         assert_eq!(drops.underlay_queue_full(), 0);
         flood(&first);
@@ -112,12 +106,14 @@ mod tests {
         flood(&second);
         assert!(drops.underlay_queue_full() > of_first);
         assert_eq!(drops.overlay_queue_full(), 0);
+        assert_eq!(drops.underlay_above_share(), 0, "nobody had one");
     }
 
     #[test]
     fn a_daemon_that_takes_sockets_over_begins_at_nothing() {
         let socket = narrow();
-        let take = || KernelDrops::new("lo".into(), [socket.try_clone().unwrap().into()]);
+        let own = || Arc::new(SocketDrops::from_here(&socket).unwrap());
+        let take = || KernelDrops::new("lo".into(), vec![own()]);
         let before = take();
         flood(&socket);
         let of_before = before.underlay_queue_full();

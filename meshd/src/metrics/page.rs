@@ -104,7 +104,8 @@ impl MetricsSource {
         let by_kernel = &self.own.kernel_drops;
         page.metric(KERNEL_DROPS)
             .add(["tun"], by_kernel.overlay_queue_full())
-            .add(["socket"], by_kernel.underlay_queue_full());
+            .add(["socket"], by_kernel.underlay_queue_full())
+            .add(["share"], by_kernel.underlay_above_share());
     }
 
     fn write_flows(&self, page: &mut Page) {

@@ -21,7 +21,7 @@ use super::duty::{Duty, Resting, Whose};
 use super::hand_over::{HandOverInbox, HandedOver};
 use super::outbox::BatchOutbox;
 use super::tun_queue::TunQueue;
-use super::udp_socket::UdpSockets;
+use super::udp_socket::{Names, UdpSockets};
 use super::worker::Job;
 
 /// Reads from one source before the others have their turn.
@@ -153,16 +153,19 @@ impl PacketLoop {
             {
                 self.shard.handle_timeout(now, &mut self.outbox);
             }
+            self.sockets.look_when_due(now.monotonic);
             self.pass_events_on();
             self.outbox.flush();
         }
     }
 
     fn wait(&self) -> io::Result<Ready> {
-        let sleep = match self.shard.poll_timeout().filter(|_| self.duty.speaks()) {
-            Some((deadline, _)) => self.clock.until(deadline).min(SLEEP_MAX),
-            None => SLEEP_MAX,
-        };
+        let of_shard = self.shard.poll_timeout().filter(|_| self.duty.speaks());
+        let of_shard = of_shard.map(|(deadline, _)| deadline);
+        let deadlines = of_shard.into_iter().chain(self.sockets.deadline());
+        let sleep = deadlines.min().map_or(SLEEP_MAX, |deadline| {
+            self.clock.until(deadline).min(SLEEP_MAX)
+        });
         let timeout = Timespec::try_from(sleep).expect("at most a minute");
         // What is not there is the wake-up a second time.
         let awake = || PollFd::new(&*self.wake, PollFlags::IN);
@@ -290,16 +293,24 @@ impl PacketLoop {
                 continue;
             }
             let now = clock.now();
-            let received = queue.receive(|path, ecn, datagram| match duty.crossing() {
-                Some(crossing) if duty.whose(datagram, *shift) == Whose::Theirs => {
-                    if !crossing.pass(path, ecn, datagram) {
-                        outbox.count_not_crossed();
+            let is_watching = queue.is_watching();
+            let received = queue.receive(|path, ecn, datagram| {
+                let names = match is_watching && shard.names_session(datagram) {
+                    true => Names::Session,
+                    false => Names::Nobody,
+                };
+                match duty.crossing() {
+                    Some(crossing) if duty.whose(datagram, *shift) == Whose::Theirs => {
+                        if !crossing.pass(path, ecn, datagram) {
+                            outbox.count_not_crossed();
+                        }
+                        if matches!(duty, Duty::Following(_)) {
+                            shard.handle_former(path, now, outbox);
+                        }
                     }
-                    if matches!(duty, Duty::Following(_)) {
-                        shard.handle_former(path, now, outbox);
-                    }
+                    _ => shard.handle_datagram(path, ecn, datagram, now, outbox),
                 }
-                _ => shard.handle_datagram(path, ecn, datagram, now, outbox),
+                names
             });
             if let Err(error) = received {
                 tracing::debug!(%error, "cannot receive datagrams");
@@ -383,6 +394,7 @@ impl PacketLoop {
         self.duty = match std::mem::take(&mut self.duty) {
             Duty::Resting(resting) => {
                 self.outbox.set_silent(true);
+                self.sockets.open();
                 Duty::Leaving(resting)
             }
             other => other,

@@ -3,13 +3,18 @@
 use std::io::{self, IoSliceMut};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use dataplane::Path;
+use model::time::Instant;
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use super::admission::Admission;
 use super::udp_sender::UdpSender;
+use crate::drops::SocketDrops;
+use crate::linux::classic_bpf::unfilter;
 use crate::linux::steering::steer_by_receiver_index;
 
 /// Asked of the kernel for each direction of each socket: bursts of a fast sender wait here.
@@ -58,6 +63,16 @@ pub(super) struct UdpQueue {
     socket: UdpSocket,
     state: UdpSocketState,
     memory: Box<[u8]>,
+    admission: Admission,
+}
+
+/// Whom a datagram names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Names {
+    /// A session of ours, whoever sent it.
+    Session,
+    /// None, or nobody has asked.
+    Nobody,
 }
 
 impl UdpSockets {
@@ -135,6 +150,32 @@ impl UdpSockets {
         self.port
     }
 
+    /// Returns what each socket drops.
+    pub(crate) fn drops(&self) -> impl Iterator<Item = Arc<SocketDrops>> {
+        let queues = std::iter::once(&self.v4).chain(&self.v6);
+        queues.map(|queue| Arc::clone(queue.admission.drops()))
+    }
+
+    /// Returns when to look whether a flood goes on, also if nothing comes.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let queues = std::iter::once(&self.v4).chain(&self.v6);
+        queues.filter_map(|queue| queue.admission.deadline()).min()
+    }
+
+    /// Looks whether there is a flood, or it goes on, when it is time.
+    pub(super) fn look_when_due(&mut self, now: Instant) {
+        for queue in self.queues_mut() {
+            queue.admission.look_when_due(queue.socket.as_fd(), now);
+        }
+    }
+
+    /// Lets everybody in, because somebody else receives from here on.
+    pub(super) fn open(&mut self) {
+        for queue in self.queues_mut() {
+            queue.admission.open(queue.socket.as_fd());
+        }
+    }
+
     pub(super) fn queues_mut(&mut self) -> impl Iterator<Item = &mut UdpQueue> {
         std::iter::once(&mut self.v4).chain(self.v6.as_mut())
     }
@@ -175,18 +216,28 @@ impl UdpQueue {
 
     fn new(socket: UdpSocket) -> io::Result<Self> {
         let state = prepare(&socket)?;
+        // What another daemon was flooded with is no business of this one; nearly always there is none.
+        let _ = unfilter(&socket);
+        let is_v4 = socket.local_addr()?.is_ipv4();
+        let drops = Arc::new(SocketDrops::from_here(&socket)?);
         Ok(Self {
             socket,
             state,
             memory: vec![0; ROOM_BYTES * BATCH_SIZE].into_boxed_slice(),
+            admission: Admission::new(is_v4, drops),
         })
+    }
+
+    /// Returns whether it matters what [`UdpQueue::receive`] is told of each datagram.
+    pub(super) fn is_watching(&self) -> bool {
+        self.admission.is_watching()
     }
 
     /// Receives what waits, at most as much as one system call gives, and hands out the datagrams
     /// one by one, also those that the kernel has joined.
     pub(super) fn receive(
         &mut self,
-        mut handle: impl FnMut(Path, u8, &mut [u8]),
+        mut handle: impl FnMut(Path, u8, &mut [u8]) -> Names,
     ) -> io::Result<()> {
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
         let received = {
@@ -204,28 +255,54 @@ impl UdpQueue {
                 Err(error) => return Err(error),
             }
         };
+        self.admission
+            .handle_received(received, received == BATCH_SIZE);
         let rooms = self.memory.chunks_exact_mut(ROOM_BYTES);
         for (room, meta) in rooms.zip(&metas[..received]) {
-            hand_out(room, meta, &mut handle);
+            hand_out(room, meta, &mut self.admission, &mut handle);
         }
         Ok(())
     }
 }
 
 /// Hands out the datagrams of one message.
-fn hand_out(room: &mut [u8], meta: &RecvMeta, handle: &mut impl FnMut(Path, u8, &mut [u8])) {
+fn hand_out(
+    room: &mut [u8],
+    meta: &RecvMeta,
+    admission: &mut Admission,
+    handle: &mut impl FnMut(Path, u8, &mut [u8]) -> Names,
+) {
     let path = Path {
         remote: canonical(meta.addr),
         source: meta.dst_ip.map(|address| address.to_canonical()),
     };
     let ecn = meta.ecn.map_or(0, |codepoint| codepoint as u8);
     let received = &mut room[..meta.len];
-    if received.is_empty() {
-        return handle(path, ecn, received);
+    // Nothing at all is a datagram, too.
+    let stride = meta.stride.clamp(1, received.len().max(1));
+    let count = received.len().div_ceil(stride).max(1);
+    for number in 0..count {
+        let end = received.len().min((number + 1) * stride);
+        let datagram = &mut received[number * stride..end];
+        if !admission.is_watching() {
+            handle(path, ecn, datagram);
+            continue;
+        }
+        let (named, bytes) = (receiver_index_of_data(datagram), datagram.len());
+        let session = match handle(path, ecn, datagram) {
+            Names::Session => named,
+            Names::Nobody => None,
+        };
+        admission.charge(session, path.remote, bytes);
     }
-    for datagram in received.chunks_mut(meta.stride.max(1)) {
-        handle(path, ecn, datagram);
-    }
+}
+
+/// As the filter of [`Admission`] sees it: four bytes in network order.
+fn receiver_index_of_data(datagram: &[u8]) -> Option<u32> {
+    let [4, 0, 0, 0, index @ ..] = datagram.first_chunk::<8>()? else {
+        return None;
+    };
+    Some(u32::from_be_bytes(*index))
 }
 
 /// Makes the socket ready for batches. quinn-udp forbids fragments, as QUIC wants it; a tunnel whose
@@ -265,7 +342,10 @@ mod tests {
         let mut seen = Vec::new();
         sockets
             .v4
-            .receive(|path, _, datagram| seen.push((path.remote.port(), datagram.to_vec())))
+            .receive(|path, _, datagram| {
+                seen.push((path.remote.port(), datagram.to_vec()));
+                Names::Nobody
+            })
             .unwrap();
         assert_eq!(seen, [(sender.port(), b"hello".to_vec())]);
         sockets
@@ -295,7 +375,10 @@ mod tests {
         let mut seen = Vec::new();
         sockets
             .v4
-            .receive(|_, _, datagram| seen.push(datagram.to_vec()))
+            .receive(|_, _, datagram| {
+                seen.push(datagram.to_vec());
+                Names::Nobody
+            })
             .unwrap();
         assert_eq!(seen, sent);
     }
@@ -332,7 +415,10 @@ mod tests {
             let ready = rustix::event::poll(&mut polled, Some(&patience)).unwrap();
             assert_eq!(ready, 1, "{datagram:?} did not come to {expected}");
             socket
-                .receive(|_, _, received| assert_eq!(received, datagram))
+                .receive(|_, _, received| {
+                    assert_eq!(received, datagram);
+                    Names::Nobody
+                })
                 .unwrap();
         }
     }

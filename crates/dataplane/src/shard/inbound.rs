@@ -182,6 +182,11 @@ impl Shard {
         }
     }
 
+    /// Returns whether a datagram names a session of a peer, whoever sent it.
+    pub fn names_session(&self, datagram: &[u8]) -> bool {
+        classify(datagram) == Some(Kind::Data) && self.find_receiver(datagram).is_ok()
+    }
+
     pub(super) fn find_receiver(&self, datagram: &[u8]) -> Result<PeerIndex, DropReason> {
         let index = receiver_index(datagram).ok_or(DropReason::NotWireguard)?;
         self.indices.find(index).ok_or(DropReason::UnknownReceiver)
