@@ -100,7 +100,7 @@ impl Coalescer {
         self.filled = end;
         let shape = Shape::of(&self.memory[start..end], self.joins);
         let Some(shape) = shape else {
-            // A fragment, or what options hide: it may belong to any of them.
+            // It may belong to any of them.
             if shape::hides_its_flow(&self.memory[start..end]) {
                 self.open = [None; OPEN_MAX];
             }

@@ -86,13 +86,7 @@ impl Super {
 
     /// Offers it to a host and lets the network carry what follows.
     fn send(&self, pair: &mut Pair, from: usize) {
-        let (now, mut bytes) = (pair.now, self.bytes.clone());
-        let header = self.header;
-        pair.hosts[from].with(|shard, wire| {
-            shard.handle_overlay_packet(header, &mut bytes, now, wire);
-        });
-        // Gathers what the shard wrote.
-        pair.command(from, Vec::new());
+        pair.offer_with(from, self.header, &mut self.bytes.clone());
         pair.run();
     }
 }
@@ -232,7 +226,7 @@ fn the_receiver_judges_every_segment() {
 #[test]
 fn segments_that_do_not_fit_are_refused_with_the_size_that_does() {
     let mut pair = established();
-    let packet = Super::tcp(pair.v4(A), (5, 80), ACK, &pattern(9000), 4000);
+    let packet = Super::udp(pair.v4(A), (5, 80), &pattern(9000), 4000);
     packet.send(&mut pair, A);
     assert_eq!(pair.dropped(A, DropReason::TooBig), 3);
     let answers = pair.delivered(A);

@@ -1,6 +1,6 @@
 //! What a packet must be like to be joined with others, and which packet continues another.
 
-use model::rule::ip_protocol::{TCP, UDP};
+use model::rule::ip_protocol::{ICMPV6, TCP, UDP};
 
 use super::Joins;
 use crate::checksum::Sum;
@@ -45,7 +45,8 @@ impl Shape {
                 let headers_len = upper_start + usize::from(upper[12] >> 4) * 4;
                 let is_data = upper[13] & !PSH == ACK && packet.len() > headers_len;
                 let is_pushed = upper[13] & PSH != 0;
-                (headers_len <= packet.len()).then_some(Self {
+                let has_header = upper_start + TCP_HEADER_LEN <= headers_len;
+                (has_header && headers_len <= packet.len()).then_some(Self {
                     is_v4,
                     is_tcp: true,
                     is_pushed,
@@ -137,14 +138,17 @@ impl Shape {
     }
 }
 
-/// Returns whether a packet may belong to a flow of TCP or UDP without showing to which.
+/// Returns whether a packet may belong to a flow of TCP or UDP without showing to which: a fragment,
+/// and what lies behind options or extension headers. A ping belongs to none.
 pub(super) fn hides_its_flow(packet: &[u8]) -> bool {
-    let shown = match packet.first() {
-        Some(0x45) if packet.len() >= IPV4_HEADER_LEN => is_whole(packet).then(|| packet[9]),
-        Some(byte) if byte >> 4 == 6 => packet.get(6).copied(),
-        _ => None,
-    };
-    !matches!(shown, Some(TCP | UDP))
+    match packet.first().map(|byte| byte >> 4) {
+        Some(4) if packet.len() >= IPV4_HEADER_LEN => {
+            let is_plain = packet[0] == 0x45 && is_whole(packet);
+            matches!(packet[9], TCP | UDP) && !is_plain
+        }
+        Some(6) if packet.len() >= IPV6_HEADER_LEN => !matches!(packet[6], TCP | UDP | ICMPV6),
+        _ => true,
+    }
 }
 
 fn is_whole(packet: &[u8]) -> bool {

@@ -261,6 +261,52 @@ fn a_fragment_is_not_overtaken() {
     assert_eq!(cut, run);
 }
 
+/// An echo request, whole in one packet.
+fn ping(is_v4: bool) -> Vec<u8> {
+    let (ip_protocol, kind) = if is_v4 { (1, 8) } else { (58, 128) };
+    packet(is_v4, 0, ip_protocol, vec![kind, 0, 0, 0, 0, 7, 0, 1], 2)
+}
+
+#[test]
+fn a_ping_does_not_end_a_run() {
+    for is_v4 in [true, false] {
+        let of = |sequence| {
+            let segment = segment(1, sequence, 100);
+            Segment { is_v4, ..segment }.bytes()
+        };
+        let run = [of(0), ping(is_v4), of(100), ping(!is_v4), of(200)];
+        let (writes, cut) = through(ALL, &run);
+        assert_eq!((writes, cut.len()), (3, 5));
+    }
+}
+
+#[test]
+fn what_options_hide_is_not_overtaken() {
+    let (first, next) = (segment(1, 0, 100), segment(1, 100, 100));
+    // No operation, three times and an end; destination options of eight bytes.
+    let (options, extension) = ([1, 1, 1, 0], [TCP, 0, 1, 4, 0, 0, 0, 0]);
+    for is_v4 in [true, false] {
+        let of = |segment: &Segment| {
+            let segment = segment.clone();
+            Segment { is_v4, ..segment }.bytes()
+        };
+        let mut hidden = of(&segment(1, 100, 100));
+        if is_v4 {
+            hidden.splice(20..20, options);
+            hidden[0] = 0x46;
+            hidden[2..4].copy_from_slice(&be(20 + 4 + 32 + 100));
+        } else {
+            hidden.splice(40..40, extension);
+            hidden[4..6].copy_from_slice(&be(8 + 32 + 100));
+            hidden[6] = 60;
+        }
+        let run = [of(&first), hidden, of(&next)];
+        let (writes, cut) = through(ALL, &run);
+        assert_eq!(writes, 3);
+        assert_eq!(cut, run);
+    }
+}
+
 #[test]
 fn datagrams_are_joined_only_where_the_device_takes_them() {
     let run: Vec<_> = (0..5).map(|at| datagram(1, &[at; 64])).collect();

@@ -99,6 +99,8 @@ pub(crate) struct Pair {
     pub(crate) now: Now,
     pub(crate) hosts: [Host; 2],
     pub(crate) network: VecDeque<Datagram>,
+    /// Bytes of the largest datagram that passes, without IP and UDP headers.
+    pub(crate) datagram_max: usize,
     /// Datagrams that were taken from the network are copied here.
     pub(crate) seen: Vec<Datagram>,
     generation: u64,
@@ -132,6 +134,7 @@ impl Pair {
             now,
             hosts: [host(1, config, now), host(2, config, now)],
             network: VecDeque::new(),
+            datagram_max: usize::MAX,
             seen: Vec::new(),
             generation: 0,
         }
@@ -237,9 +240,14 @@ impl Pair {
 
     /// The host's kernel gives a packet; the network stands still.
     pub(crate) fn offer(&mut self, host: usize, packet: &[u8]) {
-        let (now, mut packet) = (self.now_at(host), packet.to_vec());
+        self.offer_with(host, VirtioHeader::default(), &mut packet.to_vec());
+    }
+
+    /// The same with what a kernel with offloads leaves to the device.
+    pub(crate) fn offer_with(&mut self, host: usize, header: VirtioHeader, packet: &mut [u8]) {
+        let now = self.now_at(host);
         self.hosts[host].with(|shard, wire| {
-            shard.handle_overlay_packet(VirtioHeader::default(), &mut packet, now, wire);
+            shard.handle_overlay_packet(header, packet, now, wire);
         });
         self.collect(host);
     }
@@ -266,6 +274,9 @@ impl Pair {
     /// Carries datagrams until all is quiet.
     pub(crate) fn run(&mut self) {
         while let Some(datagram) = self.network.pop_front() {
+            if datagram.bytes.len() > self.datagram_max {
+                continue;
+            }
             self.seen.push(datagram.clone());
             let to = self
                 .hosts
