@@ -14,6 +14,7 @@ use model::admin::AuditEntry;
 use model::control::{Description, EnrolRequest, FromHost};
 use model::memory::Memory;
 use runtime::clock::Clock;
+use runtime::metrics::Trouble;
 use runtime::tls_server::Disbelief;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
@@ -152,6 +153,8 @@ pub struct Brain {
     authority: Option<mpsc::Sender<AuthorityOrder>>,
     /// Who does not believe what the port shows.
     disbelief: Option<Disbelief>,
+    /// Why nobody is answered who asks for metrics.
+    metrics_trouble: Trouble,
 }
 
 impl Brain {
@@ -172,6 +175,7 @@ impl Brain {
             stopping: None,
             authority: None,
             disbelief: None,
+            metrics_trouble: Trouble::default(),
         };
         (brain, BrainHandle(sender))
     }
@@ -190,6 +194,12 @@ impl Brain {
     /// Tells operators who does not believe what the port shows.
     pub(crate) fn with_disbelief(mut self, disbelief: Disbelief) -> Self {
         self.disbelief = Some(disbelief);
+        self
+    }
+
+    /// Tells operators why nobody is answered who asks for metrics.
+    pub(crate) fn with_metrics_trouble(mut self, trouble: Trouble) -> Self {
+        self.metrics_trouble = trouble;
         self
     }
 
@@ -307,6 +317,8 @@ impl Brain {
                 if let Some(disbelief) = &self.disbelief {
                     self.fleet.handle_disbelief(disbelief.machines());
                 }
+                let alarms = self.metrics_trouble.told();
+                self.fleet.handle_alarms(alarms.into_iter().collect());
                 self.fleet.handle_admin(id, caller, request, now);
             }
             // Once it stops, dropping the answer is the answer.

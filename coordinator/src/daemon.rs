@@ -16,7 +16,7 @@ use fleet::{Fleet, FleetConfig};
 use model::record::TrustStatement;
 use runtime::clock::{Clock, random_seed};
 use runtime::local_socket::LocalSocket;
-use runtime::metrics::MetricsListen;
+use runtime::metrics::{MetricsListen, Trouble};
 use runtime::process::Termination;
 use runtime::state_dir::StateDir;
 use runtime::tls::ClientRoots;
@@ -50,6 +50,7 @@ pub struct Daemon {
     backup: BackupSource,
     metrics: MetricsSource,
     metrics_listen: MetricsListen,
+    metrics_trouble: Trouble,
     statement: TrustStatement,
     pin: String,
     // Last, so that it is let go last.
@@ -168,10 +169,14 @@ impl Daemon {
                 "made a new fleet; the credential of its first admin is for `meshctl --credential`, keep it secret"
             );
         }
+        let metrics_trouble = Trouble::default();
         Ok(Self {
+            metrics_listen: settings.metrics,
+            metrics_trouble: metrics_trouble.clone(),
             brain: brain
                 .with_authority(ordering)
-                .with_disbelief(server.disbelief()),
+                .with_disbelief(server.disbelief())
+                .with_metrics_trouble(metrics_trouble),
             handle,
             server,
             keeper,
@@ -179,7 +184,6 @@ impl Daemon {
             socket_path: settings.socket.clone(),
             backup,
             metrics,
-            metrics_listen: settings.metrics,
             statement,
             pin: pin.to_string(),
             _state: state,
@@ -234,7 +238,7 @@ impl Daemon {
             () = watchdog::run(self.handle.clone()) => {}
             () = self.socket.serve(local) => {}
             () = self.keeper.run() => {}
-            () = runtime::metrics::serve(listen, self.metrics) => {}
+            () = runtime::metrics::serve(listen, self.metrics, self.metrics_trouble) => {}
             () = stop => {}
         }
         drop(close_door);

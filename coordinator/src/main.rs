@@ -7,20 +7,27 @@ use std::time::Duration;
 use clap::Parser;
 use coordinator::settings::{Flags, Settings};
 use coordinator::{daemon, restore};
-use runtime::process::finish;
+use runtime::process::{explain, finish, say_that_settings_are_good};
 
 /// How long work that cannot be interrupted may take once the coordinator has stopped: enough for a
 /// write to the disk.
 const BLOCKED_MAX: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
-    finish("mesh-coordinator", start(Flags::parse()))
+    match Flags::try_parse() {
+        Ok(flags) => finish("mesh-coordinator", start(flags)),
+        Err(error) => explain("mesh-coordinator", &error),
+    }
 }
 
 fn start(flags: Flags) -> Result<(), String> {
     let (task, flags) = flags.take_task();
+    let only_check = flags.check;
     let settings = Settings::load(flags)?;
     runtime::logs::start(settings.log_format, &settings.log_level)?;
+    if only_check {
+        return say_that_settings_are_good();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -22,6 +22,9 @@ pub struct Flags {
     /// Settings file; the *.toml in coordinator.conf.d beside it are read too.
     #[arg(long, value_name = "FILE", env = "MESH_COORDINATOR_CONFIG")]
     pub config: Option<PathBuf>,
+    /// Say whether the settings make sense, and do nothing else
+    #[arg(long)]
+    pub check: bool,
     /// One flag for each key of the file.
     #[command(flatten)]
     pub overrides: FileSettings,

@@ -83,6 +83,7 @@ fn every_line_of_the_settings_file_is_understood() {
     fs::write(&path, set.collect::<Vec<_>>().join("\n")).unwrap();
     let flags = Flags {
         config: Some(path),
+        check: false,
         overrides: FileSettings::default(),
         task: None,
     };

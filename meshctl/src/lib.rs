@@ -5,6 +5,7 @@ pub mod arguments;
 pub mod commands;
 pub mod connect;
 pub mod failure;
+pub mod membership;
 pub mod output;
 pub mod private_file;
 pub mod waiting;

@@ -1,6 +1,6 @@
 //! `meshctl`: reads the command line, runs the command, says how it ended.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -8,6 +8,7 @@ use meshctl::arguments::Arguments;
 use meshctl::commands;
 use meshctl::failure::Failure;
 use meshctl::output::{Color, Output};
+use runtime::process::explain;
 
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
@@ -16,7 +17,7 @@ fn main() -> ExitCode {
             let failure = Failure::Usage(error.to_string());
             return end(&failure, &Output::new(true, Color::Never));
         }
-        Err(error) => return explain(&error),
+        Err(error) => return explain("meshctl", &error),
     };
     let output = Output::new(arguments.json, arguments.color);
     let runtime = match tokio::runtime::Builder::new_current_thread()
@@ -35,17 +36,6 @@ fn main() -> ExitCode {
             say(&lost.to_string());
             end(&failure, &output)
         }
-    }
-}
-
-/// Shows the help or the version that was asked for, or what is wrong with the command line.
-fn explain(error: &clap::Error) -> ExitCode {
-    match error.print() {
-        Err(why) if !error.use_stderr() && why.kind() != ErrorKind::BrokenPipe => {
-            say(&format!("cannot write to standard output: {why}"));
-            ExitCode::FAILURE
-        }
-        _ => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1)),
     }
 }
 

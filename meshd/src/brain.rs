@@ -21,6 +21,7 @@ use model::local::{
 };
 use model::rule::FlowQuery;
 use runtime::clock::Clock;
+use runtime::metrics::Trouble;
 use runtime::state_dir::{StateDir, StateError};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
@@ -153,6 +154,8 @@ pub struct Surroundings {
     pub nft_table: String,
     /// What the kernel dropped before this program saw it.
     pub kernel_drops: Arc<KernelDrops>,
+    /// Why nobody is answered who asks for metrics.
+    pub metrics_trouble: Trouble,
     /// Time.
     pub clock: Clock,
 }
@@ -316,7 +319,7 @@ impl Brain {
                 self.agent.handle_rotate_key(id, now);
             }
             Input::Status(answer) => drop(answer.send(self.status())),
-            Input::Summary(answer) => drop(answer.send(self.agent.summary())),
+            Input::Summary(answer) => drop(answer.send(self.summary())),
             Input::Figures(answer) => drop(answer.send(self.agent.figures(now))),
             Input::Peers(answer) => drop(answer.send(self.agent.peers(now))),
             Input::Why(question, answer) => drop(answer.send(self.agent.why(&question, now))),
@@ -475,10 +478,22 @@ impl Brain {
         }
     }
 
+    fn summary(&self) -> HostStatus {
+        self.with_overlay(self.agent.summary())
+    }
+
+    /// The agent knows what is in force, and the keeper of the overlay whether it stands.
+    fn with_overlay(&self, mut status: HostStatus) -> HostStatus {
+        let stands = self.around.overlay.trouble().is_none();
+        status.up = status.up.map(|up| up && stands);
+        status
+    }
+
     fn status(&self) -> HostStatus {
-        let mut status = self.agent.status(self.around.clock.now());
+        let mut status = self.with_overlay(self.agent.status(self.around.clock.now()));
         if let Some(detail) = &mut status.detail {
             detail.alarms.extend(self.around.overlay.alarms());
+            detail.alarms.extend(self.around.metrics_trouble.told());
             detail.drops = self.drops();
             detail.shards = self.around.worker.shard_count();
             detail.binary_replaced = is_replaced();

@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use dataplane::{Event, ShardConfig, Shift};
 use runtime::clock::{Clock, random_seed};
 use runtime::local_socket::LocalSocket;
+use runtime::metrics::Trouble;
 use runtime::process::{self, Termination};
 use runtime::state_dir::StateDir;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -158,6 +159,7 @@ pub(crate) async fn serve(parts: Parts, link: Option<Link>) -> Result<(), String
         inherited: parts.inherited,
     })
     .map_err(text)?;
+    let metrics_trouble = Trouble::default();
     let (brain, handle) = Brain::new(
         parts.staged,
         Surroundings {
@@ -169,6 +171,7 @@ pub(crate) async fn serve(parts: Parts, link: Option<Link>) -> Result<(), String
             interface: settings.interface.name.clone(),
             nft_table: settings.interface.table.clone(),
             kernel_drops: Arc::clone(&packets.kernel_drops),
+            metrics_trouble: metrics_trouble.clone(),
             clock: start.clock,
         },
     );
@@ -181,6 +184,7 @@ pub(crate) async fn serve(parts: Parts, link: Option<Link>) -> Result<(), String
             started: start.clock.now().unix,
             taken_over_from: parts.from.clone(),
             hand_overs_failed: AtomicU64::new(0),
+            trouble: metrics_trouble,
             kernel_drops: packets.kernel_drops,
         }),
     };

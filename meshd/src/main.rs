@@ -1,20 +1,22 @@
 //! `meshd`: reads the settings, starts the logs, runs the daemon.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
 use meshd::settings::{Flags, Settings};
 use meshd::{daemon, handover, plan};
-use runtime::process::finish;
+use runtime::process::{explain, finish, say_that_settings_are_good};
 
 /// How long work of the slow side that cannot be interrupted may take once the daemon has stopped:
 /// enough for a write to the disk.
 const BLOCKED_MAX: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
-    finish("meshd", start(Flags::parse()))
+    match Flags::try_parse() {
+        Ok(flags) => finish("meshd", start(flags)),
+        Err(error) => explain("meshd", &error),
+    }
 }
 
 fn start(flags: Flags) -> Result<(), String> {
@@ -25,7 +27,7 @@ fn start(flags: Flags) -> Result<(), String> {
     })?;
     runtime::logs::start(settings.log_format, &settings.log_level)?;
     if flags.check {
-        return say_that_the_settings_are_good();
+        return say_that_settings_are_good();
     }
     // The slow side only: packets have a thread of their own.
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -40,9 +42,4 @@ fn start(flags: Flags) -> Result<(), String> {
     // Without it a ping that waits for its answer would hold up the stop for as long as it may wait.
     runtime.shutdown_timeout(BLOCKED_MAX);
     outcome
-}
-
-fn say_that_the_settings_are_good() -> Result<(), String> {
-    let written = writeln!(io::stdout(), "the settings make sense");
-    written.map_err(|error| format!("cannot write to standard output: {error}"))
 }

@@ -76,7 +76,9 @@ impl Serving {
         let handle = self.api.brain.clone();
         let worker = self.predecessor.worker.clone();
         let living = tokio::spawn(watchdog::run(handle.clone(), worker));
-        let metrics = metrics::serve(self.metrics_listen.clone(), self.api.metrics.clone());
+        let source = self.api.metrics.clone();
+        let trouble = source.trouble();
+        let metrics = metrics::serve(self.metrics_listen.clone(), source, trouble);
         let measuring = tokio::spawn(metrics);
         let turn = self.until_turn(&mut thinking, &mut keeping).await;
         living.abort();

@@ -214,6 +214,10 @@ impl Settings {
                 return fault(key, text);
             }
         }
+        if self.listen_port == 0 {
+            let text = "listen_port 0 is no port: write the one at which peers are to find this host, such as 51820";
+            return fault("listen_port", text.to_owned());
+        }
         // IFNAMSIZ of linux/if.h is 16 with the zero.
         word("interface", &self.interface.name, 15)?;
         word("nft_table", &self.interface.table, 64)?;
@@ -315,6 +319,16 @@ mod tests {
         assert_eq!(load(&["--mtu", "1300"]).unwrap().interface.mtu, 1300);
         let said = load(&["--mtu", "1300", "--interface", "7"]).unwrap_err();
         assert!(said.starts_with("interface \"7\""), "{said}");
+    }
+
+    #[test]
+    fn a_port_that_nobody_could_find_is_refused() {
+        let flags = FileSettings {
+            listen_port: Some(0),
+            ..FileSettings::default()
+        };
+        let refused = Settings::merge(flags, FileSettings::default()).unwrap_err();
+        assert_eq!(refused.key, "listen_port");
     }
 
     #[test]

@@ -57,6 +57,8 @@ pub struct Fleet {
     pub(crate) offers: Offers,
     /// Machines that lately did not believe what this coordinator shows.
     pub(crate) disbelieving: usize,
+    /// What an operator should look at on this machine.
+    pub(crate) alarms: Vec<String>,
     /// Requests whose policies are being looked at on another thread.
     pub(crate) works: BTreeMap<WorkId, Job>,
     pub(crate) last_work: u64,
@@ -126,6 +128,7 @@ impl Fleet {
             recovery: Recovery::default(),
             offers: Offers::default(),
             disbelieving: 0,
+            alarms: Vec::new(),
             works: BTreeMap::new(),
             last_work: 0,
             map_head: None,
@@ -249,6 +252,12 @@ impl Fleet {
     /// recovery, and an operator has to know.
     pub fn handle_disbelief(&mut self, machines: usize) {
         self.disbelieving = machines;
+    }
+
+    /// What an operator should look at on this coordinator's machine; whoever asks for its status is
+    /// told.
+    pub fn handle_alarms(&mut self, alarms: Vec<String>) {
+        self.alarms = alarms;
     }
 
     /// A change of the store, this coordinator's own or another's; those that are known already are

@@ -33,6 +33,7 @@ impl Fleet {
             hosts_online: self.sessions.online(),
             policy: self.state.policy.version,
             disbelieving: self.disbelieving,
+            alarms: self.alarms.clone(),
         }
     }
 

@@ -82,9 +82,13 @@ pub struct CoordinatorStatus {
     /// Where hosts and operators reach it, `host:port`, in the order of trying.
     #[serde(default)]
     pub addresses: Vec<String>,
-    /// Machines that in the last minutes did not believe what this coordinator shows.
+    /// Machines that in the last minutes said that they do not believe what this coordinator shows, as
+    /// anybody who reaches its port can.
     #[serde(default)]
     pub disbelieving: usize,
+    /// What an operator should look at on the coordinator's machine.
+    #[serde(default)]
+    pub alarms: Vec<String>,
 }
 
 /// `POST /v1/tokens`

@@ -33,6 +33,10 @@ pub struct HostStatus {
     pub version: String,
     /// What the daemon is doing.
     pub state: HostState,
+    /// Whether the overlay is up: a map is in force, and nothing keeps its packets. `None`: the daemon
+    /// is too old to say so to everybody.
+    #[serde(default)]
+    pub up: Option<bool>,
     /// The rest, for those who may see it.
     pub detail: Option<HostDetail>,
 }

@@ -11,6 +11,7 @@ mod monotone;
 mod page;
 pub mod process;
 mod server;
+mod trouble;
 
 pub use catalogue::{Kind, Metric};
 pub use document::{is_stale, replace_section, table};
@@ -19,3 +20,4 @@ pub use listen::MetricsListen;
 pub use monotone::Monotone;
 pub use page::{Format, Page, Value};
 pub use server::{Source, answer, serve};
+pub use trouble::Trouble;

@@ -1,5 +1,6 @@
 //! Starting and stopping a daemon: signals, readiness, exit codes.
 
+use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -35,7 +36,7 @@ impl Termination {
     ///
     /// # Errors
     /// The signal handlers cannot be set.
-    pub fn listen() -> std::io::Result<Self> {
+    pub fn listen() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -55,7 +56,7 @@ impl Termination {
 ///
 /// # Errors
 /// The signal handlers cannot be set.
-pub async fn termination() -> std::io::Result<&'static str> {
+pub async fn termination() -> io::Result<&'static str> {
     Ok(Termination::listen()?.heard().await)
 }
 
@@ -77,6 +78,28 @@ pub fn raise_file_limit() {
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::debug!(%error, "the limit of open files stays as it was");
+    }
+}
+
+/// Says that settings were checked and found good, which is all that was asked.
+///
+/// # Errors
+/// It cannot be written.
+pub fn say_that_settings_are_good() -> Result<(), String> {
+    let written = writeln!(io::stdout(), "the settings make sense");
+    written.map_err(|error| format!("cannot write to standard output: {error}"))
+}
+
+/// Shows the help or the version that was asked for, or what is wrong with the command line, and
+/// returns the exit code that goes with it. Help that cannot be written is a failure, but for a
+/// reader who has enough.
+pub fn explain(program: &str, error: &clap::Error) -> ExitCode {
+    match error.print() {
+        Err(why) if !error.use_stderr() && why.kind() != ErrorKind::BrokenPipe => finish(
+            program,
+            Err(format!("cannot write to standard output: {why}")),
+        ),
+        _ => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit::FAILED)),
     }
 }
 

@@ -35,5 +35,5 @@ fn on_this_machine(targets: &Targets) -> Result<ApiClient, Failure> {
             socket.display()
         )));
     }
-    Ok(ApiClient::unix(socket))
+    Ok(connect::coordinator_at(socket))
 }

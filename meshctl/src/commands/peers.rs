@@ -3,8 +3,8 @@
 use model::local::PeerView;
 
 use crate::arguments::Targets;
-use crate::connect;
 use crate::failure::Failure;
+use crate::membership::member;
 use crate::output::{Output, Table, Tone, bytes, span};
 
 /// Lists the peers that this host knows.
@@ -12,7 +12,7 @@ use crate::output::{Output, Table, Tone, bytes, span};
 /// # Errors
 /// The daemon does not answer or refuses.
 pub async fn list(targets: &Targets, output: &Output) -> Result<(), Failure> {
-    let peers: Vec<PeerView> = connect::daemon(targets).get("/v1/peers").await?;
+    let peers: Vec<PeerView> = member(targets).await?.get("/v1/peers").await?;
     output.show("PeerList", &peers, |output| {
         let mut table = Table::new(&[
             "NAME",

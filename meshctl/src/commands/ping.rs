@@ -9,8 +9,8 @@ use serde::Serialize;
 use tokio::time::sleep;
 
 use crate::arguments::{Ping, Targets};
-use crate::connect;
 use crate::failure::Failure;
+use crate::membership::member;
 use crate::output::{Output, Tone};
 
 /// Between two echoes.
@@ -66,7 +66,7 @@ struct Mtu {
 /// The peer is not known, or no echo was answered.
 pub async fn ping(arguments: Ping, targets: &Targets, output: &Output) -> Result<(), Failure> {
     let patience = Duration::from_millis(arguments.timeout) + ANSWER_PATIENCE;
-    let client = connect::daemon(targets).with_patience(patience);
+    let client = member(targets).await?.with_patience(patience);
     let small = PingRequest {
         host: arguments.host.clone(),
         timeout_millis: arguments.timeout,

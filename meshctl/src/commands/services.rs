@@ -3,8 +3,8 @@
 use model::local::{ServiceEndpoint, ServiceView};
 
 use crate::arguments::{Services, Targets};
-use crate::connect;
 use crate::failure::Failure;
+use crate::membership::member;
 use crate::output::{Output, Table, Tone};
 
 /// Runs a verb of `meshctl services`.
@@ -12,7 +12,7 @@ use crate::output::{Output, Table, Tone};
 /// # Errors
 /// The daemon does not answer or refuses, or there is no such service here.
 pub async fn run(verb: Services, targets: &Targets, output: &Output) -> Result<(), Failure> {
-    let services: Vec<ServiceView> = connect::daemon(targets).get("/v1/services").await?;
+    let services: Vec<ServiceView> = member(targets).await?.get("/v1/services").await?;
     match verb {
         Services::List => {
             output.show("ServiceList", &services, |output| table(&services, output));

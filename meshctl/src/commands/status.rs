@@ -212,10 +212,11 @@ fn coordinator_text(status: &CoordinatorStatus, output: &Output) -> String {
         status.overlay_v6,
         status.root_pin,
     );
-    match disbelief(status.disbelieving, output) {
-        Some(disbelief) => format!("{text}{disbelief}\n"),
-        None => text,
-    }
+    let alarms = status.alarms.iter();
+    let alarms = alarms.map(|it| format!("  alarm        {}", output.paint(Tone::Bad, it)));
+    let more = disbelief(status.disbelieving, output).into_iter();
+    let more: String = more.chain(alarms).map(|line| line + "\n").collect();
+    text + &more
 }
 
 #[cfg(test)]
@@ -228,6 +229,7 @@ mod tests {
         let status = HostStatus {
             version: "1.0.0".to_owned(),
             state,
+            up: Some(false),
             detail: Some(HostDetail {
                 name: "web-2".parse().unwrap(),
                 id: HostId::from_bytes([1; 16]),

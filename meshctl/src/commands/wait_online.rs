@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 use crate::arguments::{Targets, WaitOnline};
 use crate::connect;
 use crate::failure::Failure;
+use crate::membership;
 use crate::output::{Output, Tone};
 use crate::waiting::while_working;
 
@@ -69,25 +70,19 @@ async fn look(targets: &Targets, left: Duration) -> Result<HostState, String> {
 
 /// Returns what the overlay still lacks; nothing when it is up.
 fn missing(status: &HostStatus, is_there: impl FnOnce(&str) -> bool) -> Option<&'static str> {
-    match status.state {
-        HostState::Unenrolled => return Some("this host is in no fleet; run meshctl join TOKEN"),
-        HostState::Joining => return Some("it is joining"),
-        HostState::Removed => {
-            return Some("it was removed from its fleet; run meshctl join with a new token");
-        }
-        HostState::Cloned => {
-            return Some("it is a clone of another host; run meshctl join TOKEN");
-        }
-        HostState::Online | HostState::Autonomous => {}
-    }
-    match &status.detail {
-        None => Some("only root and members of group mesh may see whether it is; try sudo"),
-        Some(HostDetail { revision: None, .. }) => Some("it has no map yet"),
-        Some(detail) if !is_there(&detail.interface) => {
+    let no_member = membership::lacks(status.state);
+    no_member.or_else(|| match (&status.detail, status.up) {
+        (Some(HostDetail { revision: None, .. }), _) => Some("it has no map yet"),
+        (Some(detail), _) if !is_there(&detail.interface) => {
             Some("its interface is not there; see meshctl status")
         }
-        Some(_) => None,
-    }
+        (_, Some(false)) => {
+            Some("there is no map yet, or packets do not pass; `sudo meshctl status` says which")
+        }
+        // A daemon that is too old to tell everybody.
+        (None, None) => Some("only root and members of group mesh may see whether it is; try sudo"),
+        (_, Some(true)) | (Some(_), None) => None,
+    })
 }
 
 #[cfg(test)]
@@ -121,12 +116,32 @@ mod tests {
     }
 
     #[test]
+    fn a_stranger_sees_up_or_down_and_is_told_when_not() {
+        let told = |up: Option<bool>| {
+            let status = HostStatus {
+                version: "1.0.0".to_owned(),
+                state: HostState::Online,
+                up,
+                detail: None,
+            };
+            missing(&status, |_| unreachable!("no interface is known"))
+        };
+        assert_eq!(told(Some(true)), None);
+        assert!(told(Some(false)).unwrap().contains("do not pass"));
+        assert!(told(None).unwrap().contains("group mesh may see"));
+    }
+
+    #[test]
     fn what_is_missing_is_named() {
         let online = HostState::Online;
         let what = missing(&member(online, None), |_| true).unwrap();
         assert!(what.contains("no map"), "{what}");
         let what = missing(&member(online, Some(7)), |_| false).unwrap();
         assert!(what.contains("interface"), "{what}");
+        let mut without = member(online, Some(7));
+        without.up = Some(false);
+        let what = missing(&without, |_| true).unwrap();
+        assert!(what.contains("meshctl status"), "{what}");
         let what = missing(&member(HostState::Unenrolled, None), |_| true).unwrap();
         assert!(what.contains("join TOKEN"), "{what}");
     }

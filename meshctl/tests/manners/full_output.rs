@@ -11,7 +11,7 @@ fn answers() -> Server {
     Server::start(|request, _| {
         Reaction::Answer(match request {
             "GET /v1/status" => json!({
-                "version": "1.0.0", "fleet": "01010101010101010101010101010101",
+                "state": "online", "version": "1.0.0", "fleet": "01010101010101010101010101010101",
                 "fleet_name": "prod", "dns_suffix": "mesh.internal",
                 "overlay_v4": "100.64.0.0/16", "overlay_v6": "fd00::/48",
                 "root_pin": "01".repeat(32), "revision": {"epoch": 1, "counter": 1},

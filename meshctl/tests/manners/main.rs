@@ -8,6 +8,7 @@
 )]
 
 mod full_output;
+mod membership;
 mod restart;
 mod server;
 mod silence;

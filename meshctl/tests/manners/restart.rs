@@ -21,6 +21,18 @@ fn a_question_is_asked_again() {
 }
 
 #[test]
+fn metrics_are_asked_for_again() {
+    let server = Server::start(|_, before| match before {
+        0 => Reaction::HangUp,
+        _ => Reaction::Answer(json!({ "text": "# EOF\n" })),
+    });
+    let output = server.meshctl(&["metrics", "--coordinator"]).output();
+    let output = output.unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+    assert_eq!(server.asked(), 2);
+}
+
+#[test]
 fn an_order_that_may_have_been_done_is_not_given_twice() {
     let server = Server::start(|_, _| Reaction::HangUp);
     let revoke = ["tokens", "revoke", "0101010101010101"];

@@ -15,6 +15,8 @@ use serde_json::Value;
 pub(crate) enum Reaction {
     /// It is answered with 200.
     Answer(Value),
+    /// It is refused with this status.
+    Refuse(u16, Value),
     /// Nothing comes, as from a process that is stopped.
     Silence,
     /// The connection ends without an answer.
@@ -101,15 +103,18 @@ fn serve(stream: &UnixStream, react: &dyn Fn(&str, usize) -> Reaction, count: &A
             // Until the client gives up.
             let _ = (&*stream).read(&mut [0]);
         }
-        Reaction::Answer(value) => {
-            let body = value.to_string();
-            let head = format!(
-                "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
-                body.len()
-            );
-            let _ = (&*stream).write_all((head + &body).as_bytes());
-        }
+        Reaction::Answer(value) => answer(stream, 200, &value),
+        Reaction::Refuse(status, value) => answer(stream, status, &value),
     }
+}
+
+fn answer(mut stream: &UnixStream, status: u16, value: &Value) {
+    let body = value.to_string();
+    let head = format!(
+        "HTTP/1.1 {status} said\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let _ = stream.write_all((head + &body).as_bytes());
 }
 
 /// Reads a request to its end, and returns its method and path.

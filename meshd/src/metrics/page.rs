@@ -7,7 +7,7 @@ use agent::Figures;
 use dataplane::{Counters, DropReason, ShardConfig};
 use model::local::HostState;
 use model::time::UnixTime;
-use runtime::metrics::{Format, Page, Source, process};
+use runtime::metrics::{Format, Page, Source, Trouble, process};
 
 use super::*;
 use crate::brain::{BrainHandle, Input};
@@ -44,10 +44,17 @@ pub(crate) struct Own {
     pub(crate) taken_over_from: Option<String>,
     /// Hand-overs that failed.
     pub(crate) hand_overs_failed: AtomicU64,
+    /// Why nobody is answered at the port.
+    pub(crate) trouble: Trouble,
     pub(crate) kernel_drops: Arc<KernelDrops>,
 }
 
 impl MetricsSource {
+    /// Where it is noted why nobody is answered at the port.
+    pub(crate) fn trouble(&self) -> Trouble {
+        self.own.trouble.clone()
+    }
+
     /// Counts a hand-over that failed.
     pub(crate) fn hand_over_failed(&self) {
         self.own.hand_overs_failed.fetch_add(1, Ordering::Relaxed);
@@ -66,7 +73,12 @@ impl MetricsSource {
         for (state, name) in STATES {
             states.add([name], figures.state == state);
         }
-        page.one(ALARMS, figures.alarms + self.overlay.alarms().len());
+        let around = self
+            .overlay
+            .alarms()
+            .into_iter()
+            .chain(self.own.trouble.told());
+        page.one(ALARMS, figures.alarms + around.count());
         let stands = figures.revision.is_some() && self.overlay.trouble().is_none();
         page.one(OVERLAY_UP, stands);
     }

@@ -12,6 +12,7 @@ impl Agent {
         HostStatus {
             version: self.config.software_version.clone(),
             state: self.host_state(),
+            up: Some(self.enrolment.member().is_some() && self.staging.in_force().is_some()),
             detail: None,
         }
     }

@@ -27,8 +27,8 @@ pub struct RecoveryStatus {
     pub pending: usize,
     /// The policy version that hosts remember, when it is newer than the stored one.
     pub recalled_policy: Option<PolicyVersion>,
-    /// Machines that in the last minutes did not believe what this coordinator shows: they cannot tell
-    /// what they remember.
+    /// Machines that in the last minutes said that they do not believe what this coordinator shows, as
+    /// anybody who reaches its port can: hosts among them cannot tell what they remember.
     #[serde(default)]
     pub disbelieving: usize,
 }

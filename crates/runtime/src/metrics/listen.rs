@@ -37,8 +37,8 @@ impl FromStr for MetricsListen {
         let usable = address.filter(|it| it.port() != 0 && !it.ip().is_multicast());
         usable.map(Self::At).ok_or_else(|| {
             format!(
-                "metrics {text:?} is not an address with a port: write one of this host's, such as \
-                 127.0.0.1:7445, or \"off\""
+                "metrics {text:?} is not an address with a port: write one of this machine's as \
+                 IP:PORT, where 127.0.0.1 is for programs of this machine alone, or \"off\""
             )
         })
     }
@@ -82,6 +82,8 @@ mod tests {
             assert_eq!(text.parse().ok(), expected, "{text:?}");
         }
         let error = "7445".parse::<MetricsListen>().unwrap_err();
-        assert!(error.contains("\"7445\"") && error.contains("127.0.0.1:7445"));
+        // Each daemon has a port of its own: none is named that may be another's.
+        assert!(error.contains("\"7445\"") && error.contains("IP:PORT"));
+        assert!(!error.contains(":7445"), "{error}");
     }
 }

@@ -21,6 +21,7 @@ use tokio::task::AbortHandle;
 
 use super::listen::MetricsListen;
 use super::page::Format;
+use super::trouble::Trouble;
 
 /// Connections at one time; one more takes the place of the oldest, so that who holds places without
 /// asking keeps nobody out.
@@ -44,16 +45,22 @@ pub trait Source: Clone + Send + Sync + 'static {
     fn page(&self, format: Format) -> impl Future<Output = Option<String>> + Send;
 }
 
-/// Answers where the setting says, until the future is dropped.
-pub async fn serve<S: Source>(mut setting: watch::Receiver<MetricsListen>, source: S) {
+/// Answers where the setting says, until the future is dropped. While it cannot, `trouble` says why.
+pub async fn serve<S: Source>(
+    mut setting: watch::Receiver<MetricsListen>,
+    source: S,
+    trouble: Trouble,
+) {
     let router = Router::new()
         .route("/metrics", get(show::<S>))
         .fallback(|| async { (StatusCode::NOT_FOUND, "metrics are at /metrics\n") })
         .with_state(source);
     loop {
         let wanted = *setting.borrow_and_update();
+        // What was wrong with a former address is nobody's trouble any more.
+        trouble.set(None);
         tokio::select! {
-            () = answer_at(wanted, &router) => {}
+            () = answer_at(wanted, &router, &trouble) => {}
             () = change(&mut setting) => {}
         }
     }
@@ -85,31 +92,58 @@ async fn change(setting: &mut watch::Receiver<MetricsListen>) {
     }
 }
 
-async fn answer_at(wanted: MetricsListen, router: &Router) {
+async fn answer_at(wanted: MetricsListen, router: &Router, trouble: &Trouble) {
     match wanted.address() {
-        Some(address) => accept(listen(address).await, router).await,
+        Some(address) => accept(listen(address, trouble).await, router).await,
         None => std::future::pending().await,
     }
 }
 
-async fn listen(address: SocketAddr) -> TcpListener {
-    let mut failures = 0;
+async fn listen(address: SocketAddr, trouble: &Trouble) -> TcpListener {
+    let mut attempts = Attempts {
+        address,
+        failed: 0,
+        trouble,
+    };
     loop {
         match TcpListener::bind(address).await {
             Ok(listener) => {
-                tell_of(address);
+                attempts.succeeded();
                 return listener;
             }
             Err(error) => {
-                failures += 1;
-                if failures == BIND_QUIETLY {
-                    tracing::warn!(
-                        "cannot answer for metrics at {address}: {error}; {}, and it is tried again",
-                        advice(&error)
-                    );
-                }
+                attempts.failed(&error);
                 tokio::time::sleep(BIND_INTERVAL).await;
             }
+        }
+    }
+}
+
+/// Tries to have an address; operators are told of it when it takes long.
+struct Attempts<'t> {
+    address: SocketAddr,
+    failed: u32,
+    trouble: &'t Trouble,
+}
+
+impl Attempts<'_> {
+    fn failed(&mut self, error: &io::Error) {
+        self.failed += 1;
+        if self.failed == BIND_QUIETLY {
+            let why = format!(
+                "cannot answer for metrics at {}: {error}; {}, and it is tried again",
+                self.address,
+                advice(error)
+            );
+            tracing::warn!("{why}");
+            self.trouble.set(Some(why));
+        }
+    }
+
+    fn succeeded(&self) {
+        match self.trouble.set(None) {
+            Some(_) => tracing::info!(address = %self.address, "metrics are answered now"),
+            None => tell_of(self.address),
         }
     }
 }
@@ -225,7 +259,7 @@ mod tests {
     async fn a_question_is_answered_in_the_format_that_it_asks_for() {
         let at = setting().await;
         let (_keep, wanted) = watch::channel(at);
-        let served = tokio::spawn(serve(wanted, Constant));
+        let served = tokio::spawn(serve(wanted, Constant, Trouble::default()));
         let plain = ask(
             connect(at).await,
             "GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n",
@@ -255,7 +289,7 @@ mod tests {
     async fn who_holds_places_without_asking_keeps_nobody_out() {
         let at = setting().await;
         let (_keep, wanted) = watch::channel(at);
-        let served = tokio::spawn(serve(wanted, Constant));
+        let served = tokio::spawn(serve(wanted, Constant, Trouble::default()));
         let mut silent = Vec::new();
         for _ in 0..=CONNECTIONS_MAX {
             silent.push(connect(at).await);
@@ -277,7 +311,7 @@ mod tests {
     async fn a_changed_setting_moves_the_port() {
         let (first, second) = (setting().await, setting().await);
         let (change, wanted) = watch::channel(first);
-        let served = tokio::spawn(serve(wanted, Constant));
+        let served = tokio::spawn(serve(wanted, Constant, Trouble::default()));
         drop(connect(first).await);
         change.send(second).unwrap();
         drop(connect(second).await);
@@ -293,7 +327,8 @@ mod tests {
     async fn an_address_that_is_taken_is_had_once_it_is_free() {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = taken.local_addr().unwrap();
-        let mut listening = std::pin::pin!(listen(address));
+        let trouble = Trouble::default();
+        let mut listening = std::pin::pin!(listen(address, &trouble));
         tokio::select! {
             biased;
             _ = &mut listening => panic!("it is another's"),
@@ -301,5 +336,40 @@ mod tests {
         }
         drop(taken);
         assert_eq!(listening.await.local_addr().unwrap(), address);
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_had_for_long_is_told_until_it_is_had() {
+        let trouble = Trouble::default();
+        let mut attempts = Attempts {
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 7445)),
+            failed: 0,
+            trouble: &trouble,
+        };
+        let taken = io::Error::from(io::ErrorKind::AddrInUse);
+        for _ in 1..BIND_QUIETLY {
+            attempts.failed(&taken);
+            assert_eq!(trouble.told(), None, "a daemon that hands over may hold it");
+        }
+        attempts.failed(&taken);
+        let why = trouble.told().unwrap();
+        assert!(why.contains("127.0.0.1:7445") && why.contains("another program has it"));
+        attempts.succeeded();
+        assert_eq!(trouble.told(), None);
+    }
+
+    #[tokio::test]
+    async fn another_setting_ends_the_trouble_with_the_former_one() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let at = MetricsListen::At(taken.local_addr().unwrap());
+        let (change, wanted) = watch::channel(at);
+        let trouble = Trouble::default();
+        trouble.set(Some("another program has it".into()));
+        let served = tokio::spawn(serve(wanted, Constant, trouble.clone()));
+        change.send(MetricsListen::Off).unwrap();
+        while trouble.told().is_some() {
+            tokio::task::yield_now().await;
+        }
+        served.abort();
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Facts {
     pub(crate) now_secs: u64,
     /// Whether something sets the clock.
     pub(crate) clock_is_kept: Known<bool>,
+    /// Somebody wrote settings for a daemon, or named a file of them.
+    pub(crate) has_settings_file: bool,
     /// What the daemon is made to do.
     pub(crate) settings: Known<DaemonSettings>,
     /// What the daemon's own program says of its settings.
@@ -69,6 +71,8 @@ pub(crate) struct Facts {
 
 /// The coordinator of this machine.
 pub(crate) struct OwnCoordinator {
+    /// What its own program says of its settings.
+    pub(crate) verdict: Verdict,
     /// Whether it runs, whatever it says.
     pub(crate) process: Process,
     /// What it says; an error when nobody answers.
@@ -232,6 +236,7 @@ impl Facts {
     pub(crate) fn has_daemon(&self) -> bool {
         let unit = self.unit.as_ref().ok().and_then(|it| it.get("LoadState"));
         self.own_coordinator.is_none()
+            || self.has_settings_file
             || self.process != Process::None
             || self.installed_version.is_ok()
             || unit.is_some_and(|state| state == "loaded")

@@ -37,9 +37,10 @@ pub(crate) async fn facts(targets: &Targets, config: Option<PathBuf>) -> Facts {
     let (daemon, listening, verdict) = tokio::join!(
         client.get::<HostStatus>("/v1/status"),
         process::listening(socket, "meshd"),
-        programs::verdict(config.clone()),
+        programs::verdict("meshd", config.clone()),
     );
     let daemon = daemon.map_err(|error| error.to_string());
+    let has_settings_file = config.is_some() || files::has_settings();
     let settings = settings(&daemon, &verdict, config.clone());
     let coordinators = coordinators(&daemon);
     let own_name = own_name(&daemon);
@@ -74,6 +75,7 @@ pub(crate) async fn facts(targets: &Targets, config: Option<PathBuf>) -> Facts {
     let process = process::settled(listening, &unit, is_of_unit);
     Facts {
         is_root,
+        has_settings_file,
         verdict,
         withheld: process::withheld(process),
         process,

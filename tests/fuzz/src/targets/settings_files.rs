@@ -61,6 +61,7 @@ fn check(settings: &Settings) {
     assert!(is_word(&interface.table), "it is put into a rule set");
     assert!(interface.mtu >= 1280, "RFC 8200, 5");
     assert!(interface.queues > 0);
+    assert!(settings.listen_port > 0);
     assert!(settings.dns_listen.ip().is_loopback());
     for endpoint in &settings.endpoints {
         assert!(endpoint.port() > 0 && !endpoint.ip().is_unspecified());
@@ -81,6 +82,7 @@ resolver = "auto"
 mtu = 1420
 rotate_key_days = 90
 shards = 2
+cipher = "aes-256-gcm"
 metrics = "127.0.0.1:7445"
 log_format = "json"
 log_level = "info"
@@ -94,6 +96,7 @@ log_level = "info"
         ),
         Seed::new("rule-set", "nft_table = \"mesh { }\""),
         Seed::new("small-mtu", "mtu = 1279"),
+        Seed::new("no-port", "listen_port = 0"),
         Seed::new("unknown", "listen_prot = 1"),
         Seed::new("public-dns", "dns_listen = \"0.0.0.0:53\""),
     ]
@@ -110,6 +113,9 @@ mod tests {
             .filter(|seed| load(&File::new(&seed.bytes)).is_err())
             .map(|seed| seed.name)
             .collect();
-        assert_eq!(refused, ["rule-set", "small-mtu", "unknown", "public-dns"]);
+        assert_eq!(
+            refused,
+            ["rule-set", "small-mtu", "no-port", "unknown", "public-dns"]
+        );
     }
 }

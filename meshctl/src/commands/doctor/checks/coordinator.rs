@@ -1,15 +1,43 @@
 //! The coordinator of this machine: whether it runs, has room, and shows what hosts believe.
 
-use super::super::facts::{OwnCoordinator, Process, Shown};
+use super::super::facts::{OwnCoordinator, Process, Shown, Verdict};
 use super::super::finding::Finding;
 use crate::output::bytes;
 
 type Check = fn(&OwnCoordinator) -> Finding;
 
-pub(super) const ALL: &[Check] = &[runs, disk, certificate];
+pub(super) const ALL: &[Check] = &[settings, runs, alarms, disk, certificate];
 
 /// Free bytes below which changes may not fit soon.
 const FREE_BYTES_MIN: u64 = 64 << 20;
+
+fn settings(own: &OwnCoordinator) -> Finding {
+    const CHECK: &str = "coordinator_settings";
+    match &own.verdict {
+        Verdict::Good => Finding::ok(CHECK, "mesh-coordinator takes its settings"),
+        Verdict::Refused(why) => Finding::failure(
+            CHECK,
+            why.clone(),
+            "mesh-coordinator does not start with them; one that runs keeps the former ones",
+            "correct the file; `mesh-coordinator --check` says whether it is good",
+        ),
+        Verdict::Unknown(why) => Finding::skipped(CHECK, why.clone()),
+    }
+}
+
+fn alarms(own: &OwnCoordinator) -> Finding {
+    const CHECK: &str = "coordinator_alarms";
+    match own.status.as_ref().map(|status| &status.alarms[..]) {
+        None => Finding::skipped(CHECK, "only root and group mesh may see them"),
+        Some([]) => Finding::ok(CHECK, "mesh-coordinator has no alarm"),
+        Some(alarms) => Finding::failure(
+            CHECK,
+            alarms.join("\n"),
+            "mesh-coordinator tells what it cannot mend itself",
+            "as each of them says; docs/troubleshooting.md has more",
+        ),
+    }
+}
 
 fn runs(own: &OwnCoordinator) -> Finding {
     const CHECK: &str = "coordinator_runs";
@@ -143,7 +171,7 @@ fn told_of(shown: &[(String, Shown)], why: impl Fn(&Shown) -> Option<&String>) -
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::facts::StateDirectory;
+    use super::super::super::facts::{Facts, StateDirectory};
     use super::super::super::finding::Outcome;
     use super::super::healthy;
     use super::*;
@@ -157,6 +185,7 @@ mod tests {
             "hosts": 1, "hosts_online": 1, "policy": 1, "addresses": ["c:7443"],
         });
         OwnCoordinator {
+            verdict: Verdict::Good,
             process: Process::Runs {
                 pid: Some(9),
                 is_stopped: false,
@@ -191,12 +220,16 @@ mod tests {
         facts.own_coordinator = Some(own());
         let findings = super::super::run(&facts);
         assert_eq!(findings.len(), ALL.len());
+        // But it has settings for one, which may be where it is not found.
+        let is_of_daemon = |facts: &Facts| {
+            let findings = super::super::run(facts);
+            findings.iter().any(|it| it.check == "daemon")
+        };
+        facts.has_settings_file = true;
+        assert!(is_of_daemon(&facts));
+        facts.has_settings_file = false;
         facts.own_coordinator = None;
-        assert!(
-            super::super::run(&facts)
-                .iter()
-                .any(|it| it.check == "daemon")
-        );
+        assert!(is_of_daemon(&facts));
     }
 
     #[test]
@@ -210,6 +243,17 @@ mod tests {
         assert!(runs(&stopped).advice.unwrap().contains("kill -CONT 9"));
         stopped.process = Process::None;
         assert!(runs(&stopped).advice.unwrap().contains("systemctl start"));
+        let mut wrong = own();
+        wrong.verdict = Verdict::Refused("coordinator.toml, line 3: advertise".into());
+        let finding = settings(&wrong);
+        assert_eq!(finding.outcome, Outcome::Failure);
+        assert!(finding.what.contains("line 3"), "{finding:?}");
+        let mut deaf = own();
+        let taken = "cannot answer for metrics at 127.0.0.1:7446: it is taken".to_owned();
+        deaf.status.as_mut().unwrap().alarms.push(taken);
+        let finding = alarms(&deaf);
+        assert_eq!(finding.outcome, Outcome::Failure);
+        assert!(finding.what.contains("7446"), "{finding:?}");
         let mut full = own();
         full.state_dir.as_mut().unwrap().free_bytes = 0;
         assert_eq!(disk(&full).outcome, Outcome::Failure);

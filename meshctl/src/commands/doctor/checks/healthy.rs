@@ -89,6 +89,7 @@ pub(crate) fn facts() -> Facts {
             mtu: 1420,
             state_dir: "/var/lib/mesh/meshd".into(),
         }),
+        has_settings_file: true,
         verdict: Verdict::Good,
         process: Process::Runs {
             pid: Some(7),
@@ -150,6 +151,7 @@ pub(crate) fn unknown() -> Facts {
         is_root: false,
         clock_is_kept: nothing(),
         settings: nothing(),
+        has_settings_file: false,
         verdict: Verdict::Unknown("it cannot be asked".into()),
         process: Process::None,
         daemon: nothing(),

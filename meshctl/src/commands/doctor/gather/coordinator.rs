@@ -8,11 +8,12 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::super::facts::{OwnCoordinator, Shown};
+use super::super::facts::{OwnCoordinator, Shown, Verdict};
 use super::{PATIENCE, files, process, programs};
 use crate::arguments::Targets;
 use crate::connect::{COORDINATOR_SOCKET, coordinator_at};
 
+const COORDINATOR: &str = "mesh-coordinator";
 const CONFIG: &str = "/etc/mesh/coordinator.toml";
 const STATE_DIR: &str = "/var/lib/mesh/coordinator";
 
@@ -28,9 +29,10 @@ pub(super) async fn own(targets: &Targets) -> Option<OwnCoordinator> {
     let client = coordinator_at(socket)
         .with_patience(PATIENCE)
         .with_persistence(None);
-    let (unit, listening, told) = tokio::join!(
+    let (verdict, unit, listening, told) = tokio::join!(
+        programs::verdict(COORDINATOR, None),
         programs::unit("mesh-coordinator.service"),
-        process::listening(socket, "mesh-coordinator"),
+        process::listening(socket, COORDINATOR),
         client.get::<Value>("/v1/status"),
     );
     let is_loaded = unit
@@ -49,6 +51,7 @@ pub(super) async fn own(targets: &Targets) -> Option<OwnCoordinator> {
         None => Vec::new(),
     };
     Some(OwnCoordinator {
+        verdict: seen_by_root(verdict),
         process: process::settled(listening, &unit, socket == Path::new(COORDINATOR_SOCKET)),
         version: told.map(|it| it["version"].as_str().unwrap_or("of old").to_owned()),
         status,
@@ -56,6 +59,16 @@ pub(super) async fn own(targets: &Targets) -> Option<OwnCoordinator> {
         state_dir: files::state_dir(&state_dir()),
         shown,
     })
+}
+
+/// Its settings are the service's own: that another user cannot read them says nothing of them.
+fn seen_by_root(verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::Refused(why) if !rustix::process::geteuid().is_root() => {
+            Verdict::Unknown(format!("{why}; try as root"))
+        }
+        other => other,
+    }
 }
 
 fn state_dir() -> PathBuf {

@@ -38,6 +38,11 @@ pub(super) fn settings(config: Option<PathBuf>) -> Known<DaemonSettings> {
     })
 }
 
+/// Whether there is a settings file at its place.
+pub(super) fn has_settings() -> bool {
+    Path::new(CONFIG).exists()
+}
+
 pub(super) fn text(path: &str) -> Known<String> {
     fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))
 }

@@ -14,6 +14,7 @@ pub(crate) async fn said_by(program: &str, arguments: &[&str]) -> Known<String> 
     let running = Command::new(program)
         .args(arguments)
         .env("LC_ALL", "C")
+        .env("PATH", search_path(std::env::var("PATH").ok()))
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
@@ -27,6 +28,16 @@ pub(crate) async fn said_by(program: &str, arguments: &[&str]) -> Known<String> 
     }
     let said = String::from_utf8_lossy(&output.stderr);
     Err(format!("{program}: {}", said.trim()))
+}
+
+/// Where programs of administrators are, which users that are not root often do not search.
+const ADMINISTRATION: &str = "/usr/local/sbin:/usr/sbin:/sbin";
+
+fn search_path(own: Option<String>) -> String {
+    match own.filter(|own| !own.is_empty()) {
+        Some(own) => format!("{own}:{ADMINISTRATION}"),
+        None => format!("/usr/local/bin:/usr/bin:/bin:{ADMINISTRATION}"),
+    }
 }
 
 /// The properties that a check looks at.
@@ -59,27 +70,28 @@ pub(super) async fn obstacles(config: Option<PathBuf>) -> Result<Vec<String>, Ob
         let why = "only root may ask `meshd --plan`";
         return Err(Obstacle::NotAsked(why.into()));
     }
-    match meshd("--plan", config).await {
+    match asked_of("meshd", "--plan", config).await {
         Ok(plan) => Ok(obstacles_in(&plan)),
         Err(why) if could_not_be_asked(&why) => Err(Obstacle::NotAsked(why)),
         Err(why) => Err(Obstacle::Refused(why)),
     }
 }
 
-/// Asks the daemon's own program whether it takes its settings.
-pub(super) async fn verdict(config: Option<PathBuf>) -> Verdict {
-    match meshd("--check", config).await {
+/// Asks a daemon's own program whether it takes its settings.
+pub(super) async fn verdict(daemon: &str, config: Option<PathBuf>) -> Verdict {
+    match asked_of(daemon, "--check", config).await {
         Ok(_) => Verdict::Good,
         Err(why) if could_not_be_asked(&why) => Verdict::Unknown(why),
-        Err(why) => Verdict::Refused(why.trim_start_matches("meshd: ").to_owned()),
+        // Its name stands before what it says, and before that.
+        Err(why) => Verdict::Refused(why.trim_start_matches(&*format!("{daemon}: ")).to_owned()),
     }
 }
 
-async fn meshd(what: &str, config: Option<PathBuf>) -> Known<String> {
+async fn asked_of(daemon: &str, what: &str, config: Option<PathBuf>) -> Known<String> {
     let config = config.map(|path| path.to_string_lossy().into_owned());
     let mut arguments = vec![what];
     arguments.extend(config.iter().flat_map(|path| ["--config", path]));
-    said_by("meshd", &arguments).await
+    said_by(daemon, &arguments).await
 }
 
 /// There is no such program, it hangs, or it is of a version that does not know the question.
@@ -154,6 +166,13 @@ In the way: the overlay's prefix overlaps
         let status = "Status: active\n\nTo      Action  From\n--      ------  ----\n51820/udp   ALLOW   Anywhere\n22/tcp  DENY  Anywhere\n";
         assert!(ufw_opens(status, 51820));
         assert!(!ufw_opens(status, 22) && !ufw_opens(status, 53));
+    }
+
+    #[test]
+    fn programs_of_administrators_are_found_by_everybody() {
+        let path = search_path(Some("/opt/bin:/usr/bin".into()));
+        assert!(path.starts_with("/opt/bin:/usr/bin:") && path.contains(":/usr/sbin"));
+        assert!(search_path(None).starts_with("/usr/local/bin:"));
     }
 
     #[tokio::test]
