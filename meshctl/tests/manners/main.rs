@@ -9,6 +9,7 @@
 
 mod full_output;
 mod membership;
+mod policy;
 mod restart;
 mod server;
 mod silence;

@@ -30,7 +30,7 @@ pub(super) async fn put_in_force(
         show_check(&checked, &policy::run_tests(&checked, None), output);
     })?;
     let client = connect::awake(connect::coordinator(targets)?).await?;
-    plan::warn(&client, &plan::of_files(files.clone()), output).await;
+    let unknown = plan::warn(&client, &plan::of_files(files.clone()), output).await;
     let request = ApplyPolicy {
         files: files.clone(),
         base: apply.base.map(PolicyVersion),
@@ -42,6 +42,7 @@ pub(super) async fn put_in_force(
         false => client.post("/v1/policy", &request).await,
     };
     let applied: AppliedPolicy = applied.map_err(|error| refused(error, &files))?;
+    unknown.inspect(|why| plan::say_that_nothing_is_known(why, output));
     finish(&client, &applied, (apply.wait, apply.dry_run), output).await
 }
 
@@ -52,7 +53,7 @@ pub(super) async fn rollback(
 ) -> Result<(), Failure> {
     let client = connect::awake(connect::coordinator(targets)?).await?;
     let to = PolicyVersion(back.version);
-    plan::warn(&client, &plan::of_version(to), output).await;
+    let unknown = plan::warn(&client, &plan::of_version(to), output).await;
     let request = RollbackPolicy {
         to,
         base: back.base.map(PolicyVersion),
@@ -60,6 +61,7 @@ pub(super) async fn rollback(
         dry_run: back.dry_run,
     };
     let applied: AppliedPolicy = client.post("/v1/policy/rollback", &request).await?;
+    unknown.inspect(|why| plan::say_that_nothing_is_known(why, output));
     finish(&client, &applied, (back.wait, back.dry_run), output).await
 }
 

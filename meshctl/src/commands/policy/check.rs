@@ -196,8 +196,8 @@ pub(super) fn show_check(checked: &Checked, outcomes: &[TestOutcome], output: &O
         lines.push(format!(
             "{}, {}, {}; {passed} of {} passed",
             count(checked.bundle.services.len(), "service"),
-            count(checked.bundle.allow.len(), "allow"),
-            count(checked.bundle.deny.len(), "deny"),
+            count(checked.bundle.allow.len(), "allow rule"),
+            count(checked.bundle.deny.len(), "deny rule"),
             count(outcomes.len(), "test"),
         ));
         lines.join("\n")

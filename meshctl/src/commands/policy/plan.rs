@@ -47,28 +47,32 @@ pub(super) async fn plan(what: &str, targets: &Targets, output: &Output) -> Resu
 }
 
 /// Tells on standard error what may do harm about a bundle that is about to be applied. That no
-/// plan can be made stops nothing: the coordinator checks what it is given by itself.
-pub(super) async fn warn(client: &ApiClient, request: &PlanRequest, output: &Output) {
-    let lines: Vec<String> = match make(client, request).await {
-        Ok(report) => dangers(&report.plan)
-            .map(|warning| warning_text(warning, output))
-            .collect(),
-        // The coordinator is about to say the same.
-        Err(
-            Failure::Wanting(_)
-            | Failure::Faulty { .. }
-            | Failure::Unreachable(_)
-            | Failure::Denied(_),
-        ) => Vec::new(),
-        Err(failure) => vec![output.paint(
-            Tone::Doubtful,
-            &format!("warning: what this changes between hosts is not known: {failure}"),
-        )],
+/// plan can be made stops nothing: the coordinator checks what it is given by itself, and mostly
+/// refuses it for the same reason. That is returned, to be told when it does not.
+pub(super) async fn warn(
+    client: &ApiClient,
+    request: &PlanRequest,
+    output: &Output,
+) -> Option<Failure> {
+    let report = match make(client, request).await {
+        Ok(report) => report,
+        Err(failure) => return Some(failure),
     };
-    for line in lines {
-        // Nobody reads standard error: then nobody is to be warned.
-        let _ = writeln!(io::stderr(), "{line}");
+    for warning in dangers(&report.plan) {
+        say(&warning_text(warning, output));
     }
+    None
+}
+
+/// Tells on standard error why there was no plan of what is applied.
+pub(super) fn say_that_nothing_is_known(why: &Failure, output: &Output) {
+    let text = format!("warning: what this changes between hosts is not known: {why}");
+    say(&output.paint(Tone::Doubtful, &text));
+}
+
+fn say(line: &str) {
+    // Nobody reads standard error: then nobody is to be warned.
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 pub(super) fn of_files(files: Vec<PolicyFile>) -> PlanRequest {
