@@ -83,6 +83,11 @@ impl Coalescer {
         }
     }
 
+    /// Joins these from now on: the device has turned out not to take others.
+    pub fn set_joins(&mut self, joins: Joins) {
+        self.joins = joins;
+    }
+
     /// Returns whether so many bytes more can be taken.
     pub fn has_room(&self, bytes: usize) -> bool {
         self.memory.len() - self.filled >= bytes
@@ -135,9 +140,18 @@ impl Coalescer {
             last_piece: NONE,
         });
         if may_grow {
-            self.open[self.next_open] = Some(index(self.items.len() - 1));
-            self.next_open = (self.next_open + 1) % OPEN_MAX;
+            let place = self.place_for_open();
+            self.open[place] = Some(index(self.items.len() - 1));
         }
+    }
+
+    /// Returns a place that is free, or else the one after that which was taken last.
+    fn place_for_open(&mut self) -> usize {
+        if let Some(free) = self.open.iter().position(Option::is_none) {
+            return free;
+        }
+        self.next_open = (self.next_open + 1) % OPEN_MAX;
+        self.next_open
     }
 
     fn find_open(&self, start: usize, shape: &Shape) -> Option<usize> {

@@ -5,9 +5,9 @@ mod kernel;
 mod pair;
 
 use dataplane::{Coalescer, Command, DataCipher, Joins, VirtioHeader};
+use kernel::cut::{Kind, cut, kind};
 use kernel::generate::{Choice, any_choice, sendings};
-use kernel::cut::{Kind, kind};
-use kernel::{Form, Look, Sending, Tcp, cut, sum};
+use kernel::{Form, Look, Sending, Tcp, sum};
 use pair::packets::{self, ACK};
 use pair::{A, B, Pair};
 use proptest::prelude::*;

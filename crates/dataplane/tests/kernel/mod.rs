@@ -11,8 +11,6 @@ use dataplane::VirtioHeader;
 pub(crate) mod cut;
 pub(crate) mod generate;
 
-pub(crate) use cut::cut;
-
 pub(crate) const FIN: u8 = 0x01;
 pub(crate) const PSH: u8 = 0x08;
 pub(crate) const ACK: u8 = 0x10;
