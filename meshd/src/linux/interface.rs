@@ -428,7 +428,7 @@ pub async fn underlay_addresses(overlay_interface: &str) -> Result<Vec<IpAddr>, 
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use std::process::Command;
 
     use dataplane::ShardConfig;
@@ -438,7 +438,7 @@ pub(super) mod tests {
     use crate::packets::{PacketWorker, UdpSockets, WorkerMessage};
 
     /// Runs a test of this name again, in a network namespace of its own. Needs root.
-    pub(in crate::linux) fn is_in_namespace(test: &str) -> bool {
+    pub(crate) fn is_in_namespace(test: &str) -> bool {
         if std::env::var_os("MESHD_TEST_NAMESPACE").is_some() {
             return true;
         }
@@ -459,7 +459,7 @@ pub(super) mod tests {
         false
     }
 
-    pub(in crate::linux) fn said_by(program: &str, arguments: &[&str]) -> String {
+    pub(crate) fn said_by(program: &str, arguments: &[&str]) -> String {
         let output = Command::new(program).args(arguments).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
     }

@@ -19,6 +19,8 @@ pub struct SendFailures {
     datagrams: AtomicU64,
     overlay_packets: AtomicU64,
     crossings: AtomicU64,
+    joins_refused: AtomicU64,
+    runs_refused: Arc<AtomicU64>,
 }
 
 impl SendFailures {
@@ -39,6 +41,16 @@ impl SendFailures {
     /// Returns the packets that the TUN device did not take.
     pub fn overlay_packets(&self) -> u64 {
         self.overlay_packets.load(Ordering::Relaxed)
+    }
+
+    /// Returns how often the TUN device refused packets joined in a way that it had offered to take.
+    pub fn joins_refused(&self) -> u64 {
+        self.joins_refused.load(Ordering::Relaxed)
+    }
+
+    /// Returns how often a socket refused datagrams as a run.
+    pub fn runs_refused(&self) -> u64 {
+        self.runs_refused.load(Ordering::Relaxed)
     }
 
     /// Returns the datagrams that this daemon's predecessor or successor did not take in time.
@@ -122,13 +134,22 @@ impl BatchOutbox {
         let Some(Overlay { writer, packets }) = &mut self.overlay else {
             return;
         };
-        let failures = &self.failures.overlay_packets;
+        let failures = &self.failures;
+        let mut refused = false;
         packets.take_all(|header, parts| {
-            if let Err(error) = writer.send(header, parts) {
-                tracing::debug!(%error, packets = parts.len(), "the TUN device does not take packets");
-                failures.fetch_add(parts.len() as u64, Ordering::Relaxed);
+            let written = writer.send(header, parts);
+            let failed = written.failed as u64;
+            if failed > 0 {
+                failures
+                    .overlay_packets
+                    .fetch_add(failed, Ordering::Relaxed);
             }
+            refused |= written.refused;
         });
+        if refused {
+            failures.joins_refused.fetch_add(1, Ordering::Relaxed);
+            packets.set_joins(writer.joins());
+        }
     }
 }
 

@@ -9,6 +9,9 @@ use crate::link::Link;
 /// The name of each machine's end of the link.
 const INTERFACE: &str = "eth0";
 
+/// Bytes of the largest packet on the link, as the kernel makes it.
+pub(crate) const LINK_MTU: u16 = 1500;
+
 /// Where a contender is measured.
 pub(crate) struct Ground {
     /// Where streams and echo requests begin.

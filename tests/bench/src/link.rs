@@ -14,6 +14,14 @@ pub(crate) enum Link {
 impl Link {
     pub(crate) const ALL: [Self; 2] = [Self::DefaultOffloads, Self::NicLike];
 
+    /// What `--link` and the results call it.
+    pub(crate) fn key(self) -> &'static str {
+        match self {
+            Self::DefaultOffloads => "default",
+            Self::NicLike => "nic-like",
+        }
+    }
+
     /// What people call it.
     pub(crate) fn name(self) -> &'static str {
         match self {

@@ -16,8 +16,11 @@ mod figure;
 mod ground;
 mod link;
 mod machine;
+mod output;
+mod plot;
 mod results;
 mod rounds;
+mod stream;
 mod table;
 mod tools;
 
@@ -27,7 +30,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use lab::LabError;
 
-use contender::Contender;
+use figure::Figure;
+use link::Link;
+use output::Output;
 use rounds::Plan;
 
 /// Measures our tunnel beside others.
@@ -38,21 +43,30 @@ struct Arguments {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Seconds of each TCP stream that count; one more goes before them.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
-    /// Measures only this contender; repeatable.
-    #[arg(long, value_name = "NAME")]
+    /// Measures only these contenders.
+    #[arg(long, value_name = "NAME", num_args = 1..)]
     only: Vec<String>,
-    /// Where `mesh-wireguard` is, built with --release.
+    /// Measures only these figures, and what is measured with them.
+    #[arg(long, value_name = "FIGURE", num_args = 1..)]
+    figures: Vec<String>,
+    /// Measures only on these links: default, nic-like.
+    #[arg(long, value_name = "LINK", num_args = 1..)]
+    links: Vec<String>,
+    /// Writes table.md, plot.svg and results.json there, anew after each round.
+    #[arg(long, value_name = "DIRECTORY")]
+    output: Option<PathBuf>,
+    /// Where `mesh-wireguard` and `bare-forwarder` are, built with --release.
     #[arg(long, value_name = "DIRECTORY")]
     ours: PathBuf,
-    /// Where the tools that cargo installed are: `boringtun-cli`.
+    /// Where the tools that cargo installed are: `boringtun-cli`, `gotatun`, `vpncloud`.
     #[arg(long, value_name = "DIRECTORY")]
     tools: PathBuf,
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+    match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error}");
@@ -61,37 +75,44 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> Result<(), LabError> {
-    let contenders = choose(arguments)?;
-    tools::require()?;
+fn run(arguments: Arguments) -> Result<(), LabError> {
+    let all = contender::all(&arguments.ours, &arguments.tools);
+    let contenders = choose("contender", all, &arguments.only, |one| one.name())?;
+    let figures = Figure::all().collect();
+    let links = Link::ALL.to_vec();
     let plan = Plan {
         rounds: arguments.rounds,
         seconds: arguments.seconds,
+        links: choose("link", links, &arguments.links, |link| link.key())?,
+        figures: choose("figure", figures, &arguments.figures, |one| one.key())?,
     };
+    tools::require()?;
     // First, so that a program that is missing is noticed at once.
-    let machine = machine::describe(plan, &contenders)?;
-    let results = rounds::run(&contenders, plan)?;
-    let names: Vec<_> = contenders.iter().map(|one| one.name()).collect();
-    println!("{machine}");
-    println!("{}", table::render(&names, &results));
+    let machine = machine::describe(&plan, &contenders)?;
+    let output = Output::new(arguments.output, machine, &plan.links, &contenders)?;
+    let results = rounds::run(&contenders, &plan, |results| output.write(results))?;
+    println!("{}", output.table(&results));
     Ok(())
 }
 
-/// All contenders, or those that were asked for.
-fn choose(arguments: &Arguments) -> Result<Vec<Box<dyn Contender>>, LabError> {
-    let mut contenders = contender::all(&arguments.ours, &arguments.tools);
-    if arguments.only.is_empty() {
-        return Ok(contenders);
-    }
-    let names: Vec<_> = contenders.iter().map(|one| one.name()).collect();
-    for wanted in &arguments.only {
+/// All, or those that were asked for by their names.
+fn choose<T>(
+    kind: &str,
+    mut all: Vec<T>,
+    wanted: &[String],
+    name: impl Fn(&T) -> &'static str,
+) -> Result<Vec<T>, LabError> {
+    let names: Vec<_> = all.iter().map(&name).collect();
+    for wanted in wanted {
         if !names.contains(&wanted.as_str()) {
             return Err(LabError::new(format!(
-                "there is no contender {wanted}; there are {}",
-                names.join(", ")
+                "there is no {kind} \"{wanted}\"; there are: {}",
+                names.join("; ")
             )));
         }
     }
-    contenders.retain(|one| arguments.only.iter().any(|wanted| wanted == one.name()));
-    Ok(contenders)
+    if !wanted.is_empty() {
+        all.retain(|one| wanted.iter().any(|wanted| wanted == name(one)));
+    }
+    Ok(all)
 }

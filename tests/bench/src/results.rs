@@ -1,13 +1,29 @@
-//! What was measured so far, and its medians.
+//! What was measured so far, its medians, and who failed at what.
 
 use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
 
 use crate::figure::Figure;
 use crate::link::Link;
 
 /// Every value of every round.
 #[derive(Debug, Default)]
-pub(crate) struct Results(BTreeMap<(Link, &'static str, Figure), Vec<f64>>);
+pub(crate) struct Results {
+    values: BTreeMap<(Link, &'static str, Figure), Vec<f64>>,
+    failures: Vec<Failure>,
+}
+
+/// Somebody could not be measured to the end.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) link: Link,
+    pub(crate) contender: &'static str,
+    /// From 0 on.
+    pub(crate) round: u32,
+    /// The first line of what was said.
+    pub(crate) reason: String,
+}
 
 impl Results {
     pub(crate) fn add(
@@ -17,11 +33,31 @@ impl Results {
         figures: impl IntoIterator<Item = (Figure, f64)>,
     ) {
         for (figure, value) in figures {
-            self.0
+            self.values
                 .entry((link, contender, figure))
                 .or_default()
                 .push(value);
         }
+    }
+
+    pub(crate) fn add_failure(
+        &mut self,
+        link: Link,
+        contender: &'static str,
+        round: u32,
+        said: &str,
+    ) {
+        self.failures.push(Failure {
+            link,
+            contender,
+            round,
+            reason: said.lines().next().unwrap_or_default().to_owned(),
+        });
+    }
+
+    /// Who failed, in the order in which it happened.
+    pub(crate) fn failures(&self) -> &[Failure] {
+        &self.failures
     }
 
     /// Returns the median of a figure; `None` where a contender has none of the kind.
@@ -31,12 +67,40 @@ impl Results {
         contender: &'static str,
         figure: Figure,
     ) -> Option<f64> {
-        median(self.0.get(&(link, contender, figure))?)
+        median(self.values.get(&(link, contender, figure))?)
+    }
+
+    /// Every value, for programs.
+    pub(crate) fn to_json(&self) -> Value {
+        let values = self
+            .values
+            .iter()
+            .map(|((link, contender, figure), values)| {
+                json!({
+                    "link": link.key(),
+                    "contender": contender,
+                    "figure": figure.key(),
+                    "median": median(values),
+                    "rounds": values,
+                })
+            });
+        let failures = self.failures.iter().map(|failure| {
+            json!({
+                "link": failure.link.key(),
+                "contender": failure.contender,
+                "round": failure.round + 1,
+                "reason": failure.reason,
+            })
+        });
+        json!({
+            "values": values.collect::<Vec<_>>(),
+            "failures": failures.collect::<Vec<_>>(),
+        })
     }
 }
 
 /// Returns the median: of an even number the mean of the two in the middle, of none `None`.
-pub(crate) fn median(values: &[f64]) -> Option<f64> {
+fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
@@ -56,5 +120,18 @@ mod tests {
         assert_eq!(median(&[3.0, 1000.0, 2.0]), Some(3.0));
         assert_eq!(median(&[4.0, 2.0]), Some(3.0));
         assert_eq!(median(&[]), None);
+    }
+
+    #[test]
+    fn programs_read_every_round_and_every_failure() {
+        let mut results = Results::default();
+        for value in [1.0, 3.0] {
+            results.add(Link::NicLike, "a", [(Figure::TcpStream, value)]);
+        }
+        results.add_failure(Link::DefaultOffloads, "b", 0, "no answer\nits log follows");
+        let json = results.to_json();
+        assert_eq!(json["values"][0]["rounds"], json!([1.0, 3.0]));
+        assert_eq!(json["values"][0]["median"], 2.0);
+        assert_eq!(json["failures"][0]["reason"], "no answer");
     }
 }

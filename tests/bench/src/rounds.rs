@@ -3,39 +3,46 @@
 use lab::LabError;
 
 use crate::contender::Contender;
-use crate::figure::{self, Figure};
+use crate::figure::{self, Figure, Trial};
 use crate::ground::Ground;
 use crate::link::Link;
 use crate::results::Results;
 
-/// How much is measured.
-#[derive(Clone, Copy, Debug)]
+/// What is measured, how often and how long.
+#[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) rounds: u32,
     /// Of each stream.
     pub(crate) seconds: u32,
+    pub(crate) links: Vec<Link>,
+    pub(crate) figures: Vec<Figure>,
 }
 
 /// Goes through all contenders on all links, as often as planned. Each round begins with another
-/// contender, so that nobody always follows the same one.
-pub(crate) fn run(contenders: &[Box<dyn Contender>], plan: Plan) -> Result<Results, LabError> {
+/// contender, so that nobody always follows the same one. Who fails is told of and goes on in the next
+/// round; after each round `report` is given what there is.
+pub(crate) fn run(
+    contenders: &[Box<dyn Contender>],
+    plan: &Plan,
+    mut report: impl FnMut(&Results) -> Result<(), LabError>,
+) -> Result<Results, LabError> {
     let mut results = Results::default();
     for round in 0..plan.rounds {
-        for link in Link::ALL {
+        for link in &plan.links {
             for contender in in_turn(contenders, round as usize) {
                 let name = contender.name();
-                let figures = trial(contender.as_ref(), link, plan.seconds)
-                    .map_err(|error| LabError::new(format!("{name}, {}: {error}", link.name())))?;
-                eprintln!(
-                    "round {} of {}, {}: {name}: {}",
-                    round + 1,
-                    plan.rounds,
-                    link.name(),
-                    shown(&figures)
-                );
-                results.add(link, name, figures);
+                let place = format!("round {} of {}, {}", round + 1, plan.rounds, link.name());
+                let mut figures = Vec::new();
+                let outcome = trial(contender.as_ref(), *link, plan, &mut figures);
+                eprintln!("{place}: {name}: {}", shown(&figures));
+                results.add(*link, name, figures);
+                if let Err(error) = outcome {
+                    eprintln!("{place}: {name} failed: {error}");
+                    results.add_failure(*link, name, round, &error.to_string());
+                }
             }
         }
+        report(&results)?;
     }
     Ok(results)
 }
@@ -44,11 +51,18 @@ pub(crate) fn run(contenders: &[Box<dyn Contender>], plan: Plan) -> Result<Resul
 fn trial(
     contender: &dyn Contender,
     link: Link,
-    seconds: u32,
-) -> Result<Vec<(Figure, f64)>, LabError> {
+    plan: &Plan,
+    figures: &mut Vec<(Figure, f64)>,
+) -> Result<(), LabError> {
     let ground = Ground::new(link)?;
     let joined = contender.join(&ground)?;
-    figure::measure(&ground, &joined, seconds)
+    let trial = Trial {
+        ground: &ground,
+        joined: &joined,
+        wanted: &plan.figures,
+        seconds: plan.seconds,
+    };
+    figure::measure(trial, figures)
 }
 
 fn in_turn<T>(all: &[T], first: usize) -> impl Iterator<Item = &T> {

@@ -7,10 +7,14 @@ use lab::LabError;
 /// A program and the Debian package that has it.
 const TOOLS: &[(&str, &str)] = &[
     ("ethtool", "ethtool"),
+    ("fastd", "fastd"),
     ("ip", "iproute2"),
     ("iperf3", "iperf3"),
+    ("nebula", "nebula"),
+    ("nft", "nftables"),
     ("nsenter", "util-linux"),
     ("ping", "iputils-ping"),
+    ("tincd", "tinc"),
     ("wg", "wireguard-tools"),
     ("wireguard-go", "wireguard-go"),
 ];

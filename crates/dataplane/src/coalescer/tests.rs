@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::packet::Headers;
-use crate::segments::Segments;
+use crate::recut::recut;
 
 const ALL: Joins = Joins {
     tcp: true,
@@ -111,17 +111,17 @@ fn through(joins: Joins, packets: &[Vec<u8>]) -> (usize, Vec<Vec<u8>>) {
 }
 
 fn cut_again(header: VirtioHeader, packet: &[u8]) -> Vec<Vec<u8>> {
-    let Some(segmentation) = header.segmentation().unwrap() else {
+    if header.segmentation() == Ok(None) {
         assert_eq!(header, VirtioHeader::default());
-        return vec![packet.to_vec()];
-    };
-    let headers = Headers::parse(packet).unwrap();
-    assert_eq!(usize::from(header.csum_start), headers.upper_start);
-    let mut segments = Segments::new(header, segmentation, &headers, packet).unwrap();
-    let mut cut = Vec::new();
-    while let Some((headers, payload)) = segments.next() {
-        cut.push([headers, payload].concat());
+    } else {
+        let headers = Headers::parse(packet).unwrap();
+        assert_eq!(usize::from(header.csum_start), headers.upper_start);
     }
+    let mut cut = Vec::new();
+    recut(header, packet, |headers, payload| {
+        cut.push([headers, payload].concat());
+    })
+    .unwrap();
     cut
 }
 
@@ -317,6 +317,45 @@ fn datagrams_are_joined_only_where_the_device_takes_them() {
     };
     assert_eq!(through(tcp_only, &run).0, 5);
     assert_eq!(through(Joins::default(), &[segment(1, 0, 9).bytes()]).0, 1);
+}
+
+#[test]
+fn what_a_device_does_not_take_any_more_is_not_joined() {
+    let segments = [segment(1, 0, 100).bytes(), segment(1, 100, 100).bytes()];
+    let datagrams = [datagram(1, &[1; 100]), datagram(1, &[2; 100])];
+    let mut coalescer = Coalescer::new(ALL, 1 << 16);
+    let mut joins = ALL;
+    for expected in [(1, 1), (2, 1), (2, 2)] {
+        coalescer.set_joins(joins);
+        for packet in segments.iter().chain(&datagrams) {
+            coalescer.add(packet.len(), |room| {
+                room.copy_from_slice(packet);
+                packet.len()
+            });
+        }
+        let (mut tcp, mut udp) = (0, 0);
+        coalescer.take_all(|header, parts| {
+            assert!(joins.include(header));
+            let writes = if parts[0][9] == TCP {
+                &mut tcp
+            } else {
+                &mut udp
+            };
+            *writes += 1;
+        });
+        assert_eq!((tcp, udp), expected);
+        joins = joins.without(VirtioHeader::of_segments(
+            if joins.tcp {
+                Segmentation::TcpV4
+            } else {
+                Segmentation::Udp
+            },
+            40,
+            20,
+            100,
+        ));
+    }
+    assert_eq!(joins, Joins::default());
 }
 
 fn any_segment() -> impl Strategy<Value = Segment> {

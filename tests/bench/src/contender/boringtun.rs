@@ -24,8 +24,12 @@ impl Contender for Boringtun {
         "boringtun-cli"
     }
 
-    fn program(&self) -> Option<&Program> {
-        Some(&self.0)
+    fn cipher(&self) -> &'static str {
+        wireguard::CIPHER
+    }
+
+    fn version(&self) -> Result<Option<String>, LabError> {
+        self.0.version().map(Some)
     }
 
     fn join(&self, ground: &Ground) -> Result<Joined, LabError> {

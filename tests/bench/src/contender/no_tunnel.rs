@@ -1,10 +1,11 @@
 //! The bare link: what no tunnel can beat.
 
-use interop::Program;
+use std::time::Instant;
+
 use lab::LabError;
 
 use super::{Contender, Joined};
-use crate::ground::Ground;
+use crate::ground::{Ground, LINK_MTU};
 
 pub(crate) struct NoTunnel;
 
@@ -13,13 +14,22 @@ impl Contender for NoTunnel {
         "no tunnel"
     }
 
-    fn program(&self) -> Option<&Program> {
-        None
+    fn cipher(&self) -> &'static str {
+        "none"
+    }
+
+    fn mtu(&self) -> u16 {
+        LINK_MTU
+    }
+
+    fn version(&self) -> Result<Option<String>, LabError> {
+        Ok(None)
     }
 
     fn join(&self, ground: &Ground) -> Result<Joined, LabError> {
         Ok(Joined {
             target: ground.right.address,
+            started: Instant::now(),
             handshakes: None,
             daemons: Vec::new(),
         })

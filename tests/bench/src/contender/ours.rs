@@ -10,23 +10,26 @@ use crate::ground::Ground;
 
 pub(crate) struct Ours {
     name: &'static str,
+    cipher: &'static str,
     program: Program,
 }
 
 impl Ours {
     /// With WireGuard's own cipher, as all others.
-    pub(crate) fn built_in(directory: &Path) -> Self {
+    pub(crate) fn with_standard_cipher(directory: &Path) -> Self {
         Self {
             name: "ours",
+            cipher: wireguard::CIPHER,
             program: Program::ours(directory.join("mesh-wireguard")),
         }
     }
 
     /// With AES-256-GCM, which two of ours agree on where both have instructions for it.
     pub(crate) fn with_aes(directory: &Path) -> Self {
-        let standard = Self::built_in(directory);
+        let standard = Self::with_standard_cipher(directory);
         Self {
             name: "ours, AES",
+            cipher: "aes-256-gcm",
             program: standard.program.with("--cipher").with("aes-256-gcm"),
         }
     }
@@ -37,8 +40,12 @@ impl Contender for Ours {
         self.name
     }
 
-    fn program(&self) -> Option<&Program> {
-        Some(&self.program)
+    fn cipher(&self) -> &'static str {
+        self.cipher
+    }
+
+    fn version(&self) -> Result<Option<String>, LabError> {
+        self.program.version().map(Some)
     }
 
     fn join(&self, ground: &Ground) -> Result<Joined, LabError> {

@@ -19,8 +19,12 @@ impl Contender for WireguardGo {
         "wireguard-go"
     }
 
-    fn program(&self) -> Option<&Program> {
-        Some(&self.0)
+    fn cipher(&self) -> &'static str {
+        wireguard::CIPHER
+    }
+
+    fn version(&self) -> Result<Option<String>, LabError> {
+        self.0.version().map(Some)
     }
 
     fn join(&self, ground: &Ground) -> Result<Joined, LabError> {

@@ -1,4 +1,4 @@
-//! What the daemons took of the machine, as `/proc` tells.
+//! What the daemons took of the machine, as `/proc` tells: each with all processes that it started.
 
 use std::fs;
 use std::time::Duration;
@@ -8,45 +8,78 @@ use lab::LabError;
 /// The unit of processor times in `/proc`, the same on every Linux (proc(5), `USER_HZ`).
 const TICKS_PER_SEC: u32 = 100;
 
-/// Returns the processor time that the processes have used together, in user and kernel mode.
-pub(super) fn processor_time(processes: &[u32]) -> Result<Duration, LabError> {
-    sum(processes, "stat", read_processor_time)
+/// Returns the processor time that the groups have used together, in user and kernel mode.
+pub(super) fn processor_time(groups: &[u32]) -> Result<Duration, LabError> {
+    let all = stats()?;
+    let of_all = groups.iter().map(|group| {
+        Ok(members(&all, *group)?
+            .map(|stat| stat.processor_time)
+            .sum::<Duration>())
+    });
+    of_all.sum()
 }
 
-/// Returns the resident memory of the process that has most.
-pub(super) fn largest_resident_bytes(processes: &[u32]) -> Result<u64, LabError> {
-    let all = read_each(processes, "status", read_resident_bytes)?;
-    Ok(all.into_iter().max().unwrap_or(0))
+/// Returns the resident memory of the group that has most.
+pub(super) fn largest_resident_bytes(groups: &[u32]) -> Result<u64, LabError> {
+    let all = stats()?;
+    let mut largest = 0;
+    for group in groups {
+        let resident = members(&all, *group)?.map(|stat| resident_bytes(stat.process));
+        largest = largest.max(resident.sum());
+    }
+    Ok(largest)
 }
 
-fn sum<T: std::iter::Sum>(
-    processes: &[u32],
-    file: &str,
-    read: fn(&str) -> Option<T>,
-) -> Result<T, LabError> {
-    Ok(read_each(processes, file, read)?.into_iter().sum())
+/// What `/proc/PROCESS/stat` tells of a process.
+#[derive(Debug, PartialEq)]
+struct Stat {
+    process: u32,
+    group: u32,
+    processor_time: Duration,
 }
 
-fn read_each<T>(
-    processes: &[u32],
-    file: &str,
-    read: fn(&str) -> Option<T>,
-) -> Result<Vec<T>, LabError> {
-    let read_one = |process: &u32| {
-        let path = format!("/proc/{process}/{file}");
-        let text = fs::read_to_string(&path)
-            .map_err(|error| LabError::new(format!("cannot read {path}: {error}")))?;
-        read(&text).ok_or_else(|| LabError::new(format!("cannot understand {path}: {text}")))
-    };
-    processes.iter().map(read_one).collect()
+impl Stat {
+    /// The second field is a name that may hold anything but ends at the last parenthesis; from there
+    /// on the group is number 3, and the times in user and kernel mode are 12 and 13.
+    fn parse(text: &str) -> Option<Self> {
+        let (before, after) = text.rsplit_once(')')?;
+        let process = before.split_once(' ')?.0.parse().ok()?;
+        let fields: Vec<&str> = after.split_whitespace().collect();
+        let ticks = |at: usize| fields.get(at)?.parse::<u32>().ok();
+        Some(Self {
+            process,
+            group: fields.get(2)?.parse().ok()?,
+            processor_time: Duration::from_secs(1) * (ticks(11)? + ticks(12)?) / TICKS_PER_SEC,
+        })
+    }
 }
 
-/// Fields 14 and 15 of `stat`; the second field is a name that may hold anything but ends at the
-/// last parenthesis.
-fn read_processor_time(stat: &str) -> Option<Duration> {
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let mut ticks = || fields.next()?.parse::<u32>().ok();
-    Some(Duration::from_secs(1) * (ticks()? + ticks()?) / TICKS_PER_SEC)
+/// The processes of a group, of which there must be one: a daemon that has ended has used nothing.
+fn members(all: &[Stat], group: u32) -> Result<impl Iterator<Item = &Stat>, LabError> {
+    let members = all.iter().filter(move |stat| stat.group == group);
+    if members.clone().next().is_none() {
+        return Err(LabError::new(format!(
+            "the daemon with the process id {group} has ended"
+        )));
+    }
+    Ok(members)
+}
+
+/// All processes; those that end meanwhile are left out.
+fn stats() -> Result<Vec<Stat>, LabError> {
+    let entries = fs::read_dir("/proc")
+        .map_err(|error| LabError::new(format!("cannot list /proc: {error}")))?;
+    let processes = entries.flatten().filter(|entry| {
+        let name = entry.file_name();
+        name.as_encoded_bytes().iter().all(u8::is_ascii_digit)
+    });
+    let texts = processes.filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
+    Ok(texts.filter_map(|text| Stat::parse(&text)).collect())
+}
+
+fn resident_bytes(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    read_resident_bytes(&status).unwrap_or(0)
 }
 
 fn read_resident_bytes(status: &str) -> Option<u64> {
@@ -61,8 +94,13 @@ mod tests {
 
     #[test]
     fn a_name_with_parentheses_does_not_shift_the_fields() {
-        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 9 9 20 0 4 0 100 0 0";
-        assert_eq!(read_processor_time(stat), Some(Duration::from_secs(3)));
+        let text = "9 (a) b) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 9 9 20 0 4 0 100 0 0";
+        let expected = Stat {
+            process: 9,
+            group: 7,
+            processor_time: Duration::from_secs(3),
+        };
+        assert_eq!(Stat::parse(text), Some(expected));
     }
 
     #[test]
@@ -72,7 +110,13 @@ mod tests {
     }
 
     #[test]
-    fn this_process_uses_memory() {
-        assert!(largest_resident_bytes(&[std::process::id()]).unwrap() > 0);
+    fn the_group_of_this_process_uses_memory_and_one_that_is_gone_does_not_count_as_idle() {
+        let own = stats().unwrap();
+        let own = own
+            .iter()
+            .find(|stat| stat.process == std::process::id())
+            .unwrap();
+        assert!(largest_resident_bytes(&[own.group]).unwrap() > 0);
+        assert!(processor_time(&[u32::MAX]).is_err());
     }
 }

@@ -1,35 +1,40 @@
-//! A TCP stream from the left machine to the right one, by `iperf3`.
+//! TCP streams from the left machine to the right one, by `iperf3`.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use lab::LabError;
+use lab::{LabError, Process};
 use serde_json::Value;
 
 use crate::ground::Ground;
 
 /// Goes before the seconds that count: the congestion window opens.
-const WARM_UP_SECS: u32 = 1;
+pub(super) const WARM_UP_SECS: u32 = 1;
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// What came of a stream.
+/// What came of some streams together.
 #[derive(Debug, PartialEq)]
-pub(super) struct Stream {
+pub(super) struct Streams {
     /// In the seconds that count.
     pub(super) gigabits_per_sec: f64,
     /// With what went before them.
     pub(super) gigabytes_in_all: f64,
 }
 
-pub(super) fn stream(ground: &Ground, target: IpAddr, seconds: u32) -> Result<Stream, LabError> {
-    let server = ground.right.namespace.launch("iperf3");
-    let mut server = server.args(["-s", "-1", "--forceflush"]).spawn("iperf3")?;
-    server.wait_for_line("Server listening", DEADLINE)?;
+/// Measures so many streams at once.
+pub(super) fn streams(
+    ground: &Ground,
+    target: IpAddr,
+    count: u32,
+    seconds: u32,
+) -> Result<Streams, LabError> {
+    let mut server = serve(ground)?;
     let report = ground
         .left
         .namespace
         .launch("iperf3")
         .args(["--json", "-c", &target.to_string()])
+        .args(["-P", &count.to_string()])
         .args(["-t", &seconds.to_string(), "-O", &WARM_UP_SECS.to_string()])
         .within(DEADLINE + Duration::from_secs(seconds.into()))
         .run()?
@@ -38,14 +43,43 @@ pub(super) fn stream(ground: &Ground, target: IpAddr, seconds: u32) -> Result<St
     read_report(&report).ok_or_else(|| LabError::new(format!("iperf3 reported {report}")))
 }
 
-fn read_report(report: &Value) -> Option<Stream> {
+/// A stream that takes all that it gets; it ends when this is dropped.
+pub(super) struct Load {
+    _client: Process,
+    _server: Process,
+}
+
+impl Load {
+    pub(super) fn start(ground: &Ground, target: IpAddr, seconds: u32) -> Result<Self, LabError> {
+        let server = serve(ground)?;
+        let client = ground
+            .left
+            .namespace
+            .launch("iperf3")
+            .args(["-c", &target.to_string(), "-t", &seconds.to_string()])
+            .spawn("iperf3-client")?;
+        Ok(Self {
+            _client: client,
+            _server: server,
+        })
+    }
+}
+
+fn serve(ground: &Ground) -> Result<Process, LabError> {
+    let server = ground.right.namespace.launch("iperf3");
+    let mut server = server.args(["-s", "-1", "--forceflush"]).spawn("iperf3")?;
+    server.wait_for_line("Server listening", DEADLINE)?;
+    Ok(server)
+}
+
+fn read_report(report: &Value) -> Option<Streams> {
     let received = &report["end"]["sum_received"]["bits_per_second"];
     let intervals = report["intervals"].as_array()?;
     let bytes: f64 = intervals
         .iter()
         .filter_map(|interval| interval["sum"]["bytes"].as_f64())
         .sum();
-    Some(Stream {
+    Some(Streams {
         gigabits_per_sec: received.as_f64()? / 1e9,
         gigabytes_in_all: bytes / 1e9,
     })
