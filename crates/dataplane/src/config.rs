@@ -12,8 +12,11 @@ pub struct ShardConfig {
     pub place: Place,
     /// Other than that of the daemon that hands over to this one.
     pub shift: Shift,
-    /// Bytes of the largest overlay packet; larger ones are answered with ICMP.
+    /// Bytes of the largest overlay packet, as its interface has it; larger ones are answered with
+    /// ICMP.
     pub mtu: u16,
+    /// Bytes of the largest packet to a peer of whose path nothing is proven; see `path_mtu`.
+    pub assumed_mtu: u16,
 }
 
 impl Default for ShardConfig {
@@ -24,6 +27,7 @@ impl Default for ShardConfig {
             place: Place::default(),
             shift: Shift::default(),
             mtu: 1420,
+            assumed_mtu: 1420,
         }
     }
 }

@@ -45,6 +45,8 @@ pub struct Counters {
     handshakes_unanswered: Count,
     refusals: Count,
     rejections: Count,
+    path_probes: Count,
+    packets_cut: Count,
     denied_by_peer: Count,
     lost_events: Count,
     flows: Count,
@@ -70,6 +72,8 @@ impl Default for Counters {
             handshakes_unanswered: Count::default(),
             refusals: Count::default(),
             rejections: Count::default(),
+            path_probes: Count::default(),
+            packets_cut: Count::default(),
             denied_by_peer: Count::default(),
             lost_events: Count::default(),
             flows: Count::default(),
@@ -167,6 +171,17 @@ impl Counters {
         self.rejections.get()
     }
 
+    /// Returns the probes that were sent to find how large a datagram may be.
+    pub fn path_probes(&self) -> u64 {
+        self.path_probes.get()
+    }
+
+    /// Returns the packets and super-packets of this host that were cut smaller than the kernel had
+    /// them, since the way to their peer takes less than the interface.
+    pub fn packets_cut(&self) -> u64 {
+        self.packets_cut.get()
+    }
+
     /// Returns the flows of this host that a peer's rules denied, as it said.
     pub fn denied_by_peer(&self) -> u64 {
         self.denied_by_peer.get()
@@ -245,6 +260,14 @@ impl Counters {
 
     pub(crate) fn add_rejection(&self) {
         self.rejections.add(1);
+    }
+
+    pub(crate) fn add_path_probe(&self) {
+        self.path_probes.add(1);
+    }
+
+    pub(crate) fn add_packet_cut(&self) {
+        self.packets_cut.add(1);
     }
 
     pub(crate) fn add_denied_by_peer(&self) {

@@ -11,6 +11,7 @@ use wireguard::DataCipher;
 
 use crate::handshake_job::HandshakeJob;
 use crate::outbox::Path;
+use crate::path_mtu::PathMtuReport;
 
 /// Something that the caller should know or do.
 #[derive(Debug)]
@@ -85,6 +86,8 @@ pub struct PeerReport {
     pub peer: PeerIndex,
     /// Where packets to it go.
     pub path: Option<Path>,
+    /// How large packets to it may be.
+    pub path_mtu: PathMtuReport,
     /// What packets to it are sealed with; `None`: there is no session.
     pub cipher: Option<DataCipher>,
     /// When its last handshake ended well.

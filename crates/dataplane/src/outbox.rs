@@ -31,12 +31,33 @@ pub enum Misdirected<'a> {
     Introduction(Introduction),
 }
 
+/// What became of a datagram that no one may cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbeFate {
+    /// It left, or was lost as any datagram may be.
+    Sent,
+    /// This host's own way out does not take so many bytes at once.
+    TooBig,
+}
+
 /// Takes packets away. An outbox that is full does not call `write`; the shard then counts the
 /// packet under [`crate::DropReason::OutboxFull`].
 pub trait Outbox {
     /// Lends `room` bytes for a datagram that leaves `via` a path, with the two ECN bits of its
     /// outer header. `write` returns how many it used; at 0 nothing is to be sent.
     fn datagram(&mut self, via: Path, ecn: u8, room: usize, write: impl FnOnce(&mut [u8]) -> usize);
+
+    /// Lends `room` bytes for a datagram that no one may cut on its way, and sends it at once. Where
+    /// nothing is ever cut, it is a datagram as any other.
+    fn probe(
+        &mut self,
+        via: Path,
+        room: usize,
+        write: impl FnOnce(&mut [u8]) -> usize,
+    ) -> ProbeFate {
+        self.datagram(via, 0, room, write);
+        ProbeFate::Sent
+    }
 
     /// Lends `room` bytes for a packet to this host, whose checksums are whole. `write` returns how
     /// many it used; at 0 nothing is to be delivered.

@@ -10,6 +10,7 @@ use wireguard::{DataCipher, Initiation, PresharedKey, PublicKey, Tunnel, TunnelC
 
 use crate::command::PeerKind;
 use crate::outbox::Path;
+use crate::path_mtu::PathMtu;
 use crate::pending::Pending;
 use crate::rate::Rate;
 
@@ -25,6 +26,7 @@ pub(crate) struct Peer {
     pub(crate) cipher: DataCipher,
     pub(crate) tunnel: Tunnel,
     pub(crate) path: Option<Path>,
+    pub(crate) path_mtu: PathMtu,
     /// An authenticated packet came over `path`, and no handshake stayed unanswered since.
     pub(crate) is_path_proven: bool,
     /// An initiation was sent, and nothing was heard since.
@@ -55,6 +57,7 @@ pub(crate) struct PeerParts {
     pub(crate) preshared: Option<Secret>,
     pub(crate) keepalive: Option<Duration>,
     pub(crate) cipher: DataCipher,
+    pub(crate) path_mtu: PathMtu,
     pub(crate) rejections_per_sec: u32,
     pub(crate) jitter_seed: u64,
 }
@@ -79,6 +82,7 @@ impl Peer {
             cipher: parts.cipher,
             tunnel,
             path: None,
+            path_mtu: parts.path_mtu,
             is_path_proven: false,
             is_unanswered: false,
             tries_spare: false,
@@ -91,6 +95,14 @@ impl Peer {
             received_bytes: 0,
             sent_bytes: 0,
         }
+    }
+
+    /// Packets to it go another way from now on.
+    pub(crate) fn set_path(&mut self, path: Path) {
+        if self.path.map(|before| before.remote) != Some(path.remote) {
+            self.path_mtu.follow(path.remote.is_ipv6());
+        }
+        self.path = Some(path);
     }
 
     /// Forgets every session; what is configured stays.

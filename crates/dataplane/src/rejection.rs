@@ -26,7 +26,7 @@ use model::rule::ip_protocol::UDP;
 use crate::checksum::Sum;
 use crate::packet::Headers;
 
-const CONTROL: u8 = 0xf1;
+pub(crate) const CONTROL: u8 = 0xf1;
 const REJECTION: u8 = 1;
 const HEADER_LEN: usize = 14;
 const TTL: u8 = 64; // IANA's recommendation

@@ -54,8 +54,34 @@ impl<'a> Segments<'a> {
             (Segmentation::Udp, Upper::Udp { .. }) => (false, UDP_HEADER_LEN),
             _ => return Err(DropReason::OffloadUnsupported),
         };
-        let headers_len = headers.upper_start + upper_len;
         let size = usize::from(offload.gso_size);
+        Self::cut(headers, packet, is_tcp, upper_len, size)
+    }
+
+    /// Begins with a plain TCP segment whose headers were read and that is to leave as packets of
+    /// at most `bytes_max` bytes.
+    ///
+    /// # Errors
+    /// Its headers take too much of that.
+    pub(crate) fn of_segment(
+        headers: &Headers,
+        packet: &'a [u8],
+        bytes_max: usize,
+    ) -> Result<Self, DropReason> {
+        let upper_len = tcp_header_len(&packet[headers.upper_start..headers.length]);
+        let size = bytes_max.saturating_sub(headers.upper_start + upper_len);
+        Self::cut(headers, packet, true, upper_len, size)
+    }
+
+    fn cut(
+        headers: &Headers,
+        packet: &'a [u8],
+        is_tcp: bool,
+        upper_len: usize,
+        size: usize,
+    ) -> Result<Self, DropReason> {
+        let upper = &packet[headers.upper_start..headers.length];
+        let headers_len = headers.upper_start + upper_len;
         if size == 0 || headers.fragment != Fragment::Whole || headers_len > HEADERS_MAX {
             return Err(DropReason::OffloadUnsupported);
         }
@@ -85,6 +111,13 @@ impl<'a> Segments<'a> {
             first_sequence,
             flags,
         })
+    }
+
+    /// Makes the packets no longer than so many bytes; to be called before the first.
+    pub(crate) fn shorten(&mut self, bytes_max: usize) {
+        self.size = self
+            .size
+            .min(bytes_max.saturating_sub(self.headers_len).max(1));
     }
 
     /// Returns how many packets the super-packet stands for; at least one.

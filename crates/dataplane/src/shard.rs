@@ -38,6 +38,7 @@ mod inbound;
 mod load;
 mod misdirected;
 mod outbound;
+mod probing;
 mod rejections;
 mod sessions;
 mod succession;

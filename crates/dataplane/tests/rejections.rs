@@ -309,7 +309,7 @@ fn what_is_no_rejection_is_counted_and_does_nothing() {
         rejection(ICMP, "its-rule", 9, &[3, 3, 0]),
     ];
     let mut unknown_kind = good.clone();
-    unknown_kind[1] = 2;
+    unknown_kind[1] = 0xff;
     let mut extension = rejection(44, "its-rule", 9, &[6, 0, 0, 0, 0, 0, 0, 1]);
     extension[2] = 6;
     lies.extend([unknown_kind, extension]);

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use dataplane::{Command, Event, Path, PeerReport, Report};
+use dataplane::{Command, Event, Path, PathMtuReport, PeerReport, Report, Standing};
 use model::control::FromHost;
 use model::map::{Endpoint, EndpointKind, PeerIndex};
 
@@ -115,6 +115,11 @@ fn counters_come_from_the_shard_s_reports() {
     let report = PeerReport {
         peer: PeerIndex(0),
         path: None,
+        path_mtu: PathMtuReport {
+            bytes: 1420,
+            standing: Standing::Assumed,
+            black_holes: 0,
+        },
         cipher: None,
         last_handshake: None,
         received_bytes: 7,

@@ -16,6 +16,7 @@ use crate::drops::DropReason;
 use crate::event::{Event, PeerReport, Report};
 use crate::identity::{Identity, OwnKey};
 use crate::outbox::{Outbox, Path};
+use crate::path_mtu::PathMtu;
 use crate::peers::{Peer, PeerParts, preshared_key};
 
 /// What a [`Command::SetPeer`] carries.
@@ -175,6 +176,11 @@ impl Shard {
             preshared,
             keepalive,
             cipher,
+            path_mtu: PathMtu::new(
+                self.config.mtu,
+                self.config.assumed_mtu,
+                kind == PeerKind::Mesh,
+            ),
             rejections_per_sec: self.config.limits.rejections_per_peer_per_sec,
             jitter_seed: self.dice.next_u64(),
         };
@@ -216,6 +222,7 @@ impl Shard {
             .get_mut(index)
             .expect("the caller found the peer");
         peer.kind = kind;
+        peer.path_mtu.set_mesh(kind == PeerKind::Mesh);
         if peer.preshared != preshared {
             peer.tunnel
                 .set_preshared_key(preshared_key(preshared.as_ref()));
@@ -266,7 +273,7 @@ impl Shard {
             return false;
         }
         let is_new = peer.path != Some(path);
-        peer.path = Some(path);
+        peer.set_path(path);
         if is_new {
             peer.is_path_proven = false;
         }
@@ -280,6 +287,7 @@ impl Shard {
         let peers = self.peers.iter().map(|(index, peer)| PeerReport {
             peer: index,
             path: peer.path,
+            path_mtu: peer.path_mtu.report(),
             cipher: peer.tunnel.cipher(),
             last_handshake: peer.tunnel.last_handshake_at().map(Instant::from_start),
             received_bytes: peer.received_bytes,

@@ -207,7 +207,7 @@ impl Shard {
         peer.is_path_proven = true;
         peer.is_unanswered = false;
         // Another address of ours is the same path to the peer.
-        peer.path = Some(from);
+        peer.set_path(from);
         if is_moved {
             self.emit(Event::PeerMoved {
                 peer: index,

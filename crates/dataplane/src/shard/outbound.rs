@@ -8,6 +8,7 @@ use model::rule::Direction;
 use model::time::Now;
 use wireguard::sealed_len;
 
+use super::probing::Fit;
 use super::verdicts::Barred;
 use super::{Shard, tunnel_time};
 use crate::drops::DropReason;
@@ -76,12 +77,17 @@ impl Shard {
         if let Some(owner) = owner {
             return self.hand_segments_over(owner, &mut segments, out);
         }
+        let packet = &packet[..headers.length];
+        let routed = self.route(&headers, packet, segments.longest(), now, out);
+        if let Ok((_, Fit::Cut(bytes_max))) = routed {
+            segments.shorten(bytes_max);
+            self.counters.add_packet_cut();
+        }
         let count = segments.count();
         self.counters
             .add_overlay_received(count, segments.total_bytes());
-        let packet = &packet[..headers.length];
-        match self.route(&headers, packet, segments.longest(), now, out) {
-            Ok(peer) => {
+        match routed {
+            Ok((peer, _)) => {
                 self.seal_or_queue_segments(peer, &mut segments, headers.ecn, now, out);
                 self.settle(peer, now, out);
             }
@@ -110,16 +116,22 @@ impl Shard {
     ) -> Result<PeerIndex, DropReason> {
         let headers = Headers::parse(packet)?;
         let packet = &packet[..headers.length];
-        let peer = self.route(&headers, packet, headers.length, now, out)?;
-        match self.ready_path(peer, now) {
-            Some(path) => self.seal(peer, path, &[packet], headers.ecn, now, out)?,
-            None => self.queue(peer, packet)?,
+        let (peer, fit) = self.route(&headers, packet, headers.length, now, out)?;
+        match (self.ready_path(peer, now), fit) {
+            (Some(path), Fit::Whole) => {
+                self.seal(peer, path, &[packet], headers.ecn, now, out)?;
+            }
+            (Some(path), Fit::Cut(bytes_max)) => {
+                let packet = (&headers, packet);
+                self.seal_cut(peer, path, packet, bytes_max, now, out)?;
+            }
+            (None, _) => self.queue(peer, packet)?,
         }
         Ok(peer)
     }
 
-    /// Returns the peer that a packet goes to, if it may. `longest` are the bytes that must pass at
-    /// once.
+    /// Returns the peer that a packet goes to, if it may, and how it leaves. `longest` are the bytes
+    /// that must pass at once.
     fn route(
         &mut self,
         headers: &Headers,
@@ -127,7 +139,7 @@ impl Shard {
         longest: usize,
         now: Now,
         out: &mut impl Outbox,
-    ) -> Result<PeerIndex, DropReason> {
+    ) -> Result<(PeerIndex, Fit), DropReason> {
         let identity = self.identity.as_ref().ok_or(DropReason::NoIdentity)?;
         check_addresses(headers, packet, identity.addresses)?;
         let peer = self.routes.find(headers.destination);
@@ -136,20 +148,14 @@ impl Shard {
             self.refuse(Refusal::Unreachable, headers, packet, now, out);
             return Err(DropReason::UnknownDestination);
         };
-        if longest > usize::from(self.config.mtu) {
-            let mtu = self.config.mtu;
-            if headers.dont_fragment {
-                self.refuse(Refusal::TooBig { mtu }, headers, packet, now, out);
-            }
-            return Err(DropReason::TooBig);
-        }
+        let fit = self.fit(peer, headers, packet, longest, now, out)?;
         if let Err(barred) = self.admit(headers, packet, Direction::Outbound, peer, now.monotonic) {
             if let Barred::Denied(_) = barred {
                 self.refuse(Refusal::Prohibited, headers, packet, now, out);
             }
             return Err(barred.reason());
         }
-        Ok(peer)
+        Ok((peer, fit))
     }
 
     /// Returns where packets to a peer go now; without, a handshake is asked for.
@@ -184,7 +190,7 @@ impl Shard {
     }
 
     /// Seals a packet that lies in pieces.
-    fn seal(
+    pub(super) fn seal(
         &mut self,
         index: PeerIndex,
         path: Path,
@@ -193,8 +199,8 @@ impl Shard {
         now: Now,
         out: &mut impl Outbox,
     ) -> Result<(), DropReason> {
-        let plaintext_max = usize::from(self.config.mtu);
         let peer = self.peers.get_mut(index).expect("routes lead to peers");
+        let plaintext_max = peer.path_mtu.limit(false);
         let length = pieces.iter().map(|piece| piece.len()).sum();
         let mut sealed = None;
         out.datagram(path, ecn, sealed_len(length, plaintext_max), |room| {
@@ -206,6 +212,7 @@ impl Shard {
         });
         let sealed = sealed.ok_or(DropReason::OutboxFull)?;
         peer.sent_bytes += sealed as u64;
+        peer.path_mtu.note_sent(length, tunnel_time(now));
         self.counters.add_sent(length);
         Ok(())
     }

@@ -21,6 +21,7 @@ use crate::event::{Denial, Event};
 use crate::flows::FlowKey;
 use crate::outbox::Outbox;
 use crate::packet::{Fragment, Headers};
+use crate::probe::ProbeMessage;
 use crate::refusal::Refusal;
 use crate::rejection::Rejection;
 
@@ -51,7 +52,7 @@ impl Shard {
         let rule = denied.verdict.rule();
         let rule = rule.map(|rule| (table.rule(rule).id.clone(), table.version()));
         let message = Rejection::new(headers, packet, rule).encode();
-        let plaintext_max = usize::from(self.config.mtu);
+        let plaintext_max = peer.path_mtu.limit(false);
         let mut sealed = 0;
         out.datagram(path, 0, sealed_len(message.len(), plaintext_max), |room| {
             sealed = peer
@@ -74,6 +75,15 @@ impl Shard {
         now: Now,
         out: &mut impl Outbox,
     ) -> Result<Fate, DropReason> {
+        match ProbeMessage::decode(message) {
+            Some(ProbeMessage::Probe { id, size }) => {
+                return self.handle_probe(index, id, size, now, out);
+            }
+            Some(ProbeMessage::Answer { id, size }) => {
+                return self.handle_probe_answer(index, id, size, now, out);
+            }
+            None => {}
+        }
         let rejection = Rejection::decode(message).ok_or(DropReason::BadControl)?;
         let peer = self.peers.get(index).expect("the caller found the peer");
         let identity = self.identity.as_ref().expect("datagrams need an identity");

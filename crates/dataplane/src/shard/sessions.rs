@@ -31,6 +31,9 @@ impl Shard {
         if let Some((at, _)) = peer.tunnel.poll_timeout() {
             self.timers.schedule(index, at, &mut peer.scheduled);
         }
+        if let Some(at) = peer.path_mtu.poll_timeout() {
+            self.timers.schedule(index, at, &mut peer.scheduled);
+        }
     }
 
     fn act(&mut self, index: PeerIndex, action: Action, now: Now, out: &mut impl Outbox) {
@@ -49,6 +52,7 @@ impl Shard {
             .get_mut(index)
             .expect("the caller found the peer");
         peer.initiation = None;
+        peer.path_mtu.handle_session();
         let path = peer.path.expect("the session's handshake came over a path");
         self.counters.add_handshake_completed();
         self.emit(Event::SessionEstablished { peer: index, path });

@@ -132,7 +132,9 @@ impl Shard {
             peer.received_bytes = left.received_bytes;
             peer.sent_bytes = left.sent_bytes;
             let is_new = left.path.is_some() && peer.path != left.path;
-            peer.path = left.path.or(peer.path);
+            if let Some(path) = left.path {
+                peer.set_path(path);
+            }
             if left.wants_session && peer.path.is_some() {
                 self.heirs.waiting.push_back(index);
             }
@@ -151,7 +153,9 @@ impl Shard {
                 continue;
             };
             let peer = self.peers.get_mut(index).expect("keys lead to peers");
-            peer.path = peer.path.or(left.path);
+            if let Some(path) = left.path.filter(|_| peer.path.is_none()) {
+                peer.set_path(path);
+            }
             let is_begun = peer.tunnel.is_trying() || peer.tunnel.has_session(tunnel_time(now));
             if peer.path.is_some() && !is_begun {
                 self.heirs.waiting.push_back(index);

@@ -21,6 +21,7 @@ impl Shard {
             }
             peer.scheduled = None;
             peer.tunnel.handle_timeout(time);
+            self.probe(index, now, out);
             self.settle(index, now, out);
         }
         if self.next_sweep.is_some_and(|at| at <= now.monotonic) {
