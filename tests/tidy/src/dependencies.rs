@@ -72,7 +72,7 @@ const PLACES: &[(&str, &[&str])] = &[
     ("rtnetlink", &["meshd"]),
     ("rustls", &["runtime", "coordinator", "meshd"]),
     ("rustls-webpki", &["trust", "runtime"]),
-    ("schemars", &["model", "coordinator", "meshctl"]),
+    ("schemars", &["model", "coordinator"]),
     ("serde-saphyr", &["policy"]),
     ("tokio-rustls", &["runtime"]),
     ("tonic", &["runtime", "coordinator", "meshd"]),
