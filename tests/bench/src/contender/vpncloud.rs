@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use interop::overlay;
 use lab::LabError;
 
 use super::own_files::{self, INTERFACE, PORT};
@@ -39,15 +38,20 @@ impl Contender for Vpncloud {
             machine.run("ip", ["route", "add", "default", "via", &gateway])?;
         }
         own_files::start(&ends, |end| {
-            let inner = format!("{}/{}", end.inner(), overlay().v4.prefix_len());
-            end.launch(&self.0)
-                .args(["--type", "tun", "--device", INTERFACE, "--ip", &inner])
+            let launch = end
+                .launch(&self.0)
+                .args(["--type", "tun", "--device", INTERFACE])
                 .args(["--listen", &format!("{}:{PORT}", end.machine.address)])
-                .args(["--peer", &format!("{}:{PORT}", end.other.address)])
                 .args(["--password", "bench", "--algorithm", "aes256"])
                 .args(["--no-port-forwarding", "--quiet"])
-                .args(["--ifup", &end.up_commands()])
-                .spawn(end.name())
+                // Left to itself, 2.3.0 takes the last number of its address for the whole of it.
+                .args(["--no-auto-claim", "--claim"])
+                .arg(format!("{}/32", end.inner()))
+                .args(["--ifup", &end.up_commands()]);
+            // One side begins.
+            let begins = end.number == 0;
+            let peer = begins.then(|| format!("--peer={}:{PORT}", end.other.address));
+            launch.args(peer).spawn(end.name())
         })
     }
 }
