@@ -50,6 +50,8 @@ pub(crate) struct Timers {
     no_reply_at: Option<Duration>,
     keepalive_at: Option<Duration>,
     persistent: Option<Persistent>,
+    /// A deadline was set that was not there before: it may be the earliest.
+    is_armed_anew: bool,
     jitter: Jitter,
 }
 
@@ -83,6 +85,7 @@ impl Timers {
             no_reply_at: None,
             keepalive_at: None,
             persistent: None,
+            is_armed_anew: false,
             jitter: Jitter(jitter_seed),
         }
     }
@@ -93,6 +96,24 @@ impl Timers {
             interval: interval.max(PERSISTENT_KEEPALIVE_MIN),
             at: now,
         });
+        self.is_armed_anew = true;
+    }
+
+    /// Tells whether a deadline was set that was not there when this was last forgotten.
+    #[inline]
+    pub(crate) const fn is_armed_anew(&self) -> bool {
+        self.is_armed_anew
+    }
+
+    /// A session has begun, which has an end.
+    pub(crate) const fn session_begun(&mut self) {
+        self.is_armed_anew = true;
+    }
+
+    /// The owner knows of every deadline.
+    #[inline]
+    pub(crate) const fn forget_armed(&mut self) {
+        self.is_armed_anew = false;
     }
 
     /// Tells whether we try to initiate a handshake.
@@ -116,6 +137,7 @@ impl Timers {
                 since: now,
                 retry_at,
             });
+            self.is_armed_anew = true;
             return Start::Later;
         }
         self.try_again(now, now);
@@ -126,6 +148,7 @@ impl Timers {
     fn try_again(&mut self, since: Duration, now: Duration) {
         let retry_at = now + REKEY_TIMEOUT + self.jitter.next();
         self.attempt = Some(Attempt { since, retry_at });
+        self.is_armed_anew = true;
         self.last_handshake_sent_at = Some(now);
     }
 
@@ -152,6 +175,7 @@ impl Timers {
     pub(crate) fn data_sent(&mut self, now: Duration) {
         if self.no_reply_at.is_none() {
             self.no_reply_at = Some(now + NO_REPLY_TIMEOUT + self.jitter.next());
+            self.is_armed_anew = true;
         }
     }
 
@@ -165,7 +189,10 @@ impl Timers {
     /// A packet with content was opened.
     #[inline]
     pub(crate) fn data_received(&mut self, now: Duration) {
-        self.keepalive_at.get_or_insert(now + KEEPALIVE_TIMEOUT);
+        if self.keepalive_at.is_none() {
+            self.keepalive_at = Some(now + KEEPALIVE_TIMEOUT);
+            self.is_armed_anew = true;
+        }
     }
 
     #[inline]

@@ -109,6 +109,20 @@ struct Pending {
     expired: bool,
 }
 
+impl Pending {
+    #[inline]
+    const fn is_empty(&self) -> bool {
+        let Self {
+            removed,
+            session_ready,
+            send_initiation,
+            send_keepalive,
+            expired,
+        } = self;
+        removed.is_empty() && !(*session_ready || *send_initiation || *send_keepalive || *expired)
+    }
+}
+
 /// Packets.
 impl Tunnel {
     /// Makes a tunnel without a session; nothing is sent before there is a reason. A persistent
@@ -304,6 +318,7 @@ impl Tunnel {
             .ok_or(Superseded)?;
         self.keyring
             .install_initiated(Session::new(&keys, now), &mut self.pending.removed);
+        self.timers.session_begun();
         self.timers.any_received(now);
         self.session_ready(now);
         self.pending.send_keepalive = true;
@@ -390,6 +405,7 @@ impl Tunnel {
         self.cookie_jar.sign(&mut datagram, now);
         self.keyring
             .install_responded(Session::new(&created.keys, now), &mut self.pending.removed);
+        self.timers.session_begun();
         self.timers.handshake_sent(now);
         datagram
     }
@@ -397,6 +413,19 @@ impl Tunnel {
 
 /// Time, actions and state.
 impl Tunnel {
+    /// Tells whether there is nothing new for the owner since [`Tunnel::mark_settled`]: no action to
+    /// poll, and no timeout earlier than it was. So it is after nearly every packet.
+    #[inline]
+    pub const fn is_settled(&self) -> bool {
+        self.pending.is_empty() && !self.timers.is_armed_anew()
+    }
+
+    /// The owner has polled all actions and the timeout.
+    #[inline]
+    pub const fn mark_settled(&mut self) {
+        self.timers.forget_armed();
+    }
+
     /// Returns when this tunnel next needs the clock, and why.
     pub fn poll_timeout(&self) -> Option<(Duration, &'static str)> {
         let expiry = self.keyring.next_expiry().map(|at| (at, "session expiry"));

@@ -96,7 +96,7 @@ impl Shard {
             self.accept(index, ecn, plaintext, now, out)
         };
         // Also when the packet was bad: the tunnel has heard from its peer and may want to act.
-        self.settle(index, now, out);
+        self.settle_after_packet(index, now, out);
         fate
     }
 

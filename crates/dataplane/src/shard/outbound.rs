@@ -52,7 +52,7 @@ impl Shard {
     fn handle_plain_packet(&mut self, packet: &[u8], now: Now, out: &mut impl Outbox) {
         self.counters.add_overlay_received(1, packet.len());
         match self.forward(packet, now, out) {
-            Ok(peer) => self.settle(peer, now, out),
+            Ok(peer) => self.settle_after_packet(peer, now, out),
             Err(reason) => self.counters.add_drop(reason),
         }
     }
@@ -89,7 +89,7 @@ impl Shard {
         match routed {
             Ok((peer, _)) => {
                 self.seal_or_queue_segments(peer, &mut segments, headers.ecn, now, out);
-                self.settle(peer, now, out);
+                self.settle_after_packet(peer, now, out);
             }
             Err(reason) => self.counters.add_drops(count, reason),
         }

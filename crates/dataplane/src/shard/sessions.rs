@@ -9,12 +9,26 @@ use crate::drops::DropReason;
 use crate::event::Event;
 use crate::outbox::Outbox;
 use crate::packet::Headers;
+use crate::peers::Peer;
 use crate::pending::Pending;
 use crate::refusal::Refusal;
 
 impl Shard {
-    /// Does what a peer's tunnel asks for and sees that it is woken in time.
+    /// As [`Shard::settle`], after a packet: nearly always there is nothing to do.
     #[inline]
+    pub(super) fn settle_after_packet(
+        &mut self,
+        index: PeerIndex,
+        now: Now,
+        out: &mut impl Outbox,
+    ) {
+        let is_settled = |peer: &Peer| peer.tunnel.is_settled();
+        if !self.peers.get(index).is_none_or(is_settled) {
+            self.settle(index, now, out);
+        }
+    }
+
+    /// Does what a peer's tunnel asks for and sees that it is woken in time.
     pub(super) fn settle(&mut self, index: PeerIndex, now: Now, out: &mut impl Outbox) {
         loop {
             let Some(peer) = self.peers.get_mut(index) else {
@@ -28,6 +42,7 @@ impl Shard {
         let Some(peer) = self.peers.get_mut(index) else {
             return;
         };
+        peer.tunnel.mark_settled();
         if let Some((at, _)) = peer.tunnel.poll_timeout() {
             self.timers.schedule(index, at, &mut peer.scheduled);
         }

@@ -72,6 +72,8 @@ pub(crate) struct Host {
     pub(crate) actions: Vec<Action>,
     waiting: VecDeque<Vec<u8>>,
     indices: BTreeSet<u32>,
+    /// When the tunnel next needed the clock, as it last said.
+    known_timeout: Option<Duration>,
     dice: Dice,
 }
 
@@ -93,6 +95,7 @@ impl Host {
             actions: Vec::new(),
             waiting: VecDeque::new(),
             indices: BTreeSet::new(),
+            known_timeout: None,
             dice: Dice(u64::from(key) << 32),
         }
     }
@@ -217,6 +220,17 @@ impl Host {
 
     /// Does what the tunnel asks for, and checks that the index table agrees with it.
     pub(crate) fn act(&mut self, now: Duration) {
+        if self.tunnel.is_settled() {
+            assert_eq!(
+                self.tunnel.poll_action(),
+                None,
+                "a settled tunnel asks for nothing"
+            );
+            let next = self.tunnel.poll_timeout().map(|(at, _)| at);
+            let is_earlier =
+                next.is_some_and(|at| self.known_timeout.is_none_or(|known| at < known));
+            assert!(!is_earlier, "{next:?} is before {:?}", self.known_timeout);
+        }
         while let Some(action) = self.tunnel.poll_action() {
             match action {
                 Action::IndexRemoved(index) => {
@@ -230,6 +244,8 @@ impl Host {
             }
             self.actions.push(action);
         }
+        self.tunnel.mark_settled();
+        self.known_timeout = self.tunnel.poll_timeout().map(|(at, _)| at);
         let live: Vec<u32> = self.tunnel.live_indices().collect();
         assert_eq!(
             live.len(),
