@@ -174,6 +174,7 @@ fn answers_of_coordinators(fleet: &SmallFleet) -> Vec<Seed> {
         policy: PolicyVersion(3),
         addresses: vec!["192.0.2.1:7443".to_owned()],
         disbelieving: 0,
+        alarms: vec!["cannot answer for metrics".into()],
     };
     let view = HostView {
         id: host.host,
@@ -349,6 +350,7 @@ fn answers_of_hosts(fleet: &SmallFleet) -> Vec<Seed> {
     let status = HostStatus {
         version: "1.0.0".to_owned(),
         state: HostState::Online,
+        up: Some(true),
         detail: Some(detail),
     };
     let peer = PeerView {
