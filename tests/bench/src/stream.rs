@@ -1,5 +1,6 @@
-//! A sender and a receiver of numbered UDP datagrams, as an ordinary program would be that cares for speed:
-//! `sendmmsg` and `recvmmsg`, no segmentation offload, a large receive buffer.
+//! A sender and a receiver of numbered UDP datagrams that take little from those who are measured:
+//! `sendmmsg` and `recvmmsg`, a large receive buffer that is emptied now and then, so that nobody has to
+//! wake the receiver. Like most programs they know no segmentation offload.
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -11,17 +12,15 @@ use std::time::{Duration, Instant};
 use lab::LabError;
 use meshd::linux::send_runs::{RUNS_MAX, Run, send_runs};
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt;
 
 use crate::ground::Ground;
 
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
-/// How long the receiver waits for one more before it believes that all are there that will come.
-const SILENCE: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 100_000_000,
-};
+/// How often it is emptied: long before a million datagrams a second fill it.
+const EMPTIED_EVERY: Duration = Duration::from_millis(1);
+/// How long nothing must come before the receiver believes that all are there that will.
+const SILENCE: Duration = Duration::from_millis(100);
 /// How late the kernel may wake the sender.
 const TIMER_SLACK_NANOS: Option<NonZeroU64> = NonZeroU64::new(1000);
 /// The number of the trial, then that of the datagram.
@@ -188,6 +187,22 @@ impl Receiver {
     /// Counts the datagrams of a trial, each once, until all were sent and no more come.
     fn count(&mut self, trial: u64, is_over: &AtomicBool) -> io::Result<u64> {
         let mut seen = Numbers::default();
+        let mut heard = Instant::now();
+        loop {
+            // Asked before: what was sent by then has all of the silence to come.
+            let was_over = is_over.load(Ordering::Relaxed);
+            if self.empty(trial, &mut seen)? > 0 || !was_over {
+                heard = Instant::now();
+            } else if heard.elapsed() >= SILENCE {
+                return Ok(seen.count);
+            }
+            thread::sleep(EMPTIED_EVERY);
+        }
+    }
+
+    /// Takes what waits, and returns how much it was, of whatever trial.
+    fn empty(&mut self, trial: u64, seen: &mut Numbers) -> io::Result<usize> {
+        let mut taken = 0;
         loop {
             let mut metas = [RecvMeta::default(); BATCH_SIZE];
             let mut rooms = self.memory.chunks_exact_mut(self.size);
@@ -195,27 +210,20 @@ impl Receiver {
                 IoSliceMut::new(rooms.next().expect("as many as there are"))
             });
             let socket = (&self.socket).into();
-            match self.state.recv(socket, &mut buffers, &mut metas) {
-                Ok(received) => {
-                    for buffer in &buffers[..received] {
-                        let number = |at: usize| {
-                            let bytes = buffer[at..at + 8].try_into();
-                            u64::from_ne_bytes(bytes.expect("eight bytes"))
-                        };
-                        if number(0) == trial {
-                            seen.add(number(8));
-                        }
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // Asked before: what was sent by then has all of the silence to come.
-                    let was_over = is_over.load(Ordering::Relaxed);
-                    let mut polled = [PollFd::new(&self.socket, PollFlags::IN)];
-                    if poll(&mut polled, Some(&SILENCE))? == 0 && was_over {
-                        return Ok(seen.count);
-                    }
-                }
+            let received = match self.state.recv(socket, &mut buffers, &mut metas) {
+                Ok(received) => received,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(taken),
                 Err(error) => return Err(error),
+            };
+            taken += received;
+            for buffer in &buffers[..received] {
+                let number = |at: usize| {
+                    let bytes = buffer[at..at + 8].try_into();
+                    u64::from_ne_bytes(bytes.expect("eight bytes"))
+                };
+                if number(0) == trial {
+                    seen.add(number(8));
+                }
             }
         }
     }

@@ -64,7 +64,7 @@ enum Command {
     },
     /// Measures our tunnel beside others and prints a Markdown table. Needs root.
     Bench {
-        /// Passed on: `--rounds N`, `--seconds N`, `--only NAME`.
+        /// Passed on: `--output DIRECTORY`, `--rounds N`, `--seconds N`, `--only NAME…`, `--figures FIGURE…`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
