@@ -118,6 +118,10 @@ impl MetricsSource {
             .add(["tun"], by_kernel.overlay_queue_full())
             .add(["socket"], by_kernel.underlay_queue_full())
             .add(["share"], by_kernel.underlay_above_share());
+        let failures = self.worker.failures();
+        page.metric(OFFLOADS_REFUSED)
+            .add(["tun"], failures.joins_refused())
+            .add(["socket"], failures.runs_refused());
     }
 
     fn write_flows(&self, page: &mut Page) {

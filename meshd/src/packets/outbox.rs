@@ -2,16 +2,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use dataplane::{Coalescer, Joins, Misdirected, Outbox, Path};
 
-use super::datagram_batch::DatagramBatch;
+use super::datagram_batch::{DatagramBatch, Outcome};
 use super::hand_over::HandOver;
 use super::tun_queue::TunWriter;
 use super::udp_sender::UdpSender;
 
 /// Room for packets to this host: a few of the kernel's largest.
 const OVERLAY_BYTES: usize = 512 << 10;
+
+/// How long datagrams wait for a socket whose buffer is full: what is older is worth nothing to who
+/// waits for it, and what else waits must get on.
+const STALLED_MAX: Duration = Duration::from_millis(50);
 
 /// Packets that the kernel did not take.
 #[derive(Debug, Default)]
@@ -20,7 +25,7 @@ pub struct SendFailures {
     overlay_packets: AtomicU64,
     crossings: AtomicU64,
     joins_refused: AtomicU64,
-    runs_refused: Arc<AtomicU64>,
+    runs_refused: AtomicU64,
 }
 
 impl SendFailures {
@@ -67,8 +72,18 @@ pub(super) struct BatchOutbox {
     failures: Arc<SendFailures>,
     /// The ways to all shards, by number.
     others: Vec<HandOver>,
+    stall: Option<Stall>,
     /// Another daemon speaks for this host now.
     is_silent: bool,
+}
+
+/// More is under way than a socket's buffer may hold. Nothing is read from this host meanwhile, so
+/// that its programs' packets wait where the kernel's own rules for queues hold.
+#[derive(Clone, Copy, Debug)]
+struct Stall {
+    /// By family, IPv4 first.
+    sockets: [bool; 2],
+    until: Instant,
 }
 
 /// The way to this host.
@@ -89,6 +104,7 @@ impl BatchOutbox {
             overlay: None,
             failures,
             others,
+            stall: None,
             is_silent: false,
         }
     }
@@ -96,6 +112,7 @@ impl BatchOutbox {
     /// From now on, nothing is sent; or it is again.
     pub(super) fn set_silent(&mut self, is_silent: bool) {
         self.is_silent = is_silent;
+        self.give_up();
     }
 
     /// Counts a datagram that did not get across to the other daemon on this host.
@@ -122,10 +139,61 @@ impl BatchOutbox {
         self.flush_overlay();
     }
 
+    /// Returns the sockets, by family, whose buffers are full, and how long that is waited for.
+    pub(super) fn stall(&self) -> Option<([bool; 2], Duration)> {
+        let stall = self.stall?;
+        let left = stall.until.saturating_duration_since(Instant::now());
+        Some((stall.sockets, left))
+    }
+
+    /// Takes that these sockets have room again.
+    pub(super) fn handle_room(&mut self, sockets: [bool; 2]) {
+        if let Some(stall) = &mut self.stall {
+            for (is_stalled, has_room) in stall.sockets.iter_mut().zip(sockets) {
+                *is_stalled &= !has_room;
+            }
+        }
+    }
+
     fn flush_datagrams(&mut self) {
-        let failed = self.datagrams.send(&mut self.sender);
-        if failed > 0 {
-            let failed = failed as u64;
+        self.give_up_when_late();
+        let held = self.stall.map_or([false; 2], |stall| stall.sockets);
+        let Outcome { failed, stalled } = self.datagrams.send(&mut self.sender, held);
+        self.count_failed(failed);
+        let refusals = self.sender.take_refusals();
+        if refusals > 0 {
+            let counted = &self.failures.runs_refused;
+            counted.fetch_add(refusals, Ordering::Relaxed);
+        }
+        self.stall = match (stalled, self.stall) {
+            ([false, false], _) => None,
+            (sockets, Some(stall)) if sockets == held => Some(stall),
+            (sockets, _) => Some(Stall {
+                sockets,
+                until: Instant::now() + STALLED_MAX,
+            }),
+        };
+    }
+
+    fn give_up_when_late(&mut self) {
+        if self
+            .stall
+            .is_some_and(|stall| stall.until <= Instant::now())
+        {
+            self.give_up();
+        }
+    }
+
+    fn give_up(&mut self) {
+        if self.stall.take().is_some() {
+            let given_up = self.datagrams.clear();
+            self.count_failed(given_up);
+        }
+    }
+
+    fn count_failed(&self, datagrams: usize) {
+        if datagrams > 0 {
+            let failed = datagrams as u64;
             self.failures.datagrams.fetch_add(failed, Ordering::Relaxed);
         }
     }
@@ -166,6 +234,10 @@ impl Outbox for BatchOutbox {
         }
         if !self.datagrams.has_room(room) {
             self.flush_datagrams();
+        }
+        if !self.datagrams.has_room(room) {
+            // A socket's buffer is full, and so is this one.
+            return self.count_failed(1);
         }
         self.datagrams.add(via, ecn, room, write);
     }

@@ -86,6 +86,8 @@ struct Ready {
     sockets: [bool; 2],
     tun: bool,
     crossing: bool,
+    /// Sockets that take datagrams again.
+    room: [bool; 2],
 }
 
 impl Ready {
@@ -127,6 +129,7 @@ impl PacketLoop {
                     return;
                 }
             };
+            self.outbox.handle_room(ready.room);
             if ready.wake {
                 if self.take_messages().is_break() {
                     return self.outbox.flush();
@@ -166,6 +169,10 @@ impl PacketLoop {
         let sleep = deadlines.min().map_or(SLEEP_MAX, |deadline| {
             self.clock.until(deadline).min(SLEEP_MAX)
         });
+        let (stalled, sleep) = match self.outbox.stall() {
+            Some((sockets, left)) => (sockets, sleep.min(left)),
+            None => ([false; 2], sleep),
+        };
         let timeout = Timespec::try_from(sleep).expect("at most a minute");
         // What is not there is the wake-up a second time.
         let awake = || PollFd::new(&*self.wake, PollFlags::IN);
@@ -173,23 +180,34 @@ impl PacketLoop {
         let [_, v4, v6, tun, crossing] = &mut polled;
         let serves = self.duty.serves();
         let sockets = [v4, v6].into_iter().zip(self.sockets.descriptors());
-        let device = self.tun.as_ref().map(|queue| (tun, queue.descriptor()));
+        let device = self.tun.as_ref().filter(|_| stalled == [false; 2]);
+        let device = device.map(|queue| (tun, queue.descriptor()));
         let network = sockets.chain(device).filter(|_| serves);
         let other = self.duty.crossing().and_then(Crossing::descriptor);
         let other = other.map(|descriptor| (crossing, descriptor));
         for (slot, source) in network.chain(other) {
             *slot = PollFd::from_borrowed_fd(source, PollFlags::IN);
         }
+        let for_room = polled[1..]
+            .iter_mut()
+            .zip(stalled)
+            .zip(self.sockets.descriptors());
+        for ((slot, _), socket) in for_room.filter(|((_, is_stalled), _)| *is_stalled) {
+            *slot = PollFd::from_borrowed_fd(socket, PollFlags::IN | PollFlags::OUT);
+        }
         match poll(&mut polled, Some(&timeout)) {
             Ok(_) => {
                 // Also errors: reading tells them.
-                let ready = polled.map(|source| !source.revents().is_empty());
+                let has_room = |at: usize| polled[at].revents().contains(PollFlags::OUT);
+                let room = [has_room(1), has_room(2)];
+                let ready = polled.map(|source| !(source.revents() - PollFlags::OUT).is_empty());
                 let [wake, v4, v6, tun, crossing] = ready;
                 let ready = Ready {
                     wake,
                     sockets: [v4, v6],
                     tun,
                     crossing: crossing && self.duty.crossing().is_some(),
+                    room,
                 };
                 Ok(ready.of_who_serves(serves))
             }
@@ -530,6 +548,7 @@ mod tests {
             sockets: [true, false],
             tun: true,
             crossing: true,
+            room: [false; 2],
         };
         let serving = seen.of_who_serves(true);
         assert!(serving.tun && serving.sockets == [true, false]);

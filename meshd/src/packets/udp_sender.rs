@@ -22,6 +22,20 @@ struct SendHalf {
     socket: UdpSocket,
     dead: DeadSource,
     refused: RefusedRuns,
+    refusals: u64,
+}
+
+/// How far the kernel took runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sent {
+    /// Those that are over, one way or the other.
+    pub(super) runs: usize,
+    /// Bytes of the next one that are over, too.
+    pub(super) bytes: usize,
+    /// Datagrams that it did not take: no route, no socket of their family.
+    pub(super) failed: usize,
+    /// The socket's buffer is full: the others may be sent when it has room again.
+    pub(super) is_stalled: bool,
 }
 
 impl UdpSender {
@@ -32,16 +46,34 @@ impl UdpSender {
         }
     }
 
-    /// Sends runs, those of one address family in their order, and returns how many datagrams the
-    /// kernel did not take: no route, no buffer, no socket of their family.
-    pub(super) fn send_all<'a>(&mut self, runs: impl Iterator<Item = Run<'a>> + Clone) -> usize {
-        let of_v4 = runs.clone().filter(|run| run.to.is_ipv4());
-        let of_v6 = runs.filter(|run| run.to.is_ipv6());
-        let failed = match &mut self.v6 {
-            Some(half) => half.send_all(of_v6),
-            None => of_v6.map(|run| run.datagrams()).sum(),
+    /// Sends runs of one address family in their order, as far as the socket's buffer has room.
+    pub(super) fn send_all<'a>(&mut self, runs: impl Iterator<Item = Run<'a>>) -> Sent {
+        let mut runs = runs.peekable();
+        let is_v4 = runs.peek().is_none_or(|run| run.to.is_ipv4());
+        let half = if is_v4 {
+            Some(&mut self.v4)
+        } else {
+            self.v6.as_mut()
         };
-        failed + self.v4.send_all(of_v4)
+        let Some(half) = half else {
+            return runs.fold(Sent::default(), |sent, run| Sent {
+                runs: sent.runs + 1,
+                failed: sent.failed + run.datagrams(),
+                ..sent
+            });
+        };
+        half.send_all(runs)
+    }
+
+    #[cfg(test)]
+    pub(super) fn v4_socket(&self) -> &UdpSocket {
+        &self.v4.socket
+    }
+
+    /// Returns how often the kernel refused a run, since this was asked last.
+    pub(super) fn take_refusals(&mut self) -> u64 {
+        let halves = std::iter::once(&mut self.v4).chain(&mut self.v6);
+        halves.map(|half| std::mem::take(&mut half.refusals)).sum()
     }
 }
 
@@ -51,13 +83,14 @@ impl SendHalf {
             socket,
             dead: DeadSource::default(),
             refused: RefusedRuns::default(),
+            refusals: 0,
         }
     }
 
-    fn send_all<'a>(&mut self, mut runs: impl Iterator<Item = Run<'a>>) -> usize {
-        let mut failed = 0;
+    fn send_all<'a>(&mut self, mut runs: impl Iterator<Item = Run<'a>>) -> Sent {
+        let mut all = Sent::default();
         let Some(first) = runs.next() else {
-            return failed;
+            return all;
         };
         let mut chunk = [first; RUNS_MAX];
         let mut waiting = 1;
@@ -68,17 +101,17 @@ impl SendHalf {
                 waiting += 1;
             }
             if waiting == RUNS_MAX || (next.is_none() && waiting > 0) {
-                failed += self.send_chunk(&mut chunk[..waiting]);
+                all.add(self.send_chunk(&mut chunk[..waiting]));
                 waiting = 0;
             }
-            if next.is_none() {
-                return failed;
+            if next.is_none() || all.is_stalled {
+                return all;
             }
         }
     }
 
-    fn send_chunk(&mut self, mut runs: &mut [Run<'_>]) -> usize {
-        let mut failed = 0;
+    fn send_chunk(&mut self, mut runs: &mut [Run<'_>]) -> Sent {
+        let mut all = Sent::default();
         for run in &mut *runs {
             run.source = self.dead.unless_dead(run.source, Instant::now);
         }
@@ -89,50 +122,58 @@ impl SendHalf {
                 .iter()
                 .position(|run| !takes(run))
                 .unwrap_or(runs.len());
-            let done = match good {
-                0 => {
-                    failed += self.send_singly(first);
-                    1
-                }
+            let sent = match good {
+                0 => self.send_singly(first),
                 good => match send_runs(&self.socket, &runs[..good]) {
-                    Ok(sent) => sent,
-                    Err(error) => {
-                        failed += self.send_otherwise(first, &error);
-                        1
+                    Ok(sent) => {
+                        self.refused.handle_taken(&runs[..sent]);
+                        Sent::whole(sent, 0)
                     }
+                    Err(error) if is_full(&error) => Sent::stalled(0, 0),
+                    Err(error) => self.send_otherwise(first, &error),
                 },
             };
-            runs = &mut runs[done..];
+            runs = &mut runs[sent.runs..];
+            all.add(sent);
+            if all.is_stalled {
+                break;
+            }
         }
-        failed
+        all
     }
 
     /// Tries what may help against the kernel's refusal.
-    fn send_otherwise(&mut self, run: Run<'_>, error: &io::Error) -> usize {
+    fn send_otherwise(&mut self, run: Run<'_>, error: &io::Error) -> Sent {
         if run.segment_size.is_none() {
-            return self.send_from_elsewhere(run, error);
+            return Sent::whole(1, self.send_from_elsewhere(run, error));
         }
         match error.raw_os_error() {
             // No card on the way can finish what the kernel would cut (udp(7)).
-            Some(libc::EIO) => self.refused.handle_refused(&run, true, Instant::now()),
+            Some(libc::EIO) => self.handle_refused(&run, true),
             // Among others: larger than the path takes unless it is cut into fragments.
             Some(libc::EINVAL | libc::EMSGSIZE | libc::EOPNOTSUPP) => {
-                let failed = self.send_singly(run);
+                let sent = self.send_singly(run);
                 // A source that is gone is refused in the same words, and that has shown now.
                 if self.dead.unless_dead(run.source, Instant::now) == run.source {
-                    self.refused.handle_refused(&run, false, Instant::now());
+                    self.handle_refused(&run, false);
                 }
-                return failed;
+                return sent;
             }
             _ if is_about_source(error) => {}
-            _ => return run.datagrams(),
+            _ => return Sent::whole(1, run.datagrams()),
         }
         self.send_singly(run)
     }
 
+    fn handle_refused(&mut self, run: &Run<'_>, whatever_size: bool) {
+        self.refusals += 1;
+        self.refused
+            .handle_refused(run, whatever_size, Instant::now());
+    }
+
     /// Sends one datagram from another address, when it is the source that the kernel refused: the
     /// host has moved, and the address is not its own any more. The kernel chooses another; the
-    /// peer's answer tells the shard which.
+    /// peer's answer tells the shard which. Returns how many failed.
     fn send_from_elsewhere(&mut self, mut run: Run<'_>, error: &io::Error) -> usize {
         if run.source.is_none() || !is_about_source(error) {
             return 1;
@@ -146,9 +187,9 @@ impl SendHalf {
     }
 
     /// Sends the datagrams of a run one by one.
-    fn send_singly(&mut self, run: Run<'_>) -> usize {
+    fn send_singly(&mut self, run: Run<'_>) -> Sent {
         let size = run.segment_size.map_or(run.bytes.len(), usize::from);
-        let mut failed = 0;
+        let (mut failed, mut done) = (0, 0);
         for bytes in run.bytes.chunks(size) {
             let single = Run {
                 segment_size: None,
@@ -156,12 +197,47 @@ impl SendHalf {
                 bytes,
                 ..run
             };
-            if let Err(error) = send_runs(&self.socket, &[single]) {
-                failed += self.send_from_elsewhere(single, &error);
+            match send_runs(&self.socket, &[single]) {
+                Ok(_) => {}
+                Err(error) if is_full(&error) => return Sent::stalled(done, failed),
+                Err(error) => failed += self.send_from_elsewhere(single, &error),
             }
+            done += bytes.len();
         }
-        failed
+        Sent::whole(1, failed)
     }
+}
+
+impl Sent {
+    fn whole(runs: usize, failed: usize) -> Self {
+        Self {
+            runs,
+            failed,
+            ..Self::default()
+        }
+    }
+
+    fn stalled(bytes: usize, failed: usize) -> Self {
+        Self {
+            bytes,
+            failed,
+            is_stalled: true,
+            ..Self::default()
+        }
+    }
+
+    /// Adds what came next.
+    fn add(&mut self, next: Self) {
+        self.runs += next.runs;
+        self.bytes = next.bytes;
+        self.failed += next.failed;
+        self.is_stalled = next.is_stalled;
+    }
+}
+
+/// What Linux says when more is under way than the socket's buffer may hold.
+fn is_full(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
 }
 
 impl Run<'_> {
@@ -231,7 +307,7 @@ mod tests {
                 segment_size: Some(3),
                 ..single(receiver.local_addr().unwrap(), gone, b"abcde")
             };
-            assert_eq!(sender.send_all([run].into_iter()), 0);
+            assert_eq!(sender.send_all([run].into_iter()), Sent::whole(1, 0));
             assert_eq!(received(&receiver, 2), [&b"abc"[..], b"de"]);
             let half = match loopback {
                 IpAddr::V4(_) => &sender.v4,
@@ -249,7 +325,7 @@ mod tests {
         let to = receiver.local_addr().unwrap();
         let contents: Vec<[u8; 1]> = (0..40).map(|number| [number]).collect();
         let runs = contents.iter().map(|bytes| single(to, None, bytes));
-        assert_eq!(sender.send_all(runs), 0);
+        assert_eq!(sender.send_all(runs), Sent::whole(40, 0));
         assert_eq!(received(&receiver, 40), contents);
     }
 
@@ -265,7 +341,9 @@ mod tests {
         // Nobody may send there without SO_BROADCAST.
         let refused = single("255.255.255.255:9".parse().unwrap(), None, b"x");
         let good = single(to, None, b"good");
-        assert_eq!(sender.send_all([nowhere, refused, good].into_iter()), 4);
+        assert_eq!(sender.send_all([nowhere].into_iter()), Sent::whole(1, 3));
+        let sent = sender.send_all([refused, good].into_iter());
+        assert_eq!(sent, Sent::whole(2, 1));
         assert_eq!(received(&receiver, 1), [b"good"]);
     }
 
@@ -279,7 +357,8 @@ mod tests {
         let now = Instant::now();
         sender.v4.refused.handle_refused(&run, true, now);
         let after = single(run.to, None, b"after");
-        assert_eq!(sender.send_all([run, after].into_iter()), 0);
+        let sent = sender.send_all([run, after].into_iter());
+        assert_eq!(sent, Sent::whole(2, 0));
         assert_eq!(received(&receiver, 4), [&b"aa"[..], b"bb", b"c", b"after"]);
     }
 
@@ -294,7 +373,8 @@ mod tests {
             ..single(receiver.local_addr().unwrap(), own, &bytes)
         };
         let refusal = io::Error::from_raw_os_error(libc::EINVAL);
-        assert_eq!(sender.v4.send_otherwise(run, &refusal), 0);
+        let sent = sender.v4.send_otherwise(run, &refusal);
+        assert_eq!((sent, sender.take_refusals()), (Sent::whole(1, 0), 1));
         assert!(!sender.v4.refused.takes(&run, Instant::now));
         let mut memory = vec![0; 20_000];
         for _ in 0..2 {

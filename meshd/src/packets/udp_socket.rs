@@ -333,7 +333,7 @@ mod tests {
         let to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), sockets.port());
         let sent = single(to, None, b"hello");
         let mut out = sender.sender().unwrap();
-        assert_eq!(out.send_all([sent].into_iter()), 0);
+        assert_eq!(out.send_all([sent].into_iter()).failed, 0);
         let mut polled = [rustix::event::PollFd::new(
             &sockets.v4.socket,
             rustix::event::PollFlags::IN,
