@@ -1,6 +1,7 @@
 //! What a shard leaves to the daemon that takes over from it: where its peers are, which flows were
 //! let through, how its handshakes were dated. Never a key: the successor agrees on keys of its own.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use model::address::HostAddresses;
@@ -82,16 +83,38 @@ pub struct FlowBequest {
 }
 
 impl Bequest {
-    /// Adds what another shard of the same host leaves.
+    /// Adds what another shard of the same host leaves: other peers, or lanes to the same.
     pub fn merge(&mut self, other: Self) {
         self.own = self.own.or(other.own);
         self.last_date = self.last_date.max(other.last_date);
         self.reserved_until = self.reserved_until.max(other.reserved_until);
-        self.peers.extend(other.peers);
+        let known: BTreeMap<_, _> = (0..)
+            .zip(&self.peers)
+            .map(|(place, peer): (usize, _)| (*peer.key.as_bytes(), place))
+            .collect();
+        for peer in other.peers {
+            match known.get(peer.key.as_bytes()) {
+                Some(place) => self.peers[*place].merge(peer),
+                None => self.peers.push(peer),
+            }
+        }
     }
 
     /// Returns how many flows are left.
     pub fn flow_count(&self) -> usize {
         self.peers.iter().map(|peer| peer.flows.len()).sum()
+    }
+}
+
+impl PeerBequest {
+    /// Adds what another shard leaves of the same peer: one of the two has the main session with it,
+    /// and says where it is.
+    fn merge(&mut self, other: Self) {
+        self.path = self.path.or(other.path);
+        self.wants_session |= other.wants_session;
+        self.last_initiation = self.last_initiation.or(other.last_initiation);
+        self.received_bytes += other.received_bytes;
+        self.sent_bytes += other.sent_bytes;
+        self.flows.extend(other.flows);
     }
 }

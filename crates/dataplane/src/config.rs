@@ -49,6 +49,10 @@ pub struct Limits {
     pub pending_bytes_per_peer: usize,
     /// Bytes that wait for sessions with all peers; above it nothing more is taken.
     pub pending_bytes: usize,
+    /// Bytes a second of one peer's main session, both ways, from which on lanes are wanted.
+    pub lane_bytes_per_sec: u64,
+    /// Bytes that a lane's session must have carried, both ways, for another to follow it.
+    pub lane_bytes_kept: u64,
     /// Handshake jobs that are out; above it handshakes are dropped.
     pub handshake_jobs: usize,
     /// Of these, kept for handshakes that this host began: strangers cannot take them.
@@ -79,6 +83,8 @@ impl Default for Limits {
             pending_packets_per_peer: 128,
             pending_bytes_per_peer: 128 << 10,
             pending_bytes: 16 << 20,
+            lane_bytes_per_sec: 16 << 20,
+            lane_bytes_kept: 1 << 20,
             handshake_jobs: 512,
             handshake_jobs_reserved: 64,
             handshake_jobs_loaded: 64,

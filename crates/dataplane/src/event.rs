@@ -84,6 +84,8 @@ pub struct Report {
 pub struct PeerReport {
     /// Which peer.
     pub peer: PeerIndex,
+    /// Which of the sessions with it: 0 for the main one, others for lanes, which other shards have.
+    pub lane: u16,
     /// Where packets to it go.
     pub path: Option<Path>,
     /// How large packets to it may be.

@@ -79,12 +79,14 @@ impl Fragments {
 
     /// Returns whether a later fragment may follow.
     pub(crate) fn may_follow(&self, key: &FragmentKey, generation: u64, now: Instant) -> bool {
-        let entry = self.places.get(self.place(key)).copied().flatten();
-        entry.is_some_and(|entry| {
-            entry.key == *key
-                && entry.generation == generation
-                && now.saturating_since(entry.since) < FRAGMENT_TIME
-        })
+        self.find(key, now) == Some(generation)
+    }
+
+    /// Returns what was remembered of the first fragment.
+    pub(crate) fn find(&self, key: &FragmentKey, now: Instant) -> Option<u64> {
+        let entry = self.places.get(self.place(key)).copied().flatten()?;
+        let is_its = entry.key == *key && now.saturating_since(entry.since) < FRAGMENT_TIME;
+        is_its.then_some(entry.generation)
     }
 
     /// Forgets everything, because peers have changed.

@@ -46,6 +46,11 @@ impl Indices {
         self.peers.retain(|_, owner| *owner != peer);
     }
 
+    /// Returns whether an index was taken for the peer.
+    pub(crate) fn has_any(&self, peer: PeerIndex) -> bool {
+        self.peers.values().any(|owner| *owner == peer)
+    }
+
     #[inline]
     pub(crate) fn find(&self, index: u32) -> Option<PeerIndex> {
         self.peers.get(&index).copied()

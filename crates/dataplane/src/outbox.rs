@@ -2,6 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use model::map::PeerIndex;
+
+use crate::lanes::LaneMessage;
+use crate::offload::VirtioHeader;
 use crate::shard::Introduction;
 
 /// One way to reach a peer.
@@ -25,10 +29,28 @@ pub enum Misdirected<'a> {
         /// All of it.
         bytes: &'a [u8],
     },
-    /// A plain packet for [`crate::Shard::handle_overlay_packet`].
-    OverlayPacket(&'a [u8]),
+    /// For [`crate::Shard::handle_overlay_packet`], with its arguments.
+    OverlayPacket {
+        /// What the kernel says of it: it is as large as it came.
+        offload: VirtioHeader,
+        /// All of it.
+        bytes: &'a [u8],
+    },
     /// For [`crate::Shard::handle_introduction`].
     Introduction(Introduction),
+    /// For [`crate::Shard::handle_lane`].
+    Lane(LaneMessage),
+    /// For [`crate::Shard::handle_opened`], with its arguments.
+    Opened {
+        /// Who sent it.
+        peer: PeerIndex,
+        /// The ECN bits of the outer header of its datagram.
+        ecn: u8,
+        /// The bytes of its datagram.
+        datagram_bytes: usize,
+        /// The packet.
+        bytes: &'a [u8],
+    },
 }
 
 /// What became of a datagram that no one may cut.

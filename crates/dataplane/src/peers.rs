@@ -9,6 +9,7 @@ use model::time::Instant;
 use wireguard::{DataCipher, Initiation, PresharedKey, PublicKey, Tunnel, TunnelConfig};
 
 use crate::command::PeerKind;
+use crate::lanes::{LaneEnd, Lanes};
 use crate::outbox::Path;
 use crate::path_mtu::PathMtu;
 use crate::pending::Pending;
@@ -46,6 +47,10 @@ pub(crate) struct Peer {
     pub(crate) scheduled: Option<Duration>,
     pub(crate) received_bytes: u64,
     pub(crate) sent_bytes: u64,
+    /// The lanes to it, where this is its home shard, once they can be.
+    pub(crate) lanes: Option<Box<Lanes>>,
+    /// Of a peer of another shard: it has this lane here.
+    pub(crate) lane: Option<Box<LaneEnd>>,
 }
 
 /// What a peer is made of.
@@ -94,6 +99,8 @@ impl Peer {
             scheduled: None,
             received_bytes: 0,
             sent_bytes: 0,
+            lanes: None,
+            lane: None,
         }
     }
 

@@ -51,6 +51,11 @@ impl Place {
         (index % self.count as u32) as u16
     }
 
+    /// Returns the number of the shard that has a lane to the peer; lane 0 is the main session.
+    pub(crate) const fn of_lane(self, peer: PeerIndex, lane: u16) -> u16 {
+        (self.of_peer(peer) + lane) % self.count
+    }
+
     pub(crate) const fn has(self, peer: PeerIndex) -> bool {
         self.of_peer(peer) == self.number
     }
@@ -84,6 +89,16 @@ mod tests {
                     assert_eq!(u16::from(index.to_le_bytes()[0]) % count, number);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn lanes_to_one_peer_are_in_different_shards_and_the_main_session_in_its_own() {
+        let place = Place::new(0, 8);
+        for peer in (0..20).map(PeerIndex) {
+            let shards: Vec<u16> = (0..8).map(|lane| place.of_lane(peer, lane)).collect();
+            assert_eq!(shards[0], place.of_peer(peer));
+            assert!((0..8).all(|shard| shards.contains(&shard)));
         }
     }
 

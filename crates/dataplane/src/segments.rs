@@ -194,6 +194,17 @@ impl<'a> Segments<'a> {
     }
 }
 
+/// Returns how many packets, and bytes in all of them, a packet stands for as the kernel gave it.
+pub(crate) fn stands_for(offload: VirtioHeader, packet: &[u8]) -> (usize, usize) {
+    let as_it_is = (1, packet.len());
+    let (Ok(Some(segmentation)), Ok(headers)) = (offload.segmentation(), Headers::parse(packet))
+    else {
+        return as_it_is;
+    };
+    Segments::new(offload, segmentation, &headers, packet)
+        .map_or(as_it_is, |it| (it.count(), it.total_bytes()))
+}
+
 fn be(length: usize) -> [u8; 2] {
     u16::try_from(length)
         .expect("segments are shorter than their super-packet")

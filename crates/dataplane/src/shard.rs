@@ -35,12 +35,15 @@ use crate::timers::Timers;
 mod commands;
 mod handshakes;
 mod inbound;
+mod lane_ends;
+mod lanes;
 mod load;
 mod misdirected;
 mod outbound;
 mod probing;
 mod rejections;
 mod sessions;
+mod spreading;
 mod succession;
 mod timeouts;
 mod verdicts;
@@ -76,6 +79,8 @@ pub struct Shard {
     indices: Indices,
     flows: Flows,
     fragments: Fragments,
+    /// To which shards first fragments went.
+    fragment_ways: Fragments,
     denials: Denials,
     refusals: Rate,
     rejections: Rate,
@@ -112,6 +117,7 @@ impl Shard {
             indices: Indices::new(config.place, config.shift, dice.next_u64()),
             flows: Flows::new(limits.flows, limits.flows_per_peer, dice.next_u64()),
             fragments: Fragments::new(limits.fragments, dice.next_u64()),
+            fragment_ways: Fragments::new(limits.fragments, dice.next_u64()),
             denials: Denials::new(limits.denials_per_sec, dice.next_u64()),
             refusals: Rate::per_sec(limits.refusals_per_sec),
             rejections: Rate::per_sec(limits.rejections_per_sec),

@@ -5,16 +5,31 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use dataplane::{Introduction, Misdirected, Path};
+use dataplane::{Introduction, LaneMessage, Misdirected, Path, VirtioHeader};
+use model::map::PeerIndex;
 
 /// What may wait for a shard that other shards have handed over; above it is dropped and counted.
 const WAITING_MAX: usize = 1024;
 
 /// What belongs to a shard and came to another one.
 pub(super) enum HandedOver {
-    Datagram { from: Path, ecn: u8, bytes: Vec<u8> },
-    OverlayPacket(Vec<u8>),
+    Datagram {
+        from: Path,
+        ecn: u8,
+        bytes: Vec<u8>,
+    },
+    OverlayPacket {
+        offload: VirtioHeader,
+        bytes: Vec<u8>,
+    },
     Introduction(Introduction),
+    Lane(LaneMessage),
+    Opened {
+        peer: PeerIndex,
+        ecn: u8,
+        datagram_bytes: usize,
+        bytes: Vec<u8>,
+    },
 }
 
 /// The way to one shard.
@@ -56,8 +71,23 @@ impl HandOver {
                 ecn,
                 bytes: bytes.to_vec(),
             },
-            Misdirected::OverlayPacket(bytes) => HandedOver::OverlayPacket(bytes.to_vec()),
+            Misdirected::OverlayPacket { offload, bytes } => HandedOver::OverlayPacket {
+                offload,
+                bytes: bytes.to_vec(),
+            },
             Misdirected::Introduction(introduction) => HandedOver::Introduction(introduction),
+            Misdirected::Lane(message) => HandedOver::Lane(message),
+            Misdirected::Opened {
+                peer,
+                ecn,
+                datagram_bytes,
+                bytes,
+            } => HandedOver::Opened {
+                peer,
+                ecn,
+                datagram_bytes,
+                bytes: bytes.to_vec(),
+            },
         };
         let is_taken = self.queue.try_send(owned).is_ok();
         if is_taken && !self.is_waiting.swap(true, Ordering::AcqRel) {
@@ -84,27 +114,33 @@ mod tests {
     use super::*;
     use rustix::event::{EventfdFlags, eventfd};
 
+    fn packet(bytes: &[u8]) -> Misdirected<'_> {
+        Misdirected::OverlayPacket {
+            offload: VirtioHeader::default(),
+            bytes,
+        }
+    }
+
     #[test]
     fn a_full_queue_refuses_and_a_burst_wakes_once() {
         let wake = Arc::new(eventfd(0, EventfdFlags::NONBLOCK).unwrap());
         let (way, inbox) = hand_over(Arc::clone(&wake));
         for number in 0..WAITING_MAX {
-            assert!(way.give(Misdirected::OverlayPacket(&[number as u8])));
+            assert!(way.give(packet(&[number as u8])));
         }
-        assert!(!way.give(Misdirected::OverlayPacket(&[0])));
+        assert!(!way.give(packet(&[0])));
         let mut count = [0; 8];
         rustix::io::read(&*wake, &mut count).unwrap();
         assert_eq!(u64::from_ne_bytes(count), 1);
         let mut seen = 0;
         inbox.take_all(|handed| {
-            assert!(matches!(handed, HandedOver::OverlayPacket(bytes) if bytes == [seen as u8]));
+            assert!(
+                matches!(handed, HandedOver::OverlayPacket { bytes, .. } if bytes == [seen as u8])
+            );
             seen += 1;
         });
         assert_eq!(seen, WAITING_MAX);
-        assert!(
-            way.give(Misdirected::OverlayPacket(&[0])),
-            "and wakes again"
-        );
+        assert!(way.give(packet(&[0])), "and wakes again");
         rustix::io::read(&*wake, &mut count).unwrap();
     }
 }

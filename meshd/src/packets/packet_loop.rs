@@ -8,9 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
 use std::time::Duration;
 
-use dataplane::{
-    Bequest, Command, Event, Extent, HandshakeDone, HandshakeJob, Shard, Shift, VirtioHeader,
-};
+use dataplane::{Bequest, Command, Event, Extent, HandshakeDone, HandshakeJob, Shard, Shift};
 use model::time::Instant;
 use runtime::clock::Clock;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -284,15 +282,22 @@ impl PacketLoop {
                 ecn,
                 mut bytes,
             } => shard.handle_datagram(from, ecn, &mut bytes, now, outbox),
-            HandedOver::OverlayPacket(bytes) if !serves => {
+            HandedOver::OverlayPacket { bytes, .. } if !serves => {
                 shard.abandon_overlay_packet(bytes.len());
             }
-            HandedOver::OverlayPacket(mut bytes) => {
-                shard.handle_overlay_packet(VirtioHeader::default(), &mut bytes, now, outbox);
+            HandedOver::OverlayPacket { offload, mut bytes } => {
+                shard.handle_overlay_packet(offload, &mut bytes, now, outbox);
             }
             HandedOver::Introduction(introduction) => {
                 shard.handle_introduction(introduction, now, outbox);
             }
+            HandedOver::Lane(message) => shard.handle_lane(message, now, outbox),
+            HandedOver::Opened {
+                peer,
+                ecn,
+                datagram_bytes,
+                mut bytes,
+            } => shard.handle_opened(peer, ecn, datagram_bytes, &mut bytes, now, outbox),
         });
     }
 

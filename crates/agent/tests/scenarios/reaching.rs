@@ -114,6 +114,7 @@ fn counters_come_from_the_shard_s_reports() {
     let (_, mut host) = member();
     let report = PeerReport {
         peer: PeerIndex(0),
+        lane: 0,
         path: None,
         path_mtu: PathMtuReport {
             bytes: 1420,

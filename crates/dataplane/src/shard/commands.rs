@@ -140,6 +140,11 @@ impl Shard {
         if is_waiting {
             peer.tunnel.request_handshake(tunnel_time(now));
         }
+        if let Some(end) = &mut peer.lane {
+            end.is_ended = true;
+            self.wake_at(index, tunnel_time(now));
+        }
+        self.forget_lanes(index, now);
     }
 
     fn set_peer(&mut self, index: PeerIndex, configured: Configured, now: Now) {
@@ -147,7 +152,8 @@ impl Shard {
             return;
         }
         if !self.config.place.has(index) {
-            return self.set_peer_elsewhere(index, configured.key, configured.addresses);
+            self.set_peer_elsewhere(index, configured.key, configured.addresses);
+            return self.change_lane_end(index, configured, now);
         }
         match self.peers.get(index).map(|peer| peer.key) {
             Some(key) if key == configured.key => self.change_peer(index, configured, now),
@@ -207,6 +213,30 @@ impl Shard {
         self.keys.insert(key, index);
     }
 
+    /// A lane to the peer lives on, as its main session does.
+    fn change_lane_end(&mut self, index: PeerIndex, configured: Configured, now: Now) {
+        let Some(peer) = self.peers.get_mut(index) else {
+            return;
+        };
+        if let Some(end) = &mut peer.lane
+            && configured.kind != PeerKind::Mesh
+        {
+            end.is_ended = true;
+            self.wake_at(index, tunnel_time(now));
+            return;
+        }
+        let former = peer.key;
+        if former != configured.key {
+            self.rekey_peer(index, former, configured.key, now);
+        }
+        let keepalive = None;
+        let configured = Configured {
+            keepalive,
+            ..configured
+        };
+        self.change_peer(index, configured, now);
+    }
+
     /// The key is the same, so the session lives on.
     fn change_peer(&mut self, index: PeerIndex, configured: Configured, now: Now) {
         let Configured {
@@ -247,9 +277,7 @@ impl Shard {
 
     /// Forgets a peer; dropping its tunnel wipes its keys.
     fn remove_peer(&mut self, index: PeerIndex) {
-        if self.remove_peer_elsewhere(index) {
-            return;
-        }
+        self.remove_peer_elsewhere(index);
         self.drop_pending(index, DropReason::PeerRemoved);
         let Some(peer) = self.peers.remove(index) else {
             return;
@@ -286,15 +314,26 @@ impl Shard {
     fn report(&self) -> Report {
         let peers = self.peers.iter().map(|(index, peer)| PeerReport {
             peer: index,
+            lane: peer.lane.as_ref().map_or(0, |end| end.number),
             path: peer.path,
             path_mtu: peer.path_mtu.report(),
-            cipher: peer.tunnel.cipher(),
+            cipher: peer.tunnel.cipher().filter(|_| is_used(peer)),
             last_handshake: peer.tunnel.last_handshake_at().map(Instant::from_start),
             received_bytes: peer.received_bytes,
             sent_bytes: peer.sent_bytes,
         });
-        Report {
-            peers: peers.collect(),
-        }
+        let mut peers: Vec<PeerReport> = peers.collect();
+        let past = (0..).zip(&self.elsewhere).filter_map(|(index, known)| {
+            let known = known.as_ref()?;
+            Some(known.past.as_ref()?.report(PeerIndex(index)))
+        });
+        peers.extend(past);
+        peers.sort_by_key(|report| report.peer);
+        Report { peers }
     }
+}
+
+/// Returns whether packets are sealed for the peer here: a lane may only be open for what comes.
+fn is_used(peer: &Peer) -> bool {
+    peer.lane.as_ref().is_none_or(|end| end.is_open)
 }

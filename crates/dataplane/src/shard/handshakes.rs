@@ -158,6 +158,10 @@ impl Shard {
             .peers
             .get_mut(index)
             .expect("the caller found the peer");
+        let date = match &peer.lane {
+            Some(end) => end.mark.date(end.number, date),
+            None => date,
+        };
         // The one before is given up: sent to a path that comes meanwhile, it would use up the
         // peer's patience for the new one.
         peer.initiation = None;
@@ -181,7 +185,7 @@ impl Shard {
             .expect("the caller found the peer");
         let path = peer.path;
         let is_given_up = peer.is_unanswered && (peer.tries_spare || !has_spare);
-        if is_given_up || path.is_none() {
+        if peer.lane.is_none() && (is_given_up || path.is_none()) {
             peer.is_path_proven = false;
             self.emit(Event::PathUnanswered { peer: index, path });
         }
@@ -343,7 +347,7 @@ impl Shard {
         if !self.config.place.has(index) {
             return self.introduce(index, ticket.from, consumed, out);
         }
-        self.answer(index, ticket.from, consumed, now, out)
+        self.answer_by_lane(index, ticket.from, consumed, now, out)
     }
 
     /// Answers an initiation of a peer of this shard, when it is new.

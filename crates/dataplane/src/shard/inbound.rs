@@ -8,13 +8,14 @@ use model::rule::Direction;
 use model::time::Now;
 use wireguard::{CookieReply, Kind, OpenError, classify, receiver_index};
 
+use super::spreading::hand_opened_over;
 use super::verdicts::Barred;
 use super::{Shard, tunnel_time};
 use crate::command::PeerKind;
 use crate::drops::DropReason;
 use crate::ecn;
 use crate::event::Event;
-use crate::outbox::{Outbox, Path};
+use crate::outbox::{Misdirected, Outbox, Path};
 use crate::packet::Headers;
 use crate::rejection::is_control;
 
@@ -30,6 +31,8 @@ pub(super) enum Fate {
     Consumed,
     /// It waits for a handshake job.
     Queued,
+    /// Another shard goes on with it, and counts it.
+    HandedOver,
 }
 
 impl Shard {
@@ -46,7 +49,6 @@ impl Shard {
         if let Some(owner) = self.owner_of_datagram(datagram) {
             return self.hand_datagram_over(owner, from, ecn, datagram, out);
         }
-        self.counters.add_datagram_received(datagram.len());
         let fate = match classify(datagram) {
             _ if self.identity.is_none() => Err(DropReason::NoIdentity),
             // An answer could not reach it, and as a path it would be told on to others.
@@ -57,8 +59,16 @@ impl Shard {
             Some(Kind::Response) => self.handle_response(from, datagram, now, out),
             Some(Kind::CookieReply) => self.handle_cookie_reply(datagram, now, out),
         };
+        self.count_datagram(datagram.len(), fate);
+    }
+
+    pub(super) fn count_datagram(&self, bytes: usize, fate: Result<Fate, DropReason>) {
+        if matches!(fate, Ok(Fate::HandedOver)) {
+            return;
+        }
+        self.counters.add_datagram_received(bytes);
         match fate {
-            Ok(Fate::Delivered) => {}
+            Ok(Fate::Delivered | Fate::HandedOver) => {}
             Ok(Fate::Consumed) => self.counters.add_consumed(),
             Ok(Fate::Queued) => self.counters.add_queued(),
             Err(reason) => self.counters.add_drop(reason),
@@ -86,12 +96,21 @@ impl Shard {
             .open_in_place(datagram, tunnel_time(now))
             .map_err(open_reason)?;
         let is_mesh = peer.kind == PeerKind::Mesh;
-        self.heard(index, from, datagram.len());
+        let datagram_bytes = datagram.len();
+        self.heard(index, from, datagram_bytes);
         let plaintext = &mut datagram[plaintext];
         let fate = if plaintext.is_empty() {
             Ok(Fate::Consumed)
         } else if is_mesh && is_control(plaintext) {
             self.handle_control(index, plaintext, now, out)
+        } else if let Some(owner) = self.owner_of_opened(index, plaintext, now, out) {
+            let opened = Misdirected::Opened {
+                peer: index,
+                ecn,
+                datagram_bytes,
+                bytes: plaintext,
+            };
+            hand_opened_over(owner, opened, out)
         } else {
             self.accept(index, ecn, plaintext, now, out)
         };
@@ -101,7 +120,7 @@ impl Shard {
     }
 
     /// Delivers an opened packet when it is the peer's own, for this host, and allowed.
-    fn accept(
+    pub(super) fn accept(
         &mut self,
         index: PeerIndex,
         outer_ecn: u8,
@@ -173,7 +192,7 @@ impl Shard {
             let is_rare = peer
                 .reached_back_at
                 .is_none_or(|at| now.monotonic - at >= REACH_BACK_INTERVAL);
-            is_there && is_rare && !peer.tunnel.has_session(time)
+            is_there && is_rare && peer.lane.is_none() && !peer.tunnel.has_session(time)
         });
         if let Some((index, peer)) = without_session {
             peer.reached_back_at = Some(now.monotonic);
@@ -209,10 +228,27 @@ impl Shard {
         // Another address of ours is the same path to the peer.
         peer.set_path(from);
         if is_moved {
-            self.emit(Event::PeerMoved {
-                peer: index,
-                path: from,
-            });
+            self.note_move(index, from);
+        }
+    }
+
+    /// Tells who is to know: a lane its home shard, that one the lanes, and the agent.
+    #[cold]
+    fn note_move(&mut self, index: PeerIndex, path: Path) {
+        let peer = self
+            .peers
+            .get_mut(index)
+            .expect("the caller found the peer");
+        let is_lane = peer.lane.is_some();
+        if let Some(end) = &mut peer.lane {
+            end.has_moved = true;
+            self.wake_at(index, Duration::ZERO);
+        } else if let Some(lanes) = &mut peer.lanes {
+            lanes.has_moved = true;
+            self.wake_at(index, Duration::ZERO);
+        }
+        if !is_lane {
+            self.emit(Event::PeerMoved { peer: index, path });
         }
     }
 }

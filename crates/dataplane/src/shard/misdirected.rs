@@ -1,33 +1,50 @@
 //! What comes to one shard and is another's: told from few bytes, before it is counted, and handed
 //! over. It is counted by the shard that it ends at, so that the sum over all shards is right.
 
-use std::net::IpAddr;
-
 use model::address::HostAddresses;
 use model::key::WireguardKey;
 use model::map::PeerIndex;
 use model::time::Now;
-use wireguard::{ConsumedInitiation, Initiation, Kind, classify, receiver_index};
+use wireguard::{ConsumedInitiation, Kind, classify, receiver_index};
 
 use super::Shard;
 use crate::drops::DropReason;
+use crate::lanes::{Past, View};
+use crate::offload::VirtioHeader;
 use crate::outbox::{Misdirected, Outbox, Path};
-use crate::packet::destination;
 use crate::place::FRONT_DESK;
+use crate::segments;
 
 /// A peer that began a handshake, and whose shard another one is than the one that found out.
 #[derive(Debug)]
 pub struct Introduction {
-    peer: PeerIndex,
-    from: Option<Path>,
-    consumed: Box<ConsumedInitiation>,
+    pub(super) peer: PeerIndex,
+    pub(super) from: Option<Path>,
+    pub(super) consumed: Box<ConsumedInitiation>,
+}
+
+impl Introduction {
+    pub(super) fn new(peer: PeerIndex, from: Option<Path>, consumed: ConsumedInitiation) -> Self {
+        let consumed = Box::new(consumed);
+        Self {
+            peer,
+            from,
+            consumed,
+        }
+    }
 }
 
 /// A peer of another shard, as far as every shard must know it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Elsewhere {
-    key: WireguardKey,
-    addresses: HostAddresses,
+    pub(super) key: WireguardKey,
+    pub(super) addresses: HostAddresses,
+    /// Which lanes to it are open, as its home shard said last.
+    pub(super) view: View,
+    /// How often the lane of this shard was opened.
+    pub(super) epoch: u32,
+    /// This shard had a lane to it.
+    pub(super) past: Option<Box<Past>>,
 }
 
 impl Shard {
@@ -46,17 +63,6 @@ impl Shard {
         (owner != place.number()).then_some(owner)
     }
 
-    /// Returns the other shard that a packet of this host is for.
-    pub(super) fn owner_of_packet(&self, packet: &[u8]) -> Option<u16> {
-        let place = self.config.place;
-        if place.is_alone() {
-            return None;
-        }
-        let destination: IpAddr = destination(packet)?;
-        let owner = place.of_peer(self.routes.find(destination)?);
-        (owner != place.number()).then_some(owner)
-    }
-
     pub(super) fn hand_datagram_over(
         &mut self,
         to: u16,
@@ -71,10 +77,17 @@ impl Shard {
         }
     }
 
-    pub(super) fn hand_packet_over(&mut self, to: u16, bytes: &[u8], out: &mut impl Outbox) {
-        if !out.hand_over(to, Misdirected::OverlayPacket(bytes)) {
-            self.counters.add_overlay_received(1, bytes.len());
-            self.counters.add_drop(DropReason::HandOverFull);
+    pub(super) fn hand_packet_over(
+        &mut self,
+        to: u16,
+        offload: VirtioHeader,
+        bytes: &[u8],
+        out: &mut impl Outbox,
+    ) {
+        if !out.hand_over(to, Misdirected::OverlayPacket { offload, bytes }) {
+            let (packets, total_bytes) = segments::stands_for(offload, bytes);
+            self.counters.add_overlay_received(packets, total_bytes);
+            self.counters.add_drops(packets, DropReason::HandOverFull);
         }
     }
 
@@ -86,11 +99,7 @@ impl Shard {
         consumed: ConsumedInitiation,
         out: &mut impl Outbox,
     ) -> Result<(), DropReason> {
-        let introduction = Introduction {
-            peer,
-            from,
-            consumed: Box::new(consumed),
-        };
+        let introduction = Introduction::new(peer, from, consumed);
         let to = self.config.place.of_peer(peer);
         out.hand_over(to, Misdirected::Introduction(introduction))
             .then_some(())
@@ -111,12 +120,11 @@ impl Shard {
             consumed,
         } = introduction;
         let fate = match (&self.identity, self.peers.get(peer)) {
-            (Some(_), Some(_)) => self.answer(peer, from, *consumed, now, out),
+            (Some(_), Some(_)) => self.answer_by_lane(peer, from, *consumed, now, out),
             _ => Err(DropReason::HandshakeUnexpected),
         };
         if let Err(reason) = fate {
-            self.counters.add_datagram_received(Initiation::LEN);
-            self.counters.add_drop(reason);
+            self.count_refused_introduction(reason);
         }
     }
 
@@ -126,26 +134,41 @@ impl Shard {
         key: WireguardKey,
         addresses: HostAddresses,
     ) {
-        self.remove_peer_elsewhere(index);
+        let before = self.remove_peer_elsewhere(index);
         self.keys.insert(key, index);
         self.routes.insert(addresses, index);
         let place = index.0 as usize;
         if place >= self.elsewhere.len() {
-            self.elsewhere.resize(place + 1, None);
+            self.elsewhere.resize_with(place + 1, || None);
         }
-        self.elsewhere[place] = Some(Elsewhere { key, addresses });
+        let (view, epoch, past) = before
+            .map(|before| (before.view, before.epoch, before.past))
+            .unwrap_or_default();
+        self.elsewhere[place] = Some(Elsewhere {
+            key,
+            addresses,
+            view,
+            epoch,
+            past,
+        });
     }
 
-    /// Returns whether there was such a peer.
-    pub(super) fn remove_peer_elsewhere(&mut self, index: PeerIndex) -> bool {
-        let place = self.elsewhere.get_mut(index.0 as usize);
-        let Some(Elsewhere { key, addresses }) = place.and_then(Option::take) else {
-            return false;
-        };
-        if self.keys.get(&key) == Some(&index) {
-            self.keys.remove(&key);
+    /// Returns what was known of such a peer.
+    pub(super) fn remove_peer_elsewhere(&mut self, index: PeerIndex) -> Option<Elsewhere> {
+        let known = self.elsewhere.get_mut(index.0 as usize)?.take()?;
+        if self.keys.get(&known.key) == Some(&index) {
+            self.keys.remove(&known.key);
         }
-        self.routes.remove(addresses, index);
-        true
+        self.routes.remove(known.addresses, index);
+        Some(known)
+    }
+
+    #[inline]
+    pub(super) fn elsewhere(&self, index: PeerIndex) -> Option<&Elsewhere> {
+        self.elsewhere.get(index.0 as usize)?.as_ref()
+    }
+
+    pub(super) fn elsewhere_mut(&mut self, index: PeerIndex) -> Option<&mut Elsewhere> {
+        self.elsewhere.get_mut(index.0 as usize)?.as_mut()
     }
 }

@@ -30,15 +30,16 @@ impl Shard {
         now: Now,
         out: &mut impl Outbox,
     ) {
-        let owner = self.owner_of_packet(packet);
+        if let Some(owner) = self.owner_of_packet(packet, now, out) {
+            return self.hand_packet_over(owner, offload, packet, out);
+        }
         match offload.segmentation() {
             Ok(Some(segmentation)) => {
-                self.handle_super_packet(offload, segmentation, packet, owner, now, out);
+                self.handle_super_packet(offload, segmentation, packet, now, out);
             }
-            Ok(None) => match (offload.complete_checksum(packet), owner) {
-                (Ok(()), Some(owner)) => self.hand_packet_over(owner, packet, out),
-                (Ok(()), None) => self.handle_plain_packet(packet, now, out),
-                (Err(reason), _) => self.drop_overlay_packet(packet.len(), reason),
+            Ok(None) => match offload.complete_checksum(packet) {
+                Ok(()) => self.handle_plain_packet(packet, now, out),
+                Err(reason) => self.drop_overlay_packet(packet.len(), reason),
             },
             Err(reason) => self.drop_overlay_packet(packet.len(), reason),
         }
@@ -62,7 +63,6 @@ impl Shard {
         offload: VirtioHeader,
         segmentation: Segmentation,
         packet: &[u8],
-        owner: Option<u16>,
         now: Now,
         out: &mut impl Outbox,
     ) {
@@ -74,9 +74,6 @@ impl Shard {
             Ok(parts) => parts,
             Err(reason) => return self.drop_overlay_packet(packet.len(), reason),
         };
-        if let Some(owner) = owner {
-            return self.hand_segments_over(owner, &mut segments, out);
-        }
         let packet = &packet[..headers.length];
         let routed = self.route(&headers, packet, segments.longest(), now, out);
         if let Ok((_, Fit::Cut(bytes_max))) = routed {
@@ -92,17 +89,6 @@ impl Shard {
                 self.settle_after_packet(peer, now, out);
             }
             Err(reason) => self.counters.add_drops(count, reason),
-        }
-    }
-
-    fn hand_segments_over(
-        &mut self,
-        owner: u16,
-        segments: &mut Segments<'_>,
-        out: &mut impl Outbox,
-    ) {
-        while let Some((headers, payload)) = segments.next() {
-            self.hand_packet_over(owner, &[headers, payload].concat(), out);
         }
     }
 
@@ -144,7 +130,7 @@ impl Shard {
         check_addresses(headers, packet, identity.addresses)?;
         let peer = self.routes.find(headers.destination);
         // Not this shard's: it waited while its address went to a peer of another one.
-        let Some(peer) = peer.filter(|peer| self.config.place.has(*peer)) else {
+        let Some(peer) = peer.filter(|peer| self.peers.get(*peer).is_some()) else {
             self.refuse(Refusal::Unreachable, headers, packet, now, out);
             return Err(DropReason::UnknownDestination);
         };

@@ -19,6 +19,7 @@ use crate::command::PeerKind;
 use crate::drops::DropReason;
 use crate::event::{Denial, Event};
 use crate::flows::FlowKey;
+use crate::greeting::Greeting;
 use crate::outbox::Outbox;
 use crate::packet::{Fragment, Headers};
 use crate::probe::ProbeMessage;
@@ -83,6 +84,9 @@ impl Shard {
                 return self.handle_probe_answer(index, id, size, now, out);
             }
             None => {}
+        }
+        if let Some(greeting) = Greeting::decode(message) {
+            return Ok(self.handle_greeting(index, greeting, now, out));
         }
         let rejection = Rejection::decode(message).ok_or(DropReason::BadControl)?;
         let peer = self.peers.get(index).expect("the caller found the peer");

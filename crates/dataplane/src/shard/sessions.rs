@@ -55,7 +55,11 @@ impl Shard {
         match action {
             Action::IndexRemoved(receiver) => self.indices.release(receiver),
             Action::SessionReady => self.begin_session(index, now, out),
-            Action::SendInitiation => self.begin_initiation(index, now),
+            Action::SendInitiation => {
+                if self.may_begin_in_lane(index, now, out) {
+                    self.begin_initiation(index, now);
+                }
+            }
             Action::SendKeepalive => self.send_keepalive(index, now, out),
             Action::Expired => self.give_up(index, now, out),
         }
@@ -70,7 +74,12 @@ impl Shard {
         peer.path_mtu.handle_session();
         let path = peer.path.expect("the session's handshake came over a path");
         self.counters.add_handshake_completed();
-        self.emit(Event::SessionEstablished { peer: index, path });
+        if peer.lane.is_some() {
+            self.lane_agreed(index, now, out);
+        } else {
+            self.emit(Event::SessionEstablished { peer: index, path });
+            self.greet(index, now, out);
+        }
         // The rules may have changed while they waited: decided anew, as if they came now.
         for packet in self.take_pending(index) {
             match self.forward(&packet, now, out) {
@@ -106,6 +115,7 @@ impl Shard {
             .expect("the caller found the peer");
         peer.initiation = None;
         peer.is_path_proven = false;
+        self.end_lanes(index, now, out);
         for packet in self.take_pending(index) {
             self.counters.add_drop(DropReason::PeerUnreachable);
             if let Ok(headers) = Headers::parse(&packet) {

@@ -49,14 +49,18 @@ impl Shard {
         for (index, peer) in self.peers.iter() {
             places.resize(index.0 as usize + 1, usize::MAX);
             places[index.0 as usize] = bequest.peers.len();
+            // A lane leaves its flows: the successor makes its own when there is need.
+            let is_main = peer.lane.is_none();
+            let last_initiation = peer.tunnel.last_initiation().filter(|_| is_main);
             bequest.peers.push(PeerBequest {
                 key: peer.key,
                 addresses: peer.addresses,
-                path: peer.path,
-                wants_session: peer.tunnel.has_session(time)
-                    || peer.tunnel.is_trying()
-                    || peer.pending.len() > 0,
-                last_initiation: peer.tunnel.last_initiation().map(|date| *date.as_bytes()),
+                path: peer.path.filter(|_| is_main),
+                wants_session: is_main
+                    && (peer.tunnel.has_session(time)
+                        || peer.tunnel.is_trying()
+                        || peer.pending.len() > 0),
+                last_initiation: last_initiation.map(|date| *date.as_bytes()),
                 received_bytes: peer.received_bytes,
                 sent_bytes: peer.sent_bytes,
                 flows: Vec::new(),
@@ -102,7 +106,7 @@ impl Shard {
             let Some(peer) = self.peers.get_mut(index) else {
                 continue;
             };
-            if peer.tunnel.has_session(time) {
+            if peer.lane.is_none() && peer.tunnel.has_session(time) {
                 peer.tunnel.request_handshake(time);
                 self.settle(index, now, out);
             }
@@ -227,7 +231,7 @@ impl Shard {
             let is_there = peer.path.is_some_and(|path| path.remote == from.remote);
             let agreed_at = peer.tunnel.last_handshake_at();
             let is_settling = agreed_at.is_some_and(|at| time.saturating_sub(at) < SESSION_SETTLES);
-            is_there && !(is_settling && peer.tunnel.has_session(time))
+            is_there && peer.lane.is_none() && !(is_settling && peer.tunnel.has_session(time))
         });
         if let Some((index, peer)) = stale {
             peer.tunnel.request_handshake(time);

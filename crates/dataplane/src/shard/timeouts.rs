@@ -23,6 +23,8 @@ impl Shard {
             peer.tunnel.handle_timeout(time);
             self.probe(index, now, out);
             self.settle(index, now, out);
+            self.tend_lanes(index, now, out);
+            self.tend_lane_end(index, now, out);
         }
         if self.next_sweep.is_some_and(|at| at <= now.monotonic) {
             self.flows.sweep(now.monotonic);

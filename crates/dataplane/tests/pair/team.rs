@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::{
-    Command, Counters, DataCipher, DropReason, Event, Introduction, Misdirected, Outbox, Path,
-    PeerKind, PeerReport, Place, Shard, ShardConfig, VirtioHeader,
+    Command, Counters, DataCipher, DropReason, Event, Introduction, LaneMessage, Limits,
+    Misdirected, Outbox, Path, PeerKind, PeerReport, Place, Shard, ShardConfig, VirtioHeader,
 };
 use model::address::HostAddresses;
 use model::ids::{Digest, FleetId, HostId, PolicyVersion, Revision};
@@ -24,8 +24,10 @@ use super::{Datagram, UNIX_START, bundle, public, rule};
 /// What one shard gave to another.
 enum Handed {
     Datagram(Path, u8, Vec<u8>),
-    OverlayPacket(Vec<u8>),
+    OverlayPacket(VirtioHeader, Vec<u8>),
     Introduction(Introduction),
+    Lane(LaneMessage),
+    Opened(PeerIndex, u8, usize, Vec<u8>),
 }
 
 /// Where a shard writes to.
@@ -62,8 +64,17 @@ impl Outbox for Way {
             Misdirected::Datagram { from, ecn, bytes } => {
                 Handed::Datagram(from, ecn, bytes.to_vec())
             }
-            Misdirected::OverlayPacket(bytes) => Handed::OverlayPacket(bytes.to_vec()),
+            Misdirected::OverlayPacket { offload, bytes } => {
+                Handed::OverlayPacket(offload, bytes.to_vec())
+            }
             Misdirected::Introduction(introduction) => Handed::Introduction(introduction),
+            Misdirected::Lane(message) => Handed::Lane(message),
+            Misdirected::Opened {
+                peer,
+                ecn,
+                datagram_bytes,
+                bytes,
+            } => Handed::Opened(peer, ecn, datagram_bytes, bytes.to_vec()),
         };
         self.handed.push_back((to, what));
         true
@@ -78,6 +89,8 @@ pub(crate) struct Team {
     /// How often a shard gave something to another.
     pub(crate) hand_overs: usize,
     number: u8,
+    /// Where it is, when it has moved.
+    moved: Option<SocketAddr>,
     way: Way,
 }
 
@@ -99,11 +112,19 @@ pub(crate) struct Teams {
     pub(crate) seen: Vec<Datagram>,
     network: VecDeque<Datagram>,
     turn: usize,
+    runs: u8,
+    limits: Limits,
+    traffic: Traffic,
 }
 
 impl Teams {
     /// Makes one host for each count of shards.
     pub(crate) fn new(counts: &[u16]) -> Self {
+        Self::with(counts, Limits::default(), Traffic::All)
+    }
+
+    /// The same, with other bounds, and rules that allow only this.
+    pub(crate) fn with(counts: &[u16], limits: Limits, traffic: Traffic) -> Self {
         let now = Now {
             monotonic: Instant::from_start(Duration::from_secs(1000)),
             unix: UnixTime::from_secs(UNIX_START),
@@ -112,18 +133,32 @@ impl Teams {
         let mut teams = Self {
             now,
             hosts: hosts
-                .map(|(number, count)| team(number, *count, now))
+                .map(|(number, count)| team(number, *count, limits, 0, now))
                 .collect(),
             arrival: Arrival::InTurn,
             seen: Vec::new(),
             network: VecDeque::new(),
             turn: 0,
+            runs: 0,
+            limits,
+            traffic,
         };
         for host in 0..counts.len() {
             let commands = teams.introductions(host);
             teams.command(host, &commands);
         }
         teams
+    }
+
+    /// A host is somewhere else from now on.
+    pub(crate) fn move_host(&mut self, host: usize, to: SocketAddr) {
+        self.hosts[host].moved = Some(to);
+    }
+
+    /// A host's rules allow only this from now on; the generation is another one every time.
+    pub(crate) fn set_traffic(&mut self, host: usize, traffic: Traffic, generation: u64) {
+        let table = self.table(host, traffic, generation);
+        self.command(host, &[Command::SetTable(Arc::new(table))]);
     }
 
     fn introductions(&self, host: usize) -> Vec<Command> {
@@ -133,20 +168,27 @@ impl Teams {
             addresses: own.overlay(),
             timestamp_floor: UnixTime::default(),
         }];
-        let mut peers = Vec::new();
         for (index, other) in self.peers_of(host) {
             commands.push(self.introduction(index, other));
             commands.push(self.path_to(index, other));
-            peers.push((index, self.hosts[other].record()));
         }
+        let table = self.table(host, self.traffic.clone(), 1);
+        commands.push(Command::SetTable(Arc::new(table)));
+        commands
+    }
+
+    fn table(&self, host: usize, traffic: Traffic, generation: u64) -> Table {
+        let peers: Vec<_> = self
+            .peers_of(host)
+            .map(|(index, other)| (index, self.hosts[other].record()))
+            .collect();
         let peers: Vec<_> = peers
             .iter()
             .map(|(index, record)| (*index, record))
             .collect();
-        let all = bundle(vec![rule("all", Traffic::All)], Vec::new());
-        let table = Table::compile(&own.record(), &peers, &all, PolicyVersion(1), 1);
-        commands.push(Command::SetTable(Arc::new(table)));
-        commands
+        let own = self.hosts[host].record();
+        let all = bundle(vec![rule("all", traffic)], Vec::new());
+        Table::compile(&own, &peers, &all, PolicyVersion(generation), generation)
     }
 
     fn peers_of(&self, host: usize) -> impl Iterator<Item = (PeerIndex, usize)> + use<> {
@@ -212,6 +254,72 @@ impl Teams {
         self.hosts[host].way.is_open = false;
     }
 
+    /// They do again.
+    pub(crate) fn open_hand_overs(&mut self, host: usize) {
+        self.hosts[host].way.is_open = true;
+    }
+
+    /// A host's daemon is killed and started anew, with another number of shards.
+    pub(crate) fn restart(&mut self, host: usize, count: u16) {
+        let Team { number, .. } = self.hosts[host];
+        self.runs += 1;
+        self.hosts[host] = team(number, count, self.limits, self.runs, self.now);
+        let commands = self.introductions(host);
+        self.command(host, &commands);
+    }
+
+    /// Lets time pass, with every timer in between.
+    pub(crate) fn pass(&mut self, time: Duration) {
+        let end = self.now.monotonic + time;
+        loop {
+            self.run();
+            let shards = self.hosts.iter().flat_map(|host| &host.shards);
+            let timeouts = shards.filter_map(|(shard, _)| shard.poll_timeout());
+            let Some(at) = timeouts.map(|(at, _)| at).min().filter(|at| *at <= end) else {
+                break;
+            };
+            self.move_clock(at.max(self.now.monotonic));
+            let now = self.now;
+            for host in 0..self.hosts.len() {
+                for number in 0..self.hosts[host].shards.len() {
+                    self.at(host, number, |shard, way| shard.handle_timeout(now, way));
+                }
+            }
+        }
+        self.move_clock(end);
+    }
+
+    fn move_clock(&mut self, monotonic: Instant) {
+        let passed = monotonic - self.now.monotonic;
+        self.now = Now {
+            monotonic,
+            unix: self.now.unix + passed,
+        };
+    }
+
+    /// How all sessions with a peer are, of all shards: the main one and the lanes.
+    pub(crate) fn sessions(&mut self, host: usize, peer: usize) -> Vec<PeerReport> {
+        let index = self.index(host, peer);
+        let mut all = Vec::new();
+        for number in 0..self.hosts[host].shards.len() {
+            let report = self.report(host, number);
+            all.extend(report.into_iter().filter(|it| it.peer == index));
+        }
+        all.sort_by_key(|report| report.lane);
+        all
+    }
+
+    /// Does something with one shard of a host, and what follows from it.
+    pub(crate) fn with_shard<T>(
+        &mut self,
+        host: usize,
+        number: usize,
+        act: impl FnOnce(&mut Shard, Now) -> T,
+    ) -> T {
+        let now = self.now;
+        act(&mut self.hosts[host].shards[number].0, now)
+    }
+
     fn in_turn(&mut self, host: usize) -> usize {
         self.turn += 1;
         self.turn % self.hosts[host].shards.len()
@@ -259,11 +367,15 @@ impl Teams {
                 Handed::Datagram(from, ecn, mut bytes) => {
                     shard.handle_datagram(from, ecn, &mut bytes, now, way);
                 }
-                Handed::OverlayPacket(mut bytes) => {
-                    shard.handle_overlay_packet(VirtioHeader::default(), &mut bytes, now, way);
+                Handed::OverlayPacket(offload, mut bytes) => {
+                    shard.handle_overlay_packet(offload, &mut bytes, now, way);
                 }
                 Handed::Introduction(introduction) => {
                     shard.handle_introduction(introduction, now, way);
+                }
+                Handed::Lane(message) => shard.handle_lane(message, now, way),
+                Handed::Opened(peer, ecn, datagram_bytes, mut bytes) => {
+                    shard.handle_opened(peer, ecn, datagram_bytes, &mut bytes, now, way);
                 }
             }
             team.settle(usize::from(to), now);
@@ -353,7 +465,8 @@ impl Team {
     }
 
     pub(crate) fn underlay(&self) -> SocketAddr {
-        SocketAddr::new(Ipv4Addr::new(192, 0, 2, self.number + 1).into(), 51820)
+        let home = SocketAddr::new(Ipv4Addr::new(192, 0, 2, self.number + 1).into(), 51820);
+        self.moved.unwrap_or(home)
     }
 
     fn record(&self) -> HostRecord {
@@ -371,14 +484,16 @@ impl Team {
     }
 }
 
-fn team(number: u8, count: u16, now: Now) -> Team {
+fn team(number: u8, count: u16, limits: Limits, run: u8, now: Now) -> Team {
     let shard = |place: u16| {
         let counters = Arc::new(Counters::default());
         let config = ShardConfig {
             place: Place::new(place, count),
+            limits,
             ..ShardConfig::default()
         };
-        let seed = [number.wrapping_mul(64).wrapping_add(place as u8); 32];
+        let mut seed = [number.wrapping_mul(64).wrapping_add(place as u8); 32];
+        seed[0] = run;
         (Shard::new(config, seed, now, counters.clone()), counters)
     };
     Team {
@@ -387,6 +502,7 @@ fn team(number: u8, count: u16, now: Now) -> Team {
         events: Vec::new(),
         hand_overs: 0,
         number,
+        moved: None,
         way: Way {
             datagrams: Vec::new(),
             packets: Vec::new(),

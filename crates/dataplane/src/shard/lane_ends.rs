@@ -1,0 +1,349 @@
+//! Lanes in their own shards: a peer of another shard that has a session, timers and flows here too,
+//! as long as its home shard wants it.
+
+use model::map::PeerIndex;
+use model::time::Now;
+use rand_chacha::rand_core::Rng;
+use wireguard::Initiation;
+
+use super::misdirected::Introduction;
+use super::{Shard, tunnel_time};
+use crate::command::PeerKind;
+use crate::drops::DropReason;
+use crate::flows::Flow;
+use crate::lanes::{Begin, LaneEnd, LaneMessage, Past, RENEWAL_AGE, SAID_AGAIN_AFTER, Word};
+use crate::outbox::{Misdirected, Outbox};
+use crate::peers::{Peer, PeerParts, preshared_key};
+
+/// What the home shard says.
+impl Shard {
+    /// Takes what one of this host's shards says of a lane to another.
+    pub fn handle_lane(&mut self, message: LaneMessage, now: Now, out: &mut impl Outbox) {
+        match self.config.place.has(message.peer) {
+            true => self.hear_lane(message, now, out),
+            false => self.hear_home(message, now, out),
+        }
+    }
+
+    fn hear_home(&mut self, message: LaneMessage, now: Now, out: &mut impl Outbox) {
+        let LaneMessage {
+            peer: index,
+            addresses,
+            lane,
+            word,
+        } = message;
+        let known = self.elsewhere_mut(index);
+        let Some(known) = known.filter(|it| it.addresses == addresses) else {
+            if let Word::Begin(begin) = word {
+                self.refuse_introduction(begin.introduction, DropReason::HandshakeUnexpected);
+            }
+            return;
+        };
+        match word {
+            Word::Begin(begin) => self.begin_lane_end(index, lane, *begin, now, out),
+            Word::Open {
+                epoch,
+                count,
+                flows,
+            } => {
+                known.epoch = epoch;
+                known.view.count = count;
+                self.open_lane_end(index, lane, epoch, flows, now, out);
+            }
+            Word::Standing { view, epoch } => (known.view, known.epoch) = (view, epoch),
+            Word::End => {
+                if let Some(end) = self.lane_end(index) {
+                    end.is_ended = true;
+                    self.tend_lane_end(index, now, out);
+                }
+            }
+            Word::Path(path) => {
+                if let Some(peer) = self.peers.get_mut(index) {
+                    peer.set_path(path);
+                }
+            }
+            Word::Ready { .. } | Word::Closed { .. } | Word::Gone | Word::Moved(_) => {}
+        }
+    }
+
+    fn begin_lane_end(
+        &mut self,
+        index: PeerIndex,
+        lane: u16,
+        begin: Begin,
+        now: Now,
+        out: &mut impl Outbox,
+    ) {
+        if self.identity.is_none() {
+            return self.refuse_introduction(begin.introduction, DropReason::NoIdentity);
+        }
+        match self.peers.get(index) {
+            Some(_) => self.renew_lane_end(index, &begin),
+            None => self.make_lane_end(index, lane, &begin, now),
+        }
+        let peer = self.peers.get_mut(index).expect("it was made above");
+        match begin.introduction {
+            None => peer.tunnel.request_handshake(tunnel_time(now)),
+            Some(Introduction { from, consumed, .. }) => {
+                if let Err(reason) = self.answer(index, from, *consumed, now, out) {
+                    self.count_refused_introduction(reason);
+                }
+            }
+        }
+        self.settle(index, now, out);
+    }
+
+    fn renew_lane_end(&mut self, index: PeerIndex, begin: &Begin) {
+        let peer = self
+            .peers
+            .get_mut(index)
+            .expect("the caller found the peer");
+        peer.tunnel.set_cipher(begin.cipher);
+        peer.tunnel
+            .set_preshared_key(preshared_key(begin.preshared.as_ref()));
+        if let Some(path) = begin.path {
+            peer.set_path(path);
+        }
+        if let Some(end) = &mut peer.lane {
+            end.mark = begin.mark;
+            end.is_ended = false;
+        }
+    }
+
+    fn make_lane_end(&mut self, index: PeerIndex, lane: u16, begin: &Begin, now: Now) {
+        let incarnation = self.next_incarnation();
+        let jitter_seed = self.dice.next_u64();
+        let rejections_per_sec = self.config.limits.rejections_per_peer_per_sec;
+        let known = self.elsewhere_mut(index).expect("the caller found it");
+        let parts = PeerParts {
+            incarnation,
+            kind: PeerKind::Mesh,
+            key: known.key,
+            addresses: known.addresses,
+            preshared: begin.preshared.clone(),
+            // The main session keeps the path open: it is the same one.
+            keepalive: None,
+            cipher: begin.cipher,
+            path_mtu: begin.path_mtu.clone(),
+            rejections_per_sec,
+            jitter_seed,
+        };
+        let past = known.past.take();
+        let mut peer = Peer::new(parts, tunnel_time(now));
+        peer.path = begin.path;
+        if let Some(past) = past {
+            peer.received_bytes = past.received_bytes;
+            peer.sent_bytes = past.sent_bytes;
+            if let Some(date) = past.last_initiation {
+                peer.tunnel.refuse_initiations_until(date);
+            }
+        }
+        peer.lane = Some(Box::new(LaneEnd::new(lane, begin.mark)));
+        self.peers.insert(index, peer);
+    }
+
+    fn open_lane_end(
+        &mut self,
+        index: PeerIndex,
+        lane: u16,
+        epoch: u32,
+        flows: Vec<Flow>,
+        now: Now,
+        out: &mut impl Outbox,
+    ) {
+        let time = tunnel_time(now);
+        let peer = self.peers.get_mut(index);
+        let peer = peer.filter(|peer| peer.tunnel.has_session(time));
+        let end = peer.and_then(|peer| peer.lane.as_mut());
+        let Some(end) = end.filter(|end| !end.is_ended) else {
+            self.say_home(index, lane, Word::Closed { epoch, flows }, out);
+            return;
+        };
+        end.epoch = epoch;
+        end.is_open = true;
+        end.is_ready = false;
+        self.take_flows(flows, now);
+    }
+}
+
+/// A lane's session.
+impl Shard {
+    /// A lane has a new session: the home shard is to open it.
+    pub(super) fn lane_agreed(&mut self, index: PeerIndex, now: Now, out: &mut impl Outbox) {
+        let peer = self
+            .peers
+            .get_mut(index)
+            .expect("the caller found the peer");
+        let bytes = peer.received_bytes + peer.sent_bytes;
+        if let Some(end) = &mut peer.lane {
+            end.bytes_before = bytes;
+            end.is_ready = !end.is_open;
+            self.tend_lane_end(index, now, out);
+        }
+    }
+
+    /// A lane's session asks to be renewed, or for the first. Returns whether it is begun.
+    pub(super) fn may_begin_in_lane(
+        &mut self,
+        index: PeerIndex,
+        now: Now,
+        out: &mut impl Outbox,
+    ) -> bool {
+        let time = tunnel_time(now);
+        let worth = self.config.limits.lane_bytes_kept;
+        let peer = self
+            .peers
+            .get_mut(index)
+            .expect("the caller found the peer");
+        let bytes = peer.received_bytes + peer.sent_bytes;
+        let age = peer
+            .tunnel
+            .last_handshake_at()
+            .map(|at| time.saturating_sub(at));
+        let Some(end) = &mut peer.lane else {
+            return true;
+        };
+        if end.is_ended {
+            return false;
+        }
+        let Some(age) = age else {
+            return true;
+        };
+        // Sooner than by time: the peer does not answer here. The main session knows why.
+        let is_silent = age < RENEWAL_AGE;
+        let is_worth_it = bytes - end.bytes_before >= worth;
+        if !is_worth_it {
+            end.is_ended = !is_silent;
+        }
+        if is_silent || !is_worth_it {
+            self.close_lane_end(index, now, out);
+        }
+        is_silent || is_worth_it
+    }
+
+    /// Gives the flows of a lane back. Returns whether there was room for them.
+    pub(super) fn close_lane_end(
+        &mut self,
+        index: PeerIndex,
+        now: Now,
+        out: &mut impl Outbox,
+    ) -> bool {
+        let Some(end) = self.lane_end(index) else {
+            return true;
+        };
+        if !end.is_open {
+            return true;
+        }
+        let (lane, epoch) = (end.number, end.epoch);
+        let flows = self.flows.iter().filter(|flow| flow.key.peer() == index);
+        let flows = flows.copied().collect();
+        if !self.say_home(index, lane, Word::Closed { epoch, flows }, out) {
+            self.say_again(index, now);
+            return false;
+        }
+        self.flows.remove_peer(index.0);
+        self.counters.set_flows(&self.flows);
+        let end = self.lane_end(index).expect("it was there above");
+        end.is_open = false;
+        true
+    }
+
+    /// Other shards think that a lane is open that is not: says so again.
+    pub(super) fn repeat_closed(&mut self, index: PeerIndex, lane: u16, out: &mut impl Outbox) {
+        let Some(known) = self.elsewhere_mut(index) else {
+            return;
+        };
+        let epoch = known.epoch;
+        let flows = Vec::new();
+        self.say_home(index, lane, Word::Closed { epoch, flows }, out);
+    }
+
+    /// Does what is due for a lane.
+    pub(super) fn tend_lane_end(&mut self, index: PeerIndex, now: Now, out: &mut impl Outbox) {
+        let time = tunnel_time(now);
+        let Some(peer) = self.peers.get(index) else {
+            return;
+        };
+        let Some(end) = &peer.lane else { return };
+        let (lane, mark) = (end.number, end.mark);
+        let (is_ready, has_moved) = (end.is_ready && !end.is_open && !end.is_ended, end.has_moved);
+        let path = peer.path;
+        if end.is_open && (end.is_ended || !peer.tunnel.has_session(time)) {
+            self.close_lane_end(index, now, out);
+        }
+        if is_ready && !self.say_home(index, lane, Word::Ready { mark }, out) {
+            self.say_again(index, now);
+        } else if let Some(end) = self.lane_end(index) {
+            end.is_ready = false;
+        }
+        if let Some(path) = path.filter(|_| has_moved) {
+            let is_said = self.say_home(index, lane, Word::Moved(path), out);
+            let end = self.lane_end(index).expect("it was there above");
+            end.has_moved = !is_said;
+            if !is_said {
+                self.say_again(index, now);
+            }
+        }
+        self.leave_lane(index, lane, now, out);
+    }
+
+    /// Forgets a lane of which nothing is left.
+    fn leave_lane(&mut self, index: PeerIndex, lane: u16, now: Now, out: &mut impl Outbox) {
+        let peer = self.peers.get(index).expect("the caller found the peer");
+        let is_open = peer.lane.as_ref().is_some_and(|end| end.is_open);
+        // An index is also taken for a handshake whose job is under way.
+        if is_open || peer.tunnel.is_trying() || self.indices.has_any(index) {
+            return;
+        }
+        let past = Past {
+            number: lane,
+            path_mtu: peer.path_mtu.report(),
+            last_initiation: peer.tunnel.last_initiation(),
+            received_bytes: peer.received_bytes,
+            sent_bytes: peer.sent_bytes,
+        };
+        if !self.say_home(index, lane, Word::Gone, out) {
+            return self.say_again(index, now);
+        }
+        self.drop_pending(index, DropReason::PeerUnreachable);
+        self.indices.release_peer(index);
+        self.peers.remove(index);
+        if let Some(known) = self.elsewhere_mut(index) {
+            known.past = Some(Box::new(past));
+        }
+    }
+
+    fn say_again(&mut self, index: PeerIndex, now: Now) {
+        self.wake_at(index, tunnel_time(now) + SAID_AGAIN_AFTER);
+    }
+
+    /// Says something to the peer's home shard. Returns whether there was room.
+    fn say_home(&mut self, index: PeerIndex, lane: u16, word: Word, out: &mut impl Outbox) -> bool {
+        let Some(known) = self.elsewhere_mut(index) else {
+            return true;
+        };
+        let message = LaneMessage {
+            peer: index,
+            addresses: known.addresses,
+            lane,
+            word,
+        };
+        out.hand_over(self.config.place.of_peer(index), Misdirected::Lane(message))
+    }
+
+    pub(super) fn lane_end(&mut self, index: PeerIndex) -> Option<&mut LaneEnd> {
+        self.peers.get_mut(index)?.lane.as_deref_mut()
+    }
+
+    fn refuse_introduction(&mut self, introduction: Option<Introduction>, reason: DropReason) {
+        if introduction.is_some() {
+            self.count_refused_introduction(reason);
+        }
+    }
+
+    /// Whoever found out who it was counted the message, and that it did its work there.
+    pub(super) fn count_refused_introduction(&mut self, reason: DropReason) {
+        self.counters.add_datagram_received(Initiation::LEN);
+        self.counters.add_drop(reason);
+    }
+}

@@ -1,0 +1,533 @@
+//! Lanes: two hosts with several shards have a session for each pair of them when there is traffic,
+//! flows are spread over these, and whatever happens to a lane cuts no flow.
+
+mod pair;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use dataplane::{Bequest, Command, DropReason, Event, Extent, Limits, PeerKind, PeerReport};
+use pair::team::{Arrival, Teams};
+use pair::{Datagram, udp_port};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// A service: what comes from here passes only as a reply.
+const SERVICE: u16 = 53;
+/// Clients' ports, more than enough for every lane to have some.
+const PORTS: std::ops::Range<u16> = 40_000..40_064;
+
+/// Any traffic at all is worth a lane.
+fn eager() -> Limits {
+    Limits {
+        lane_bytes_per_sec: 1,
+        lane_bytes_kept: 1,
+        ..Limits::default()
+    }
+}
+
+/// Two hosts with so many shards, of which each may ask the other's service.
+fn teams(counts: [u16; 2]) -> Teams {
+    let mut teams = Teams::with(&counts, eager(), udp_port(SERVICE));
+    teams.arrival = Arrival::Steered;
+    teams
+}
+
+/// Sends one packet and returns whether it arrived as it was.
+fn passes(teams: &mut Teams, from: usize, to: usize, ports: (u16, u16)) -> bool {
+    let packet = teams.udp(from, to, ports, b"hello");
+    teams.send(from, &packet);
+    teams.hosts[to].take_delivered() == [packet]
+}
+
+/// Clients at both ends ask and are answered; returns how often something was lost.
+fn lost(teams: &mut Teams) -> usize {
+    let mut lost = 0;
+    for port in PORTS {
+        for (client, server) in [(0, 1), (1, 0)] {
+            lost += usize::from(!passes(teams, client, server, (port, SERVICE)));
+            lost += usize::from(!passes(teams, server, client, (SERVICE, port)));
+        }
+    }
+    lost
+}
+
+/// Servers only answer, as to clients that wait for more.
+fn lost_answers(teams: &mut Teams) -> usize {
+    let mut lost = 0;
+    for port in PORTS {
+        for (client, server) in [(0, 1), (1, 0)] {
+            lost += usize::from(!passes(teams, server, client, (SERVICE, port)));
+        }
+    }
+    lost
+}
+
+/// Traffic for three seconds: as long as it takes to see that there is some.
+fn open_lanes(teams: &mut Teams) {
+    for _ in 0..3 {
+        assert_eq!(lost(teams), 0);
+        teams.pass(SECOND);
+    }
+    assert_eq!(lost(teams), 0);
+}
+
+/// The lanes that a host has a session for, with the main one.
+fn lanes(teams: &mut Teams, host: usize) -> Vec<u16> {
+    let sessions = teams.sessions(host, 1 - host);
+    let live = sessions.iter().filter(|it| it.cipher.is_some());
+    live.map(|it| it.lane).collect()
+}
+
+fn no_drops(teams: &Teams) {
+    for (number, host) in teams.hosts.iter().enumerate() {
+        assert_eq!(
+            host.dropped_at_all(),
+            0,
+            "host {number}: {:?}",
+            drops(teams, number)
+        );
+    }
+}
+
+fn drops(teams: &Teams, host: usize) -> Vec<(DropReason, u64)> {
+    let all = DropReason::ALL.iter();
+    let counted = all.map(|reason| (*reason, teams.hosts[host].dropped(*reason)));
+    counted.filter(|(_, count)| *count > 0).collect()
+}
+
+/// Every beginning of a handshake that went to a host.
+fn initiations(teams: &Teams, to: usize) -> Vec<Datagram> {
+    let address = teams.hosts[to].underlay();
+    let seen = teams.seen.iter();
+    seen.filter(|it| it.bytes[0] == 1 && it.to == address)
+        .cloned()
+        .collect()
+}
+
+#[test]
+fn a_pair_of_hosts_has_as_many_lanes_as_both_have_shards_for() {
+    for counts in [[4, 4], [4, 2], [2, 8], [2, 2], [8, 64]] {
+        for arrival in [Arrival::Steered, Arrival::InTurn] {
+            let mut teams = teams(counts);
+            teams.arrival = arrival;
+            open_lanes(&mut teams);
+            let least = *counts.iter().min().unwrap();
+            for host in [0, 1] {
+                let expected: Vec<u16> = (0..least).collect();
+                assert_eq!(lanes(&mut teams, host), expected, "{counts:?}");
+                let shards = teams.hosts[host].shards.iter();
+                let busy = shards.filter(|(_, counters)| counters.flows() > 0).count();
+                assert_eq!(busy, usize::from(least), "{counts:?}: each has its flows");
+                let flows = teams.hosts[host].shards.iter().map(|(_, it)| it.flows());
+                assert_eq!(flows.sum::<u64>(), 128, "and nobody else");
+            }
+            assert_eq!(lost(&mut teams), 0);
+            no_drops(&teams);
+        }
+    }
+}
+
+#[test]
+fn a_host_with_one_shard_has_no_lanes_and_is_asked_for_none() {
+    let mut teams = teams([4, 1]);
+    open_lanes(&mut teams);
+    for host in [0, 1] {
+        assert_eq!(lanes(&mut teams, host), [0]);
+    }
+    no_drops(&teams);
+    assert_eq!(teams.hosts[1].hand_overs, 0);
+}
+
+#[test]
+fn two_hosts_with_one_shard_have_one_session() {
+    let mut teams = teams([1, 1]);
+    teams.close_hand_overs(0);
+    teams.close_hand_overs(1);
+    open_lanes(&mut teams);
+    for host in [0, 1] {
+        assert_eq!(lanes(&mut teams, host), [0]);
+        assert_eq!(teams.hosts[host].hand_overs, 0);
+    }
+    no_drops(&teams);
+}
+
+#[test]
+fn what_does_not_need_a_second_core_gets_none() {
+    let mut teams = Teams::with(&[4, 4], Limits::default(), udp_port(SERVICE));
+    open_lanes(&mut teams);
+    for host in [0, 1] {
+        assert_eq!(lanes(&mut teams, host), [0]);
+    }
+}
+
+#[test]
+fn a_flow_stays_with_one_shard_at_each_end_whichever_its_packets_come_to() {
+    let mut teams = teams([4, 4]);
+    open_lanes(&mut teams);
+    for port in PORTS {
+        let packet = teams.udp(0, 1, (port, SERVICE), b"hello");
+        // The kernel gives the packets of a flow to the queue that its answers are written to.
+        let without_hand_over = (0..4).filter(|number| {
+            let before = [0, 1].map(|host| teams.hosts[host].hand_overs);
+            teams.send_by(0, *number, &packet);
+            [0, 1].map(|host| teams.hosts[host].hand_overs) == before
+        });
+        assert_eq!(without_hand_over.count(), 1, "{port}");
+        assert_eq!(teams.hosts[1].take_delivered().len(), 4);
+    }
+    no_drops(&teams);
+}
+
+#[test]
+fn the_packets_of_a_flow_keep_their_order() {
+    for arrival in [Arrival::Steered, Arrival::InTurn] {
+        let mut teams = teams([4, 2]);
+        teams.arrival = arrival;
+        open_lanes(&mut teams);
+        for port in PORTS {
+            let (mut sent, mut came) = (Vec::new(), Vec::new());
+            for number in 0..50u16 {
+                let packet = teams.udp(0, 1, (port, SERVICE), &number.to_be_bytes());
+                teams.send(0, &packet);
+                came.append(&mut teams.hosts[1].take_delivered());
+                sent.push(packet);
+            }
+            assert_eq!(came, sent);
+        }
+    }
+}
+
+#[test]
+fn fragments_go_where_their_first_one_goes() {
+    let mut teams = teams([4, 4]);
+    open_lanes(&mut teams);
+    for port in PORTS {
+        for (from, to, ports) in [(0, 1, (port, SERVICE)), (1, 0, (SERVICE, port))] {
+            let mut first = teams.udp(from, to, ports, &[7; 1000]);
+            first[4..6].copy_from_slice(&port.to_be_bytes());
+            let mut later = first.clone();
+            first[6..8].copy_from_slice(&0x2000u16.to_be_bytes());
+            later[6..8].copy_from_slice(&126u16.to_be_bytes());
+            for packet in [&mut first, &mut later] {
+                packet[10..12].fill(0);
+                let checksum = pair::packets::checksum(&packet[..20]);
+                packet[10..12].copy_from_slice(&checksum);
+            }
+            // The kernel gives the pieces of one packet to one queue.
+            let number = usize::from(port % 4);
+            teams.send_by(from, number, &first);
+            teams.send_by(from, number, &later);
+            assert_eq!(teams.hosts[to].take_delivered(), [first, later], "{port}");
+        }
+    }
+    no_drops(&teams);
+}
+
+#[test]
+fn a_host_that_restarts_with_another_number_cuts_no_flow() {
+    for (before, after) in [(4, 2), (4, 1), (2, 4), (1, 4), (4, 4), (4, 64)] {
+        let mut teams = teams([4, before]);
+        open_lanes(&mut teams);
+        teams.restart(1, after);
+        // The one that restarted forgot its flows, and speaks first.
+        for port in PORTS {
+            assert!(
+                passes(&mut teams, 1, 0, (port, SERVICE)),
+                "{before} {after} {port}"
+            );
+        }
+        for port in PORTS {
+            assert!(
+                passes(&mut teams, 0, 1, (port, SERVICE)),
+                "{before} {after} {port}"
+            );
+            assert!(
+                passes(&mut teams, 0, 1, (SERVICE, port)),
+                "{before} {after} {port}"
+            );
+        }
+        assert_eq!(drops(&teams, 0), []);
+        // An initiation in the same lane may not follow another sooner.
+        open_lanes(&mut teams);
+        open_lanes(&mut teams);
+        assert_eq!(lanes(&mut teams, 0).len(), usize::from(after.min(4)));
+        no_drops(&teams);
+    }
+}
+
+#[test]
+fn a_peer_that_speaks_of_no_shards_any_more_has_no_lanes_soon() {
+    let mut teams = teams([4, 4]);
+    open_lanes(&mut teams);
+    teams.restart(1, 1);
+    // As an older daemon does, it takes greetings for nothing.
+    let index = teams.index(1, 0);
+    let Command::SetPeer {
+        key,
+        addresses,
+        preshared,
+        keepalive,
+        cipher,
+        ..
+    } = teams.introduction(index, 0)
+    else {
+        unreachable!("an introduction is one")
+    };
+    let plain = Command::SetPeer {
+        index,
+        kind: PeerKind::Standard,
+        key,
+        addresses,
+        preshared,
+        keepalive,
+        cipher,
+    };
+    teams.command(1, &[plain]);
+    assert!(passes(&mut teams, 1, 0, (40_000, SERVICE)));
+    teams.pass(3 * SECOND);
+    assert_eq!(lanes(&mut teams, 0)[0], 0);
+    for port in PORTS {
+        assert!(passes(&mut teams, 0, 1, (port, SERVICE)));
+    }
+}
+
+#[test]
+fn a_removed_peer_loses_all_its_lanes_at_once() {
+    let mut teams = teams([4, 4]);
+    open_lanes(&mut teams);
+    let index = teams.index(0, 1);
+    teams.command(0, &[Command::RemovePeer { index }]);
+    assert_eq!(teams.sessions(0, 1), []);
+    let flows = teams.hosts[0].shards.iter().map(|(_, it)| it.flows());
+    assert_eq!(flows.sum::<u64>(), 0);
+    for port in PORTS {
+        assert!(!passes(&mut teams, 1, 0, (port, SERVICE)), "{port}");
+        assert!(!passes(&mut teams, 0, 1, (port, SERVICE)), "{port}");
+    }
+    let unknown = teams.hosts[0].dropped(DropReason::UnknownReceiver);
+    assert_eq!(unknown, PORTS.len() as u64);
+    teams.pass(200 * SECOND);
+    assert_eq!(teams.sessions(0, 1), []);
+}
+
+#[test]
+fn rules_that_change_reach_the_flows_of_every_lane() {
+    let mut teams = teams([4, 4]);
+    open_lanes(&mut teams);
+    teams.set_traffic(0, udp_port(SERVICE + 1), 2);
+    for port in PORTS {
+        assert!(!passes(&mut teams, 0, 1, (port, SERVICE)), "{port}");
+        assert!(!passes(&mut teams, 1, 0, (port, SERVICE)), "{port}");
+    }
+    let count = PORTS.len() as u64;
+    assert_eq!(teams.hosts[0].dropped(DropReason::DeniedOutbound), count);
+    assert_eq!(teams.hosts[0].dropped(DropReason::DeniedInbound), count);
+}
+
+#[test]
+fn initiations_of_lanes_cannot_be_replayed_in_any_lane() {
+    let mut teams = teams([4, 4]);
+    open_lanes(&mut teams);
+    let replayed = initiations(&teams, 1);
+    assert_eq!(
+        replayed.len() + initiations(&teams, 0).len(),
+        4,
+        "one for each lane"
+    );
+    let before = teams.sessions(1, 0);
+    for initiation in &replayed {
+        teams.receive(initiation);
+    }
+    let count = replayed.len() as u64;
+    assert_eq!(teams.hosts[1].dropped(DropReason::HandshakeReplayed), count);
+    assert_eq!(teams.sessions(1, 0), before);
+    // Nor after they are gone.
+    teams.pass(400 * SECOND);
+    assert!(lanes(&mut teams, 1).is_empty());
+    for initiation in &replayed {
+        teams.receive(initiation);
+    }
+    assert_eq!(
+        teams.hosts[1].dropped(DropReason::HandshakeReplayed),
+        2 * count
+    );
+}
+
+#[test]
+fn what_was_said_to_another_run_of_the_daemon_begins_no_lane() {
+    let mut teams = teams([4, 4]);
+    open_lanes(&mut teams);
+    let recorded = initiations(&teams, 1);
+    teams.restart(1, 4);
+    assert!(passes(&mut teams, 1, 0, (40_000, SERVICE)));
+    open_lanes(&mut teams);
+    let before = drops(&teams, 1);
+    for initiation in &recorded {
+        teams.receive(initiation);
+    }
+    // All but that of the main session, for which nothing is remembered.
+    let refused = teams.hosts[1].dropped(DropReason::HandshakeUnexpected)
+        + teams.hosts[1].dropped(DropReason::HandshakeReplayed);
+    assert_eq!((before, refused), (vec![], recorded.len() as u64 - 1));
+}
+
+#[test]
+fn a_forged_number_of_a_lane_is_nothing_but_a_broken_message() {
+    let mut teams = teams([4, 4]);
+    open_lanes(&mut teams);
+    let genuine = initiations(&teams, 1);
+    let before = teams.sessions(1, 0);
+    for (at, bit) in [(4, 1), (7, 0x80), (100, 1), (115, 4), (120, 1)] {
+        let mut forged = genuine[0].clone();
+        forged.bytes[at] ^= bit;
+        teams.receive(&forged);
+    }
+    assert_eq!(teams.hosts[1].dropped(DropReason::HandshakeBadMac), 5);
+    assert_eq!(teams.sessions(1, 0), before);
+}
+
+#[test]
+fn lanes_that_carry_little_go_and_their_flows_stay() {
+    let limits = Limits {
+        lane_bytes_kept: 1 << 30,
+        ..eager()
+    };
+    let mut teams = Teams::with(&[4, 4], limits, udp_port(SERVICE));
+    teams.arrival = Arrival::Steered;
+    open_lanes(&mut teams);
+    assert_eq!(lanes(&mut teams, 0), [0, 1, 2, 3]);
+    let bytes = |sessions: &[PeerReport]| -> u64 {
+        let bytes = sessions.iter().map(|it| it.received_bytes + it.sent_bytes);
+        bytes.sum()
+    };
+    let mut before = bytes(&teams.sessions(0, 1));
+    // Answers that come now and then, to who asked before there were lanes.
+    for _ in 0..60 {
+        teams.pass(20 * SECOND);
+        assert_eq!(lost_answers(&mut teams), 0);
+        let now = bytes(&teams.sessions(0, 1));
+        assert!(now > before, "no byte is forgotten");
+        before = now;
+    }
+    no_drops(&teams);
+}
+
+#[test]
+fn a_peer_that_idles_keeps_nothing_but_its_main_session_s_place() {
+    let mut teams = teams([4, 4]);
+    open_lanes(&mut teams);
+    teams.pass(400 * SECOND);
+    for host in [0, 1] {
+        assert!(lanes(&mut teams, host).is_empty());
+    }
+    open_lanes(&mut teams);
+    assert_eq!(lanes(&mut teams, 0), [0, 1, 2, 3]);
+    no_drops(&teams);
+}
+
+#[test]
+fn lanes_are_renewed_as_long_as_there_is_traffic() {
+    let mut teams = teams([2, 2]);
+    open_lanes(&mut teams);
+    let first = initiations(&teams, 0).len() + initiations(&teams, 1).len();
+    for _ in 0..300 {
+        teams.pass(SECOND);
+        assert_eq!(lost_answers(&mut teams), 0);
+    }
+    assert_eq!(lanes(&mut teams, 0), [0, 1]);
+    let all = initiations(&teams, 0).len() + initiations(&teams, 1).len();
+    assert!((first + 4..=first + 6).contains(&all), "{first} {all}");
+    no_drops(&teams);
+}
+
+#[test]
+fn shards_without_room_for_a_word_hear_it_later() {
+    let mut teams = teams([4, 4]);
+    assert_eq!(lost(&mut teams), 0);
+    for host in [0, 1] {
+        teams.close_hand_overs(host);
+    }
+    for _ in 0..4 {
+        teams.pass(SECOND);
+        lost(&mut teams);
+    }
+    for host in [0, 1] {
+        teams.open_hand_overs(host);
+    }
+    open_lanes(&mut teams);
+    assert_eq!(lanes(&mut teams, 0), [0, 1, 2, 3]);
+    // Full again, while the peer goes.
+    teams.close_hand_overs(0);
+    teams.restart(1, 2);
+    for port in PORTS {
+        let _ = passes(&mut teams, 1, 0, (port, SERVICE));
+    }
+    teams.open_hand_overs(0);
+    teams.pass(SECOND);
+    assert_eq!(lost(&mut teams), 0);
+    open_lanes(&mut teams);
+    assert_eq!(lanes(&mut teams, 0), [0, 1]);
+}
+
+#[test]
+fn a_peer_that_moves_is_followed_by_all_lanes() {
+    let mut teams = teams([4, 4]);
+    open_lanes(&mut teams);
+    let elsewhere = "198.51.100.7:999".parse().unwrap();
+    teams.move_host(1, elsewhere);
+    // One lane hears of it.
+    assert!(passes(&mut teams, 1, 0, (PORTS.start + 5, SERVICE)));
+    teams.pass(Duration::from_millis(1));
+    for port in PORTS {
+        assert!(passes(&mut teams, 0, 1, (port, SERVICE)), "{port}");
+    }
+    let moved = |event: &&Event| matches!(event, Event::PeerMoved { .. });
+    assert!(teams.hosts[0].events.iter().filter(moved).count() >= 1);
+    for session in teams.sessions(0, 1) {
+        assert_eq!(session.path.unwrap().remote, elsewhere, "{session:?}");
+    }
+}
+
+#[test]
+fn a_successor_takes_the_flows_of_all_lanes() {
+    let mut teams = teams([4, 4]);
+    open_lanes(&mut teams);
+    let mut left = Bequest::default();
+    for number in 0..4 {
+        let bequest = teams.with_shard(0, number, |shard, now| {
+            shard.bequeath(Extent::PeersAndFlows, now)
+        });
+        left.merge(bequest);
+    }
+    assert_eq!(left.peers.len(), 1);
+    assert_eq!(left.flow_count(), 128);
+    let bytes: u64 = teams.sessions(0, 1).iter().map(|it| it.sent_bytes).sum();
+    assert_eq!(left.peers[0].sent_bytes, bytes);
+    assert!(left.peers[0].path.is_some() && left.peers[0].wants_session);
+    let left = Bequest::decode(&left.encode()).unwrap();
+    teams.restart(0, 4);
+    let taken: usize = (0..4)
+        .map(|number| teams.with_shard(0, number, |shard, now| shard.inherit_flows(&left, now)))
+        .sum();
+    assert_eq!(taken, 128);
+    // Answers to those that asked before.
+    assert!(passes(&mut teams, 0, 1, (40_000, SERVICE)));
+    assert_eq!(lost_answers(&mut teams), 0);
+}
+
+#[test]
+fn many_sessions_of_one_shard_at_each_end_have_different_indices() {
+    let mut teams = teams([4, 4]);
+    open_lanes(&mut teams);
+    teams.seen.clear();
+    assert_eq!(lost(&mut teams), 0);
+    for host in [0, 1] {
+        let address = teams.hosts[host].underlay();
+        let data = teams
+            .seen
+            .iter()
+            .filter(|it| it.to == address && it.bytes[0] == 4);
+        let shards: BTreeSet<u8> = data.map(|it| it.bytes[4] % 4).collect();
+        assert_eq!(shards.len(), 4, "each leads to its shard");
+    }
+}
