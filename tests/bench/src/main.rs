@@ -11,6 +11,7 @@
     reason = "a command-line tool for people talks by printing"
 )]
 
+mod aims;
 mod contender;
 mod figure;
 mod ground;

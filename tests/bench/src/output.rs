@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use lab::LabError;
 use serde_json::json;
 
+use crate::aims;
 use crate::contender::Contender;
 use crate::link::Link;
 use crate::plot;
@@ -59,10 +60,10 @@ impl Output {
         write(&directory.join("results.json"), &numbers)
     }
 
-    /// The machine, and the tables.
+    /// The machine, the tables, and what was reached.
     pub(crate) fn table(&self, results: &Results) -> String {
         let tables = table::render(&self.rows, &self.links, results);
-        format!("{}\n\n{tables}", self.machine)
+        format!("{}\n\n{}{tables}", self.machine, aims::render(results))
     }
 }
 

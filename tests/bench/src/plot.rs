@@ -74,6 +74,9 @@ fn draw(text: &mut String, rows: &[Row], links: &[Link], results: &Results) -> f
     writeln!(text, "</svg>")
 }
 
+/// Whose bars may be cut, so that they do not make all others short.
+const BEYOND_COMPARE: &str = "no tunnel";
+
 /// One figure of all.
 struct Panel {
     x: f64,
@@ -100,6 +103,7 @@ impl Panel {
         let value = |row: &Row, link: &Link| results.median(*link, row.name, *figure);
         let all = rows
             .iter()
+            .filter(|row| row.name != BEYOND_COMPARE)
             .flat_map(|row| links.iter().filter_map(|link| value(row, link)));
         let most = all.fold(0.0, f64::max);
         for (number, row) in rows.iter().enumerate() {
@@ -121,13 +125,17 @@ impl Panel {
                     continue;
                 };
                 let room = PANEL_WIDTH - NAMES_WIDTH - VALUES_WIDTH - MARGIN;
-                let length = room * value / most.max(f64::MIN_POSITIVE);
+                let share = value / most.max(f64::MIN_POSITIVE);
+                let (length, cut) = match share <= 1.0 {
+                    true => (room * share, ""),
+                    false => (room, " (cut)"),
+                };
                 let (left, bar) = (x + NAMES_WIDTH, top + (BAR_HEIGHT + 2.0) * at as f64);
                 let decimals = figure.decimals();
                 writeln!(
                     text,
                     "<rect class=\"{}\" x=\"{left}\" y=\"{bar}\" width=\"{length:.1}\" height=\"{BAR_HEIGHT}\"/>\
-                     <text class=\"value\" x=\"{:.1}\" y=\"{}\">{value:.decimals$}</text>",
+                     <text class=\"value\" x=\"{:.1}\" y=\"{}\">{value:.decimals$}{cut}</text>",
                     link.key(),
                     left + length + 4.0,
                     bar + BAR_HEIGHT,
@@ -160,6 +168,22 @@ mod tests {
             .map(|rest| rest.split('"').next().unwrap().parse().unwrap())
             .collect();
         assert_eq!(widths, [314.0, 78.5]);
+        assert!(!picture.contains("cut"));
         assert!(picture.starts_with("<svg") && picture.ends_with("</svg>\n"));
+    }
+
+    #[test]
+    fn the_bare_link_does_not_make_the_others_short() {
+        let rows = ["no tunnel", "ours"].map(|name| Row {
+            name,
+            cipher: "none",
+            mtu: 1420,
+        });
+        let mut results = Results::default();
+        results.add(Link::NicLike, "no tunnel", [(Figure::TcpStream, 50.0)]);
+        results.add(Link::NicLike, "ours", [(Figure::TcpStream, 4.0)]);
+        let picture = render(&rows, &[Link::NicLike], &results);
+        assert!(picture.contains(">50.00 (cut)<"));
+        assert_eq!(picture.matches("width=\"314.0\"").count(), 2, "{picture}");
     }
 }
