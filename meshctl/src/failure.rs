@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use model::admin::DiagnosticView;
 use runtime::api_client::ApiError;
 use runtime::process::exit;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Every exit code: what programs call it, and when it is used.
@@ -64,9 +65,10 @@ pub enum Failure {
 }
 
 /// A failure as `--json` shows it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ErrorReport<'a> {
     /// The word for the exit code.
+    #[schemars(extend("enum" = words()))]
     pub code: &'static str,
     /// The exit code itself.
     pub exit_code: u8,
@@ -74,6 +76,11 @@ pub struct ErrorReport<'a> {
     pub message: String,
     /// Lines of a policy that are wrong, where that is the reason.
     pub diagnostics: &'a [DiagnosticView],
+}
+
+fn words() -> Vec<&'static str> {
+    let failures = EXIT_CODES.iter().filter(|(code, ..)| *code != exit::DONE);
+    failures.map(|(_, word, _)| *word).collect()
 }
 
 impl Failure {

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::failure::Failure;
 
 /// Raised when a field changes its meaning or goes; new fields may come without.
-const SCHEMA_VERSION: u32 = 1;
+pub(crate) const SCHEMA_VERSION: u32 = 1;
 
 /// When colour is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::Decision;
@@ -27,7 +28,7 @@ pub use ping::{PingReply, PingRequest};
 pub use services::{ServiceEndpoint, ServiceView};
 
 /// `GET /v1/status`. Everybody on the host may ask; `detail` is for root and group `mesh`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HostStatus {
     /// Of `meshd`.
     pub version: String,
@@ -42,7 +43,7 @@ pub struct HostStatus {
 }
 
 /// What a daemon is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HostState {
     /// Ready, waits for `meshctl join`.
@@ -60,7 +61,7 @@ pub enum HostState {
 }
 
 /// More about a member of a fleet.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HostDetail {
     /// The host's name.
     pub name: Name,
@@ -134,7 +135,7 @@ impl std::fmt::Debug for JoinRequest {
 }
 
 /// The answer, once the host is a member and its first map is in force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Joined {
     /// The name it has.
     pub name: Name,
@@ -162,14 +163,14 @@ pub struct ReloadRequest {
 }
 
 /// The settings are in force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Reloaded {
     /// Another program runs now; `None`: it is the same.
     pub handed_over: Option<HandedOver>,
 }
 
 /// A daemon has taken over from another.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HandedOver {
     /// The version that ran.
     pub from: String,
@@ -188,14 +189,14 @@ pub struct HandedOver {
 }
 
 /// `POST /v1/leave`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Left {
     /// The coordinator knows; else the host has to be removed there.
     pub coordinator_told: bool,
 }
 
 /// One row of `GET /v1/peers`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PeerView {
     /// The peer's name.
     pub name: Name,
@@ -237,7 +238,7 @@ pub struct LocalWhyRequest {
 }
 
 /// The answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LocalWhyReport {
     /// Who opens the flow.
     pub from: Name,

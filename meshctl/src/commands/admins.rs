@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use model::admin::{AdminCredential, AdminView, CoordinatorStatus, CreateAdmin, CreatedAdmin};
 use model::name::Name;
 use runtime::api_client::{ApiClient, ApiError};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments::{self, Admins, Targets};
@@ -16,8 +17,9 @@ use crate::failure::Failure;
 use crate::output::{Output, Table, Tone, now_secs, time};
 
 /// What `--json` shows of a new credential.
-#[derive(Serialize)]
-struct Made<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "CreatedAdmin")]
+pub(crate) struct Made<'a> {
     #[serde(flatten)]
     view: &'a AdminView,
     /// Where it was written; `null`: it stands in `credential`.

@@ -3,6 +3,7 @@
 use model::admin::{AuditEntry, AuditOutcome, AuditPage};
 use model::ids::Digest;
 use runtime::api_client::ApiClient;
+use schemars::JsonSchema;
 use serde::Serialize;
 use trust::audit::{AuditBreak, AuditChain};
 
@@ -73,8 +74,8 @@ async fn every(client: &ApiClient, filter: &str) -> Result<(Vec<AuditEntry>, Aud
 }
 
 /// What a check of the log found.
-#[derive(Debug, Serialize)]
-struct Checked {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Checked {
     whole: bool,
     entries: usize,
     first: u64,

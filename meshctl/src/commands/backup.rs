@@ -1,14 +1,29 @@
 //! `meshctl backup`, on the coordinator's own machine; and `meshctl recovery`, after a restore.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use model::admin::{Backup, FinishRecovery, RecoveryStatus, StartRecovery};
+use model::name::Name;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::arguments::{self, Targets};
 use crate::connect::{self, COORDINATOR_SOCKET};
 use crate::failure::Failure;
 use crate::output::{Output, Tone};
 use crate::private_file;
+
+/// A backup that was written, as `--json` shows it.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Backup")]
+pub(crate) struct Written {
+    file: PathBuf,
+    fleet: Name,
+    /// The store's revision; everything is as it was at this one.
+    revision: u64,
+    /// Of the file.
+    bytes: usize,
+}
 
 /// Writes a backup of the coordinator to a file that only its owner can read.
 ///
@@ -40,12 +55,12 @@ pub async fn backup(file: &Path, targets: &Targets, output: &Output) -> Result<(
     let bytes = serde_json::to_vec(&backup).map_err(|error| Failure::Failed(error.to_string()))?;
     private_file::write(file, &bytes)
         .map_err(|error| Failure::Failed(format!("cannot write {}: {error}", file.display())))?;
-    let shown = serde_json::json!({
-        "file": file,
-        "fleet": backup.fleet,
-        "revision": backup.revision,
-        "bytes": bytes.len(),
-    });
+    let shown = Written {
+        file: file.to_owned(),
+        fleet: backup.fleet.clone(),
+        revision: backup.revision,
+        bytes: bytes.len(),
+    };
     output.show("Backup", &shown, |output| {
         format!(
             "{} {}: fleet {} at revision {}, {} bytes. It holds the fleet's keys: keep it as safe \

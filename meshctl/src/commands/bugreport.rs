@@ -10,6 +10,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments::{Bugreport, Targets};
@@ -19,8 +20,9 @@ use crate::output::{Output, Table, bytes, now_secs, time};
 use redaction::Redaction;
 
 /// What `--json` shows.
-#[derive(Debug, Serialize)]
-struct Report {
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "BugReport")]
+pub(crate) struct Report {
     /// `null`: nothing was written.
     file: Option<PathBuf>,
     /// Bytes of the file.
@@ -30,8 +32,9 @@ struct Report {
 }
 
 /// One file of the archive.
-#[derive(Debug, Serialize)]
-struct Entry {
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "BugReportEntry")]
+pub(crate) struct Entry {
     name: String,
     bytes: usize,
 }

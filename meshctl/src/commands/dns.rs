@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, ToSocketAddrs};
 
 use model::local::{DnsAnswer, DnsQuestion, DnsView, NamedThing, ResolverState};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments::{Dns, DnsQuery, Targets};
@@ -28,16 +29,16 @@ pub async fn run(verb: Dns, targets: &Targets, output: &Output) -> Result<(), Fa
 }
 
 /// What the daemon says of a name, and what programs of this host get for it.
-#[derive(Debug, Serialize)]
-struct Resolution {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Resolution {
     answers: Vec<DnsAnswer>,
     /// What the host's own resolver says; `null`: it was not asked, since it knows addresses only.
     system: Option<System>,
 }
 
 /// What programs of this host get for a name.
-#[derive(Debug, Serialize)]
-struct System {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct System {
     addresses: BTreeSet<IpAddr>,
     /// They get what mesh DNS says.
     agrees: bool,

@@ -6,6 +6,7 @@ mod facts;
 mod finding;
 mod gather;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments::{Doctor, Targets};
@@ -17,7 +18,7 @@ use finding::{Finding, Outcome};
 pub(crate) use gather::said_by;
 
 /// What `--json` shows.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Examination {
     failures: usize,
     warnings: usize,

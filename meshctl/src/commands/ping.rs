@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use model::local::{PingReply, PingRequest};
 use runtime::api_client::ApiClient;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::time::sleep;
 
@@ -29,8 +30,8 @@ const PROBE_ROUND_TRIPS: u64 = 10;
 const PROBE_TIMEOUT_MIN: Duration = Duration::from_millis(250);
 
 /// What `--json` shows.
-#[derive(Debug, Serialize)]
-struct PingReport {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct PingReport {
     host: String,
     replies: Vec<PingReply>,
     summary: Summary,
@@ -39,8 +40,8 @@ struct PingReport {
 }
 
 /// What the echoes say together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-struct Summary {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub(crate) struct Summary {
     sent: usize,
     answered: usize,
     loss_percent: usize,
@@ -52,8 +53,8 @@ struct Summary {
 }
 
 /// Which packets pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-struct Mtu {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub(crate) struct Mtu {
     /// Bytes of the largest IP packet inside the tunnel that came through and back, whole.
     largest_packet_bytes: u16,
     /// Bytes of the largest packet that the overlay's interface takes.

@@ -14,6 +14,11 @@ mod history;
 mod plan;
 mod size;
 
+pub(crate) use apply::Outcome as AppliedOutcome;
+pub(crate) use check::{CheckReport, TestRun};
+pub(crate) use diff::DiffReport;
+pub(crate) use fmt::FormatReport;
+
 /// Runs a verb of `meshctl policy`.
 ///
 /// # Errors

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use model::admin::CoordinatorStatus;
 use model::local::{HostDetail, HostState, HostStatus};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::backup::disbelief;
@@ -16,8 +17,8 @@ use crate::output::{Output, Tone, time};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What `--json` shows.
-#[derive(Serialize)]
-struct Status {
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Status {
     daemon: Option<HostStatus>,
     coordinator: Option<CoordinatorStatus>,
     /// Why a coordinator that could be asked did not answer.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use model::admin::CoordinatorVersion;
 use model::local::HostStatus;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments::Targets;
@@ -15,8 +16,8 @@ use crate::output::{Output, Tone};
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What `--json` shows.
-#[derive(Debug, Serialize)]
-struct Versions {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Versions {
     meshctl: String,
     /// `null`: no daemon answers.
     meshd: Option<String>,

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use model::local::{HostDetail, HostState, HostStatus};
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
@@ -24,8 +25,8 @@ const PATIENCE_MIN: Duration = Duration::from_millis(500);
 const INTERFACES: &str = "/sys/class/net";
 
 /// What `--json` shows.
-#[derive(Serialize)]
-struct Online {
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Online {
     state: HostState,
 }
 

@@ -8,7 +8,16 @@ use serde_json::{Map, Value};
 /// The schema of every answer.
 const SCHEMA: &str = include_str!("../../../docs/meshctl.schema.json");
 /// Words that only tell people something.
-const FOR_PEOPLE: [&str; 4] = ["$schema", "title", "description", "$defs"];
+const FOR_PEOPLE: [&str; 6] = [
+    "$schema",
+    "title",
+    "description",
+    "$defs",
+    "default",
+    "format",
+];
+/// Words that bound a value, which its type keeps to.
+const BOUNDS: [&str; 3] = ["maximum", "pattern", "uniqueItems"];
 
 /// What is wrong with an answer, one line each; nothing: it is as the schema says.
 ///
@@ -49,6 +58,9 @@ struct Schema<'s> {
 
 impl Schema<'_> {
     fn check(&self, value: &Value, schema: &Value, at: &str, found: &mut Vec<String>) {
+        if schema == &Value::Bool(true) {
+            return;
+        }
         let words = schema.as_object().expect("a schema is an object");
         for (word, says) in words {
             match word.as_str() {
@@ -61,21 +73,35 @@ impl Schema<'_> {
                 "minimum" if value.as_f64() < says.as_f64() && value.is_number() => {
                     found.push(format!("{at}: {value} is below {says}"));
                 }
-                "anyOf" => self.check_any(value, list(says), at, found),
+                "anyOf" | "oneOf" => self.check_any(value, list(says), at, found),
                 "items" => {
                     for (index, item) in value.as_array().into_iter().flatten().enumerate() {
                         self.check(item, says, &format!("{at}[{index}]"), found);
                     }
                 }
                 "properties" => self.check_fields(value, words, at, found),
-                "additionalProperties" => {
-                    for (name, field) in value.as_object().into_iter().flatten() {
-                        self.check(field, says, &format!("{at}.{name}"), found);
+                // A map; which names it may have is its type's.
+                "patternProperties" => {
+                    for says in says.as_object().into_iter().flat_map(Map::values) {
+                        self.check_all(value, says, at, found);
                     }
                 }
+                "additionalProperties" if says.is_object() => {
+                    self.check_all(value, says, at, found);
+                }
+                "additionalProperties" => {}
                 "const" | "enum" | "minimum" | "required" => {}
-                word => assert!(FOR_PEOPLE.contains(&word), "{at}: {word} is not known here"),
+                word => assert!(
+                    FOR_PEOPLE.contains(&word) || BOUNDS.contains(&word),
+                    "{at}: {word} is not known here"
+                ),
             }
+        }
+    }
+
+    fn check_all(&self, value: &Value, says: &Value, at: &str, found: &mut Vec<String>) {
+        for (name, field) in value.as_object().into_iter().flatten() {
+            self.check(field, says, &format!("{at}.{name}"), found);
         }
     }
 

@@ -72,7 +72,7 @@ const PLACES: &[(&str, &[&str])] = &[
     ("rtnetlink", &["meshd"]),
     ("rustls", &["runtime", "coordinator", "meshd"]),
     ("rustls-webpki", &["trust", "runtime"]),
-    ("schemars", &["model", "coordinator"]),
+    ("schemars", &["model", "coordinator", "meshctl"]),
     ("serde-saphyr", &["policy"]),
     ("tokio-rustls", &["runtime"]),
     ("tonic", &["runtime", "coordinator", "meshd"]),

@@ -2,12 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::name::Name;
 
 /// `GET /v1/dns`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DnsView {
     /// What follows the fleet's names; empty when this host is no member.
     pub suffix: String,
@@ -24,7 +25,7 @@ pub struct DnsView {
 }
 
 /// How the host's own resolver is set up.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ResolverView {
     /// Whether the mesh's names reach mesh DNS.
     pub state: ResolverState,
@@ -33,7 +34,7 @@ pub struct ResolverView {
 }
 
 /// Whether the mesh's names reach mesh DNS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ResolverState {
     /// There is nothing to set up yet.
@@ -53,7 +54,7 @@ pub enum ResolverState {
 }
 
 /// One name that mesh DNS answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NameView {
     /// Without the suffix.
     pub name: Name,
@@ -70,7 +71,7 @@ pub struct NameView {
 }
 
 /// What a name names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NamedThing {
     /// A host.
@@ -91,7 +92,7 @@ pub struct DnsQuestion {
 }
 
 /// The answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DnsAnswer {
     /// The whole name that was asked.
     pub name: String,
@@ -106,7 +107,7 @@ pub struct DnsAnswer {
 }
 
 /// One record.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DnsRecord {
     /// Whose it is.
     pub name: String,

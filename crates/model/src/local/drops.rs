@@ -1,9 +1,10 @@
 //! Packets that went no further: why, how many, since when, and what that means.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Packets dropped for one reason, as `meshctl status` shows them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DropCount {
     /// The reason, as in the metrics.
     pub reason: String,
@@ -12,7 +13,7 @@ pub struct DropCount {
 }
 
 /// `GET /v1/drops`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DropsView {
     /// Unix seconds when the daemon began to count.
     pub since_secs: u64,
@@ -21,7 +22,7 @@ pub struct DropsView {
 }
 
 /// Packets dropped for one reason, with what it means.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DropView {
     /// The reason, as in the metrics.
     pub reason: String,

@@ -1,9 +1,11 @@
 //! What a check found: how bad it is, what it is, why it matters, what to do.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[schemars(rename = "FindingOutcome")]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Outcome {
     /// Nothing is wrong.
@@ -17,7 +19,7 @@ pub(crate) enum Outcome {
 }
 
 /// What one check found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct Finding {
     /// Which check, for programs.
     pub(crate) check: &'static str,

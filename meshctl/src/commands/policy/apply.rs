@@ -5,6 +5,7 @@ use std::time::Duration;
 use model::admin::{AppliedPolicy, ApplyPolicy, RollbackPolicy, Rollout};
 use model::ids::PolicyVersion;
 use runtime::api_client::ApiClient;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
@@ -121,8 +122,9 @@ async fn wait_for(
 }
 
 /// What `apply` and `rollback` show with `--json`.
-#[derive(Serialize)]
-struct Outcome<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "PolicyOutcome")]
+pub(crate) struct Outcome<'a> {
     #[serde(flatten)]
     applied: &'a AppliedPolicy,
     rollout: Option<&'a Rollout>,

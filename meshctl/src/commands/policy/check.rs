@@ -5,6 +5,7 @@ use std::path::Path;
 use model::admin::{AppliedPolicy, ApplyPolicy, ErrorBody, PolicyFile};
 use policy::{Checked, Diagnostic, TestOutcome, TestVerdict};
 use runtime::api_client::ApiError;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::directory::read_bundle;
@@ -97,8 +98,8 @@ fn verdicts_text(
 }
 
 /// What the tests found, for `--json`.
-#[derive(Serialize)]
-struct TestRun {
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct TestRun {
     #[serde(flatten)]
     report: CheckReport,
     /// Whether they pass against the fleet's hosts too; `null`: no coordinator was asked.
@@ -108,8 +109,8 @@ struct TestRun {
 }
 
 /// What a check found, for `--json`.
-#[derive(Serialize)]
-struct CheckReport {
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct CheckReport {
     fleet: Option<String>,
     services: usize,
     allow: usize,
@@ -119,8 +120,8 @@ struct CheckReport {
 }
 
 /// One test of a bundle, for `--json`.
-#[derive(Serialize)]
-struct TestReport {
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct TestReport {
     test: String,
     verdict: &'static str,
     message: String,

@@ -2,6 +2,7 @@
 
 use model::admin::{ChangeKind, PartChange, PolicyChange, PolicyDiff, PolicyItem};
 use policy::Checked;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::bundle::{Origin, fetch};
@@ -13,8 +14,8 @@ use crate::failure::Failure;
 use crate::output::{Output, Tone};
 
 /// What differs and between what, for `--json`.
-#[derive(Serialize)]
-struct DiffReport {
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct DiffReport {
     old: String,
     new: String,
     #[serde(flatten)]

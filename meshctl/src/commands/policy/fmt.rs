@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::check::rendered;
@@ -14,8 +15,8 @@ use crate::failure::Failure;
 use crate::output::{Output, Tone};
 
 /// What was done, for `--json`.
-#[derive(Serialize)]
-struct FormatReport {
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct FormatReport {
     /// Files that are, or would be, written differently.
     changed: Vec<String>,
     files: usize,
