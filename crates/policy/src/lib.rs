@@ -38,7 +38,7 @@ pub use reference::Decision;
 pub use render::render;
 pub use resolve::{FormerName, FormerNames, resolve, resolve_with_former};
 pub use schema::SCHEMA;
-pub use size::too_large;
+pub use size::{deflated, too_large};
 pub use slice::leaves_concerning;
 pub use table::{RuleIndex, RuleInfo, Table, Verdict};
 

@@ -1,7 +1,20 @@
-//! How large a policy may be where it is kept: said by everybody in the same words.
+//! How large a policy is where it is kept, and may be: compressed and said by everybody in the same way.
 
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::DeflateEncoder;
 use model::rule::Bundle;
 use model::store::TransactionLimits;
+use serde::Serialize;
+
+/// Returns a part of a policy as it is kept: as JSON, compressed.
+pub fn deflated<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
+    let text = serde_json::to_vec(value).expect("parts of a policy have no failing serialisers");
+    let written = encoder.write_all(&text).and_then(|()| encoder.finish());
+    written.expect("memory takes what is written")
+}
 
 /// Says that a policy is larger than what a coordinator keeps: how large it is, how large it may be,
 /// what to do. `bytes` are those of its files and rules, compressed.

@@ -2,13 +2,11 @@
 //! fit one value of the store.
 
 use std::fmt::{self, Debug, Display};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::marker::PhantomData;
 
 use data_encoding::BASE64;
-use flate2::Compression;
 use flate2::read::DeflateDecoder;
-use flate2::write::DeflateEncoder;
 use model::limits::Limits;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -27,12 +25,8 @@ pub(crate) struct Compressed<T> {
 impl<T: Serialize + DeserializeOwned> Compressed<T> {
     /// Compresses a value.
     pub(crate) fn new(value: &T) -> Self {
-        let text = serde_json::to_vec(value).expect("stored values have no failing serialisers");
-        let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
-        let written = encoder.write_all(&text);
-        let deflated = written.and_then(|()| encoder.finish());
         Self {
-            deflated: deflated.expect("memory takes what is written"),
+            deflated: policy::deflated(value),
             of: PhantomData,
         }
     }
@@ -87,6 +81,11 @@ impl<'de, T: Serialize + DeserializeOwned> Deserialize<'de> for Compressed<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::DeflateEncoder;
+
     use super::*;
 
     type Value = Compressed<Vec<String>>;

@@ -1,14 +1,9 @@
 //! How large a policy is where a coordinator keeps it, as far as that is known without one.
 
-use std::io::Write;
-
 use data_encoding::BASE64;
-use flate2::Compression;
-use flate2::write::DeflateEncoder;
 use model::admin::PolicyFile;
 use model::rule::Bundle;
 use model::store::TransactionLimits;
-use serde::Serialize;
 use trust::BundleTree;
 
 use crate::failure::Failure;
@@ -25,20 +20,13 @@ pub(super) fn check(files: &[PolicyFile], bundle: &Bundle) -> Result<(), Failure
         .iter()
         .map(|leaf| BASE64.encode(leaf))
         .collect();
-    let bytes = compressed(&leaves) + compressed(files);
+    let bytes = policy::deflated(&leaves).len() + policy::deflated(files).len();
     // Base64 makes four bytes of three.
     let kept = bytes.div_ceil(3) * 4;
     if kept > TransactionLimits::VALUE_BYTES_MAX {
         return Err(Failure::Wanting(policy::too_large(kept, bundle)));
     }
     Ok(())
-}
-
-fn compressed<T: Serialize + ?Sized>(value: &T) -> usize {
-    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
-    let text = serde_json::to_vec(value).expect("texts are JSON");
-    let written = encoder.write_all(&text).and_then(|()| encoder.finish());
-    written.expect("memory takes what is written").len()
 }
 
 #[cfg(test)]
