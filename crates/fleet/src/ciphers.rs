@@ -17,6 +17,7 @@ use crate::allowance::Rate;
 use crate::audit::Stamp;
 use crate::fleet::Fleet;
 use crate::output::{Rejection, Reply};
+use crate::pace::Pace;
 use crate::work::{Answer, Draft, Origin, Plan, Work};
 
 /// How often the record of a host may come to say that it offers AES-256-GCM: each change is told to
@@ -41,16 +42,13 @@ const AGAIN_AFTER: Duration = Duration::from_secs(5);
 pub(crate) struct Offers {
     /// Members whose record has to be looked at.
     differing: BTreeSet<HostId>,
-    write_at: Option<Instant>,
-    is_writing: bool,
-    /// The next portion is not written before.
-    not_before: Option<Instant>,
+    writing: Pace,
 }
 
 impl Offers {
     /// Returns when records have to be written.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.write_at
+        self.writing.deadline()
     }
 }
 
@@ -70,7 +68,7 @@ impl Fleet {
     fn compare_offer(&mut self, host: HostId, now: Now) {
         if self.other_offer(host).is_some() {
             self.offers.differing.insert(host);
-            self.write_offers_within(WRITTEN_WITHIN, now);
+            self.offers.writing.ask(WRITTEN_WITHIN, now);
         }
     }
 
@@ -81,32 +79,22 @@ impl Fleet {
         (record.offers_aes_256_gcm != offers).then_some(offers)
     }
 
-    fn write_offers_within(&mut self, pause: Duration, now: Now) {
-        if !self.offers.is_writing {
-            let due = now.monotonic + pause;
-            let due = self.offers.not_before.map_or(due, |it| it.max(due));
-            let known = self.offers.write_at;
-            self.offers.write_at = Some(known.map_or(due, |it| it.min(due)));
-        }
-    }
-
     /// Writes the next portion when it is due.
     pub(crate) fn expire_offers(&mut self, now: Now) {
-        let is_due = |due: &mut Instant| *due <= now.monotonic;
-        if self.offers.write_at.take_if(is_due).is_none() {
+        if !self.offers.writing.take_due(now) {
             return;
         }
         let (portion, wait) = self.next_offers(now);
         if !portion.is_empty() {
-            self.offers.is_writing = true;
+            self.offers.writing.begin();
             self.accept(Origin::Nobody, Work::ChangeCiphers(portion), now);
         } else if let Some(wait) = wait {
-            self.write_offers_within(wait, now);
+            self.offers.writing.ask(wait, now);
         }
     }
 
     /// Takes out what may be written now; the rest may be in so long.
-    fn next_offers(&mut self, now: Now) -> (Vec<(HostId, bool)>, Option<Duration>) {
+    fn next_offers(&mut self, now: Now) -> (Vec<HostId>, Option<Duration>) {
         let differing = std::mem::take(&mut self.offers.differing);
         let (mut portion, mut shortest) = (Vec::new(), None::<Duration>);
         for host in differing {
@@ -115,7 +103,7 @@ impl Fleet {
             };
             let wait = self.wait_to_offer(host, offers, now);
             if wait.is_none() && portion.len() < PORTION {
-                portion.push((host, offers));
+                portion.push(host);
                 continue;
             }
             self.offers.differing.insert(host);
@@ -132,22 +120,18 @@ impl Fleet {
     }
 
     /// Plans the records of hosts that offer another thing than these say.
-    pub(crate) fn plan_ciphers(
-        &self,
-        portion: &[(HostId, bool)],
-        now: Now,
-    ) -> Result<Plan, Rejection> {
+    pub(crate) fn plan_ciphers(&self, portion: &[HostId], now: Now) -> Result<Plan, Rejection> {
         self.check_not_recovering()?;
         let mut draft = Draft::new(&self.state);
         let mut is_empty = true;
-        for (id, offers) in portion {
-            let host = self.state.hosts.get(id);
-            let differs = |offered: bool| offered != *offers;
-            let Some(host) = host.filter(|it| differs(it.record.offers_aes_256_gcm)) else {
+        for id in portion {
+            // It may have said another thing since the portion was chosen.
+            let Some(offers) = self.other_offer(*id) else {
                 continue;
             };
+            let host = &self.state.hosts[id];
             let record = HostRecord {
-                offers_aes_256_gcm: *offers,
+                offers_aes_256_gcm: offers,
                 revision: self.state.next_revision(),
                 ..host.record.clone()
             };
@@ -167,13 +151,13 @@ impl Fleet {
     /// Goes on after a portion: who said another thing meanwhile, or could not be written, is next.
     pub(crate) fn after_changing_ciphers(
         &mut self,
-        portion: &[(HostId, bool)],
+        portion: &[HostId],
         has_failed: bool,
         now: Now,
     ) {
-        self.offers.is_writing = false;
-        for &(host, offers) in portion {
-            if offers && !has_failed && self.state.hosts.contains_key(&host) {
+        for &host in portion {
+            let known = self.state.hosts.get(&host);
+            if !has_failed && known.is_some_and(|it| it.record.offers_aes_256_gcm) {
                 let allowance = &mut self.presences.entry(host).ciphers;
                 // Whether it may was asked before: what cannot be stored uses up nothing.
                 let _ = allowance.spend(CHANGES, now.monotonic);
@@ -183,9 +167,9 @@ impl Fleet {
             }
         }
         let pause = if has_failed { AGAIN_AFTER } else { PAUSE };
-        self.offers.not_before = Some(now.monotonic + pause);
+        self.offers.writing.end(pause, now);
         if !self.offers.differing.is_empty() {
-            self.write_offers_within(pause, now);
+            self.offers.writing.ask(pause, now);
         }
     }
 }

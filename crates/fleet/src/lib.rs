@@ -33,6 +33,7 @@ mod keys;
 mod maps;
 mod news;
 mod output;
+mod pace;
 mod planning;
 mod policies;
 mod policy_work;

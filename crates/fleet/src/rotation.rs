@@ -30,6 +30,7 @@ use crate::audit::Stamp;
 use crate::fleet::Fleet;
 use crate::keys::Place;
 use crate::output::{KeepId, Output, Rejection, Reply};
+use crate::pace::Pace;
 use crate::request::Caller;
 use crate::stored::{StoredFleet, StoredSigned, StoredStatement};
 use crate::work::{Answer, Draft, Job, Plan, Work};
@@ -52,10 +53,8 @@ pub(crate) struct Rotation {
     pub(crate) left_over: Option<String>,
     /// They have moved, or were set back, and that is not stored yet.
     moved: BTreeSet<HostId>,
-    store_moved_at: Option<Instant>,
-    is_storing_moved: bool,
-    sign_at: Option<Instant>,
-    is_signing: bool,
+    storing_moved: Pace,
+    signing: Pace,
 }
 
 /// What is written to the key file.
@@ -69,7 +68,8 @@ struct Keep {
 impl Rotation {
     /// Returns when something has to be done.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let deadlines = [self.erase_at, self.store_moved_at, self.sign_at];
+        let (storing, signing) = (self.storing_moved.deadline(), self.signing.deadline());
+        let deadlines = [self.erase_at, storing, signing];
         deadlines.into_iter().flatten().min()
     }
 }
@@ -351,10 +351,10 @@ impl Fleet {
         if self.rotation.erase_at.take_if(is_due).is_some() {
             self.erase_retired();
         }
-        if self.rotation.store_moved_at.take_if(is_due).is_some() {
+        if self.rotation.storing_moved.take_due(now) {
             self.store_moved(now);
         }
-        if self.rotation.sign_at.take_if(is_due).is_some() {
+        if self.rotation.signing.take_due(now) {
             self.sign_some_again(now);
         }
     }

@@ -62,7 +62,7 @@ pub(crate) enum Work {
     KeepStatement(Box<LaterStatement>),
     ChangeKey(HostId, NewKey),
     /// Hosts offer AES-256-GCM from now on, or do not any more.
-    ChangeCiphers(Vec<(HostId, bool)>),
+    ChangeCiphers(Vec<HostId>),
     /// It is stored that hosts have moved to the newest root, or have not any more.
     StoreMoved(Vec<HostId>),
     /// A portion of what the old keys alone have signed is signed again.

@@ -29,7 +29,7 @@ impl Fleet {
         self.presences.entry(host).held_trust = Some(held);
         if self.differs_from_stored(host) {
             self.rotation.moved.insert(host);
-            self.store_moved_within(STORED_WITHIN, now);
+            self.rotation.storing_moved.ask(STORED_WITHIN, now);
         } else {
             self.rotation.moved.remove(&host);
         }
@@ -69,38 +69,30 @@ impl Fleet {
         (held.epoch, held.serial) == self.statement_number() && held.certified_by == newest
     }
 
-    fn store_moved_within(&mut self, pause: Duration, now: Now) {
-        if !self.rotation.is_storing_moved {
-            self.rotation
-                .store_moved_at
-                .get_or_insert(now.monotonic + pause);
-        }
-    }
-
     pub(super) fn store_moved(&mut self, now: Now) {
         let moved = std::mem::take(&mut self.rotation.moved);
         let mut moved = moved.into_iter();
         let hosts: Vec<HostId> = moved.by_ref().take(STORED_AT_ONCE).collect();
         self.rotation.moved = moved.collect();
         if !hosts.is_empty() {
-            self.rotation.is_storing_moved = true;
+            self.rotation.storing_moved.begin();
             self.accept(Origin::Nobody, Work::StoreMoved(hosts), now);
         }
     }
 
     pub(super) fn after_storing_moved(&mut self, hosts: &[HostId], has_failed: bool, now: Now) {
-        self.rotation.is_storing_moved = false;
         // Also when it was stored: one may have told another thing meanwhile.
         let differing = hosts.iter().filter(|host| self.differs_from_stored(**host));
         let differing: Vec<HostId> = differing.copied().collect();
         self.rotation.moved.extend(differing);
+        let pause = if has_failed {
+            AGAIN_AFTER
+        } else {
+            STORED_WITHIN
+        };
+        self.rotation.storing_moved.end(pause, now);
         if !self.rotation.moved.is_empty() {
-            let pause = if has_failed {
-                AGAIN_AFTER
-            } else {
-                STORED_WITHIN
-            };
-            self.store_moved_within(pause, now);
+            self.rotation.storing_moved.ask(pause, now);
         }
     }
 

@@ -28,24 +28,19 @@ const FIRST_AFTER: Duration = Duration::from_secs(1);
 
 impl Fleet {
     pub(crate) fn sign_again_soon(&mut self, now: Now) {
-        if !self.rotation.is_signing {
-            self.rotation
-                .sign_at
-                .get_or_insert(now.monotonic + FIRST_AFTER);
-        }
+        self.rotation.signing.ask(FIRST_AFTER, now);
     }
 
     pub(super) fn sign_some_again(&mut self, now: Now) {
-        let is_left = !self.rotation.is_signing && self.unsigned_count() > 0;
-        if is_left {
-            self.rotation.is_signing = true;
+        if self.unsigned_count() > 0 {
+            self.rotation.signing.begin();
             self.accept(Origin::Nobody, Work::SignAgain, now);
         }
     }
 
     pub(super) fn after_signing_again(&mut self, now: Now) {
-        self.rotation.is_signing = false;
-        self.rotation.sign_at = Some(now.monotonic + PAUSE);
+        self.rotation.signing.end(PAUSE, now);
+        self.rotation.signing.ask(PAUSE, now);
     }
 
     /// Returns how much is not signed by all keys.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use fleet::{AdminRequest, Fleet, Output, RequestId, SessionId};
+use fleet::{AdminRequest, Fleet, Output, Rejection, RequestId, SessionId};
 use model::control::{FromHost, RefusalCode};
 use model::memory::Memory;
 use trust::AuthorityKeys;
@@ -34,6 +34,35 @@ fn overlap() -> (World, Vec<Rememberer>, (ToyStore, Vec<AuthorityKeys>)) {
     (world, hosts, before)
 }
 
+/// The old root is retired, and all hosts hear of it.
+fn retire_and_tell(world: &mut World, hosts: &mut [Rememberer]) {
+    world.retire(false).unwrap();
+    let sessions: Vec<SessionId> = hosts.iter().map(|host| host.session).collect();
+    world.work(&sessions);
+    for host in hosts {
+        let session = host.session;
+        host.receive(world, session);
+    }
+}
+
+/// A store is put back and the hosts come; returns why the recovery cannot be finished by force.
+fn refused_after_restoring(
+    world: &mut World,
+    hosts: &mut [Rememberer],
+    store: ToyStore,
+) -> Rejection {
+    restore(world, store);
+    for host in hosts {
+        let session = host.connect(world);
+        host.receive(world, session);
+        world.settle();
+    }
+    let finish = AdminRequest::FinishRecovery { force: true };
+    let refused = world.admin(finish).unwrap_err();
+    assert_eq!(refused.refusal.code, RefusalCode::Conflict);
+    refused
+}
+
 /// The hosts come back to a restored coordinator and tell; it signs its epoch by itself.
 fn recover(world: &mut World, hosts: &mut [Rememberer]) {
     for _ in 0..10 {
@@ -59,13 +88,7 @@ fn recover(world: &mut World, hosts: &mut [Rememberer]) {
 fn what_was_retired_after_a_backup_stays_retired() {
     let (mut world, mut hosts, _) = overlap();
     let backup = (world.store.clone(), world.keys.clone());
-    world.retire(false).unwrap();
-    let sessions: Vec<SessionId> = hosts.iter().map(|host| host.session).collect();
-    world.work(&sessions);
-    for host in &mut hosts {
-        let session = host.session;
-        host.receive(&mut world, session);
-    }
+    retire_and_tell(&mut world, &mut hosts);
     world.keys = backup.1;
     restore(&mut world, backup.0);
     assert_eq!(world.show().roots.len(), 2);
@@ -94,13 +117,7 @@ fn a_backup_from_before_a_rotation_is_taken_up_while_the_old_root_is_believed() 
 fn restored_behind_a_retirement() -> (World, Vec<Rememberer>) {
     let (mut world, mut hosts, _) = overlap();
     let backup = (world.store.clone(), world.keys.clone());
-    world.retire(false).unwrap();
-    let sessions: Vec<SessionId> = hosts.iter().map(|host| host.session).collect();
-    world.work(&sessions);
-    for host in &mut hosts {
-        let session = host.session;
-        host.receive(&mut world, session);
-    }
+    retire_and_tell(&mut world, &mut hosts);
     world.keys = backup.1;
     restore(&mut world, backup.0);
     assert_eq!(world.show().roots.len(), 2);
@@ -170,13 +187,7 @@ fn a_later_statement_is_verified_once_and_not_with_each_part_that_shows_it() {
 fn a_store_that_was_put_back_behind_a_retirement_is_found_out_and_keeps_it() {
     let (mut world, mut hosts, _) = overlap();
     let backup = (world.store.clone(), world.keys.clone());
-    world.retire(false).unwrap();
-    let sessions: Vec<SessionId> = hosts.iter().map(|host| host.session).collect();
-    world.work(&sessions);
-    for host in &mut hosts {
-        let session = host.session;
-        host.receive(&mut world, session);
-    }
+    retire_and_tell(&mut world, &mut hosts);
     (world.store, world.keys) = backup;
     world.crash();
     let session = hosts[0].connect(&mut world);
@@ -193,25 +204,10 @@ fn a_store_that_was_put_back_behind_a_retirement_is_found_out_and_keeps_it() {
 #[test]
 fn no_epoch_is_signed_by_keys_that_the_hosts_know_to_be_retired() {
     let (mut world, mut hosts, before) = overlap();
-    world.retire(false).unwrap();
-    let sessions: Vec<SessionId> = hosts.iter().map(|host| host.session).collect();
-    world.work(&sessions);
-    for host in &mut hosts {
-        let session = host.session;
-        host.receive(&mut world, session);
-    }
+    retire_and_tell(&mut world, &mut hosts);
     // From before the rotation: the root of that backup is believed by nobody.
     world.keys = before.1;
-    restore(&mut world, before.0);
-    for host in &mut hosts {
-        let session = host.connect(&mut world);
-        host.receive(&mut world, session);
-        world.settle();
-    }
-    let refused = world
-        .admin(AdminRequest::FinishRecovery { force: true })
-        .unwrap_err();
-    assert_eq!(refused.refusal.code, RefusalCode::Conflict);
+    let refused = refused_after_restoring(&mut world, &mut hosts, before.0);
     assert!(
         refused.to_string().contains("restore a backup"),
         "{refused}"
@@ -224,25 +220,10 @@ fn no_epoch_is_signed_by_keys_that_the_hosts_know_to_be_retired() {
 fn a_store_from_before_a_rotation_with_the_key_file_from_after_it_is_told_so() {
     let (mut world, mut hosts, before) = overlap();
     let keys = world.keys.clone();
-    world.retire(false).unwrap();
-    let sessions: Vec<SessionId> = hosts.iter().map(|host| host.session).collect();
-    world.work(&sessions);
-    for host in &mut hosts {
-        let session = host.session;
-        host.receive(&mut world, session);
-    }
+    retire_and_tell(&mut world, &mut hosts);
     // The old keys were not erased yet when the store was put back.
     world.keys = keys;
-    restore(&mut world, before.0);
-    for host in &mut hosts {
-        let session = host.connect(&mut world);
-        host.receive(&mut world, session);
-        world.settle();
-    }
-    let refused = world
-        .admin(AdminRequest::FinishRecovery { force: true })
-        .unwrap_err();
-    assert_eq!(refused.refusal.code, RefusalCode::Conflict);
+    let refused = refused_after_restoring(&mut world, &mut hosts, before.0);
     assert!(
         refused.to_string().contains("older than the key file"),
         "{refused}"
