@@ -1,6 +1,8 @@
 //! Where the built programs are.
 
 use std::env;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Doing, LabError};
@@ -40,6 +42,21 @@ impl Programs {
             coordinator: program(&directory, "mesh-coordinator")?,
         })
     }
+}
+
+/// Puts a script in the place of a program, as a package manager would put another program there:
+/// who runs the former one goes on with it.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub fn replace_program(path: &Path, script: &str) -> Result<(), LabError> {
+    let next = path.with_extension("new");
+    let executable = fs::Permissions::from_mode(0o755);
+    fs::write(&next, script)
+        .and_then(|()| fs::set_permissions(&next, executable))
+        .and_then(|()| fs::rename(&next, path))
+        .doing(format_args!("replace {}", path.display()))
 }
 
 /// `target/PROFILE` of a program in it, or of a test in `target/PROFILE/deps`.

@@ -7,27 +7,18 @@
 )]
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::thread;
 
 use lab::fleet::{CHANGE_DEADLINE, Host, Pair};
 use lab::metrics::MetricsPage;
-use lab::{Lab, LabError, wait_until};
+use lab::{Lab, LabError, replace_program, wait_until};
 
 /// What a successor says first.
 const HELLO: &str =
     r#"{"step":"hello","oldest":1,"newest":1,"version":"9.9.9","bequest_format":1}"#;
 /// Where the number of the identity file's format stands, after its name.
 const FORMAT_AT: usize = 7;
-
-/// Puts another program in the place of a host's daemon, as a package manager does.
-fn install(path: &Path, script: &str) {
-    let next = path.with_extension("new");
-    fs::write(&next, script).unwrap();
-    fs::set_permissions(&next, PermissionsExt::from_mode(0o755)).unwrap();
-    fs::rename(&next, path).unwrap();
-}
 
 /// Whoever hangs is given twenty seconds: the two hosts wait for it at once.
 #[test]
@@ -48,7 +39,7 @@ fn a_successor_that_hangs_is_ended_and_the_old_one_goes_on() -> Result<(), LabEr
     alpha.wait_reaches("beta")?;
     let hang = |host: &Host, program: &Path, script: &str, when: &str| -> Result<(), LabError> {
         let before = host.daemons()?;
-        install(program, script);
+        replace_program(program, script)?;
         let refused = host.meshctl(&["reload"]).run()?;
         assert_eq!(refused.code(), Some(1), "{}", refused.stdout);
         let why = format!("when it was to {when}: it did not answer within");
@@ -86,7 +77,7 @@ fn a_scrape_is_answered_while_the_brain_rests_for_a_successor_that_hangs() -> Re
          : >'{}'\nkill -STOP $$\n",
         rests.display()
     );
-    install(&program, &script);
+    replace_program(&program, &script)?;
     thread::scope(|scope| {
         let reload = scope.spawn(|| alpha.meshctl(&["reload"]).run());
         wait_until("the brain rests", CHANGE_DEADLINE, || {

@@ -13,14 +13,12 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use lab::fleet::{CHANGE_DEADLINE, Fleet, Host, Pair};
-use lab::{Lab, LabError, wait_until};
+use lab::{Lab, LabError, replace_program, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -245,14 +243,6 @@ fn a_restart_of_the_coordinator_is_a_pause_for_nobody_but_operators() -> Result<
     alpha.wait_reaches("beta")
 }
 
-/// Puts another program in the place of a host's daemon, as a package manager does.
-fn install(path: &Path, script: &str) {
-    let next = path.with_extension("new");
-    fs::write(&next, script).unwrap();
-    fs::set_permissions(&next, PermissionsExt::from_mode(0o755)).unwrap();
-    fs::rename(&next, path).unwrap();
-}
-
 #[test]
 fn whatever_a_new_program_does_wrong_the_old_one_goes_on() -> Result<(), LabError> {
     let lab = Lab::new()?;
@@ -281,7 +271,7 @@ fn whatever_a_new_program_does_wrong_the_old_one_goes_on() -> Result<(), LabErro
     let (outcome, ..) = upload_during(ends, || -> Result<(), LabError> {
         let before = alpha.daemons()?;
         for (script, why) in &wrong {
-            install(&program, script);
+            replace_program(&program, script)?;
             let refused = alpha.meshctl(&["reload"]).run()?;
             assert_eq!(refused.code(), Some(1), "{script}: {}", refused.stdout);
             assert!(refused.stderr.contains(why), "{script}: {}", refused.stderr);
