@@ -1,5 +1,5 @@
-//! The project's own commands: `cargo xtask demo | test | fuzz | bench | storm | figures | generate |
-//! package`.
+//! The project's own commands: `cargo xtask demo | test | fuzz | bench | micro | storm | figures |
+//! generate | package`.
 //!
 //! Every command is a module; what they share is where the workspace is and how a program is run.
 
@@ -17,6 +17,7 @@ mod failure;
 mod figures;
 mod fuzz;
 mod generate;
+mod micro;
 mod package;
 mod storm;
 mod test;
@@ -68,6 +69,13 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Measures what the parts of the data path cost on one core, without a kernel, and prints
+    /// Markdown tables.
+    Micro {
+        /// Passed on: `--only PART`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Puts the hosts of a fleet at one coordinator, kills it, and measures until all are back.
     Storm {
         /// How many hosts.
@@ -99,6 +107,7 @@ fn main() -> ExitCode {
         Command::Test { minutes, .. } => test::run(Some(minutes)),
         Command::Fuzz { seconds, targets } => fuzz::run(seconds, &targets),
         Command::Bench { arguments } => bench::run(&arguments),
+        Command::Micro { arguments } => micro::run(&arguments),
         Command::Storm { hosts, release } => storm::run(hosts, release),
         Command::Figures(what) => figures::run(what),
         Command::Package(what) => package::run(&what),

@@ -1,12 +1,6 @@
-//! How long a large bundle takes. It prints figures and judges none of them: whoever runs it knows
-//! the machine. `cargo test --release -p policy --test speed -- --ignored --nocapture`
-
-#![allow(clippy::disallowed_methods)] // measuring needs a clock
-#![allow(clippy::print_stdout)] // figures are for people
-#![allow(clippy::unwrap_used)] // in the makers of test data
+//! How long large policies take: checked, bound, compiled for one host, decided, planned.
 
 use std::hint::black_box;
-use std::time::{Duration, Instant};
 
 use model::address::HostAddresses;
 use model::ids::{Digest, FleetId, HostId, PolicyVersion, Revision};
@@ -16,46 +10,49 @@ use model::record::HostRecord;
 use model::rule::{Direction, ip_protocol};
 use policy::{SourceFile, Table, load, plan, resolve};
 
+use crate::measure::{Each, each, once};
+
 const RULES: u16 = 10_000;
 const HOSTS: u16 = 2_000;
 const ROLES: u16 = 100;
 
-#[test]
-#[ignore = "long: measures, best with --release"]
-fn ten_thousand_rules_of_roles() {
-    measure(by_roles());
+/// Prints the table of each kind of policy.
+pub(crate) fn measure() {
+    println!("## Large policies, one core\n");
+    println!("| policy | | |");
+    println!("|---|---|--:|");
+    for (name, text) in [
+        ("10,000 rules of roles", by_roles()),
+        (
+            "10,000 rules that all concern one host at the same ports",
+            crowded(),
+        ),
+        ("2,000 rules that name each host at both ends", by_names()),
+    ] {
+        measure_one(name, text);
+    }
 }
 
-#[test]
-#[ignore = "long: measures, best with --release"]
-fn ten_thousand_rules_that_all_concern_one_host_at_the_same_ports() {
-    measure(crowded());
-}
-
-#[test]
-#[ignore = "long: measures, best with --release"]
-fn rules_that_name_each_host_at_both_ends() {
-    measure(by_names());
-}
-
-fn measure(text: String) {
+fn measure_one(name: &str, text: String) {
+    let timed = Timed(name);
+    let show = |what: &str, figure: String| println!("| {name} | {what} | {figure} |");
     let file = |text: String| SourceFile {
         path: "policy.yaml".to_owned(),
         text,
     };
     let hosts: Vec<HostRecord> = (0..HOSTS).map(host).collect();
     let files = [file(text)];
-    let checked = timed("parse and check", || load(&files).expect("right"));
-    let bundle = timed("bind to hosts", || {
+    let checked = timed.of("parse and check", || load(&files).expect("right"));
+    let bundle = timed.of("bind to hosts", || {
         resolve(&checked, &hosts).expect("right")
     });
     let peers: Vec<_> = (0..).map(PeerIndex).zip(&hosts[1..]).collect();
-    let table = timed("compile for one host", || {
+    let table = timed.of("compile for one host", || {
         Table::compile(&hosts[0], &peers, &bundle, PolicyVersion(2), 1)
     });
-    println!("{:>40} {}", "rules that concern it", table.rule_count());
-    decide(&table, peers.len());
-    let formatted = timed("format", || policy::format(&files[0]).expect("strict"));
+    show("rules that concern it", table.rule_count().to_string());
+    show("decide a first packet", decide(&table, peers.len()).shown());
+    let formatted = timed.of("format", || policy::format(&files[0]).expect("strict"));
     assert_eq!(formatted, files[0].text);
     for (what, with) in [
         (
@@ -71,44 +68,44 @@ fn measure(text: String) {
         ),
     ] {
         let new = load(&[file(with)]).expect("right");
-        let plan = timed(what, || plan(&checked.bundle, &new.bundle, &hosts));
+        let plan = timed.of(what, || plan(&checked.bundle, &new.bundle, &hosts));
         let (pairs, complete) = (plan.pairs_gaining, plan.complete);
-        println!("{:>40} {pairs} (complete: {complete})", "pairs that gain");
+        show(
+            "pairs that gain",
+            format!("{pairs}{}", if complete { "" } else { " and more" }),
+        );
         assert!(pairs > 0);
     }
 }
 
 /// Asks about peers and ports that follow no pattern, so that few are in a cache.
-fn decide(table: &Table, peers: usize) {
+fn decide(table: &Table, peers: usize) -> Each {
     const QUESTIONS: u32 = 1_000_000;
-    let (mut state, mut allowed) = (1u32, 0u32);
-    let start = Instant::now();
-    for _ in 0..QUESTIONS {
-        // Numerical Recipes 7.1, a linear congruential generator.
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let peer = PeerIndex((state >> 8) % u32::try_from(peers).unwrap());
-        let port = u16::try_from(state >> 16).unwrap() % RULES;
-        let direction = if state & 0x80 == 0 {
-            Direction::Inbound
-        } else {
-            Direction::Outbound
-        };
-        let verdict = table.decide(direction, peer, ip_protocol::TCP, port);
-        allowed += u32::from(black_box(verdict).is_allowed());
-    }
-    let each = start.elapsed() / QUESTIONS;
-    println!(
-        "{:>40} {each:?} ({allowed} of {QUESTIONS} allowed)",
-        "decide a first packet"
-    );
+    let mut state = 1u32;
+    each(QUESTIONS as usize, || {
+        for _ in 0..QUESTIONS {
+            // Numerical Recipes 7.1, a linear congruential generator.
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let peer = PeerIndex((state >> 8) % peers as u32);
+            let port = (state >> 16) as u16 % RULES;
+            let direction = match state & 0x80 {
+                0 => Direction::Inbound,
+                _ => Direction::Outbound,
+            };
+            black_box(table.decide(direction, peer, ip_protocol::TCP, port));
+        }
+    })
 }
 
-fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
-    let start = Instant::now();
-    let done = black_box(work());
-    let took: Duration = start.elapsed();
-    println!("{what:>40} {took:?}");
-    done
+/// Prints what each step of a policy takes.
+struct Timed<'a>(&'a str);
+
+impl Timed<'_> {
+    fn of<T>(&self, what: &str, work: impl FnOnce() -> T) -> T {
+        let (done, took) = once(work);
+        println!("| {} | {what} | {} |", self.0, Each::new(took, 1).shown());
+        done
+    }
 }
 
 /// Each role may reach others, many of them every host, at ports of their own; some roles may not.
@@ -178,10 +175,15 @@ fn host(number: u16) -> HostRecord {
     HostRecord {
         fleet: FleetId::from_bytes([1; 16]),
         host: HostId::from_bytes(id),
-        name: format!("vm-{number}").parse().unwrap(),
+        name: format!("vm-{number}").parse().expect("a good one"),
         labels: labels
             .into_iter()
-            .map(|(key, value)| (key.parse().unwrap(), value.parse().unwrap()))
+            .map(|(key, value)| {
+                (
+                    key.parse().expect("a good one"),
+                    value.parse().expect("a good one"),
+                )
+            })
             .collect(),
         wireguard_key: WireguardKey::from_bytes([low; 32]),
         tls_key_hash: Digest::from_bytes([low; 32]),
