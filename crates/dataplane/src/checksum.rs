@@ -143,7 +143,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_sum_up_as_word_by_word(
-            bytes in proptest::collection::vec(any::<u8>(), 0..100)
+            bytes in proptest::collection::vec(any::<u8>(), 0..300)
         ) {
             let words = bytes
                 .chunks(2)
