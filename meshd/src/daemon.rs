@@ -258,6 +258,7 @@ impl Packets {
         let kernel_drops = KernelDrops::new(settings.interface.name.clone(), counted);
         let shard = ShardConfig {
             mtu: settings.interface.mtu,
+            assumed_mtu: settings.mtu.assumed(),
             shift,
             ..ShardConfig::default()
         };

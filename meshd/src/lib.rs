@@ -13,6 +13,7 @@ pub mod listeners;
 pub mod local_api;
 pub mod machine;
 pub mod metrics;
+pub mod mtu;
 pub mod overlay;
 pub mod packets;
 pub mod ping;

@@ -11,3 +11,4 @@ pub(crate) mod socket_drops;
 pub(crate) mod standard_input;
 pub mod steering;
 pub mod tun_offload;
+pub(crate) mod underlay_mtu;

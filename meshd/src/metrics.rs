@@ -50,6 +50,10 @@ runtime::catalogue! {
     DENIED_BY_PEERS: Counter = "meshd_flows_denied_by_peers_total";
     /// TCP resets and ICMP errors that told a program of this host at once that its packet is dropped.
     REFUSALS: Counter = "meshd_refusals_total";
+    /// Probes that were sent to find how large packets to a peer may be.
+    PATH_PROBES: Counter = "meshd_path_probes_total";
+    /// Packets of this host, as its kernel gave them, that were cut smaller for their peer's path.
+    PACKETS_CUT: Counter = "meshd_packets_cut_total";
     /// Answers that told a peer of a denial here.
     REJECTIONS: Counter = "meshd_rejections_total";
 

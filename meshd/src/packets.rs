@@ -15,6 +15,7 @@ mod succession;
 mod tun_queue;
 mod udp_sender;
 mod udp_socket;
+mod unfragmented;
 mod worker;
 
 pub use outbox::SendFailures;

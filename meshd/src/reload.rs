@@ -7,6 +7,7 @@ use runtime::metrics::MetricsListen;
 use tokio::sync::watch;
 
 use crate::brain::BrainHandle;
+use crate::mtu::Mtu;
 use crate::resolver::ResolverMode;
 use crate::settings::{Flags, Settings};
 
@@ -79,7 +80,7 @@ pub(crate) fn needs_restart(now: &Settings, next: &Settings) -> Vec<&'static str
         ("socket", now.socket != next.socket),
         ("interface", ours.name != theirs.name),
         ("nft_table", ours.table != theirs.table),
-        ("mtu", ours.mtu != theirs.mtu),
+        ("mtu", mtu_differs(now, next)),
         ("shards", ours.queues != theirs.queues),
         ("listen_port", now.listen_port != next.listen_port),
         ("dns_listen", now.dns_listen != next.dns_listen),
@@ -92,6 +93,12 @@ pub(crate) fn needs_restart(now: &Settings, next: &Settings) -> Vec<&'static str
     ];
     let changed = all.into_iter().filter(|(_, differs)| *differs);
     changed.map(|(key, _)| key).collect()
+}
+
+/// What `auto` stands for may change with the machine's interfaces, and is nobody's wish.
+fn mtu_differs(now: &Settings, next: &Settings) -> bool {
+    let is_wish = matches!(next.mtu, Mtu::Bytes(_));
+    now.mtu != next.mtu || is_wish && now.interface.mtu != next.interface.mtu
 }
 
 #[cfg(test)]
@@ -110,6 +117,12 @@ mod tests {
         let now = settings(&[]);
         let next = settings(&["--mtu", "1300", "--dns-listen", "127.0.0.1:53"]);
         assert_eq!(needs_restart(&now, &next), ["mtu", "dns_listen"]);
+        let mut elsewhere = settings(&[]);
+        elsewhere.interface.mtu = 8920;
+        assert!(needs_restart(&now, &elsewhere).is_empty());
+        let (mut kept, wanted) = (next.clone(), next);
+        kept.interface.mtu = 1420;
+        assert_eq!(needs_restart(&kept, &wanted), ["mtu"]);
         let next = settings(&["--cipher", "standard"]);
         assert_eq!(needs_restart(&now, &next), ["cipher"]);
         let next = settings(&["--log-level", "debug", "--resolver", "off"]);

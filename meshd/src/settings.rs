@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use crate::ciphers::CipherOffer;
 use crate::linux::interface::InterfaceSettings;
+use crate::mtu::Mtu;
 use crate::resolver::ResolverMode;
 use crate::shards::Shards;
 
@@ -65,9 +66,9 @@ pub struct FileSettings {
     /// Whether this host's resolver is told to ask mesh DNS: auto or off [default: auto]
     #[arg(long, value_name = "WHETHER")]
     pub resolver: Option<ResolverMode>,
-    /// Bytes of the largest overlay packet, 1280 to 9000 [default: 1420]
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(1280..=9000))]
-    pub mtu: Option<u16>,
+    /// Bytes of the largest overlay packet: auto (what the largest of the other interfaces takes), or 1280 to 9000 [default: auto]
+    #[arg(long, value_name = "BYTES")]
+    pub mtu: Option<Mtu>,
     /// Days after which the host's WireGuard key is changed by itself, 1 to 3650 [default: never]
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..=3650))]
     pub rotate_key_days: Option<u16>,
@@ -97,6 +98,8 @@ pub struct Settings {
     pub socket: PathBuf,
     /// What the daemon makes in the kernel.
     pub interface: InterfaceSettings,
+    /// What the interface's MTU was made of.
+    pub mtu: Mtu,
     /// UDP port of the tunnels.
     pub listen_port: u16,
     /// Addresses where peers reach this host.
@@ -140,6 +143,9 @@ impl Settings {
     }
 
     fn merge(flags: FileSettings, file: FileSettings) -> Result<Self, Fault> {
+        let name = flags.interface.or(file.interface);
+        let name = name.unwrap_or_else(|| "mesh0".into());
+        let mtu = flags.mtu.or(file.mtu).unwrap_or_default();
         let settings = Self {
             state_dir: flags
                 .state_dir
@@ -150,17 +156,15 @@ impl Settings {
                 .or(file.socket)
                 .unwrap_or_else(|| "/run/mesh/meshd.sock".into()),
             interface: InterfaceSettings {
-                name: flags
-                    .interface
-                    .or(file.interface)
-                    .unwrap_or_else(|| "mesh0".into()),
+                mtu: mtu.of_interface(&name),
+                name,
                 table: flags
                     .nft_table
                     .or(file.nft_table)
                     .unwrap_or_else(|| "mesh".into()),
-                mtu: flags.mtu.or(file.mtu).unwrap_or(1420),
                 queues: flags.shards.or(file.shards).unwrap_or_default().count(),
             },
+            mtu,
             listen_port: flags.listen_port.or(file.listen_port).unwrap_or(51820),
             endpoints: flags.endpoints.or(file.endpoints).unwrap_or_default(),
             dns_listen: match flags.dns_listen.or(file.dns_listen) {
@@ -221,9 +225,8 @@ impl Settings {
         // IFNAMSIZ of linux/if.h is 16 with the zero.
         word("interface", &self.interface.name, 15)?;
         word("nft_table", &self.interface.table, 64)?;
-        if !(1280..=9000).contains(&self.interface.mtu) {
-            let mtu = self.interface.mtu;
-            return fault("mtu", format!("mtu {mtu} is out of range: 1280 to 9000"));
+        if let Err(text) = self.mtu.check() {
+            return fault("mtu", text);
         }
         if self
             .rotate_key_days
@@ -262,7 +265,7 @@ mod tests {
     fn flags_win_over_files_and_files_over_defaults() {
         let file = FileSettings {
             listen_port: Some(1),
-            mtu: Some(1300),
+            mtu: Some(Mtu::Bytes(1300)),
             ..FileSettings::default()
         };
         let flags = FileSettings {

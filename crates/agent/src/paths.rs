@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use dataplane::{DataCipher, Path, PeerReport};
+use dataplane::{DataCipher, Path, PathMtuReport, PeerReport};
 use model::address::OverlayPrefixes;
 use model::control::FromHost;
 use model::ids::HostId;
@@ -34,10 +34,20 @@ pub(crate) struct PeerPaths {
     /// From where the peer's last authenticated packets came, while it answers.
     live: Option<SocketAddr>,
     told: Option<SocketAddr>,
+    pub(crate) path_mtu: Option<PathMtuReport>,
     pub(crate) cipher: Option<DataCipher>,
     pub(crate) last_handshake: Option<Instant>,
-    pub(crate) received_bytes: u64,
-    pub(crate) sent_bytes: u64,
+    received_bytes: u64,
+    sent_bytes: u64,
+    lanes: BTreeMap<u16, Lane>,
+}
+
+/// A session with a peer besides the main one.
+#[derive(Clone, Copy, Debug)]
+struct Lane {
+    is_open: bool,
+    received_bytes: u64,
+    sent_bytes: u64,
 }
 
 /// News of paths wait this long, so that a burst of them is told at once.
@@ -143,7 +153,18 @@ impl Paths {
     }
 
     pub(crate) fn handle_report(&mut self, peer: HostId, report: &PeerReport) {
-        if let Some(paths) = self.peers.get_mut(&peer) {
+        let Some(paths) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        if report.lane > 0 {
+            let lane = Lane {
+                is_open: report.cipher.is_some(),
+                received_bytes: report.received_bytes,
+                sent_bytes: report.sent_bytes,
+            };
+            paths.lanes.insert(report.lane, lane);
+        } else {
+            paths.path_mtu = Some(report.path_mtu);
             paths.cipher = report.cipher;
             paths.last_handshake = report.last_handshake.or(paths.last_handshake);
             paths.received_bytes = report.received_bytes;
@@ -204,6 +225,25 @@ impl PeerPaths {
 
     pub(crate) fn is_live(&self) -> bool {
         self.live.is_some()
+    }
+
+    /// Returns how many sessions packets to the peer are spread over; without a main one, lanes of
+    /// before may still carry some.
+    pub(crate) fn sessions(&self) -> u16 {
+        let lanes = self.lanes.values().filter(|lane| lane.is_open).count();
+        u16::from(self.cipher.is_some()) + lanes as u16
+    }
+
+    /// Returns the bytes that came in all sessions.
+    pub(crate) fn received_bytes(&self) -> u64 {
+        let lanes = self.lanes.values().map(|lane| lane.received_bytes);
+        self.received_bytes + lanes.sum::<u64>()
+    }
+
+    /// Returns the bytes that were sent in all sessions.
+    pub(crate) fn sent_bytes(&self) -> u64 {
+        let lanes = self.lanes.values().map(|lane| lane.sent_bytes);
+        self.sent_bytes + lanes.sum::<u64>()
     }
 
     pub(crate) fn candidates(&self) -> impl Iterator<Item = SocketAddr> + '_ {

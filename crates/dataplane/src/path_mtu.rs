@@ -71,6 +71,18 @@ pub enum Standing {
     Narrow,
 }
 
+impl Standing {
+    /// Returns the name that the local API uses; it never changes.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Assumed => "assumed",
+            Self::Searching => "searching",
+            Self::Proven => "proven",
+            Self::Narrow => "narrow",
+        }
+    }
+}
+
 /// What is known of one peer's path, and what is asked.
 #[derive(Clone, Debug)]
 pub(crate) struct PathMtu {

@@ -214,8 +214,22 @@ pub struct PeerView {
     /// session.
     #[serde(default)]
     pub cipher: Option<String>,
+    /// Bytes of the largest overlay packet that goes to it; `None`: not known yet.
+    #[serde(default)]
+    pub mtu: Option<u16>,
+    /// How that is known: `assumed`, `searching`, `proven`, or `narrow` when nothing passes that is
+    /// large enough for IPv6.
+    #[serde(default)]
+    pub mtu_standing: Option<String>,
+    /// How often packets of a size that had passed came to be lost while smaller ones passed.
+    #[serde(default)]
+    pub black_holes: u32,
     /// Seconds since the last handshake; `None`: never.
     pub last_handshake_secs: Option<u64>,
+    /// Sessions that packets to it are spread over: more than one when both hosts have several packet
+    /// threads and there is much to carry.
+    #[serde(default)]
+    pub lanes: u16,
     /// Bytes of overlay packets received from it.
     pub received_bytes: u64,
     /// Bytes of overlay packets sent to it.

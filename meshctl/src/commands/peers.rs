@@ -19,6 +19,7 @@ pub async fn list(targets: &Targets, output: &Output) -> Result<(), Failure> {
             "ADDRESS",
             "ENDPOINT",
             "CIPHER",
+            "MTU",
             "HANDSHAKE",
             "RECEIVED",
             "SENT",
@@ -43,6 +44,7 @@ pub async fn list(targets: &Targets, output: &Output) -> Result<(), Failure> {
                 peer.endpoint
                     .map_or_else(|| "-".into(), |endpoint| endpoint.to_string()),
                 peer.cipher.clone().unwrap_or_else(|| "-".into()),
+                mtu(peer, output),
                 handshake,
                 bytes(peer.received_bytes),
                 bytes(peer.sent_bytes),
@@ -52,4 +54,16 @@ pub async fn list(targets: &Targets, output: &Output) -> Result<(), Failure> {
         table.text("this host knows no peers yet")
     });
     Ok(())
+}
+
+/// What is proven stands by itself.
+fn mtu(peer: &PeerView, output: &Output) -> String {
+    let Some(bytes) = peer.mtu else {
+        return "-".into();
+    };
+    match peer.mtu_standing.as_deref() {
+        Some("proven") => bytes.to_string(),
+        Some("narrow") => output.paint(Tone::Bad, &format!("{bytes} narrow")),
+        _ => output.paint(Tone::Faint, &format!("{bytes} assumed")),
+    }
 }

@@ -286,12 +286,12 @@ fn mtu_text(mtu: &Mtu, output: &Output) -> String {
     let mut text = output.paint(
         Tone::Bad,
         &format!(
-            "packets above {largest} bytes do not pass, and the interface takes {interface}: large transfers stall; set mtu = {largest} in /etc/mesh/meshd.toml on both hosts"
+            "packets above {largest} bytes do not pass at once, and the interface takes {interface}: meshd cuts TCP to what passes, and tells other programs; `meshctl peers` shows what it has found (MTU)"
         ),
     );
     if largest < IPV6_MTU {
         text += &format!(
-            "\nmeshd takes no mtu below {IPV6_MTU}, which IPv6 needs: make room on the path itself"
+            "\nIPv6 needs {IPV6_MTU}: its packets leave in fragments, where those pass; make room on the path itself"
         );
     }
     text
@@ -383,7 +383,7 @@ packets of 1420 bytes pass, as large as the interface takes"
         });
         let text = summary_text(&report, &output);
         assert!(
-            text.contains("set mtu = 1240") && text.contains("below 1280"),
+            text.contains("above 1240 bytes") && text.contains("IPv6 needs 1280"),
             "{text}"
         );
     }

@@ -78,7 +78,9 @@ fn advice_of(reason: &str) -> Option<&'static str> {
         "unknown_destination" => {
             "No rule connects this host with that address, or it was removed. `meshctl why` with its name."
         }
-        "too_big" => "`meshctl ping HOST` finds the largest packet that passes; set `mtu` to it.",
+        "too_big" => {
+            "The sender was told what passes (`meshctl peers`, column MTU), and sends less. If it goes on, let ICMP \"too big\" through to it, from the overlay's interface."
+        }
         "denied_outbound" | "denied_inbound" | DENIED_BY_PEER => {
             "The log of meshd names the rule; `meshctl why FROM TO:PORT` explains it."
         }

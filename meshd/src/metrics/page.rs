@@ -132,6 +132,8 @@ impl MetricsSource {
         page.one(DENIED_BY_PEERS, self.worker.denied_by_peers());
         page.one(REFUSALS, self.sum(Counters::refusals));
         page.one(REJECTIONS, self.sum(Counters::rejections));
+        page.one(PATH_PROBES, self.sum(Counters::path_probes));
+        page.one(PACKETS_CUT, self.sum(Counters::packets_cut));
     }
 
     fn write_handshakes(&self, page: &mut Page, figures: &Figures) {

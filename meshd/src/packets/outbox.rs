@@ -1,15 +1,17 @@
 //! The shard's way out: memory lent for packets, which leave together when a burst has been handled.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use dataplane::{Coalescer, Joins, Misdirected, Outbox, Path};
+use dataplane::{Coalescer, Joins, Misdirected, Outbox, Path, ProbeFate};
 
 use super::datagram_batch::{DatagramBatch, Outcome};
 use super::hand_over::HandOver;
 use super::tun_queue::TunWriter;
 use super::udp_sender::UdpSender;
+use crate::linux::send_runs::Run;
 
 /// Room for packets to this host: a few of the kernel's largest.
 const OVERLAY_BYTES: usize = 512 << 10;
@@ -133,6 +135,11 @@ impl BatchOutbox {
         self.datagrams.len()
     }
 
+    /// Returns where datagrams have become too large for, as it seems, since it was asked last.
+    pub(super) fn take_too_big(&mut self) -> Option<SocketAddr> {
+        self.sender.take_too_big()
+    }
+
     /// Gives the kernel everything that waits.
     pub(super) fn flush(&mut self) {
         self.flush_datagrams();
@@ -240,6 +247,35 @@ impl Outbox for BatchOutbox {
             return self.count_failed(1);
         }
         self.datagrams.add(via, ecn, room, write);
+    }
+
+    fn probe(
+        &mut self,
+        via: Path,
+        room: usize,
+        write: impl FnOnce(&mut [u8]) -> usize,
+    ) -> ProbeFate {
+        if self.is_silent {
+            return ProbeFate::Sent;
+        }
+        // Probes are rare: memory of its own costs less than a flush.
+        let mut bytes = vec![0; room];
+        let length = write(&mut bytes);
+        if length == 0 {
+            return ProbeFate::Sent;
+        }
+        let run = Run {
+            to: via.remote,
+            source: via.source,
+            ecn: 0,
+            segment_size: None,
+            bytes: &bytes[..length],
+        };
+        match self.sender.send_unfragmented(run) {
+            Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => ProbeFate::TooBig,
+            // Whatever else is wrong, the next packets show it.
+            Ok(()) | Err(_) => ProbeFate::Sent,
+        }
     }
 
     fn overlay_packet(&mut self, room: usize, write: impl FnOnce(&mut [u8]) -> usize) {

@@ -154,6 +154,10 @@ impl PacketLoop {
             {
                 self.shard.handle_timeout(now, &mut self.outbox);
             }
+            while let Some(remote) = self.outbox.take_too_big() {
+                self.shard
+                    .handle_datagrams_too_big(remote, now, &mut self.outbox);
+            }
             self.sockets.look_when_due(now.monotonic);
             self.pass_events_on();
             self.outbox.flush();

@@ -2,11 +2,12 @@
 //! take one.
 
 use std::io;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::time::Instant;
 
 use super::dead_source::DeadSource;
 use super::refused_runs::RefusedRuns;
+use super::unfragmented::send_unfragmented;
 use crate::linux::send_runs::{RUNS_MAX, Run, send_runs};
 
 /// A second handle of the sockets, while receiving borrows the first.
@@ -20,6 +21,8 @@ pub(super) struct UdpSender {
 #[derive(Debug)]
 struct SendHalf {
     socket: UdpSocket,
+    /// The last destination whose datagrams were refused for their size, as it seems.
+    too_big: Option<SocketAddr>,
     dead: DeadSource,
     refused: RefusedRuns,
     refusals: u64,
@@ -77,10 +80,32 @@ impl UdpSender {
     }
 }
 
+/// Sizes.
+impl UdpSender {
+    /// Sends one datagram that nobody may cut; without a socket of its family, it is as if lost.
+    pub(super) fn send_unfragmented(&mut self, run: Run<'_>) -> io::Result<()> {
+        let half = match run.to.is_ipv4() {
+            true => Some(&mut self.v4),
+            false => self.v6.as_mut(),
+        };
+        half.map_or(Ok(()), |half| {
+            let source = half.dead.unless_dead(run.source, Instant::now);
+            send_unfragmented(&half.socket, Run { source, ..run })
+        })
+    }
+
+    /// Returns where datagrams have become too large for, as it seems, since it was asked last.
+    pub(super) fn take_too_big(&mut self) -> Option<SocketAddr> {
+        let of_v6 = self.v6.as_mut().and_then(|half| half.too_big.take());
+        of_v6.or_else(|| self.v4.too_big.take())
+    }
+}
+
 impl SendHalf {
     fn new(socket: UdpSocket) -> Self {
         Self {
             socket,
+            too_big: None,
             dead: DeadSource::default(),
             refused: RefusedRuns::default(),
             refusals: 0,
@@ -167,6 +192,9 @@ impl SendHalf {
 
     fn handle_refused(&mut self, run: &Run<'_>, whatever_size: bool) {
         self.refusals += 1;
+        if !whatever_size {
+            self.too_big = Some(run.to);
+        }
         self.refused
             .handle_refused(run, whatever_size, Instant::now());
     }

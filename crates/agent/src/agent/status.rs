@@ -102,6 +102,7 @@ impl Agent {
 
     fn peer_view(&self, record: &HostRecord, now: Now) -> PeerView {
         let paths = self.paths.get(record.host);
+        let path_mtu = paths.and_then(|paths| paths.path_mtu);
         PeerView {
             name: record.name.clone(),
             id: record.host,
@@ -114,11 +115,15 @@ impl Agent {
             cipher: paths
                 .and_then(|paths| paths.cipher)
                 .map(|cipher| cipher.name().to_owned()),
+            mtu: path_mtu.map(|it| it.bytes),
+            mtu_standing: path_mtu.map(|it| it.standing.name().to_owned()),
+            black_holes: path_mtu.map_or(0, |it| it.black_holes),
             last_handshake_secs: paths
                 .and_then(|paths| paths.last_handshake)
                 .map(|at| (now.monotonic - at).as_secs()),
-            received_bytes: paths.map_or(0, |paths| paths.received_bytes),
-            sent_bytes: paths.map_or(0, |paths| paths.sent_bytes),
+            lanes: paths.map_or(0, |paths| paths.sessions()),
+            received_bytes: paths.map_or(0, |paths| paths.received_bytes()),
+            sent_bytes: paths.map_or(0, |paths| paths.sent_bytes()),
         }
     }
 }

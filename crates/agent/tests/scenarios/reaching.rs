@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use dataplane::{Command, Event, Path, PathMtuReport, PeerReport, Report, Standing};
+use dataplane::{Command, DataCipher, Event, Path, PathMtuReport, PeerReport, Report, Standing};
 use model::control::FromHost;
 use model::map::{Endpoint, EndpointKind, PeerIndex};
 
@@ -126,11 +126,28 @@ fn counters_come_from_the_shard_s_reports() {
         received_bytes: 7,
         sent_bytes: 9,
     };
+    let lane = |number, cipher| PeerReport {
+        lane: number,
+        cipher,
+        ..report.clone()
+    };
+    let lanes = vec![lane(1, Some(DataCipher::Aes256Gcm)), lane(2, None)];
     host.shard(Event::Report(Report {
-        peers: vec![report],
+        peers: vec![report.clone()],
     }));
     let view = &host.agent.peers(host.now)[0];
     assert_eq!((view.received_bytes, view.sent_bytes), (7, 9));
+    assert_eq!(view.mtu, Some(1420));
+    assert_eq!(view.mtu_standing.as_deref(), Some("assumed"));
+    // Another shard tells of lanes; what is gone still counts in the sums.
+    for _ in 0..2 {
+        host.shard(Event::Report(Report {
+            peers: lanes.clone(),
+        }));
+    }
+    let view = &host.agent.peers(host.now)[0];
+    assert_eq!((view.received_bytes, view.sent_bytes), (21, 27));
+    assert_eq!(view.lanes, 1);
 }
 
 #[test]

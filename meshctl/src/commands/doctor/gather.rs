@@ -185,22 +185,23 @@ async fn pings(client: &ApiClient, peers: &[PeerView]) -> Vec<Ping> {
     asked.sort_by_key(|peer| peer.last_handshake_secs.unwrap_or(u64::MAX));
     let mut under_way = tokio::task::JoinSet::new();
     for (number, peer) in asked.into_iter().take(PEERS_MAX).enumerate() {
-        let (client, peer) = (client.clone(), peer.name.to_string());
-        under_way.spawn(async move { (number, ping(&client, peer).await) });
+        let (client, name, mtu) = (client.clone(), peer.name.to_string(), peer.mtu);
+        under_way.spawn(async move { (number, ping(&client, name, mtu).await) });
     }
     let mut done = under_way.join_all().await;
     done.sort_by_key(|(number, _)| *number);
     done.into_iter().map(|(_, ping)| ping).collect()
 }
 
-async fn ping(client: &ApiClient, peer: String) -> Ping {
+/// Asks with what fits the way to the peer, as far as the daemon knows it.
+async fn ping(client: &ApiClient, peer: String, mtu: Option<u16>) -> Ping {
     let small = echo(client, &peer, None).await;
     let room = small
         .as_ref()
         .ok()
         .filter(|it| it.round_trip_micros.is_some());
     let large = match room.map(|it| it.interface_mtu) {
-        Some(mtu) => Some(echo(client, &peer, Some(mtu)).await),
+        Some(interface) => Some(echo(client, &peer, mtu.or(Some(interface))).await),
         None => None,
     };
     Ping { peer, small, large }

@@ -1,12 +1,22 @@
 //! The way to the peers: whether they answer at all, and whether full packets come through.
 
-use model::local::PingReply;
+use model::local::{PeerView, PingReply};
 
 use super::super::facts::{Facts, Ping};
 use super::super::finding::Finding;
 
 /// Bytes around an overlay packet: IPv4, UDP, WireGuard's header and tag (WireGuard whitepaper 5.4.6).
 const AROUND: u32 = 20 + 8 + 16 + 16;
+
+/// Bytes of packets to peers that answer no probes, unless the setting says another number.
+const ASSUMED_MTU: u16 = 1420;
+/// The smallest MTU that IPv6 works over (RFC 8200 5).
+const IPV6_MTU: u16 = 1280;
+
+fn names<'a>(peers: impl Iterator<Item = &'a PeerView>) -> String {
+    let names: Vec<&str> = peers.map(|peer| peer.name.as_str()).collect();
+    names.join(", ")
+}
 
 fn is_answered(reply: &PingReply) -> bool {
     reply.round_trip_micros.is_some()
@@ -78,13 +88,41 @@ pub(super) fn large_packets(facts: &Facts) -> Finding {
                 lost.join(", ")
             ),
             "connections open, and stall with the first large answer",
-            "`meshctl ping HOST` ends with the largest packet that passes: set `mtu` to it on both hosts; or let ICMP \"too big\" through between them",
+            "look again in ten seconds: meshd finds what passes while packets flow. If it stays, `meshctl ping HOST` ends with the largest packet that passes: set `mtu` to it on both hosts",
         ),
     }
 }
 
 pub(super) fn underlay_mtu(facts: &Facts) -> Finding {
     const CHECK: &str = "mtu";
+    let peers = facts.peers.as_deref().unwrap_or_default();
+    let is_narrow = |peer: &&PeerView| match peer.mtu_standing.as_deref() {
+        Some("narrow") => true,
+        Some("proven") => peer.mtu.is_some_and(|mtu| mtu < IPV6_MTU),
+        _ => false,
+    };
+    let narrow = names(peers.iter().filter(is_narrow));
+    if !narrow.is_empty() {
+        return Finding::warning(
+            CHECK,
+            format!("the way to {narrow} takes no packets of {IPV6_MTU} bytes at once"),
+            "IPv6 needs that much: such packets leave in fragments, which costs speed and which some networks do not pass on",
+            "find the link with the smallest MTU on the way (`tracepath` to the peer's endpoint) and make room there",
+        );
+    }
+    let lossy = names(peers.iter().filter(|peer| peer.black_holes > 0));
+    if !lossy.is_empty() {
+        return Finding::warning(
+            CHECK,
+            format!("on the way to {lossy}, packets of a size that had passed came to be lost"),
+            "large packets were lost for some seconds each time, until what passes was found anew",
+            "a link on the way changed its MTU, or routes with different ones take turns: `meshctl peers --json` counts it in `black_holes`",
+        );
+    }
+    let is_proven = |peer: &PeerView| peer.mtu_standing.as_deref() == Some("proven");
+    if !peers.is_empty() && peers.iter().all(is_proven) {
+        return Finding::ok(CHECK, "it is proven what passes to every peer");
+    }
     let (Ok(settings), Ok(routes)) = (&facts.settings, &facts.routes) else {
         return Finding::skipped(CHECK, "routes or settings are not known");
     };
@@ -95,7 +133,9 @@ pub(super) fn underlay_mtu(facts: &Facts) -> Finding {
     let Some(link) = device.and_then(|it| facts.link(it)) else {
         return Finding::skipped(CHECK, "this host has no default route to judge by");
     };
-    let needed = u32::from(settings.mtu) + AROUND;
+    // To a peer whose path is not proven, packets are no larger than that.
+    let assumed = settings.mtu.min(ASSUMED_MTU);
+    let needed = u32::from(assumed) + AROUND;
     if link.mtu < needed {
         return Finding::warning(
             CHECK,
@@ -144,6 +184,33 @@ mod tests {
         let finding = large_packets(&facts);
         assert_eq!(finding.outcome, Outcome::Failure);
         assert!(finding.what.contains("to a,"), "{finding:?}");
+    }
+
+    #[test]
+    fn what_is_proven_of_the_paths_is_told_before_what_the_interface_takes() {
+        let mut facts = healthy::facts();
+        let outcome = |facts: &Facts| underlay_mtu(facts).outcome;
+        let peers = |facts: &mut Facts, change: &dyn Fn(&mut PeerView)| {
+            facts.peers.as_mut().unwrap().iter_mut().for_each(change);
+        };
+        for link in facts.links.as_mut().unwrap() {
+            link.mtu = 1400;
+        }
+        let peer = serde_json::json!({
+            "name": "a", "id": "02020202020202020202020202020202", "addresses": [], "labels": {},
+            "endpoint": null, "candidates": [], "last_handshake_secs": 3, "received_bytes": 0,
+            "sent_bytes": 0,
+        });
+        facts.peers = Ok(vec![serde_json::from_value(peer).unwrap()]);
+        peers(&mut facts, &|peer| {
+            (peer.mtu, peer.mtu_standing) = (Some(1340), Some("proven".into()));
+        });
+        assert_eq!(outcome(&facts), Outcome::Ok);
+        peers(&mut facts, &|peer| peer.black_holes = 1);
+        assert!(underlay_mtu(&facts).what.contains("came to be lost"));
+        peers(&mut facts, &|peer| peer.mtu = Some(1220));
+        assert!(underlay_mtu(&facts).what.contains("1280 bytes at once"));
+        assert_eq!(outcome(&facts), Outcome::Warning);
     }
 
     #[test]

@@ -19,8 +19,17 @@ struct Keys {
     interface: Option<String>,
     nft_table: Option<String>,
     listen_port: Option<u16>,
-    mtu: Option<u16>,
+    mtu: Option<Mtu>,
     state_dir: Option<PathBuf>,
+}
+
+/// A number, or `auto`, which only the daemon can tell the number of.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Mtu {
+    Bytes(u16),
+    #[allow(dead_code)] // What stands there is the daemon's to judge.
+    Word(String),
 }
 
 pub(super) fn settings(config: Option<PathBuf>) -> Known<DaemonSettings> {
@@ -33,7 +42,10 @@ pub(super) fn settings(config: Option<PathBuf>) -> Known<DaemonSettings> {
         interface: keys.interface.unwrap_or(default.interface),
         nft_table: keys.nft_table.unwrap_or(default.nft_table),
         listen_port: keys.listen_port.unwrap_or(default.listen_port),
-        mtu: keys.mtu.unwrap_or(default.mtu),
+        mtu: match keys.mtu {
+            Some(Mtu::Bytes(bytes)) => bytes,
+            Some(Mtu::Word(_)) | None => default.mtu,
+        },
         state_dir: keys.state_dir.unwrap_or(default.state_dir),
     })
 }
