@@ -383,6 +383,85 @@ mod tests {
         assert_eq!(seen, sent);
     }
 
+    /// Receives so many datagrams, each with the port that it came from.
+    fn received(queue: &mut UdpQueue, count: usize) -> Vec<(u16, Vec<u8>)> {
+        let mut seen = Vec::new();
+        while seen.len() < count {
+            let mut polled = [rustix::event::PollFd::new(
+                &queue.socket,
+                rustix::event::PollFlags::IN,
+            )];
+            rustix::event::poll(&mut polled, None).unwrap();
+            queue
+                .receive(|path, _, datagram| {
+                    seen.push((path.remote.port(), datagram.to_vec()));
+                    Names::Nobody
+                })
+                .unwrap();
+        }
+        seen
+    }
+
+    #[test]
+    fn runs_of_mixed_sizes_from_mixed_senders_come_apart_as_they_were() {
+        let mut sockets = UdpSockets::bind(0).unwrap();
+        let to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), sockets.port());
+        let senders: Vec<UdpSockets> = (0..3).map(|_| UdpSockets::bind(0).unwrap()).collect();
+        let mut sent: Vec<Vec<Vec<u8>>> = vec![Vec::new(); senders.len()];
+        for round in 0..4u8 {
+            for (number, sender) in senders.iter().enumerate() {
+                // Runs whose last is shorter or as long, one as large as they get, and single ones.
+                for (size, bytes) in [
+                    (700, 2000),
+                    (700, 2100),
+                    (1400, 64_400),
+                    (9, 9),
+                    (1200, 1200),
+                ] {
+                    let bytes: Vec<u8> = (0..bytes).map(|at| (at / size) as u8 ^ round).collect();
+                    let run = crate::linux::send_runs::Run {
+                        segment_size: (bytes.len() > size).then_some(size as u16),
+                        ..single(to, None, &bytes)
+                    };
+                    let out = sender.sender().unwrap().send_all([run].into_iter());
+                    assert_eq!(out.failed, 0);
+                    sent[number].extend(bytes.chunks(size).map(<[u8]>::to_vec));
+                }
+            }
+            let count = sent.iter().map(Vec::len).sum();
+            let seen = received(&mut sockets.v4, count);
+            assert_eq!(seen.len(), count);
+            for (sender, sent) in senders.iter().zip(&mut sent) {
+                let of_sender = seen.iter().filter(|(port, _)| *port == sender.port());
+                assert!(of_sender.map(|(_, datagram)| datagram).eq(sent.iter()));
+                sent.clear();
+            }
+        }
+    }
+
+    #[test]
+    fn empty_datagrams_and_the_largest_ones_are_datagrams() {
+        let mut sockets = UdpSockets::bind(0).unwrap();
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        // The largest that IPv4 carries: 65535 bytes less its header and UDP's.
+        let sent = [vec![], vec![1; 65_507], vec![], vec![], vec![2]];
+        for datagram in &sent {
+            let to = (Ipv4Addr::LOCALHOST, sockets.port());
+            assert_eq!(sender.send_to(datagram, to).unwrap(), datagram.len());
+        }
+        let seen = received(&mut sockets.v4, sent.len());
+        assert!(seen.iter().map(|(_, datagram)| datagram).eq(&sent));
+    }
+
+    #[test]
+    fn a_session_is_named_as_the_filter_sees_it() {
+        let data = |kind| [kind, 0, 0, 0, 1, 2, 3, 4, 9];
+        assert_eq!(receiver_index_of_data(&data(4)), Some(0x0102_0304));
+        assert_eq!(receiver_index_of_data(&data(1)), None);
+        assert_eq!(receiver_index_of_data(&data(4)[..7]), None);
+        assert_eq!(receiver_index_of_data(&[4, 0, 0, 1, 1, 2, 3, 4]), None);
+    }
+
     #[test]
     fn each_datagram_comes_to_the_socket_of_the_shard_that_it_names() {
         const COUNT: u8 = 4;
