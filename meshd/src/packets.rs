@@ -8,6 +8,7 @@ mod datagram_batch;
 mod dead_source;
 mod duty;
 mod hand_over;
+mod loan;
 mod outbox;
 mod packet_loop;
 mod refused_runs;

@@ -14,22 +14,16 @@ const BLOCK_LEN: usize = LANES * size_of::<u64>();
 const LOWER_HALF: u64 = 0xffff_ffff;
 
 impl Sum {
-    /// Adds bytes as 16-bit words, an odd last one padded with zero. Many words are taken at a time,
-    /// the halves of each into sums of their own: what overflows a word belongs to the next one
-    /// anyway (RFC 1071 2 C), and sums that do not wait for each other are what processors do at once.
+    /// Adds bytes as 16-bit words, an odd last one padded with zero.
+    #[inline]
     pub(crate) fn add(self, bytes: &[u8]) -> Self {
         let (blocks, rest) = bytes.as_chunks::<BLOCK_LEN>();
-        let mut lower = [0u64; LANES];
-        let mut upper = [0u64; LANES];
-        for block in blocks {
-            let (words, _) = block.as_chunks::<8>();
-            for ((word, lower), upper) in words.iter().zip(&mut lower).zip(&mut upper) {
-                let word = u64::from_ne_bytes(*word);
-                *lower += word & LOWER_HALF;
-                *upper += word >> 32;
-            }
-        }
-        let whole: u64 = lower.iter().chain(&upper).sum();
+        // Headers fill no block, and are many.
+        let whole = if blocks.is_empty() {
+            0
+        } else {
+            sum_blocks(blocks)
+        };
         Self(self.0 + whole + sum_short(rest))
     }
 
@@ -75,7 +69,25 @@ impl Sum {
     }
 }
 
-/// Sums what fills no block, most of all headers.
+/// Sums many words at a time, the halves of each into sums of their own: what overflows a word belongs
+/// to the next one anyway (RFC 1071 2 C), and sums that do not wait for each other are what processors
+/// do at once.
+fn sum_blocks(blocks: &[[u8; BLOCK_LEN]]) -> u64 {
+    let mut lower = [0u64; LANES];
+    let mut upper = [0u64; LANES];
+    for block in blocks {
+        let (words, _) = block.as_chunks::<8>();
+        for ((word, lower), upper) in words.iter().zip(&mut lower).zip(&mut upper) {
+            let word = u64::from_ne_bytes(*word);
+            *lower += word & LOWER_HALF;
+            *upper += word >> 32;
+        }
+    }
+    lower.iter().chain(&upper).sum()
+}
+
+/// Sums what fills no block.
+#[inline]
 fn sum_short(bytes: &[u8]) -> u64 {
     let (pairs, rest) = bytes.as_chunks::<4>();
     let whole: u64 = pairs

@@ -9,7 +9,7 @@ use model::rule::ip_protocol::{TCP, UDP};
 
 use crate::checksum::Sum;
 use crate::offload::{Segmentation, VirtioHeader};
-use shape::Shape;
+use shape::{Head, Shape};
 
 mod shape;
 
@@ -21,6 +21,9 @@ const JOINED_MAX: u16 = 64;
 const BYTES_MAX: usize = 65535;
 /// No more pieces.
 const NONE: u32 = u32::MAX;
+/// Packets that are lent until they are handed out: all that 32 messages of the kernel's joining bring,
+/// which joins 64 datagrams at most (`UDP_GRO_CNT_MAX`).
+const LENT_MAX: usize = 32 * 64;
 
 /// Which packets the device takes joined.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,26 +36,45 @@ pub struct Joins {
 
 /// Gathers packets, and hands them out in the order in which they came.
 pub struct Coalescer {
-    joins: Joins,
     memory: Box<[u8]>,
     filled: usize,
+    runs: Runs,
+}
+
+/// The packets, wherever they lie.
+struct Runs {
+    joins: Joins,
     items: Vec<Item>,
     pieces: Vec<Piece>,
+    lent: usize,
     open: [Option<u32>; OPEN_MAX],
     next_open: usize,
 }
 
-/// One packet for the kernel: as it came, or with more payload behind it.
-struct Item {
-    /// Of the first packet.
+/// Whose memory a packet lies in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Memory {
+    Own,
+    Lent,
+}
+
+/// Where a packet lies, or a part of it.
+#[derive(Clone, Copy)]
+struct Place {
+    memory: Memory,
     start: usize,
     end: usize,
-    shape: Option<Shape>,
+}
+
+/// One packet for the kernel: as it came, or with more payload behind it.
+struct Item {
+    /// The first packet.
+    place: Place,
+    head: Option<Head>,
     /// Payload bytes of the first packet, and of every other but the last.
     size: usize,
     payload_bytes: usize,
     count: u16,
-    is_verified: bool,
     is_pushed: bool,
     first_piece: u32,
     last_piece: u32,
@@ -61,9 +83,22 @@ struct Item {
 /// Payload that goes on where another ended.
 #[derive(Clone, Copy)]
 struct Piece {
-    start: usize,
-    end: usize,
+    place: Place,
     next: u32,
+}
+
+impl Place {
+    const fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    fn of<'a>(&self, own: &'a [u8], lent: &'a [u8]) -> &'a [u8] {
+        let memory = match self.memory {
+            Memory::Own => own,
+            Memory::Lent => lent,
+        };
+        &memory[self.start..self.end]
+    }
 }
 
 impl Coalescer {
@@ -73,19 +108,22 @@ impl Coalescer {
     /// Makes one with room for so many bytes.
     pub fn new(joins: Joins, bytes: usize) -> Self {
         Self {
-            joins,
             memory: vec![0; bytes].into_boxed_slice(),
             filled: 0,
-            items: Vec::new(),
-            pieces: Vec::new(),
-            open: [None; OPEN_MAX],
-            next_open: 0,
+            runs: Runs {
+                joins,
+                items: Vec::new(),
+                pieces: Vec::new(),
+                lent: 0,
+                open: [None; OPEN_MAX],
+                next_open: 0,
+            },
         }
     }
 
     /// Joins these from now on: the device has turned out not to take others.
     pub fn set_joins(&mut self, joins: Joins) {
-        self.joins = joins;
+        self.runs.joins = joins;
     }
 
     /// Returns whether so many bytes more can be taken.
@@ -103,38 +141,106 @@ impl Coalescer {
         }
         let end = start + length;
         self.filled = end;
-        let shape = Shape::of(&self.memory[start..end], self.joins);
-        let Some(shape) = shape else {
+        let memory = Memory::Own;
+        let place = Place { memory, start, end };
+        self.runs.add(place, &self.memory[start..end]);
+    }
+
+    /// Takes a packet that stays where it is, at `start` of the memory that
+    /// [`Coalescer::take_all_lent`] gets. Returns whether there was room for one more.
+    pub fn add_lent(&mut self, start: usize, packet: &[u8]) -> bool {
+        if self.runs.lent == LENT_MAX {
+            return false;
+        }
+        self.runs.lent += 1;
+        let place = Place {
+            memory: Memory::Lent,
+            start,
+            end: start + packet.len(),
+        };
+        self.runs.add(place, packet);
+        true
+    }
+
+    /// Returns whether there are packets that only [`Coalescer::take_all_lent`] can hand out.
+    pub const fn has_lent(&self) -> bool {
+        self.runs.lent > 0
+    }
+
+    /// Hands out every packet with the header that goes in front of it, as slices that lie one
+    /// after the other, at most [`Coalescer::PARTS_MAX`]. None may be lent.
+    pub fn take_all(&mut self, deliver: impl FnMut(VirtioHeader, &[&[u8]])) {
+        self.take_all_lent(&mut [], deliver);
+    }
+
+    /// As [`Coalescer::take_all`], with the memory that packets were lent from, unchanged since.
+    pub fn take_all_lent(
+        &mut self,
+        lent: &mut [u8],
+        mut deliver: impl FnMut(VirtioHeader, &[&[u8]]),
+    ) {
+        let Self { memory, runs, .. } = self;
+        for item in &runs.items {
+            let header = match &item.head {
+                Some(head) if item.count > 1 => {
+                    let first = match item.place.memory {
+                        Memory::Own => &mut *memory,
+                        Memory::Lent => &mut *lent,
+                    };
+                    item.finish(&head.shape, &mut first[item.place.start..])
+                }
+                _ => VirtioHeader::default(),
+            };
+            let mut parts: [&[u8]; Self::PARTS_MAX] = [&[]; Self::PARTS_MAX];
+            parts[0] = item.place.of(memory, lent);
+            let mut count = 1;
+            let mut next = item.first_piece;
+            while next != NONE {
+                let piece = runs.pieces[next as usize];
+                parts[count] = piece.place.of(memory, lent);
+                count += 1;
+                next = piece.next;
+            }
+            deliver(header, &parts[..count]);
+        }
+        runs.clear();
+        self.filled = 0;
+    }
+}
+
+impl Runs {
+    fn add(&mut self, place: Place, packet: &[u8]) {
+        let Some(shape) = Shape::of(packet, self.joins) else {
             // It may belong to any of them.
-            if shape::hides_its_flow(&self.memory[start..end]) {
+            if shape::hides_its_flow(packet) {
                 self.open = [None; OPEN_MAX];
             }
-            return self.begin(start, end, None);
+            return self.begin(place, None, false);
         };
-        match self.find_open(start, &shape) {
-            Some(place) if self.join(place, start, end, &shape) => {}
+        let is_intact = (shape.may_begin || shape.may_follow) && shape.is_intact(packet);
+        let head = Head::new(shape, packet);
+        match self.find_open(&head) {
+            Some(open) if is_intact && self.join(open, place, &head) => {}
             // What follows of this flow must not be joined to what is before this packet.
-            Some(place) => {
-                self.open[place] = None;
-                self.begin(start, end, Some(shape));
+            Some(open) => {
+                self.open[open] = None;
+                self.begin(place, Some(head), is_intact);
             }
-            None => self.begin(start, end, Some(shape)),
+            None => self.begin(place, Some(head), is_intact),
         }
     }
 
-    fn begin(&mut self, start: usize, end: usize, shape: Option<Shape>) {
-        let payload_bytes = shape
+    fn begin(&mut self, place: Place, head: Option<Head>, is_intact: bool) {
+        let payload_bytes = head
             .as_ref()
-            .map_or(0, |shape| end - start - shape.headers_len);
-        let may_grow = shape.as_ref().is_some_and(|shape| shape.may_begin);
+            .map_or(0, |head| place.len() - head.shape.headers_len);
+        let may_grow = is_intact && head.as_ref().is_some_and(|head| head.shape.may_begin);
         self.items.push(Item {
-            start,
-            end,
-            shape,
+            place,
+            head,
             size: payload_bytes,
             payload_bytes,
             count: 1,
-            is_verified: false,
             is_pushed: false,
             first_piece: NONE,
             last_piece: NONE,
@@ -150,61 +256,53 @@ impl Coalescer {
         if let Some(free) = self.open.iter().position(Option::is_none) {
             return free;
         }
-        self.next_open = (self.next_open + 1) % OPEN_MAX;
-        self.next_open
+        let place = self.next_open;
+        self.next_open = (place + 1) % OPEN_MAX;
+        place
     }
 
-    fn find_open(&self, start: usize, shape: &Shape) -> Option<usize> {
+    fn find_open(&self, head: &Head) -> Option<usize> {
         self.open.iter().position(|open| {
             open.is_some_and(|open| {
                 let item = &self.items[open as usize];
-                let before = item.shape.as_ref().expect("open items have a shape");
-                before.is_same_flow(&self.memory[item.start..], shape, &self.memory[start..])
+                let before = item.head.as_ref().expect("open items have headers");
+                before.is_same_flow(head)
             })
         })
     }
 
-    /// Joins a packet to the item of its flow, if it is the very next one.
-    fn join(&mut self, place: usize, start: usize, end: usize, shape: &Shape) -> bool {
+    /// Joins a packet whose checksums are right to the item of its flow, if it is the very next one.
+    fn join(&mut self, place: usize, packet: Place, head: &Head) -> bool {
         let Self {
-            memory,
             items,
             pieces,
             open,
             ..
         } = self;
         let item = &mut items[open[place].expect("the caller found it") as usize];
-        let before = item.shape.as_ref().expect("open items have a shape");
-        let payload = start + shape.headers_len..end;
-        let bytes = item.end - item.start + item.payload_bytes - item.size + payload.len();
+        let before = item.head.as_ref().expect("open items have headers");
+        let payload = Place {
+            start: packet.start + head.shape.headers_len,
+            ..packet
+        };
+        let bytes = item.place.len() + item.payload_bytes - item.size + payload.len();
         let fits = (1..=item.size).contains(&payload.len())
             && item.count < JOINED_MAX
             && bytes <= BYTES_MAX;
         let continues = fits
-            && shape.may_follow
-            && before.is_followed_by(
-                &memory[item.start..item.end],
-                &memory[start..end],
-                item.payload_bytes,
-                item.count,
-            );
-        if !continues || !shape.is_intact(&memory[start..end]) {
+            && head.shape.may_follow
+            && before.is_followed_by(head, item.payload_bytes, item.count);
+        if !continues {
             return false;
         }
-        if !item.is_verified {
-            item.is_verified = before.is_intact(&memory[item.start..item.end]);
-            if !item.is_verified {
-                return false;
-            }
-        }
-        let ends = payload.len() < item.size || shape.is_pushed;
-        item.is_pushed |= shape.is_pushed;
+        let is_pushed = head.shape.is_pushed;
+        let ends = payload.len() < item.size || is_pushed;
+        item.is_pushed |= is_pushed;
         item.payload_bytes += payload.len();
         item.count += 1;
         let piece = index(pieces.len());
         pieces.push(Piece {
-            start: payload.start,
-            end: payload.end,
+            place: payload,
             next: NONE,
         });
         match item.last_piece {
@@ -218,37 +316,18 @@ impl Coalescer {
         true
     }
 
-    /// Hands out every packet with the header that goes in front of it, as slices that lie one
-    /// after the other, at most [`Coalescer::PARTS_MAX`].
-    pub fn take_all(&mut self, mut deliver: impl FnMut(VirtioHeader, &[&[u8]])) {
-        for item in &self.items {
-            let header = match &item.shape {
-                Some(shape) if item.count > 1 => item.finish(shape, &mut self.memory),
-                _ => VirtioHeader::default(),
-            };
-            let mut parts: [&[u8]; Self::PARTS_MAX] = [&[]; Self::PARTS_MAX];
-            parts[0] = &self.memory[item.start..item.end];
-            let mut count = 1;
-            let mut next = item.first_piece;
-            while next != NONE {
-                let piece = self.pieces[next as usize];
-                parts[count] = &self.memory[piece.start..piece.end];
-                count += 1;
-                next = piece.next;
-            }
-            deliver(header, &parts[..count]);
-        }
+    fn clear(&mut self) {
         self.items.clear();
         self.pieces.clear();
+        self.lent = 0;
         self.open = [None; OPEN_MAX];
-        self.filled = 0;
     }
 }
 
 impl Item {
     /// Makes the first packet's headers those of all.
-    fn finish(&self, shape: &Shape, memory: &mut [u8]) -> VirtioHeader {
-        let headers = &mut memory[self.start..self.start + shape.headers_len];
+    fn finish(&self, shape: &Shape, packet: &mut [u8]) -> VirtioHeader {
+        let headers = &mut packet[..shape.headers_len];
         let (ip, upper) = headers.split_at_mut(shape.upper_start);
         let upper_len = upper.len() + self.payload_bytes;
         let addresses = if shape.is_v4 {

@@ -34,6 +34,8 @@ pub(crate) struct Flows {
     entries: Vec<Flow>,
     /// Positions in `entries`.
     positions: HashTable<u32>,
+    /// Where the last flow was found: the next packet is nearly always of the same.
+    last_found: usize,
     /// Flows of each peer, by index.
     per_peer: Vec<u32>,
     hasher: FixedState,
@@ -54,6 +56,7 @@ impl Flows {
         Self {
             entries: Vec::new(),
             positions: HashTable::new(),
+            last_found: 0,
             per_peer: Vec::new(),
             hasher: FixedState::with_seed(seed),
             peers: 0,
@@ -82,8 +85,11 @@ impl Flows {
     /// Returns a flow that has not idled out.
     #[inline]
     pub(crate) fn find_mut(&mut self, key: &FlowKey, now: Instant) -> Option<&mut Flow> {
-        let position = self.position(key)?;
-        let flow = &mut self.entries[position];
+        let is_last = |flow: &Flow| flow.key == *key;
+        if !self.entries.get(self.last_found).is_some_and(is_last) {
+            self.last_found = self.position(key)?;
+        }
+        let flow = &mut self.entries[self.last_found];
         (!flow.is_idle(now)).then_some(flow)
     }
 

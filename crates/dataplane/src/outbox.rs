@@ -85,6 +85,18 @@ pub trait Outbox {
     /// many it used; at 0 nothing is to be delivered.
     fn overlay_packet(&mut self, room: usize, write: impl FnOnce(&mut [u8]) -> usize);
 
+    /// Takes a packet to this host that may stay where it is: in the datagram that it came in, which
+    /// nobody changes before the caller has handled its whole burst. Returns whether it was taken.
+    fn deliver(&mut self, packet: &[u8]) -> bool {
+        let mut is_taken = false;
+        self.overlay_packet(packet.len(), |room| {
+            room[..packet.len()].copy_from_slice(packet);
+            is_taken = true;
+            packet.len()
+        });
+        is_taken
+    }
+
     /// Hands over what belongs to the shard of number `to`. Returns whether it was taken; what was
     /// not is dropped and counted. Where there is one shard, nobody asks.
     fn hand_over(&mut self, _to: u16, _what: Misdirected<'_>) -> bool {

@@ -69,7 +69,8 @@ fn removal(table: &str) -> String {
     format!("table inet {table} {{}}\ndelete table inet {table}\n")
 }
 
-/// Returns the table in the language of nft(8).
+/// Returns the table in the language of nft(8). Packets that have nothing to do with the overlay leave
+/// each chain by its first rules: they are nearly all, and it is not theirs to wait.
 pub fn ruleset(table: &str, interface: &str, overlay: OverlayPrefixes) -> String {
     let mut rules = String::new();
     let own = format!("{{ \"{interface}\", \"lo\" }}");
@@ -78,6 +79,8 @@ pub fn ruleset(table: &str, interface: &str, overlay: OverlayPrefixes) -> String
         r#"table inet {table} {{
   chain from_network {{
     type filter hook prerouting priority raw; policy accept;
+    ip saddr != {v4} ip daddr != {v4} accept
+    ip6 saddr != {v6} ip6 daddr != {v6} accept
     iifname {own} accept
     ip saddr {v4} counter drop comment "overlay source from another interface"
     ip6 saddr {v6} counter drop comment "overlay source from another interface"
@@ -86,6 +89,8 @@ pub fn ruleset(table: &str, interface: &str, overlay: OverlayPrefixes) -> String
   }}
   chain to_host {{
     type filter hook input priority filter; policy accept;
+    ip daddr != {v4} accept
+    ip6 daddr != {v6} accept
     iifname {own} accept
     ip daddr {v4} counter drop comment "overlay destination from another interface"
     ip6 daddr {v6} counter drop comment "overlay destination from another interface"
@@ -96,6 +101,8 @@ pub fn ruleset(table: &str, interface: &str, overlay: OverlayPrefixes) -> String
   }}
   chain to_network {{
     type filter hook postrouting priority filter; policy accept;
+    ip saddr != {v4} ip daddr != {v4} accept
+    ip6 saddr != {v6} ip6 daddr != {v6} accept
     oifname {own} accept
     ip saddr {v4} counter drop comment "overlay source to another interface"
     ip6 saddr {v6} counter drop comment "overlay source to another interface"
@@ -130,12 +137,20 @@ mod tests {
     use model::ids::FleetId;
 
     #[test]
-    fn every_chain_spares_the_overlay_and_loopback_first() {
+    fn every_chain_spares_what_is_not_its_business() {
         let overlay = OverlayPrefixes::derived_from(FleetId::from_bytes([0; 16]));
         let rules = ruleset("mesh", "mesh0", overlay);
         assert!(rules.starts_with("table inet mesh {\n"));
         assert!(is_ours(&rules) && !is_ours("table inet mesh {\n\tchain mine {\n\t}\n}\n"));
         assert_eq!(rules.matches(r#"{ "mesh0", "lo" } accept"#).count(), 3);
-        assert_eq!(rules.matches("100.64.0.0/16").count(), 5);
+        assert_eq!(
+            rules.matches("ip saddr 100.64.0.0/16 counter drop").count(),
+            2
+        );
+        assert_eq!(
+            rules.matches("ip daddr 100.64.0.0/16 counter drop").count(),
+            2
+        );
+        assert_eq!(rules.matches("!= 100.64.0.0/16 accept").count(), 3);
     }
 }

@@ -9,6 +9,7 @@ use dataplane::{Coalescer, Joins, Misdirected, Outbox, Path, ProbeFate};
 
 use super::datagram_batch::{DatagramBatch, Outcome};
 use super::hand_over::HandOver;
+use super::loan::Loan;
 use super::tun_queue::TunWriter;
 use super::udp_sender::UdpSender;
 use crate::linux::send_runs::Run;
@@ -77,6 +78,8 @@ pub(super) struct BatchOutbox {
     stall: Option<Stall>,
     /// Another daemon speaks for this host now.
     is_silent: bool,
+    /// Where the datagrams lie that are handled now.
+    loan: Loan,
 }
 
 /// More is under way than a socket's buffer may hold. Nothing is read from this host meanwhile, so
@@ -108,6 +111,7 @@ impl BatchOutbox {
             others,
             stall: None,
             is_silent: false,
+            loan: Loan::default(),
         }
     }
 
@@ -205,13 +209,28 @@ impl BatchOutbox {
         }
     }
 
+    /// From now on, packets that lie in this memory stay there, until it is given back.
+    pub(super) fn borrow(&mut self, memory: &[u8]) {
+        self.loan = Loan::of(memory);
+    }
+
+    /// Gives the kernel the packets of this host, also those that lie in the memory.
+    pub(super) fn give_back(&mut self, memory: &mut [u8]) {
+        self.loan = Loan::default();
+        self.flush_overlay_from(memory);
+    }
+
     fn flush_overlay(&mut self) {
+        self.flush_overlay_from(&mut []);
+    }
+
+    fn flush_overlay_from(&mut self, lent: &mut [u8]) {
         let Some(Overlay { writer, packets }) = &mut self.overlay else {
             return;
         };
         let failures = &self.failures;
         let mut refused = false;
-        packets.take_all(|header, parts| {
+        packets.take_all_lent(lent, |header, parts| {
             let written = writer.send(header, parts);
             let failed = written.failed as u64;
             if failed > 0 {
@@ -225,6 +244,13 @@ impl BatchOutbox {
             failures.joins_refused.fetch_add(1, Ordering::Relaxed);
             packets.set_joins(writer.joins());
         }
+    }
+}
+
+impl BatchOutbox {
+    fn has_lent(&self) -> bool {
+        let has_lent = |overlay: &Overlay| overlay.packets.has_lent();
+        self.overlay.as_ref().is_some_and(has_lent)
     }
 }
 
@@ -281,12 +307,32 @@ impl Outbox for BatchOutbox {
     fn overlay_packet(&mut self, room: usize, write: impl FnOnce(&mut [u8]) -> usize) {
         let is_full = |overlay: &Overlay| !overlay.packets.has_room(room);
         if self.overlay.as_ref().is_some_and(is_full) {
+            // What is lent cannot be written yet, and nothing may overtake it.
+            if self.has_lent() {
+                return;
+            }
             self.flush_overlay();
         }
         // Without a device nothing is written: the shard counts that itself.
         if let Some(overlay) = &mut self.overlay {
             overlay.packets.add(room, write);
         }
+    }
+
+    fn deliver(&mut self, packet: &[u8]) -> bool {
+        let Some(overlay) = &mut self.overlay else {
+            return false;
+        };
+        if let Some(start) = self.loan.place_of(packet) {
+            return overlay.packets.add_lent(start, packet);
+        }
+        let mut is_taken = false;
+        self.overlay_packet(packet.len(), |room| {
+            room[..packet.len()].copy_from_slice(packet);
+            is_taken = true;
+            packet.len()
+        });
+        is_taken
     }
 
     fn hand_over(&mut self, to: u16, what: Misdirected<'_>) -> bool {

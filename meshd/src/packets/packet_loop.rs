@@ -321,6 +321,7 @@ impl PacketLoop {
             }
             let now = clock.now();
             let is_watching = queue.is_watching();
+            outbox.borrow(queue.memory());
             let received = queue.receive(|path, ecn, datagram| {
                 let names = match is_watching && shard.names_session(datagram) {
                     true => Names::Session,
@@ -339,6 +340,7 @@ impl PacketLoop {
                 }
                 names
             });
+            outbox.give_back(queue.memory_mut());
             if let Err(error) = received {
                 tracing::debug!(%error, "cannot receive datagrams");
             }

@@ -233,6 +233,16 @@ impl UdpQueue {
         self.admission.is_watching()
     }
 
+    /// Returns where the datagrams lie that were received last.
+    pub(super) fn memory(&self) -> &[u8] {
+        &self.memory
+    }
+
+    /// As [`UdpQueue::memory`].
+    pub(super) fn memory_mut(&mut self) -> &mut [u8] {
+        &mut self.memory
+    }
+
     /// Receives what waits, at most as much as one system call gives, and hands out the datagrams
     /// one by one, also those that the kernel has joined.
     pub(super) fn receive(

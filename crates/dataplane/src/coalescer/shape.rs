@@ -13,6 +13,16 @@ const TCP_HEADER_LEN: usize = 20;
 const ACK: u8 = 0x10; // RFC 9293 3.1
 pub(super) const PSH: u8 = 0x08;
 
+/// The longest headers of a shape: IPv6 without extensions, TCP with all its options.
+const HEAD_MAX: usize = IPV6_HEADER_LEN + 60;
+
+/// The headers of a packet that may be joined, as they came: what lies behind them need not be looked
+/// at again.
+pub(super) struct Head {
+    pub(super) shape: Shape,
+    bytes: [u8; HEAD_MAX],
+}
+
 /// A TCP segment or UDP datagram without IP options or fragments.
 pub(super) struct Shape {
     pub(super) is_v4: bool,
@@ -74,57 +84,6 @@ impl Shape {
         }
     }
 
-    /// Returns whether `other`, of the shape `shape`, has the same addresses and ports.
-    #[inline]
-    pub(super) fn is_same_flow(&self, packet: &[u8], shape: &Self, other: &[u8]) -> bool {
-        let start = self.upper_start;
-        let addresses = if self.is_v4 { 12..20 } else { 8..40 };
-        self.is_v4 == shape.is_v4
-            && self.is_tcp == shape.is_tcp
-            && packet[start..start + 4] == other[start..start + 4]
-            && packet[addresses.clone()] == other[addresses]
-    }
-
-    /// Returns whether `next`, of the same flow and a shape that may follow, is what the kernel
-    /// would make of the payload behind `payload_bytes` of this packet's, as number `count`.
-    pub(super) fn is_followed_by(
-        &self,
-        packet: &[u8],
-        next: &[u8],
-        payload_bytes: usize,
-        count: u16,
-    ) -> bool {
-        self.has_same_ip(packet, next, count)
-            && (!self.is_tcp || self.has_same_tcp(packet, next, payload_bytes))
-    }
-
-    fn has_same_ip(&self, packet: &[u8], next: &[u8], count: u16) -> bool {
-        if !self.is_v4 {
-            // Version, class and flow label; hop limit.
-            return packet[..4] == next[..4] && packet[7] == next[7];
-        }
-        let is_unfragmentable = packet[6] & 0x40 != 0;
-        let id = |packet: &[u8]| u16::from_be_bytes([packet[4], packet[5]]);
-        packet[1] == next[1]
-            && packet[6..9] == next[6..9]
-            // Without fragments nobody reads the identification (RFC 6864 4.1).
-            && (is_unfragmentable || id(next) == id(packet).wrapping_add(count))
-    }
-
-    fn has_same_tcp(&self, packet: &[u8], next: &[u8], payload_bytes: usize) -> bool {
-        let (upper, next_upper) = (
-            &packet[self.upper_start..self.headers_len],
-            &next[self.upper_start..],
-        );
-        let sequence = |upper: &[u8]| u32::from_be_bytes([upper[4], upper[5], upper[6], upper[7]]);
-        sequence(next_upper) == sequence(upper).wrapping_add(payload_bytes as u32)
-            // Acknowledgement, length of the header; window; urgent pointer and options.
-            && upper[8..13] == next_upper[8..13]
-            && upper[14..16] == next_upper[14..16]
-            && next_upper.len() >= upper.len()
-            && upper[18..] == next_upper[18..upper.len()]
-    }
-
     /// Returns whether the packet's checksums are right: its receiver will not look any more.
     pub(super) fn is_intact(&self, packet: &[u8]) -> bool {
         let (ip, upper) = packet.split_at(self.upper_start);
@@ -135,6 +94,65 @@ impl Shape {
             .add_upper(ip_protocol, upper.len())
             .add(upper);
         sum.finish() == [0, 0] && (!self.is_v4 || Sum::default().add(ip).finish() == [0, 0])
+    }
+}
+
+impl Head {
+    #[inline]
+    pub(super) fn new(shape: Shape, packet: &[u8]) -> Self {
+        let mut bytes = [0; HEAD_MAX];
+        bytes[..shape.headers_len].copy_from_slice(&packet[..shape.headers_len]);
+        Self { shape, bytes }
+    }
+
+    fn ip(&self) -> &[u8] {
+        &self.bytes[..self.shape.upper_start]
+    }
+
+    fn upper(&self) -> &[u8] {
+        &self.bytes[self.shape.upper_start..self.shape.headers_len]
+    }
+
+    /// Returns whether another has the same addresses and ports.
+    #[inline]
+    pub(super) fn is_same_flow(&self, other: &Self) -> bool {
+        let (shape, others) = (&self.shape, &other.shape);
+        let addresses = if shape.is_v4 { 12..20 } else { 8..40 };
+        shape.is_v4 == others.is_v4
+            && shape.is_tcp == others.is_tcp
+            && self.upper()[..4] == other.upper()[..4]
+            && self.bytes[addresses.clone()] == other.bytes[addresses]
+    }
+
+    /// Returns whether `next`, of the same flow and a shape that may follow, is what the kernel
+    /// would make of the payload behind `payload_bytes` of this packet's, as number `count`.
+    pub(super) fn is_followed_by(&self, next: &Self, payload_bytes: usize, count: u16) -> bool {
+        self.has_same_ip(next.ip(), count)
+            && (!self.shape.is_tcp || self.has_same_tcp(next.upper(), payload_bytes))
+    }
+
+    fn has_same_ip(&self, next: &[u8], count: u16) -> bool {
+        let ip = self.ip();
+        if !self.shape.is_v4 {
+            // Version, class and flow label; hop limit.
+            return ip[..4] == next[..4] && ip[7] == next[7];
+        }
+        let is_unfragmentable = ip[6] & 0x40 != 0;
+        let id = |ip: &[u8]| u16::from_be_bytes([ip[4], ip[5]]);
+        ip[1] == next[1]
+            && ip[6..9] == next[6..9]
+            // Without fragments nobody reads the identification (RFC 6864 4.1).
+            && (is_unfragmentable || id(next) == id(ip).wrapping_add(count))
+    }
+
+    fn has_same_tcp(&self, next: &[u8], payload_bytes: usize) -> bool {
+        let upper = self.upper();
+        let sequence = |upper: &[u8]| u32::from_be_bytes([upper[4], upper[5], upper[6], upper[7]]);
+        sequence(next) == sequence(upper).wrapping_add(payload_bytes as u32)
+            // Acknowledgement, length of the header; window; urgent pointer and options.
+            && upper[8..13] == next[8..13]
+            && upper[14..16] == next[14..16]
+            && upper[18..] == next[18..]
     }
 }
 

@@ -90,24 +90,55 @@ fn packet(is_v4: bool, ecn: u8, ip_protocol: u8, mut upper: Vec<u8>, field: usiz
     [ip, upper].concat()
 }
 
-/// What the kernel gets for these packets: how many super-packets and plain ones, and each cut.
+/// What the kernel gets for these packets: how many super-packets and plain ones, and each cut. It is
+/// the same wherever the packets lie.
 fn through(joins: Joins, packets: &[Vec<u8>]) -> (usize, Vec<Vec<u8>>) {
+    let own = through_from(joins, packets, |_| false);
+    assert_eq!(own, through_from(joins, packets, |_| true));
+    assert_eq!(own, through_from(joins, packets, |at| at % 3 == 1));
+    own
+}
+
+fn through_from(
+    joins: Joins,
+    packets: &[Vec<u8>],
+    is_lent: impl Fn(usize) -> bool,
+) -> (usize, Vec<Vec<u8>>) {
     let mut coalescer = Coalescer::new(joins, 1 << 20);
-    for packet in packets {
-        assert!(coalescer.has_room(packet.len()));
-        coalescer.add(packet.len(), |room| {
-            room.copy_from_slice(packet);
-            packet.len()
-        });
+    let mut lent = packets.concat();
+    let mut start = 0;
+    for (at, packet) in packets.iter().enumerate() {
+        if is_lent(at) {
+            assert!(coalescer.add_lent(start, &lent[start..start + packet.len()]));
+            assert!(coalescer.has_lent());
+        } else {
+            assert!(coalescer.has_room(packet.len()));
+            coalescer.add(packet.len(), |room| {
+                room.copy_from_slice(packet);
+                packet.len()
+            });
+        }
+        start += packet.len();
     }
     let mut writes = 0;
     let mut cut = Vec::new();
-    coalescer.take_all(|header, parts| {
+    coalescer.take_all_lent(&mut lent, |header, parts| {
         writes += 1;
         cut.append(&mut cut_again(header, &parts.concat()));
     });
+    assert!(!coalescer.has_lent());
     coalescer.take_all(|_, _| panic!("all was taken"));
     (writes, cut)
+}
+
+#[test]
+fn no_more_is_lent_than_one_burst_brings() {
+    let mut coalescer = Coalescer::new(ALL, 0);
+    let packet = segment(1, 0, 100).bytes();
+    let taken = (0..2 * LENT_MAX).filter(|_| coalescer.add_lent(0, &packet));
+    assert_eq!(taken.count(), LENT_MAX);
+    coalescer.take_all_lent(&mut packet.clone(), |_, _| {});
+    assert!(coalescer.add_lent(0, &packet));
 }
 
 fn cut_again(header: VirtioHeader, packet: &[u8]) -> Vec<Vec<u8>> {

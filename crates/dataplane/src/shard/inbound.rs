@@ -149,13 +149,7 @@ impl Shard {
         if ecn != headers.ecn {
             ecn::set(packet, ecn);
         }
-        let mut written = false;
-        out.overlay_packet(packet.len(), |room| {
-            room[..packet.len()].copy_from_slice(packet);
-            written = true;
-            packet.len()
-        });
-        if !written {
+        if !out.deliver(packet) {
             return Err(DropReason::OutboxFull);
         }
         self.counters.add_delivered(packet.len());

@@ -22,7 +22,10 @@ impl Shard {
         now: Now,
         out: &mut impl Outbox,
     ) {
-        let is_settled = |peer: &Peer| peer.tunnel.is_settled();
+        let is_settled = |peer: &Peer| {
+            let is_known = |at| peer.scheduled.is_some_and(|earlier| earlier <= at);
+            peer.tunnel.is_settled() && peer.path_mtu.poll_timeout().is_none_or(is_known)
+        };
         if !self.peers.get(index).is_none_or(is_settled) {
             self.settle(index, now, out);
         }
