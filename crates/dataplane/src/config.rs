@@ -83,7 +83,7 @@ impl Default for Limits {
             pending_packets_per_peer: 128,
             pending_bytes_per_peer: 128 << 10,
             pending_bytes: 16 << 20,
-            lane_bytes_per_sec: 16 << 20,
+            lane_bytes_per_sec: 4 << 20,
             lane_bytes_kept: 1 << 20,
             handshake_jobs: 512,
             handshake_jobs_reserved: 64,

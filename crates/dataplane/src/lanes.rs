@@ -305,6 +305,8 @@ pub(crate) struct LaneEnd {
     pub(crate) is_open: bool,
     /// Nothing is begun any more; what comes is opened as long as there is a session.
     pub(crate) is_ended: bool,
+    /// The home shard wants a session, whatever the one before was worth.
+    pub(crate) is_wanted: bool,
     /// The home shard is to hear of the session.
     pub(crate) is_ready: bool,
     /// How often it was opened.
@@ -322,6 +324,7 @@ impl LaneEnd {
             mark,
             is_open: false,
             is_ended: false,
+            is_wanted: true,
             is_ready: false,
             epoch: 0,
             bytes_before: 0,

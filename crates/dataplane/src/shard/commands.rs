@@ -141,7 +141,7 @@ impl Shard {
             peer.tunnel.request_handshake(tunnel_time(now));
         }
         if let Some(end) = &mut peer.lane {
-            end.is_ended = true;
+            (end.is_ended, end.is_wanted) = (true, false);
             self.wake_at(index, tunnel_time(now));
         }
         self.forget_lanes(index, now);
@@ -221,7 +221,7 @@ impl Shard {
         if let Some(end) = &mut peer.lane
             && configured.kind != PeerKind::Mesh
         {
-            end.is_ended = true;
+            (end.is_ended, end.is_wanted) = (true, false);
             self.wake_at(index, tunnel_time(now));
             return;
         }

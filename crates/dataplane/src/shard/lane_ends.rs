@@ -53,7 +53,7 @@ impl Shard {
             Word::Standing { view, epoch } => (known.view, known.epoch) = (view, epoch),
             Word::End => {
                 if let Some(end) = self.lane_end(index) {
-                    end.is_ended = true;
+                    (end.is_ended, end.is_wanted) = (true, false);
                     self.tend_lane_end(index, now, out);
                 }
             }
@@ -107,6 +107,7 @@ impl Shard {
         if let Some(end) = &mut peer.lane {
             end.mark = begin.mark;
             end.is_ended = false;
+            end.is_wanted = true;
         }
     }
 
@@ -177,6 +178,7 @@ impl Shard {
         let bytes = peer.received_bytes + peer.sent_bytes;
         if let Some(end) = &mut peer.lane {
             end.bytes_before = bytes;
+            end.is_wanted = false;
             end.is_ready = !end.is_open;
             self.tend_lane_end(index, now, out);
         }
@@ -203,8 +205,8 @@ impl Shard {
         let Some(end) = &mut peer.lane else {
             return true;
         };
-        if end.is_ended {
-            return false;
+        if end.is_ended || end.is_wanted {
+            return end.is_wanted;
         }
         let Some(age) = age else {
             return true;

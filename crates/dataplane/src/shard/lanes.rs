@@ -31,6 +31,8 @@ impl Shard {
         }
         if let Some(lanes) = self.lanes_made(index) {
             lanes.greetings = 0;
+            // The handshake may have found the peer elsewhere.
+            self.tell_path(index, None, now, out);
             self.ask_greeting(index, now, out);
         }
     }
@@ -251,6 +253,7 @@ impl Shard {
                     && lanes.lane_mut(lane).epoch == epoch
                 {
                     lanes.set_open(lane, false);
+                    lanes.lane_mut(lane).stage = Stage::Ended;
                     self.say_what_waits(index, now, out);
                 }
             }
