@@ -170,17 +170,29 @@ pub(crate) fn measure(trial: Trial<'_>, figures: &mut Vec<(Figure, f64)>) -> Res
         figures.push((Figure::LoadedRoundTrip, times.p50_micros));
         figures.push((Figure::LoadedRoundTripP99, times.p99_micros));
     }
+    datagrams_of_each_size(trial, figures)
+}
+
+/// Who loses too much of one size may still pass another on.
+fn datagrams_of_each_size(
+    trial: Trial<'_>,
+    figures: &mut Vec<(Figure, f64)>,
+) -> Result<(), LabError> {
+    let mut outcome = Ok(());
     for (figure, size) in [
         (Figure::Datagrams64, 64),
         (Figure::Datagrams128, 128),
         (Figure::Datagrams1200, 1200),
     ] {
-        if wants(&[figure]) {
-            let per_sec = datagrams::most_per_sec(ground, target, size)?;
-            figures.push((figure, per_sec / 1000.0));
+        if !trial.wanted.contains(&figure) {
+            continue;
+        }
+        match datagrams::most_per_sec(trial.ground, trial.joined.target, size) {
+            Ok(per_sec) => figures.push((figure, per_sec / 1000.0)),
+            Err(error) => outcome = Err(error),
         }
     }
-    Ok(())
+    outcome
 }
 
 /// One stream and what it cost; returns its Gb/s.
