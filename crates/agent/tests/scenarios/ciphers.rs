@@ -1,5 +1,6 @@
 //! What the packets of a pair are sealed with: both records have to offer it.
 
+use agent::ChannelErrorKind;
 use dataplane::{Command, DataCipher};
 
 use crate::coordinator::Coordinator;
@@ -52,4 +53,39 @@ fn a_pair_has_aes_while_both_records_offer_it() {
     );
     assert_eq!(tell(&mut coordinator, &[(able, false)]), [standard]);
     assert_eq!(tell(&mut coordinator, &[(own, false)]), [standard]);
+}
+
+#[test]
+fn a_record_of_before_talks_nobody_into_another_cipher() {
+    let mut coordinator = Coordinator::new(1);
+    let db = coordinator.add_host("db");
+    let mut host = Host::member_of(&mut coordinator);
+    let own = host.id();
+    let [old_own, old_db] = [own, db].map(|id| coordinator.entry(id));
+    let base = coordinator.revision;
+    for id in [own, db] {
+        coordinator.change(id, |record| record.offers_aes_256_gcm = true);
+    }
+    let mut delta = coordinator.delta(base);
+    delta.record = Some(coordinator.entry(own).record);
+    delta.peers = vec![coordinator.entry(db)];
+    host.said.clear();
+    host.map(delta);
+    assert_eq!(chosen(&mut host), [DataCipher::Aes256Gcm]);
+
+    // Signed by the same hand, once: of a peer, and the host's own.
+    for is_own in [false, true] {
+        host.said.clear();
+        coordinator.revision.counter += 1;
+        let mut lie = coordinator.whole_map(own);
+        match is_own {
+            true => lie.record = Some(old_own.record.clone()),
+            false => lie.peers = vec![old_db.clone()],
+        }
+        host.map(lie);
+        assert_eq!(chosen(&mut host), [], "own: {is_own}");
+        assert!(!host.detail().alarms.is_empty(), "and it is told");
+        host.closed(ChannelErrorKind::Interrupted, "closed as asked");
+        assert_eq!(host.connect(&coordinator), None);
+    }
 }
