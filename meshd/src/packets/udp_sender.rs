@@ -287,11 +287,7 @@ fn is_about_source(error: &io::Error) -> bool {
 
 /// Returns one datagram as a run.
 #[cfg(test)]
-pub(super) fn single(
-    to: std::net::SocketAddr,
-    source: Option<std::net::IpAddr>,
-    bytes: &[u8],
-) -> Run<'_> {
+pub(super) fn single(to: SocketAddr, source: Option<std::net::IpAddr>, bytes: &[u8]) -> Run<'_> {
     Run {
         to,
         source,
