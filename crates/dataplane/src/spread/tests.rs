@@ -1,3 +1,5 @@
+//! Packets of all kinds, and the lanes that they belong in.
+
 use std::net::IpAddr;
 
 use proptest::prelude::*;
