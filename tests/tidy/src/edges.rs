@@ -85,10 +85,21 @@ const HOUSE: &[Room] = &[
         ],
         &[],
     ),
-    // Its storm is the hosts of a fleet without their packets.
+    // Its storm is the hosts of a fleet without their packets, its micro-benchmarks the packets
+    // without hosts.
     room(
         "bench",
-        &["interop", "lab", "agent", "meshd", "model", "runtime"],
+        &[
+            "interop",
+            "lab",
+            "agent",
+            "meshd",
+            "dataplane",
+            "wireguard",
+            "policy",
+            "model",
+            "runtime",
+        ],
         &[],
     ),
     // Every crate that reads bytes from elsewhere.
