@@ -38,7 +38,7 @@ pub enum Outcome {
     Answered(Duration),
     /// Nothing came in time.
     Unanswered,
-    /// The interface takes no packets of this size.
+    /// The interface, or the way to the peer as far as it is known, takes no packets of this size.
     TooBig,
 }
 
@@ -68,9 +68,7 @@ pub fn echo(
     };
     match socket.send(&request(echo, packet_bytes)) {
         Ok(_) => {}
-        Err(error) if error.raw_os_error() == Some(Errno::MSGSIZE.raw_os_error()) => {
-            return Ok(Outcome::TooBig);
-        }
+        Err(error) if is_too_big(&error) => return Ok(Outcome::TooBig),
         Err(error) => return Err(error),
     }
     let mut memory = vec![0u8; usize::from(u16::MAX)];
@@ -85,6 +83,8 @@ pub fn echo(
                 return Ok(Outcome::Answered(started.elapsed()));
             }
             Ok(_) => {}
+            // The packet threads say by ICMP what passes.
+            Err(error) if is_too_big(&error) => return Ok(Outcome::TooBig),
             Err(error)
                 if matches!(
                     error.kind(),
@@ -96,6 +96,10 @@ pub fn echo(
             Err(error) => return Err(error),
         }
     }
+}
+
+fn is_too_big(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::MSGSIZE.raw_os_error())
 }
 
 fn request(echo: Echo, packet_bytes: u16) -> Vec<u8> {

@@ -38,7 +38,7 @@ pub(super) async fn ping_peer(
         Ok(Outcome::TooBig) => (
             None,
             Some(format!(
-                "{packet_bytes} bytes do not fit the overlay's interface"
+                "{packet_bytes} bytes are more than the interface or the way to it takes at once"
             )),
         ),
         Err(error) => (

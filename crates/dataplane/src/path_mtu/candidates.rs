@@ -2,7 +2,7 @@
 //! them costs less than asking for it would.
 
 /// Bytes of IP packets that underlays carry, the largest first.
-const UNDERLAYS: [u16; 13] = [
+const UNDERLAYS: [u16; 15] = [
     9000, // jumbo frames as most switches and interfaces are set; AWS has 9001
     8896, // Google Cloud's largest (its VPC documentation, "Maximum transmission unit")
     8500, // through an AWS transit gateway (its documentation of quotas)
@@ -14,7 +14,9 @@ const UNDERLAYS: [u16; 13] = [
     1450, // VXLAN over Ethernet (RFC 7348 5)
     1420, // WireGuard over Ethernet
     1400, // VPN gateways of clouds (Azure's documentation of its VPN gateway)
+    1380, // WireGuard over Google Cloud
     1340, // IPv6's smallest with a packet of IPv6's smallest in it, over IPv4
+    1300, // Google Cloud's smallest
     1280, // the smallest that IPv6 works over (RFC 8200 5)
 ];
 
