@@ -113,7 +113,7 @@ fn super_header(is_ipv6: bool, size: u16) -> VirtioHeader {
 fn data_of(packets: &[Vec<u8>]) -> Vec<u8> {
     let mut data = Vec::new();
     for packet in packets {
-        let headers = dataplane::packet::Headers::parse(packet).unwrap();
+        let headers = dataplane::packet::Headers::parse(packet).expect("a whole packet");
         let upper = &packet[headers.upper_start..];
         let sequence = u32::from_be_bytes([upper[4], upper[5], upper[6], upper[7]]);
         assert_eq!(sequence as usize, 1 + data.len());
