@@ -26,6 +26,9 @@ use super::worker::Job;
 const BURST_READS: usize = 64;
 /// Datagrams that may wait for their burst's end: as much as keeps the caches warm.
 const BURST_DATAGRAMS: usize = 256;
+/// Rounds over the packets that waited before the thread asks what else does. A round that ended
+/// because it was full is followed by another at once.
+const ROUNDS_MAX: u32 = 8;
 /// The longest sleep, so that a deadline that is far away needs no big numbers.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
 
@@ -97,6 +100,10 @@ impl Ready {
             ..self
         }
     }
+
+    fn has_packets(self) -> bool {
+        self.tun || self.sockets.contains(&true)
+    }
 }
 
 /// What the thread owns.
@@ -138,12 +145,12 @@ impl PacketLoop {
                 self.take_crossed();
             }
             // What it was told just now may be that another daemon takes these from here on.
-            let ready = ready.of_who_serves(self.duty.serves());
-            self.take_datagrams(ready.sockets);
-            self.outbox.flush();
-            if ready.tun {
-                self.take_overlay_packets();
-                self.outbox.flush();
+            let mut ready = ready.of_who_serves(self.duty.serves());
+            for _ in 0..ROUNDS_MAX {
+                ready = self.take_packets(ready);
+                if !ready.has_packets() || self.outbox.stall().is_some() {
+                    break;
+                }
             }
             let now = self.clock.now();
             if self.duty.speaks()
@@ -161,6 +168,19 @@ impl PacketLoop {
             self.sockets.look_when_due(now.monotonic);
             self.pass_events_on();
             self.outbox.flush();
+        }
+    }
+
+    /// Takes one burst from each source, and returns those that have more.
+    fn take_packets(&mut self, ready: Ready) -> Ready {
+        let sockets = self.take_datagrams(ready.sockets);
+        self.outbox.flush();
+        let tun = ready.tun && self.take_overlay_packets();
+        self.outbox.flush();
+        Ready {
+            sockets,
+            tun,
+            ..Ready::default()
         }
     }
 
@@ -305,7 +325,8 @@ impl PacketLoop {
         });
     }
 
-    fn take_datagrams(&mut self, ready: [bool; 2]) {
+    /// Returns which sockets gave as much as one call takes.
+    fn take_datagrams(&mut self, ready: [bool; 2]) -> [bool; 2] {
         let Self {
             shard,
             sockets,
@@ -315,7 +336,9 @@ impl PacketLoop {
             shift,
             ..
         } = self;
-        for (queue, is_ready) in sockets.queues_mut().zip(ready) {
+        let mut has_more = [false; 2];
+        let queues = sockets.queues_mut().zip(ready).zip(&mut has_more);
+        for ((queue, is_ready), has_more) in queues {
             if !is_ready {
                 continue;
             }
@@ -341,13 +364,16 @@ impl PacketLoop {
                 names
             });
             outbox.give_back(queue.memory_mut());
-            if let Err(error) = received {
-                tracing::debug!(%error, "cannot receive datagrams");
+            match received {
+                Ok(is_full) => *has_more = is_full,
+                Err(error) => tracing::debug!(%error, "cannot receive datagrams"),
             }
         }
+        has_more
     }
 
-    fn take_overlay_packets(&mut self) {
+    /// Returns whether the burst ended because it was full.
+    fn take_overlay_packets(&mut self) -> bool {
         let Self {
             shard,
             tun: Some(tun),
@@ -356,7 +382,7 @@ impl PacketLoop {
             ..
         } = self
         else {
-            return;
+            return false;
         };
         for _ in 0..BURST_READS {
             let now = clock.now();
@@ -365,13 +391,15 @@ impl PacketLoop {
             });
             match received {
                 Ok(true) if outbox.datagrams_waiting() < BURST_DATAGRAMS => {}
-                Ok(_) => return,
+                Ok(is_full) => return is_full,
                 Err(error) => {
                     tracing::error!(%error, "the TUN device is gone; overlay packets stop until it is made anew");
-                    return self.let_go_of_device();
+                    self.let_go_of_device();
+                    return false;
                 }
             }
         }
+        true
     }
 
     fn pass_events_on(&mut self) {

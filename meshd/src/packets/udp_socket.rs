@@ -244,11 +244,11 @@ impl UdpQueue {
     }
 
     /// Receives what waits, at most as much as one system call gives, and hands out the datagrams
-    /// one by one, also those that the kernel has joined.
+    /// one by one, also those that the kernel has joined. Returns whether more may wait.
     pub(super) fn receive(
         &mut self,
         mut handle: impl FnMut(Path, u8, &mut [u8]) -> Names,
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
         let received = {
             let mut rooms = self.memory.chunks_exact_mut(ROOM_BYTES);
@@ -261,7 +261,7 @@ impl UdpQueue {
                 .recv((&self.socket).into(), &mut buffers, &mut metas)
             {
                 Ok(received) => received,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(error),
             }
         };
@@ -271,7 +271,7 @@ impl UdpQueue {
         for (room, meta) in rooms.zip(&metas[..received]) {
             hand_out(room, meta, &mut self.admission, &mut handle);
         }
-        Ok(())
+        Ok(received == BATCH_SIZE)
     }
 }
 
