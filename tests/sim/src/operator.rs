@@ -4,18 +4,16 @@
 use std::collections::BTreeSet;
 
 use fleet::{AdminRequest, Rejection, Reply, RequestId};
-use model::admin::{
-    AppliedPolicy, ApplyPolicy, CreateToken, PolicyFile, RollbackPolicy, SetLabels,
-};
+use model::admin::{CreateToken, SetLabels};
 use model::control::RefusalCode;
 use model::ids::{PolicyVersion, TokenId};
 use model::name::{Labels, Name};
-use model::rule::Bundle;
 
+use crate::changes::Change;
 use crate::dice::Dice;
 use crate::event::{Event, HostIndex, Run, Who};
 use crate::policies::{self, ENVIRONMENTS};
-use crate::truth::{self, Policies};
+use crate::truth::Policies;
 use crate::world::{Phase, World};
 
 /// Something that an operator sets out to do.
@@ -50,19 +48,10 @@ pub(crate) enum Order {
     Labels(Name, Labels),
     KeyRotation(Name),
     Removal(Name),
-    /// With what was written, and what it meant when it was asked for.
     Policy(Change),
     Revocation(TokenId),
     Rotation,
     Retirement,
-}
-
-/// A change of the policy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Change {
-    message: String,
-    files: Vec<PolicyFile>,
-    meaning: Option<Bundle>,
 }
 
 /// What the operators remember.
@@ -172,13 +161,7 @@ impl World {
                 let files =
                     policies::generate(&mut self.operator.dice, &hosts, self.scenario.sites);
                 let message = self.operator.message("change");
-                let apply = ApplyPolicy {
-                    files: files.clone(),
-                    base: None,
-                    message: message.clone(),
-                    dry_run: false,
-                };
-                self.change_policy(message, files, AdminRequest::ApplyPolicy(apply));
+                self.apply_policy(message, files);
             }
             Errand::RollBack => {
                 let newest = self.operator.policies.newest();
@@ -187,16 +170,7 @@ impl World {
                 let first = if self.scenario.sites > 1 { 2 } else { 1 };
                 let count = (newest + 1).saturating_sub(first).max(1);
                 let to = PolicyVersion((first + self.operator.dice.below(count)) as u64);
-                let message = format!("back to version {to}");
-                let back = RollbackPolicy {
-                    to,
-                    base: None,
-                    message: String::new(),
-                    dry_run: false,
-                };
-                if let Some(Reply::Policy(old)) = self.ask(AdminRequest::ShowPolicy(Some(to))) {
-                    self.change_policy(message, old.files, AdminRequest::RollbackPolicy(back));
-                }
+                self.roll_policy_back(to);
             }
             Errand::RotateAuthority => {
                 self.order(Order::Rotation, AdminRequest::RotateAuthority);
@@ -234,37 +208,6 @@ impl World {
         };
         if self.order(Order::TokenFor(host), AdminRequest::CreateToken(create)) {
             self.operator.joining.insert(host);
-        }
-    }
-
-    fn change_policy(&mut self, message: String, files: Vec<PolicyFile>, request: AdminRequest) {
-        let meaning = self.meaning_now(&files);
-        let change = Change {
-            message,
-            files,
-            meaning,
-        };
-        self.order(Order::Policy(change), request);
-    }
-
-    fn policy_applied(&mut self, change: Change, applied: &AppliedPolicy) {
-        let (version, message) = (applied.version, change.message);
-        self.say(Who::Operator, format!("{message}: version {version}"));
-        if !applied.changed {
-            return;
-        }
-        let meaning = self.meaning_now(&change.files);
-        let is_certain = meaning == change.meaning;
-        let meaning = meaning.filter(|_| is_certain);
-        self.operator.policies.applied(version, meaning);
-        self.ledger.policy_applied(version, message);
-    }
-
-    /// Compiles a policy for the members that there are now.
-    fn meaning_now(&mut self, files: &[PolicyFile]) -> Option<Bundle> {
-        match self.ask(AdminRequest::ListHosts) {
-            Some(Reply::Hosts(hosts)) => truth::compile(files, &hosts),
-            _ => None,
         }
     }
 

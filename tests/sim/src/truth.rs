@@ -8,7 +8,7 @@ use model::ids::{Digest, FleetId, HostId, PolicyVersion, Revision};
 use model::record::HostRecord;
 use model::rule::Bundle;
 use policy::reference::decide;
-use policy::{first_policy, load, resolve};
+use policy::{first_policy, first_policy_files, load, resolve};
 
 use crate::reference::{KnownMap, links};
 use crate::traffic::Speech;
@@ -36,6 +36,16 @@ impl Policies {
 
     pub(crate) fn bundle(&self, version: PolicyVersion) -> Option<&Bundle> {
         self.0.get(&version)?.as_ref()
+    }
+
+    /// Returns what comes into force when a version is brought back: what it meant, whatever became
+    /// of its hosts since. The first, which nobody wrote, gets the lines of its files by that.
+    pub(crate) fn brought_back(&self, version: PolicyVersion) -> Option<Bundle> {
+        let name = "sim".parse().expect("a name");
+        match version {
+            PolicyVersion(1) => compile(&first_policy_files(&name), &[]),
+            _ => self.bundle(version).cloned(),
+        }
     }
 
     pub(crate) fn newest(&self) -> PolicyVersion {

@@ -31,12 +31,14 @@ fn the_same_seed_gives_the_same_trace() {
 }
 
 /// Seeds that found something once: a pair that never met, an alarm that never ended, a peer that
-/// had moved before a restart, a change of a key that waited for a coordinator with a full disk.
-const SEEDS_OF_THE_PAST: [u64; 4] = [
+/// had moved before a restart, a change of a key that waited for a coordinator with a full disk, a
+/// version that was brought back after another host had taken a name in it.
+const SEEDS_OF_THE_PAST: [u64; 5] = [
     1,
     117_661_015_539_712,
     117_662_066_409_476,
     117_663_061_835_797,
+    117_664_331_595_776,
 ];
 
 #[test]

@@ -83,7 +83,7 @@ impl World {
     }
 
     /// Says what is not yet as it has to be.
-    pub(super) fn what_is_not_settled(
+    pub(crate) fn what_is_not_settled(
         &self,
         truth: &Truth,
         policy: PolicyVersion,
