@@ -150,7 +150,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains("1 check failed, 0 warnings, 25 in order; --all"),
+            text.contains("1 check failed, 0 warnings, 26 in order; --all"),
             "{text}"
         );
         assert!(examination.text(true, &output).contains("ok       disk: "));

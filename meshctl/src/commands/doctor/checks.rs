@@ -1,5 +1,6 @@
 //! The checks, each a function of the facts. One file for each part of the machine.
 
+mod auto_mtu;
 mod coordinator;
 mod daemon;
 mod drops;
@@ -43,6 +44,7 @@ const ALL: &[Check] = &[
     peers::peers,
     peers::large_packets,
     peers::underlay_mtu,
+    auto_mtu::auto_mtu,
     drops::drops,
     names::resolver,
     names::resolution,

@@ -139,6 +139,8 @@ pub(crate) struct DaemonSettings {
     pub(crate) nft_table: String,
     pub(crate) listen_port: u16,
     pub(crate) mtu: u16,
+    /// The number that somebody wrote; `None`: `auto`, or nothing.
+    pub(crate) set_mtu: Option<u16>,
     pub(crate) state_dir: PathBuf,
 }
 
@@ -150,6 +152,7 @@ impl Default for DaemonSettings {
             nft_table: "mesh".into(),
             listen_port: 51820,
             mtu: 1420,
+            set_mtu: None,
             state_dir: "/var/lib/mesh/meshd".into(),
         }
     }
@@ -181,6 +184,7 @@ pub(crate) struct Link {
     pub(crate) name: String,
     pub(crate) mtu: u32,
     pub(crate) is_up: bool,
+    pub(crate) is_loopback: bool,
 }
 
 /// A route that the host's rules lead to.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use model::local::{DnsView, DropsView, HostState, HostStatus, PeerView, PingReply, PingRequest};
 use runtime::api_client::ApiClient;
 
-use super::facts::{DaemonSettings, Facts, Known, Ping, TunNode, Verdict};
+use super::facts::{DaemonSettings, Facts, Known, Ping, Process, TunNode, Verdict};
 use crate::arguments::Targets;
 use crate::connect;
 use crate::output::now_secs;
@@ -41,7 +41,7 @@ pub(crate) async fn facts(targets: &Targets, config: Option<PathBuf>) -> Facts {
     );
     let daemon = daemon.map_err(|error| error.to_string());
     let has_settings_file = config.is_some() || files::has_settings();
-    let settings = settings(&daemon, &verdict, config.clone());
+    let settings = settings(&daemon, listening, &verdict, config.clone());
     let coordinators = coordinators(&daemon);
     let own_name = own_name(&daemon);
     let (told, network, machine) = tokio::join!(
@@ -121,6 +121,7 @@ pub(crate) async fn facts(targets: &Targets, config: Option<PathBuf>) -> Facts {
 /// what it has when they make no sense.
 fn settings(
     daemon: &Known<HostStatus>,
+    listening: Process,
     verdict: &Verdict,
     config: Option<PathBuf>,
 ) -> Known<DaemonSettings> {
@@ -141,6 +142,10 @@ fn settings(
             .clone()
             .map_or(of_files.state_dir, PathBuf::from),
         mtu: detail.mtu.unwrap_or(of_files.mtu),
+        set_mtu: match process::mtu_flag(listening) {
+            Some(flag) => flag.parse().ok(),
+            None => of_files.set_mtu,
+        },
     })
 }
 

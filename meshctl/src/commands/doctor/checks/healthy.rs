@@ -56,6 +56,7 @@ fn link(name: &str, mtu: u32) -> Link {
         name: name.into(),
         mtu,
         is_up: true,
+        is_loopback: false,
     }
 }
 
@@ -87,6 +88,7 @@ pub(crate) fn facts() -> Facts {
             nft_table: "mesh".into(),
             listen_port: 51820,
             mtu: 1420,
+            set_mtu: None,
             state_dir: "/var/lib/mesh/meshd".into(),
         }),
         has_settings_file: true,

@@ -8,7 +8,7 @@ use super::super::finding::Finding;
 /// Bytes around an overlay packet: IPv4, UDP, WireGuard's header and tag (WireGuard whitepaper 5.4.6).
 const AROUND: u32 = 20 + 8 + 16 + 16;
 
-/// Bytes of packets to peers that answer no probes, unless the setting says another number.
+/// Bytes of packets to peers that answer no probes, unless somebody set a number.
 const ASSUMED_MTU: u16 = 1420;
 /// The smallest MTU that IPv6 works over (RFC 8200 5).
 const IPV6_MTU: u16 = 1280;
@@ -110,18 +110,27 @@ pub(super) fn underlay_mtu(facts: &Facts) -> Finding {
             "find the link with the smallest MTU on the way (`tracepath` to the peer's endpoint) and make room there",
         );
     }
-    let lossy = names(peers.iter().filter(|peer| peer.black_holes > 0));
+    // The count stays for as long as meshd runs: only what is not found again yet is a trouble.
+    let is_lossy = |peer: &&PeerView| {
+        peer.black_holes > 0 && peer.mtu_standing.as_deref() == Some("searching")
+    };
+    let lossy = names(peers.iter().filter(is_lossy));
     if !lossy.is_empty() {
         return Finding::warning(
             CHECK,
             format!("on the way to {lossy}, packets of a size that had passed came to be lost"),
-            "large packets were lost for some seconds each time, until what passes was found anew",
+            "large packets are lost for some seconds each time, until it is found anew what passes",
             "a link on the way changed its MTU, or routes with different ones take turns: `meshctl peers --json` counts it in `black_holes`",
         );
     }
     let is_proven = |peer: &PeerView| peer.mtu_standing.as_deref() == Some("proven");
     if !peers.is_empty() && peers.iter().all(is_proven) {
-        return Finding::ok(CHECK, "it is proven what passes to every peer");
+        let changed = names(peers.iter().filter(|peer| peer.black_holes > 0));
+        let mut what = String::from("it is proven what passes to every peer");
+        if !changed.is_empty() {
+            what += &format!("; it shrank at times on the way to {changed}");
+        }
+        return Finding::ok(CHECK, what);
     }
     let (Ok(settings), Ok(routes)) = (&facts.settings, &facts.routes) else {
         return Finding::skipped(CHECK, "routes or settings are not known");
@@ -134,7 +143,10 @@ pub(super) fn underlay_mtu(facts: &Facts) -> Finding {
         return Finding::skipped(CHECK, "this host has no default route to judge by");
     };
     // To a peer whose path is not proven, packets are no larger than that.
-    let assumed = settings.mtu.min(ASSUMED_MTU);
+    let assumed = match settings.set_mtu {
+        Some(_) => settings.mtu,
+        None => settings.mtu.min(ASSUMED_MTU),
+    };
     let needed = u32::from(assumed) + AROUND;
     if link.mtu < needed {
         return Finding::warning(
@@ -207,7 +219,19 @@ mod tests {
         });
         assert_eq!(outcome(&facts), Outcome::Ok);
         peers(&mut facts, &|peer| peer.black_holes = 1);
+        assert_eq!(outcome(&facts), Outcome::Ok);
+        assert!(underlay_mtu(&facts).what.ends_with("on the way to a"));
+        peers(&mut facts, &|peer| {
+            peer.mtu_standing = Some("searching".into());
+        });
         assert!(underlay_mtu(&facts).what.contains("came to be lost"));
+        peers(&mut facts, &|peer| {
+            peer.mtu_standing = Some("assumed".into());
+        });
+        assert!(underlay_mtu(&facts).what.contains("eth0 takes"));
+        peers(&mut facts, &|peer| {
+            peer.mtu_standing = Some("proven".into());
+        });
         peers(&mut facts, &|peer| peer.mtu = Some(1220));
         assert!(underlay_mtu(&facts).what.contains("1280 bytes at once"));
         assert_eq!(outcome(&facts), Outcome::Warning);
@@ -222,5 +246,21 @@ mod tests {
         let finding = underlay_mtu(&facts);
         assert_eq!(finding.outcome, Outcome::Warning);
         assert!(finding.advice.unwrap().contains("mtu = 1320"));
+    }
+
+    #[test]
+    fn a_number_that_somebody_set_counts_as_it_is() {
+        let mut facts = healthy::facts();
+        let mut judge = |mtu, set_mtu| {
+            let settings = facts.settings.as_mut().unwrap();
+            (settings.mtu, settings.set_mtu) = (mtu, set_mtu);
+            underlay_mtu(&facts)
+        };
+        let finding = judge(8920, Some(8920));
+        assert_eq!(finding.outcome, Outcome::Warning);
+        assert!(finding.what.contains("need 8980"), "{finding:?}");
+        assert!(finding.advice.unwrap().contains("mtu = 1420"));
+        assert_eq!(judge(8920, None).outcome, Outcome::Ok);
+        assert_eq!(judge(1420, Some(1420)).outcome, Outcome::Ok);
     }
 }

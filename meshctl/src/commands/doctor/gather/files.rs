@@ -38,14 +38,16 @@ pub(super) fn settings(config: Option<PathBuf>) -> Known<DaemonSettings> {
     let (keys, _): (Keys, _) =
         runtime::config::load(&path, is_optional).map_err(|error| error.to_string())?;
     let default = DaemonSettings::default();
+    let set_mtu = match keys.mtu {
+        Some(Mtu::Bytes(bytes)) => Some(bytes),
+        Some(Mtu::Word(_)) | None => None,
+    };
     Ok(DaemonSettings {
         interface: keys.interface.unwrap_or(default.interface),
         nft_table: keys.nft_table.unwrap_or(default.nft_table),
         listen_port: keys.listen_port.unwrap_or(default.listen_port),
-        mtu: match keys.mtu {
-            Some(Mtu::Bytes(bytes)) => bytes,
-            Some(Mtu::Word(_)) | None => default.mtu,
-        },
+        mtu: set_mtu.unwrap_or(default.mtu),
+        set_mtu,
         state_dir: keys.state_dir.unwrap_or(default.state_dir),
     })
 }
@@ -148,6 +150,14 @@ mod tests {
         fs::write(file.path(), "listen_port = 4000\nlog_level = 'info'\n").unwrap();
         let read = settings(Some(file.path().to_owned())).unwrap();
         assert_eq!((read.listen_port, read.interface.as_str()), (4000, "mesh0"));
+        for (text, set, mtu) in [
+            ("mtu = 1300", Some(1300), 1300),
+            ("mtu = 'auto'", None, 1420),
+        ] {
+            fs::write(file.path(), text).unwrap();
+            let read = settings(Some(file.path().to_owned())).unwrap();
+            assert_eq!((read.set_mtu, read.mtu), (set, mtu), "{text}");
+        }
         fs::write(file.path(), "listen_port = 'many'\n").unwrap();
         assert!(settings(Some(file.path().to_owned())).is_err());
     }

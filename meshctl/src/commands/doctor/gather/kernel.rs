@@ -19,10 +19,12 @@ pub(super) async fn links() -> Known<Vec<Link>> {
 
 fn link(it: &Value) -> Option<Link> {
     let flags = it["flags"].as_array()?;
+    let has = |wanted: &str| flags.iter().any(|flag| flag == wanted);
     Some(Link {
         name: it["ifname"].as_str()?.to_owned(),
         mtu: u32::try_from(it["mtu"].as_u64()?).ok()?,
-        is_up: flags.iter().any(|flag| flag == "UP"),
+        is_up: has("UP"),
+        is_loopback: has("LOOPBACK"),
     })
 }
 
@@ -107,6 +109,16 @@ fn json(text: &str) -> Known<Value> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn links_are_read_as_ip_writes_them() {
+        let lo = json!({"ifname": "lo", "mtu": 65536, "flags": ["LOOPBACK", "UP", "LOWER_UP"]});
+        let lo = link(&lo).unwrap();
+        assert!(lo.is_up && lo.is_loopback && lo.mtu == 65536);
+        let card = json!({"ifname": "eth0", "mtu": 1500, "flags": ["BROADCAST", "MULTICAST"]});
+        let card = link(&card).unwrap();
+        assert!(!card.is_up && !card.is_loopback && card.name == "eth0");
+    }
 
     #[test]
     fn routes_are_read_as_ip_writes_them() {

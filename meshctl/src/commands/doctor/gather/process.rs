@@ -54,6 +54,26 @@ pub(super) fn withheld(process: Process) -> u64 {
     pair.map_or(0, |(own, theirs)| own & !theirs)
 }
 
+/// Returns what a daemon was started with as `--mtu`, if it was: flags win over files.
+pub(super) fn mtu_flag(process: Process) -> Option<String> {
+    let Process::Runs { pid: Some(pid), .. } = process else {
+        return None;
+    };
+    let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    flag(&String::from_utf8_lossy(&line), "--mtu")
+}
+
+/// Finds a flag's value in a command line as the kernel tells it (proc_pid_cmdline(5)): a zero
+/// follows each word.
+fn flag(line: &str, name: &str) -> Option<String> {
+    let mut words = line.split('\0');
+    let value = words.find_map(|word| match word.strip_prefix(name)? {
+        "" => Some(None),
+        rest => rest.strip_prefix('=').map(Some),
+    })?;
+    value.or_else(|| words.next()).map(str::to_owned)
+}
+
 /// A process by its number.
 fn runs(pid: Option<u32>) -> Process {
     let status = pid.and_then(status);
@@ -159,6 +179,16 @@ mod tests {
         let status = "CapAmb:\t0000000000000000\nCapBnd:\t0000000000003400\n";
         assert_eq!(bounding_set(status), Some(1 << 10 | 1 << 12 | 1 << 13));
         assert_eq!(withheld(runs(Some(std::process::id()))), 0);
+    }
+
+    #[test]
+    fn a_flag_is_found_in_either_form() {
+        let found = |line: &str| flag(line, "--mtu");
+        assert_eq!(found("meshd\0--mtu\x001300\0").as_deref(), Some("1300"));
+        assert_eq!(found("meshd\0--mtu=auto\0").as_deref(), Some("auto"));
+        assert_eq!(found("meshd\0--mtus\x001300\0"), None);
+        assert_eq!(found("meshd\0--config\0/a\0"), None);
+        assert_eq!(mtu_flag(runs(Some(std::process::id()))), None);
     }
 
     #[test]
