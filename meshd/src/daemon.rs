@@ -27,6 +27,7 @@ use crate::handover::{self, Kept, Link, Predecessor, Program};
 use crate::local_api::{LocalApi, Reloads};
 use crate::machine::machine_id;
 use crate::metrics::{MetricsSource, Own};
+use crate::mtu::Mtu;
 use crate::overlay::{Inherited, OverlayHandle, OverlayParts};
 use crate::packets::{Before, PacketWorker, UdpSockets};
 use crate::reload::Reloader;
@@ -283,6 +284,7 @@ fn kept(settings: &Settings, listen_port: u16) -> Kept {
         interface: settings.interface.name.clone(),
         nft_table: settings.interface.table.clone(),
         mtu: settings.interface.mtu,
+        mtu_is_auto: Some(settings.mtu == Mtu::Auto),
         shards: settings.interface.queues,
         listen_port,
         dns_listen: settings.dns_listen,

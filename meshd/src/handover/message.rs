@@ -77,6 +77,9 @@ pub(crate) struct Kept {
     pub(crate) interface: String,
     pub(crate) nft_table: String,
     pub(crate) mtu: u16,
+    /// The MTU is what `auto` stood for; `None`: a version that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) mtu_is_auto: Option<bool>,
     pub(crate) shards: u16,
     pub(crate) listen_port: u16,
     pub(crate) dns_listen: SocketAddr,

@@ -21,6 +21,7 @@ use crate::brain::Staged;
 use crate::daemon::{self, Packets, Parts, Start};
 use crate::dns::DnsSockets;
 use crate::linux::standard_input;
+use crate::mtu::Mtu;
 use crate::overlay::Inherited;
 use crate::packets::crossing::Crossing;
 use crate::packets::{Before, UdpSockets, WorkerMessage};
@@ -221,6 +222,11 @@ fn keep(mut settings: Settings, kept: &Kept) -> Settings {
     settings.interface.name.clone_from(&kept.interface);
     settings.interface.table.clone_from(&kept.nft_table);
     settings.interface.mtu = kept.mtu;
+    settings.mtu = match kept.mtu_is_auto {
+        Some(true) => Mtu::Auto,
+        Some(false) => Mtu::Bytes(kept.mtu),
+        None => settings.mtu,
+    };
     settings.interface.queues = kept.shards;
     settings.listen_port = kept.listen_port;
     settings.dns_listen = kept.dns_listen;
@@ -281,4 +287,46 @@ fn missing() -> String {
 
 fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::settings::Flags;
+
+    fn settings(mtu: &str) -> Settings {
+        let flags = ["meshd", "--config", "/dev/null", "--mtu", mtu];
+        Settings::load(Flags::parse_from(flags)).unwrap()
+    }
+
+    fn kept(mtu: u16, more: &str) -> Kept {
+        let text = format!(
+            r#"{{"state_dir":"/a","socket":"/b","interface":"mesh0","nft_table":"mesh","mtu":{mtu},"shards":1,"listen_port":51820,"dns_listen":"127.0.0.150:53"{more}}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn what_the_mtu_was_made_of_comes_with_it() {
+        const AUTO: &str = r#","mtu_is_auto":true"#;
+        const SET: &str = r#","mtu_is_auto":false"#;
+        for (wanted, more, is_named) in [
+            ("auto", AUTO, false),
+            ("auto", SET, true),
+            ("1300", SET, false),
+            ("1400", SET, true),
+            ("1300", AUTO, true),
+            // Of a version that does not say, a number is all that can be compared.
+            ("auto", "", false),
+            ("1400", "", true),
+        ] {
+            let wanted = settings(wanted);
+            let settings = keep(wanted.clone(), &kept(1300, more));
+            assert_eq!(settings.interface.mtu, 1300);
+            let named = needs_restart(&settings, &wanted);
+            assert_eq!(named.contains(&"mtu"), is_named, "{:?} {more}", wanted.mtu);
+        }
+    }
 }
