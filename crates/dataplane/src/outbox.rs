@@ -62,8 +62,10 @@ pub enum ProbeFate {
     TooBig,
 }
 
-/// Takes packets away. An outbox that is full does not call `write`; the shard then counts the
-/// packet under [`crate::DropReason::OutboxFull`].
+/// Takes packets away. An outbox that is full does not call `write` and counts nothing; the shard
+/// then counts the packet under [`crate::DropReason::OutboxFull`]. What the shard says of itself
+/// (handshakes, keepalives, greetings, answers) is no packet, and is then as if lost on the way: where
+/// an answer is waited for, it is said again.
 pub trait Outbox {
     /// Lends `room` bytes for a datagram that leaves `via` a path, with the two ECN bits of its
     /// outer header. `write` returns how many it used; at 0 nothing is to be sent.

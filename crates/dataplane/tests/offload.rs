@@ -215,6 +215,16 @@ fn each_segment_of_a_denied_super_packet_is_counted_and_one_answer_tells() {
 }
 
 #[test]
+fn an_abandoned_super_packet_counts_as_its_segments() {
+    let mut pair = Pair::new();
+    let packet = Super::tcp(pair.v4(A), (5, 80), ACK, &pattern(4500), 1000);
+    let shard = &mut pair.hosts[A].shard;
+    shard.abandon_overlay_packet(packet.header, &packet.bytes);
+    assert_eq!(pair.dropped(A, DropReason::HandedOver), 5);
+    assert!(pair.hosts[A].counters.balance().holds());
+}
+
+#[test]
 fn the_receiver_judges_every_segment() {
     let mut pair = Pair::new();
     pair.set_bundle_at(B, &bundle(vec![rule("dns", udp_port(53))], Vec::new()));

@@ -163,13 +163,13 @@ impl Span {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::net::UdpSocket;
 
     use super::*;
     use crate::linux::interface::tests::{is_in_namespace, said_by};
 
-    fn via(host: u8) -> Path {
+    pub(in super::super) fn via(host: u8) -> Path {
         Path {
             remote: ([192, 0, 2, host], 51820).into(),
             source: None,
@@ -212,7 +212,7 @@ mod tests {
     }
 
     /// A sender with next to no buffer, and a way whose other end does not answer yet.
-    fn narrow() -> UdpSender {
+    pub(in super::super) fn narrow() -> UdpSender {
         let way = "ip link add mesh8 type veth peer name mesh9 && ip link set mesh9 up && \
             ip address add 192.0.2.1/24 dev mesh8 && ip link set mesh8 up";
         assert_eq!(said_by("sh", &["-ec", way]), "");
@@ -223,7 +223,7 @@ mod tests {
         UdpSender::new(v4, Some(v6))
     }
 
-    fn open_way() {
+    pub(in super::super) fn open_way() {
         let neighbour = "ip neighbour replace 192.0.2.2 lladdr 02:00:00:00:00:02 dev mesh8";
         assert_eq!(said_by("sh", &["-ec", neighbour]), "");
     }

@@ -16,6 +16,9 @@ use crate::linux::send_runs::Run;
 
 /// Room for packets to this host: a few of the kernel's largest.
 const OVERLAY_BYTES: usize = 512 << 10;
+/// What the kernel's largest packet may become, cut and sealed: as much again is room for the headers
+/// and tags of all pieces, unless these are of a few dozen bytes.
+const SUPER_PACKET_BYTES: usize = 128 << 10;
 
 /// How long datagrams wait for a socket whose buffer is full: what is older is worth nothing to who
 /// waits for it, and what else waits must get on.
@@ -139,6 +142,12 @@ impl BatchOutbox {
         self.datagrams.len()
     }
 
+    /// Returns whether a packet from this host will find room, whatever its size: otherwise it is to
+    /// wait where it is.
+    pub(super) fn takes_super_packet(&self) -> bool {
+        self.stall.is_none() && self.datagrams.has_room(SUPER_PACKET_BYTES)
+    }
+
     /// Returns where datagrams have become too large for, as it seems, since it was asked last.
     pub(super) fn take_too_big(&mut self) -> Option<SocketAddr> {
         self.sender.take_too_big()
@@ -148,6 +157,24 @@ impl BatchOutbox {
     pub(super) fn flush(&mut self) {
         self.flush_datagrams();
         self.flush_overlay();
+    }
+
+    /// Gives the kernel everything that waits, and waits for sockets whose buffers are full, as long
+    /// as datagrams may: nothing will be sent after.
+    pub(super) fn flush_for_good(&mut self) {
+        self.flush();
+        let Some(Stall { until, .. }) = self.stall else {
+            return;
+        };
+        while let Some(Stall { sockets, .. }) = self.stall {
+            let left = until.saturating_duration_since(Instant::now());
+            let room = self.sender.wait_for_room(sockets, left);
+            if room == [false; 2] {
+                return;
+            }
+            self.handle_room(room);
+            self.flush_datagrams();
+        }
     }
 
     /// Returns the sockets, by family, whose buffers are full, and how long that is waited for.
@@ -269,8 +296,8 @@ impl Outbox for BatchOutbox {
             self.flush_datagrams();
         }
         if !self.datagrams.has_room(room) {
-            // A socket's buffer is full, and so is this one.
-            return self.count_failed(1);
+            // A socket's buffer is full, and so is this one: the shard sees that, and counts a packet.
+            return;
         }
         self.datagrams.add(via, ecn, room, write);
     }
@@ -338,5 +365,92 @@ impl Outbox for BatchOutbox {
     fn hand_over(&mut self, to: u16, what: Misdirected<'_>) -> bool {
         let way = self.others.get(usize::from(to));
         way.is_some_and(|way| way.give(what))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::super::datagram_batch::tests::{narrow, open_way, via};
+    use super::*;
+    use crate::linux::interface::tests::is_in_namespace;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn outbox(sender: UdpSender) -> BatchOutbox {
+        BatchOutbox::new(sender, Arc::default(), Vec::new())
+    }
+
+    /// Returns whether a datagram of so many bytes found room.
+    fn is_taken(outbox: &mut BatchOutbox, bytes: usize) -> bool {
+        let mut is_taken = false;
+        outbox.datagram(via(2), 0, bytes, |room| {
+            is_taken = true;
+            room.len()
+        });
+        is_taken
+    }
+
+    /// One whose socket has taken a run, and has no room for the next. It is not in a hurry.
+    fn stalled() -> BatchOutbox {
+        let mut outbox = outbox(narrow());
+        for _ in 0..100 {
+            assert!(is_taken(&mut outbox, 900));
+        }
+        outbox.flush();
+        let stall = outbox.stall.as_mut().expect("the buffer is full");
+        stall.until += PATIENCE;
+        outbox
+    }
+
+    #[test]
+    fn a_super_packet_of_large_datagrams_that_is_taken_waits_whole() {
+        let v4 = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut outbox = outbox(UdpSender::new(v4, None));
+        let mut added = 0;
+        while outbox.takes_super_packet() && added < 256 {
+            for _ in 0..8 {
+                assert!(is_taken(&mut outbox, 9000));
+                added += 1;
+            }
+            // Had one found no room, those before it would have been sent in the middle.
+            assert_eq!(outbox.datagrams_waiting(), added);
+        }
+        assert!(added >= 40, "{added} are far fewer than there is room for");
+    }
+
+    #[test]
+    fn what_finds_no_room_is_counted_once_and_packets_wait_where_they_are() {
+        if !is_in_namespace(
+            "packets::outbox::tests::what_finds_no_room_is_counted_once_and_packets_wait_where_they_are",
+        ) {
+            return;
+        }
+        let mut outbox = stalled();
+        assert!(outbox.datagrams.has_room(SUPER_PACKET_BYTES));
+        assert!(!outbox.takes_super_packet(), "room alone is not enough");
+        while is_taken(&mut outbox, 9000) {}
+        let waiting = outbox.datagrams_waiting() as u64;
+        assert!(waiting > 0);
+        assert_eq!(outbox.failures.datagrams(), 0, "the shard counts it");
+        outbox.set_silent(true);
+        assert_eq!(outbox.failures.datagrams(), waiting);
+        assert!(outbox.takes_super_packet());
+    }
+
+    #[test]
+    fn what_waits_for_room_is_sent_before_silence() {
+        if !is_in_namespace("packets::outbox::tests::what_waits_for_room_is_sent_before_silence") {
+            return;
+        }
+        let mut outbox = stalled();
+        assert!(outbox.datagrams_waiting() > 0);
+        let opening = std::thread::spawn(open_way);
+        outbox.flush_for_good();
+        opening.join().unwrap();
+        assert_eq!(outbox.datagrams_waiting(), 0);
+        outbox.set_silent(true);
+        assert_eq!(outbox.failures.datagrams(), 0);
     }
 }

@@ -151,6 +151,11 @@ impl PacketLoop {
                 if !ready.has_packets() || self.outbox.stall().is_some() {
                     break;
                 }
+                // Only the question what else does is saved: others wait for these.
+                self.pass_events_on();
+                if self.handed_over.is_waiting() {
+                    self.take_handed_over();
+                }
             }
             let now = self.clock.now();
             if self.duty.speaks()
@@ -175,7 +180,7 @@ impl PacketLoop {
     fn take_packets(&mut self, ready: Ready) -> Ready {
         let sockets = self.take_datagrams(ready.sockets);
         self.outbox.flush();
-        let tun = ready.tun && self.take_overlay_packets();
+        let tun = ready.tun && self.outbox.takes_super_packet() && self.take_overlay_packets();
         self.outbox.flush();
         Ready {
             sockets,
@@ -306,8 +311,8 @@ impl PacketLoop {
                 ecn,
                 mut bytes,
             } => shard.handle_datagram(from, ecn, &mut bytes, now, outbox),
-            HandedOver::OverlayPacket { bytes, .. } if !serves => {
-                shard.abandon_overlay_packet(bytes.len());
+            HandedOver::OverlayPacket { offload, bytes } if !serves => {
+                shard.abandon_overlay_packet(offload, &bytes);
             }
             HandedOver::OverlayPacket { offload, mut bytes } => {
                 shard.handle_overlay_packet(offload, &mut bytes, now, outbox);
@@ -390,7 +395,9 @@ impl PacketLoop {
                 shard.handle_overlay_packet(offload, packet, now, outbox);
             });
             match received {
-                Ok(true) if outbox.datagrams_waiting() < BURST_DATAGRAMS => {}
+                Ok(true)
+                    if outbox.datagrams_waiting() < BURST_DATAGRAMS
+                        && outbox.takes_super_packet() => {}
                 Ok(is_full) => return is_full,
                 Err(error) => {
                     tracing::error!(%error, "the TUN device is gone; overlay packets stop until it is made anew");
@@ -447,7 +454,7 @@ impl PacketLoop {
     }
 
     fn leave(&mut self) -> Bequest {
-        self.outbox.flush();
+        self.outbox.flush_for_good();
         self.duty = match std::mem::take(&mut self.duty) {
             Duty::Resting(resting) => {
                 self.outbox.set_silent(true);

@@ -3,7 +3,9 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::dead_source::DeadSource;
 use super::refused_runs::RefusedRuns;
@@ -66,6 +68,28 @@ impl UdpSender {
             });
         };
         half.send_all(runs)
+    }
+
+    /// Waits until one of these sockets has room, and returns which do; IPv4's is the first.
+    pub(super) fn wait_for_room(&self, sockets: [bool; 2], at_most: Duration) -> [bool; 2] {
+        let timeout = Timespec::try_from(at_most).expect("nobody waits for long");
+        let halves = [Some(&self.v4), self.v6.as_ref()];
+        let asked: Vec<(usize, &SendHalf)> = (0..2)
+            .filter(|family| sockets[*family])
+            .filter_map(|family| Some((family, halves[family]?)))
+            .collect();
+        let mut polled: Vec<PollFd<'_>> = asked
+            .iter()
+            .map(|(_, half)| PollFd::new(&half.socket, PollFlags::OUT))
+            .collect();
+        let mut room = [false; 2];
+        if rustix::io::retry_on_intr(|| poll(&mut polled, Some(&timeout))).is_ok() {
+            for ((family, _), polled) in asked.iter().zip(&polled) {
+                // Also errors: sending tells them.
+                room[*family] = !polled.revents().is_empty();
+            }
+        }
+        room
     }
 
     #[cfg(test)]

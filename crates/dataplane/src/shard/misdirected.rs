@@ -85,10 +85,20 @@ impl Shard {
         out: &mut impl Outbox,
     ) {
         if !out.hand_over(to, Misdirected::OverlayPacket { offload, bytes }) {
-            let (packets, total_bytes) = segments::stands_for(offload, bytes);
-            self.counters.add_overlay_received(packets, total_bytes);
-            self.counters.add_drops(packets, DropReason::HandOverFull);
+            self.drop_unjudged_packet(offload, bytes, DropReason::HandOverFull);
         }
+    }
+
+    /// Drops a packet as the kernel gave it, counted as all those that it stands for.
+    pub(super) fn drop_unjudged_packet(
+        &mut self,
+        offload: VirtioHeader,
+        bytes: &[u8],
+        reason: DropReason,
+    ) {
+        let (packets, total_bytes) = segments::stands_for(offload, bytes);
+        self.counters.add_overlay_received(packets, total_bytes);
+        self.counters.add_drops(packets, reason);
     }
 
     /// Hands an initiation over that turned out to be from another shard's peer.

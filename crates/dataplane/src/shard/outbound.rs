@@ -45,7 +45,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn drop_overlay_packet(&mut self, bytes: usize, reason: DropReason) {
+    fn drop_overlay_packet(&mut self, bytes: usize, reason: DropReason) {
         self.counters.add_overlay_received(1, bytes);
         self.counters.add_drops(1, reason);
     }

@@ -14,6 +14,7 @@ use crate::bequest::{Bequest, Extent, PeerBequest};
 use crate::drops::DropReason;
 use crate::event::Event;
 use crate::flows::{Flow, FlowKey, SWEEP_INTERVAL};
+use crate::offload::VirtioHeader;
 use crate::outbox::{Outbox, Path};
 
 /// How long a shard must have begun no handshake before a successor begins its own: a peer passes over
@@ -87,8 +88,8 @@ impl Shard {
     }
 
     /// Drops a packet of this host that another shard gave to this one after it had left.
-    pub fn abandon_overlay_packet(&mut self, bytes: usize) {
-        self.drop_overlay_packet(bytes, DropReason::HandedOver);
+    pub fn abandon_overlay_packet(&mut self, offload: VirtioHeader, packet: &[u8]) {
+        self.drop_unjudged_packet(offload, packet, DropReason::HandedOver);
     }
 
     /// Goes on after a successor has failed that was told of the peers: it may have begun handshakes
