@@ -71,6 +71,8 @@ pub struct Limits {
     pub rejections_per_sec: u32,
     /// The same for each peer, so that no peer's flood keeps others from being told.
     pub rejections_per_peer_per_sec: u32,
+    /// Times a second that a peer is heard that tells how many shards it has.
+    pub greetings_per_peer_per_sec: u32,
 }
 
 impl Default for Limits {
@@ -94,6 +96,7 @@ impl Default for Limits {
             refusals_per_sec: 1000,
             rejections_per_sec: 1000,
             rejections_per_peer_per_sec: 20,
+            greetings_per_peer_per_sec: 20,
         }
     }
 }

@@ -82,6 +82,17 @@ impl Flows {
         self.entries.iter()
     }
 
+    /// Returns those of a peer; of one that has none at once.
+    pub(crate) fn of_peer(&self, peer: u32) -> Vec<Flow> {
+        match self.per_peer.get(peer as usize) {
+            Some(1..) => {
+                let its = self.entries.iter().filter(|flow| flow.key.peer == peer);
+                its.copied().collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// Returns a flow that has not idled out.
     #[inline]
     pub(crate) fn find_mut(&mut self, key: &FlowKey, now: Instant) -> Option<&mut Flow> {

@@ -20,11 +20,12 @@
 use std::time::Duration;
 
 use model::address::HostAddresses;
-use model::key::Secret;
+use model::key::{Secret, WireguardKey};
 use model::map::PeerIndex;
 use model::time::Instant;
 use wireguard::{DataCipher, Timestamp};
 
+use crate::bequest::PeerBequest;
 use crate::event::PeerReport;
 use crate::flows::Flow;
 use crate::outbox::Path;
@@ -39,7 +40,7 @@ pub(crate) const GREETED_WITHIN: Duration = Duration::from_secs(2);
 pub(crate) const SAID_AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// A session is renewed by time after 120 s (WireGuard whitepaper 6.2); what asks for a handshake
 /// earlier has not heard of the peer.
-pub(crate) const RENEWAL_AGE: Duration = Duration::from_secs(110);
+const RENEWAL_AGE: Duration = Duration::from_secs(110);
 /// From one look at the traffic to the next.
 const WINDOW: Duration = Duration::from_secs(1);
 /// Looks at traffic, one after the other, that must find it worth lanes for the patient end.
@@ -151,8 +152,10 @@ pub(crate) enum Stage {
     /// Nobody wants it.
     #[default]
     Ended,
-    /// Its shard agrees on a session.
+    /// Its shard agrees on a session, or has one.
     Begun,
+    /// Its shard has a session, and is still to be given its flows.
+    Ready,
     /// Its shard is still to be told that it has ended.
     Ending,
 }
@@ -226,6 +229,12 @@ impl Lanes {
         found.map(|(number, _)| number)
     }
 
+    /// Returns whether the shard of a lane is still to be told that it opens or has ended.
+    pub(crate) fn has_unsaid(&self) -> bool {
+        let is_unsaid = |lane: &Lane| matches!(lane.stage, Stage::Ready | Stage::Ending);
+        self.all.iter().any(is_unsaid)
+    }
+
     /// Opens a lane for flows, or closes it; every shard is to hear of it.
     pub(crate) fn set_open(&mut self, lane: u16, is_open: bool) {
         self.view.set_open(lane, is_open);
@@ -235,7 +244,7 @@ impl Lanes {
     /// Ends all of them; their shards are to hear of it.
     pub(crate) fn end_all(&mut self) {
         for lane in &mut self.all {
-            if lane.stage == Stage::Begun {
+            if matches!(lane.stage, Stage::Begun | Stage::Ready) {
                 lane.stage = Stage::Ending;
             }
         }
@@ -333,6 +342,32 @@ impl LaneEnd {
     }
 }
 
+/// What a lane does when its session asks for another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Renewal {
+    /// It was due: the lane goes on.
+    Due,
+    /// The peer does not answer here, and the main session knows why: flows go home meanwhile.
+    Unanswered,
+    /// The lane carried too little: it ends.
+    NotWorth,
+}
+
+impl Renewal {
+    /// Judges by the session's age, whether it has sealed as many packets as it may, and whether it
+    /// carried enough.
+    pub(crate) fn of(age: Duration, is_worn: bool, is_worth_it: bool) -> Self {
+        // Sooner than by time, and not by count either.
+        if age < RENEWAL_AGE && !is_worn {
+            Self::Unanswered
+        } else if is_worth_it {
+            Self::Due
+        } else {
+            Self::NotWorth
+        }
+    }
+}
+
 /// What is remembered of a lane that is gone.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Past {
@@ -345,6 +380,24 @@ pub(crate) struct Past {
 }
 
 impl Past {
+    /// Its bytes are left to a successor too, and flows that found no room at home.
+    pub(crate) const fn bequeath(
+        &self,
+        key: WireguardKey,
+        addresses: HostAddresses,
+    ) -> PeerBequest {
+        PeerBequest {
+            key,
+            addresses,
+            path: None,
+            wants_session: false,
+            last_initiation: None,
+            received_bytes: self.received_bytes,
+            sent_bytes: self.sent_bytes,
+            flows: Vec::new(),
+        }
+    }
+
     /// Its bytes belong to what the peer sent and got.
     pub(crate) fn report(&self, peer: PeerIndex) -> PeerReport {
         PeerReport {
@@ -391,6 +444,16 @@ mod tests {
         // A burst after a long rest is no lasting traffic.
         assert_eq!(at(44_000, 1_043_998), 0);
         assert_eq!(at(84_000, 1_083_998), 1);
+    }
+
+    #[test]
+    fn a_session_that_asks_early_is_unanswered_unless_it_is_worn() {
+        let (early, late) = (Duration::from_secs(20), Duration::from_secs(120));
+        assert_eq!(Renewal::of(early, false, true), Renewal::Unanswered);
+        assert_eq!(Renewal::of(early, false, false), Renewal::Unanswered);
+        assert_eq!(Renewal::of(early, true, true), Renewal::Due);
+        assert_eq!(Renewal::of(late, false, true), Renewal::Due);
+        assert_eq!(Renewal::of(late, false, false), Renewal::NotWorth);
     }
 
     #[test]

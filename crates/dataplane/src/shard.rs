@@ -88,6 +88,8 @@ pub struct Shard {
     stamps: Stamps,
     load: Load,
     heirs: Heirs,
+    /// Lanes neither open nor close, since a successor is told of the flows.
+    holds_lanes: bool,
     timers: Timers,
     next_sweep: Option<Instant>,
     /// Bytes of all packets that wait for sessions.
@@ -125,6 +127,7 @@ impl Shard {
             stamps: Stamps::new(UnixTime::default()),
             load: Load::new(&limits, dice.next_u64()),
             heirs: Heirs::default(),
+            holds_lanes: false,
             timers: Timers::default(),
             next_sweep: None,
             pending_bytes: 0,

@@ -211,8 +211,7 @@ impl Tunnel {
         if length > sealed_len(0, 0) {
             self.timers.data_sent(now);
         }
-        let is_worn = self.keyring.current().is_some_and(Session::is_worn);
-        if is_worn || self.is_renewal_due(now, REKEY_AFTER_TIME) {
+        if self.is_worn() || self.is_renewal_due(now, REKEY_AFTER_TIME) {
             self.request_handshake(now);
         }
     }
@@ -478,6 +477,12 @@ impl Tunnel {
             .is_some_and(|session| session.can_send(now))
     }
 
+    /// Tells whether another session is due because of how much the present one has sealed, however
+    /// young it is.
+    pub fn is_worn(&self) -> bool {
+        self.keyring.current().is_some_and(Session::is_worn)
+    }
+
     /// Tells whether a handshake is tried that we initiate.
     pub const fn is_trying(&self) -> bool {
         self.timers.is_trying()
@@ -586,6 +591,9 @@ mod tests {
             assert_eq!(send(), None);
             assert_eq!(send(), Some(Action::SendInitiation), "{role:?}");
             assert_eq!(send(), None, "one is under way");
+            assert!(tunnel.is_worn());
+            let fresh = tunnel_with_session(role, cipher, worn - 1);
+            assert!(!fresh.is_worn());
         }
     }
 }

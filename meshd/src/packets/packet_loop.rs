@@ -450,10 +450,13 @@ impl PacketLoop {
             jobs: Vec::new(),
             done: Vec::new(),
         }));
+        self.shard.hold_lanes();
         self.shard.bequeath(Extent::Peers, self.clock.now())
     }
 
     fn leave(&mut self) -> Bequest {
+        // Flows that other shards gave before they rested are among it.
+        self.take_handed_over();
         self.outbox.flush_for_good();
         self.duty = match std::mem::take(&mut self.duty) {
             Duty::Resting(resting) => {

@@ -188,6 +188,7 @@ impl Shard {
                 kind == PeerKind::Mesh,
             ),
             rejections_per_sec: self.config.limits.rejections_per_peer_per_sec,
+            greetings_per_sec: self.config.limits.greetings_per_peer_per_sec,
             jitter_seed: self.dice.next_u64(),
         };
         self.keys.insert(key, index);
@@ -278,6 +279,7 @@ impl Shard {
     /// Forgets a peer; dropping its tunnel wipes its keys.
     fn remove_peer(&mut self, index: PeerIndex) {
         self.remove_peer_elsewhere(index);
+        self.flows.remove_peer(index.0);
         self.drop_pending(index, DropReason::PeerRemoved);
         let Some(peer) = self.peers.remove(index) else {
             return;
@@ -287,7 +289,6 @@ impl Shard {
         }
         self.routes.remove(peer.addresses, index);
         self.indices.release_peer(index);
-        self.flows.remove_peer(index.0);
         self.fragments.clear();
     }
 

@@ -11,7 +11,7 @@ use super::{Shard, tunnel_time};
 use crate::command::PeerKind;
 use crate::drops::DropReason;
 use crate::flows::Flow;
-use crate::lanes::{Begin, LaneEnd, LaneMessage, Past, RENEWAL_AGE, SAID_AGAIN_AFTER, Word};
+use crate::lanes::{Begin, LaneEnd, LaneMessage, Past, Renewal, SAID_AGAIN_AFTER, Word};
 use crate::outbox::{Misdirected, Outbox};
 use crate::peers::{Peer, PeerParts, preshared_key};
 
@@ -114,7 +114,7 @@ impl Shard {
     fn make_lane_end(&mut self, index: PeerIndex, lane: u16, begin: &Begin, now: Now) {
         let incarnation = self.next_incarnation();
         let jitter_seed = self.dice.next_u64();
-        let rejections_per_sec = self.config.limits.rejections_per_peer_per_sec;
+        let limits = self.config.limits;
         let known = self.elsewhere_mut(index).expect("the caller found it");
         let parts = PeerParts {
             incarnation,
@@ -126,7 +126,8 @@ impl Shard {
             keepalive: None,
             cipher: begin.cipher,
             path_mtu: begin.path_mtu.clone(),
-            rejections_per_sec,
+            rejections_per_sec: limits.rejections_per_peer_per_sec,
+            greetings_per_sec: limits.greetings_per_peer_per_sec,
             jitter_seed,
         };
         let past = known.past.take();
@@ -143,6 +144,7 @@ impl Shard {
         self.peers.insert(index, peer);
     }
 
+    /// Takes a lane's flows. Without a session they go back at once, or as soon as there is room.
     fn open_lane_end(
         &mut self,
         index: PeerIndex,
@@ -152,18 +154,14 @@ impl Shard {
         now: Now,
         out: &mut impl Outbox,
     ) {
-        let time = tunnel_time(now);
-        let peer = self.peers.get_mut(index);
-        let peer = peer.filter(|peer| peer.tunnel.has_session(time));
-        let end = peer.and_then(|peer| peer.lane.as_mut());
-        let Some(end) = end.filter(|end| !end.is_ended) else {
-            self.say_home(index, lane, Word::Closed { epoch, flows }, out);
-            return;
+        self.take_flows(flows, now);
+        let Some(end) = self.lane_end(index) else {
+            return self.repeat_closed(index, lane, out);
         };
         end.epoch = epoch;
         end.is_open = true;
         end.is_ready = false;
-        self.take_flows(flows, now);
+        self.tend_lane_end(index, now, out);
     }
 }
 
@@ -211,19 +209,17 @@ impl Shard {
         let Some(age) = age else {
             return true;
         };
-        // Sooner than by time: the peer does not answer here. The main session knows why.
-        let is_silent = age < RENEWAL_AGE;
         let is_worth_it = bytes - end.bytes_before >= worth;
-        if !is_worth_it {
-            end.is_ended = !is_silent;
-        }
-        if is_silent || !is_worth_it {
+        let renewal = Renewal::of(age, peer.tunnel.is_worn(), is_worth_it);
+        end.is_ended = renewal == Renewal::NotWorth;
+        if renewal != Renewal::Due {
             self.close_lane_end(index, now, out);
         }
-        is_silent || is_worth_it
+        renewal != Renewal::NotWorth
     }
 
-    /// Gives the flows of a lane back. Returns whether there was room for them.
+    /// Gives the flows of a lane back. Returns whether it is closed now: there may be no room for them,
+    /// or a successor is told of them here.
     pub(super) fn close_lane_end(
         &mut self,
         index: PeerIndex,
@@ -237,27 +233,45 @@ impl Shard {
             return true;
         }
         let (lane, epoch) = (end.number, end.epoch);
-        let flows = self.flows.iter().filter(|flow| flow.key.peer() == index);
-        let flows = flows.copied().collect();
-        if !self.say_home(index, lane, Word::Closed { epoch, flows }, out) {
+        if self.holds_lanes || !self.say_closed(index, lane, epoch, out) {
             self.say_again(index, now);
             return false;
         }
-        self.flows.remove_peer(index.0);
-        self.counters.set_flows(&self.flows);
         let end = self.lane_end(index).expect("it was there above");
         end.is_open = false;
         true
     }
 
-    /// Other shards think that a lane is open that is not: says so again.
+    /// Tells the home shard that a lane is closed, and gives it the flows that are here. Returns whether
+    /// there was room.
+    fn say_closed(
+        &mut self,
+        index: PeerIndex,
+        lane: u16,
+        epoch: u32,
+        out: &mut impl Outbox,
+    ) -> bool {
+        let flows = match self.holds_lanes {
+            true => Vec::new(),
+            false => self.flows.of_peer(index.0),
+        };
+        let has_flows = !flows.is_empty();
+        let is_said = self.say_home(index, lane, Word::Closed { epoch, flows }, out);
+        if is_said && has_flows {
+            self.flows.remove_peer(index.0);
+            self.counters.set_flows(&self.flows);
+        }
+        is_said
+    }
+
+    /// Other shards think that a lane is open that is not: says so again, before the packet that shows
+    /// it goes home.
     pub(super) fn repeat_closed(&mut self, index: PeerIndex, lane: u16, out: &mut impl Outbox) {
         let Some(known) = self.elsewhere_mut(index) else {
             return;
         };
         let epoch = known.epoch;
-        let flows = Vec::new();
-        self.say_home(index, lane, Word::Closed { epoch, flows }, out);
+        self.say_closed(index, lane, epoch, out);
     }
 
     /// Does what is due for a lane.

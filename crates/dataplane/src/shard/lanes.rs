@@ -15,7 +15,7 @@ use crate::event::Event;
 use crate::flows::{Flow, SWEEP_INTERVAL};
 use crate::greeting::Greeting;
 use crate::lanes::{
-    Begin, GREETED_WITHIN, LaneMessage, Lanes, Mark, SAID_AGAIN_AFTER, Stage, View, Word,
+    Begin, GREETED_WITHIN, Lane, LaneMessage, Lanes, Mark, SAID_AGAIN_AFTER, Stage, View, Word,
     lane_of_date,
 };
 use crate::outbox::{Misdirected, Outbox, Path};
@@ -86,7 +86,7 @@ impl Shard {
             .get_mut(index)
             .expect("the caller found the peer");
         // In a lane it means nothing, and more of them than a peer has reason for mean no good.
-        if peer.lane.is_some() || !peer.rejections.take(now.monotonic) {
+        if peer.lane.is_some() || !peer.greetings.take(now.monotonic) {
             return Fate::Consumed;
         }
         let shards = greeting.shards.min(self.config.place.count());
@@ -182,14 +182,16 @@ impl Shard {
         if !self.say_to_lane(index, lane, Word::Begin(Box::new(begin)), out) {
             return Err(DropReason::HandOverFull);
         }
-        if let Some(lanes) = self.lanes_of(index) {
+        if let Some(lanes) = self.lanes_of(index)
+            && lanes.stage(lane) != Stage::Ready
+        {
             lanes.lane_mut(lane).stage = Stage::Begun;
         }
         Ok(())
     }
 
-    /// The lane has a session: gives it its flows, and tells every shard.
-    fn open_lane(
+    /// The lane has a session: opens it, now or as soon as there is room to say so.
+    fn lane_ready(
         &mut self,
         index: PeerIndex,
         lane: u16,
@@ -200,13 +202,20 @@ impl Shard {
         let Some(lanes) = self.lanes_of(index) else {
             return;
         };
-        let count = lanes.view.count;
-        if lanes.peer_mark != Some(mark) || lane >= count {
+        if lanes.peer_mark == Some(mark) && lane < lanes.view.count {
+            lanes.lane_mut(lane).stage = Stage::Ready;
+            self.say_what_waits(index, now, out);
+        }
+    }
+
+    /// Gives a lane its flows; every shard is to hear of it.
+    fn open_lane(&mut self, index: PeerIndex, lane: u16, out: &mut impl Outbox) {
+        if self.holds_lanes {
             return;
         }
-        let known = lanes.lane_mut(lane);
-        known.stage = Stage::Begun;
-        let epoch = known.epoch.wrapping_add(1);
+        let lanes = self.lanes_of(index).expect("the caller found them");
+        let count = lanes.view.count;
+        let epoch = lanes.lane_mut(lane).epoch.wrapping_add(1);
         let is_its =
             |flow: &&Flow| flow.key.peer() == index && lane_of(hash_of(&flow.key), count) == lane;
         let flows: Vec<Flow> = self.flows.iter().filter(is_its).copied().collect();
@@ -224,9 +233,9 @@ impl Shard {
         }
         self.counters.set_flows(&self.flows);
         let lanes = self.lanes_of(index).expect("they were there above");
-        lanes.lane_mut(lane).epoch = epoch;
+        let stage = Stage::Begun;
+        *lanes.lane_mut(lane) = Lane { stage, epoch };
         lanes.set_open(lane, true);
-        self.say_what_waits(index, now, out);
     }
 }
 
@@ -245,7 +254,7 @@ impl Shard {
             return;
         };
         match word {
-            Word::Ready { mark } => self.open_lane(index, lane, mark, now, out),
+            Word::Ready { mark } => self.lane_ready(index, lane, mark, now, out),
             Word::Closed { epoch, flows } => {
                 self.take_flows(flows, now);
                 if let Some(lanes) = self.lanes_of(index)
@@ -346,12 +355,11 @@ impl Shard {
             return;
         };
         lanes.say_again_at = None;
-        if lanes.untold == 0 && lanes.all.iter().all(|lane| lane.stage != Stage::Ending) {
+        if lanes.untold == 0 && !lanes.has_unsaid() {
             return;
         }
         let ending: Vec<u16> = lanes.in_stage(Stage::Ending).collect();
-        lanes.untold &= u64::MAX >> (64 - place.count()) & !(1 << place.number());
-        let (view, untold) = (lanes.view, lanes.untold);
+        let ready: Vec<u16> = lanes.in_stage(Stage::Ready).collect();
         for lane in ending {
             if self.say_to_lane(index, lane, Word::End, out)
                 && let Some(lanes) = self.lanes_of(index)
@@ -359,6 +367,12 @@ impl Shard {
                 lanes.lane_mut(lane).stage = Stage::Ended;
             }
         }
+        for lane in ready {
+            self.open_lane(index, lane, out);
+        }
+        let lanes = self.lanes_of(index).expect("they were there above");
+        lanes.untold &= u64::MAX >> (64 - place.count()) & !(1 << place.number());
+        let (view, untold) = (lanes.view, lanes.untold);
         for lane in 1..place.count() {
             let shard = place.of_lane(index, lane);
             if untold & 1 << shard != 0 && self.tell_standing(index, lane, view, out) {
@@ -367,8 +381,7 @@ impl Shard {
             }
         }
         let lanes = self.lanes_of(index).expect("they were there above");
-        let is_ending = lanes.in_stage(Stage::Ending).next().is_some();
-        if lanes.untold != 0 || is_ending {
+        if lanes.untold != 0 || lanes.has_unsaid() {
             let at = tunnel_time(now) + SAID_AGAIN_AFTER;
             lanes.say_again_at = Some(at);
             self.wake_at(index, at);
@@ -399,7 +412,8 @@ impl Shard {
         let (Some(lanes), Some(path)) = (&peer.lanes, peer.path) else {
             return;
         };
-        let begun: Vec<u16> = lanes.in_stage(Stage::Begun).collect();
+        let begun = [Stage::Begun, Stage::Ready].map(|stage| lanes.in_stage(stage));
+        let begun: Vec<u16> = begun.into_iter().flatten().collect();
         let mut is_told = true;
         for lane in begun.into_iter().filter(|lane| Some(*lane) != except) {
             is_told &= self.say_to_lane(index, lane, Word::Path(path), out);

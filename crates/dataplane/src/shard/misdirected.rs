@@ -145,6 +145,10 @@ impl Shard {
         addresses: HostAddresses,
     ) {
         let before = self.remove_peer_elsewhere(index);
+        // Those of a lane that is gone may be here for want of room at home.
+        if before.as_ref().is_some_and(|it| it.addresses != addresses) {
+            self.flows.remove_peer(index.0);
+        }
         self.keys.insert(key, index);
         self.routes.insert(addresses, index);
         let place = index.0 as usize;

@@ -35,6 +35,13 @@ pub(super) struct Heirs {
 
 /// The one that goes.
 impl Shard {
+    /// Keeps every flow in the shard that has it, until [`Shard::reclaim_dates`]: one under way to
+    /// another shard would be in no bequest. What others gave to this shard before they were told is
+    /// to be handled before the last [`Shard::bequeath`].
+    pub const fn hold_lanes(&mut self) {
+        self.holds_lanes = true;
+    }
+
     /// Returns what the successor should know. Nothing changes here. Whoever asks for it begins no
     /// handshake from then on, and lets [`HANDSHAKES_APART`] pass before the successor begins one.
     pub fn bequeath(&self, extent: Extent, now: Now) -> Bequest {
@@ -67,6 +74,17 @@ impl Shard {
                 flows: Vec::new(),
             });
         }
+        for (index, known) in (0..).zip(&self.elsewhere) {
+            let Some(known) = known else { continue };
+            let Some(past) = &known.past else { continue };
+            if places.len() <= index {
+                places.resize(index + 1, usize::MAX);
+            }
+            places[index] = bequest.peers.len();
+            bequest
+                .peers
+                .push(past.bequeath(known.key, known.addresses));
+        }
         if extent == Extent::PeersAndFlows {
             let alive = self.flows.iter().filter(|it| !it.is_idle(now.monotonic));
             for flow in alive {
@@ -95,6 +113,7 @@ impl Shard {
     /// Goes on after a successor has failed that was told of the peers: it may have begun handshakes
     /// with a later date than this shard's last.
     pub fn reclaim_dates(&mut self, now: Now) {
+        self.holds_lanes = false;
         self.stamps.leap(now.unix);
     }
 

@@ -37,6 +37,8 @@ struct Way {
     handed: VecDeque<(u16, Handed)>,
     /// Whether other shards take what is theirs.
     is_open: bool,
+    /// What of lanes finds no room, by how it begins.
+    refused_words: Vec<&'static str>,
 }
 
 impl Outbox for Way {
@@ -68,7 +70,14 @@ impl Outbox for Way {
                 Handed::OverlayPacket(offload, bytes.to_vec())
             }
             Misdirected::Introduction(introduction) => Handed::Introduction(introduction),
-            Misdirected::Lane(message) => Handed::Lane(message),
+            Misdirected::Lane(message) => {
+                let told = format!("{message:?}");
+                let is_word = |word: &&str| told.contains(&format!("word: {word}"));
+                if self.refused_words.iter().any(is_word) {
+                    return false;
+                }
+                Handed::Lane(message)
+            }
             Misdirected::Opened {
                 peer,
                 ecn,
@@ -252,6 +261,11 @@ impl Teams {
     /// Other shards of the host take nothing any more.
     pub(crate) fn close_hand_overs(&mut self, host: usize) {
         self.hosts[host].way.is_open = false;
+    }
+
+    /// Other shards take nothing of lanes that begins so.
+    pub(crate) fn refuse_words(&mut self, host: usize, words: &[&'static str]) {
+        self.hosts[host].way.refused_words = words.to_vec();
     }
 
     /// They do again.
@@ -509,6 +523,7 @@ fn team(number: u8, count: u16, limits: Limits, run: u8, now: Now) -> Team {
             packets: Vec::new(),
             handed: VecDeque::new(),
             is_open: true,
+            refused_words: Vec::new(),
         },
     }
 }
