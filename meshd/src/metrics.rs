@@ -33,7 +33,7 @@ runtime::catalogue! {
     DATAGRAM_BYTES: Counter = "meshd_datagram_received_bytes_total";
     /// Packets and datagrams that went no further, by reason; `meshctl drops` says of each what it means and what to try.
     DROPS: Counter = "meshd_dropped_packets_total", by "reason";
-    /// Packets that the kernel dropped before this daemon saw them: `tun` when it did not read the interface fast enough, `socket` when it did not read the tunnels' port fast enough, `share` when their sender was above its share meanwhile. Interface and sockets may be older than this daemon; what they dropped before it is not counted.
+    /// Packets that the kernel dropped before this daemon saw them: `tun` when it did not read the interface fast enough, `socket` when it did not read the tunnels' port fast enough, `share` while it let in fair shares only, because more came than it could read: what was above a share, and also what found no room. Interface and sockets may be older than this daemon; what they dropped before it is not counted.
     KERNEL_DROPS: Counter = "meshd_kernel_dropped_packets_total", by "place";
     /// How often the kernel refused packets in one piece that it had offered to take so; they went one by one: `tun` to this host, `socket` to peers.
     OFFLOADS_REFUSED: Counter = "meshd_offloads_refused_total", by "place";

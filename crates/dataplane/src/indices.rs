@@ -51,6 +51,11 @@ impl Indices {
         self.peers.values().any(|owner| *owner == peer)
     }
 
+    /// Returns all that are taken.
+    pub(crate) fn all(&self) -> impl Iterator<Item = u32> {
+        self.peers.keys().copied()
+    }
+
     #[inline]
     pub(crate) fn find(&self, index: u32) -> Option<PeerIndex> {
         self.peers.get(&index).copied()

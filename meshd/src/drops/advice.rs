@@ -29,7 +29,7 @@ pub(super) fn meaning(reason: &str) -> &'static str {
             "The kernel's receive buffer of the tunnels' port was full: datagrams came faster than meshd took."
         }
         UNDERLAY_ABOVE_SHARE => {
-            "More datagrams came than this host can take, and the kernel dropped these for meshd: their senders sent more than their share."
+            "More datagrams came than this host can take, so that each sender has a share: the kernel dropped what was above one, and what found its buffer full meanwhile."
         }
         DENIED_BY_PEER => "A peer's policy denied a flow that this host's own allows, and said so.",
         _ => DropReason::ALL
@@ -142,6 +142,7 @@ mod tests {
             OVERLAY_WRITE_FAILED,
             OVERLAY_QUEUE_FULL,
             UNDERLAY_QUEUE_FULL,
+            UNDERLAY_ABOVE_SHARE,
             DENIED_BY_PEER,
         ];
         let all = DropReason::ALL.iter().map(|reason| reason.name());

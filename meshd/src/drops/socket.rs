@@ -1,6 +1,6 @@
-//! What the kernel dropped at one socket, each under why: its buffer was full, or, while the packet
-//! thread sheds load, the sender was above its share. The kernel has one count for both, so that who
-//! begins or ends shedding looks first.
+//! What the kernel dropped at one socket, each under what went on then: its buffer was full, or the
+//! packet thread shed load. The kernel has one count for both, so that who begins or ends shedding looks
+//! first, and what found the buffer full while load was shed is counted as shed.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -42,12 +42,13 @@ impl SocketDrops {
         })
     }
 
-    /// Returns the datagrams, as the kernel had joined them, that found the buffer full.
+    /// Returns the datagrams, as the kernel had joined them, that found the buffer full while all might
+    /// come in.
     pub(crate) fn buffer_full(&self) -> u64 {
         self.look().buffer_full
     }
 
-    /// Returns the datagrams, as the kernel had joined them, whose senders were above their share.
+    /// Returns the datagrams, as the kernel had joined them, that were dropped while senders had shares.
     pub(crate) fn above_share(&self) -> u64 {
         self.look().above_share
     }
@@ -58,7 +59,7 @@ impl SocketDrops {
         counts.buffer_full + counts.above_share
     }
 
-    /// From now on, what is dropped was above its share; or it is not any more.
+    /// From now on, what is dropped counts as above its share; or it does not any more.
     pub(crate) fn set_shedding(&self, is_shedding: bool) {
         self.look().is_shedding = is_shedding;
     }

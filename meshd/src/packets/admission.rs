@@ -20,7 +20,7 @@ use std::time::Duration;
 use model::time::Instant;
 
 use self::arrivals::{Arrivals, Claims};
-use self::plan::{Family, Network, Plan};
+use self::plan::{Family, Network, Plan, SESSIONS_MAX};
 use self::shares::{fair_level, part};
 use crate::drops::SocketDrops;
 use crate::linux::classic_bpf::{filter, unfilter};
@@ -42,7 +42,7 @@ const DROPPED_PART: u64 = 20;
 const PART_MIN: f64 = 1.0 / 1024.0;
 /// What is left of a claim from one look to the next when nothing comes.
 const REMEMBERED_PART: f64 = 0.8;
-/// A claim that is forgotten: a fraction of a datagram in a second.
+/// A network's claim that is forgotten: a fraction of a datagram in a second.
 const CLAIM_MIN: f64 = 1.0;
 /// Between two looks: nothing waited longer than a part of that time.
 const EMPTIED_OFTEN: u32 = 4;
@@ -147,8 +147,14 @@ impl Admission {
         self.is_watching().then(|| self.looked_at + LOOK_INTERVAL)
     }
 
-    /// Looks at how things are, when it is time.
-    pub(super) fn look_when_due(&mut self, socket: BorrowedFd<'_>, now: Instant) {
+    /// Looks at how things are, when it is time; only for whoever receives from the socket. `sessions`
+    /// are those that there are, as the filter sees them.
+    pub(super) fn look_when_due(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        now: Instant,
+        sessions: &dyn Fn() -> Vec<u32>,
+    ) {
         let elapsed = now.saturating_since(self.looked_at);
         if elapsed < LOOK_INTERVAL {
             return;
@@ -168,20 +174,17 @@ impl Admission {
             State::Open => {}
             State::Watching if flood.is_on => {
                 self.state = State::Sharing(Sharing::default());
-                self.share(socket, tally, flood);
+                self.share(socket, tally, flood, sessions);
             }
             State::Watching => self.state = State::Open,
-            State::Sharing(_) => self.share(socket, tally, flood),
+            State::Sharing(_) => self.share(socket, tally, flood, sessions),
         }
     }
 
-    /// Lets everybody in, at once: who has the socket from here on does not know of this.
+    /// Lets everybody in, at once: the filter is the kernel's, and whoever has the socket next does not
+    /// know of it. It may also be that of another daemon, which had the socket meanwhile.
     pub(super) fn open(&mut self, socket: BorrowedFd<'_>) {
-        if let State::Sharing(sharing) = &self.state
-            && sharing.plan.cuts()
-        {
-            lift(socket, &self.drops);
-        }
+        lift(socket, &self.drops);
         self.state = State::Open;
     }
 
@@ -192,7 +195,13 @@ impl Admission {
     }
 
     /// Gives everybody their share from now on, of what they have asked for.
-    fn share(&mut self, socket: BorrowedFd<'_>, tally: Tally, flood: Flood) {
+    fn share(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        tally: Tally,
+        flood: Flood,
+        sessions: &dyn Fn() -> Vec<u32>,
+    ) {
         let (State::Sharing(sharing), Some(arrivals)) = (&mut self.state, &mut self.arrivals)
         else {
             return;
@@ -202,11 +211,11 @@ impl Admission {
             // What the kernel drops now, the plan asked for.
             (true, _) => {
                 sharing.adjust_room(tally);
-                sharing.plan_for(arrivals.claims(1.0 / flood.secs))
+                sharing.plan_for(arrivals.claims(1.0 / flood.secs), &sessions())
             }
             (false, true) => {
                 sharing.room = arrivals.cost() / flood.secs;
-                sharing.plan_for(arrivals.claims(flood.factor / flood.secs))
+                sharing.plan_for(arrivals.claims(flood.factor / flood.secs), &sessions())
             }
             (false, false) => Plan::OPEN,
         };
@@ -214,9 +223,10 @@ impl Admission {
             sharing.plan = Plan::OPEN;
         }
         match (cut, sharing.plan.cuts()) {
-            (true, false) => lift(socket, &self.drops),
+            // Also when it did not cut before: nothing but a plan may filter the socket.
+            (_, false) => lift(socket, &self.drops),
             (false, true) => self.news.tell(self.looked_at),
-            _ => {}
+            (true, true) => {}
         }
         arrivals.begin(&sharing.plan);
         sharing.calm_looks = if sharing.plan.cuts() {
@@ -255,10 +265,10 @@ fn impose(socket: BorrowedFd<'_>, plan: &mut Plan, family: Family, drops: &Socke
         };
         if plan.sessions.is_empty() {
             tracing::debug!(%error, "the kernel takes no filter: a flood harms all peers alike");
-            lift(socket, drops);
             return false;
         }
-        // More than the machine's bound for options of sockets allows (net.core.optmem_max).
+        // More than the machine's bound for options of sockets allows (net.core.optmem_max). Of those
+        // that have the same part, whoever asks for most is named first.
         plan.sessions
             .sort_by(|one, other| one.1.total_cmp(&other.1));
         plan.sessions.truncate(plan.sessions.len() / 2);
@@ -278,30 +288,33 @@ impl Tally {
 }
 
 impl Sharing {
-    /// Less when something always waited, more when often nothing did.
+    /// Less when something always waited, more when often nothing did, or nothing came at all.
     fn adjust_room(&mut self, tally: Tally) {
-        match tally.emptied {
-            0 => self.room *= 0.85,
-            EMPTIED_OFTEN.. => self.room *= 1.1,
-            _ => {}
+        if tally.messages == 0 || tally.emptied >= EMPTIED_OFTEN {
+            self.room *= 1.1;
+        } else if tally.emptied == 0 {
+            self.room *= 0.85;
         }
     }
 
-    fn plan_for(&mut self, claims: Claims) -> Plan {
-        self.claims = remembering(&self.claims, claims);
+    fn plan_for(&mut self, claims: Claims, sessions: &[u32]) -> Plan {
+        self.claims = remembering(&self.claims, claims, sessions);
         plan(&self.claims, self.room)
     }
 }
 
 /// Who asks for less than before asks for it only after a while: a sender that is cut to next to
-/// nothing may seem to have ended.
-fn remembering(before: &Claims, mut now: Claims) -> Claims {
-    let sessions: HashMap<u32, f64> = before.sessions.iter().copied().collect();
-    for (index, claim) in &mut now.sessions {
-        let before = sessions.get(index).copied().unwrap_or_default();
-        *claim = claim.max(before * REMEMBERED_PART);
-    }
-    now.sessions.retain(|(_, claim)| *claim >= CLAIM_MIN);
+/// nothing may seem to have ended. All sessions that there are have a claim, be it 0, so that a quiet
+/// one is not taken for a stranger; where there are too many, those that ask for least have none.
+fn remembering(before: &Claims, mut now: Claims, sessions: &[u32]) -> Claims {
+    let asked_before: HashMap<u32, f64> = before.sessions.iter().copied().collect();
+    let asked_now: HashMap<u32, f64> = now.sessions.iter().copied().collect();
+    let asked = |by: &HashMap<u32, f64>, index: &u32| by.get(index).copied().unwrap_or_default();
+    let claim =
+        |index: &u32| asked(&asked_now, index).max(asked(&asked_before, index) * REMEMBERED_PART);
+    now.sessions = sessions.iter().map(|it| (*it, claim(it))).collect();
+    now.sessions.sort_by(|one, other| other.1.total_cmp(&one.1));
+    now.sessions.truncate(SESSIONS_MAX);
     for (network, claim) in &mut now.networks {
         let before = before.networks.iter().find(|(it, _)| it == network);
         *claim = claim.max(before.map_or(0.0, |(_, before)| *before) * REMEMBERED_PART);

@@ -170,7 +170,9 @@ impl PacketLoop {
                 self.shard
                     .handle_datagrams_too_big(remote, now, &mut self.outbox);
             }
-            self.sockets.look_when_due(now.monotonic);
+            if self.duty.serves() {
+                self.sockets.look_when_due(now.monotonic, &self.shard);
+            }
             self.pass_events_on();
             self.outbox.flush();
         }
@@ -192,7 +194,8 @@ impl PacketLoop {
     fn wait(&self) -> io::Result<Ready> {
         let of_shard = self.shard.poll_timeout().filter(|_| self.duty.speaks());
         let of_shard = of_shard.map(|(deadline, _)| deadline);
-        let deadlines = of_shard.into_iter().chain(self.sockets.deadline());
+        let of_sockets = self.sockets.deadline().filter(|_| self.duty.serves());
+        let deadlines = of_shard.into_iter().chain(of_sockets);
         let sleep = deadlines.min().map_or(SLEEP_MAX, |deadline| {
             self.clock.until(deadline).min(SLEEP_MAX)
         });
@@ -275,7 +278,13 @@ impl PacketLoop {
                     self.let_go_of_device();
                     drop(held);
                 }
-                ToLoop::Stop => return ControlFlow::Break(()),
+                ToLoop::Stop => {
+                    // The sockets may be kept for another daemon.
+                    if self.duty.serves() {
+                        self.sockets.open();
+                    }
+                    return ControlFlow::Break(());
+                }
             }
             self.pass_events_on();
         }
@@ -473,6 +482,8 @@ impl PacketLoop {
 
     fn resume(&mut self, successor: Succession) {
         self.outbox.set_silent(false);
+        // The successor may have filtered what comes, and did not live to end it.
+        self.sockets.open();
         let duty = std::mem::take(&mut self.duty);
         let now = self.clock.now();
         match successor {
@@ -501,6 +512,8 @@ impl PacketLoop {
         let now = self.clock.now();
         let flows = self.shard.inherit_flows(left, now);
         self.set_device(device);
+        // As in `resume`, of the one before.
+        self.sockets.open();
         // What the one before has passed on before it left is all there by now.
         self.take_crossed();
         let until = now.monotonic + AGREED_WITHIN;

@@ -124,3 +124,58 @@ impl WorkerHandle {
         Ok(answers)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use dataplane::ShardConfig;
+    use runtime::clock::Clock;
+
+    use super::*;
+    use crate::linux::classic_bpf::{RETURN, filter, step, unfilter};
+    use crate::packets::{PacketWorker, UdpSockets};
+
+    /// One packet thread, and its socket once more, as a successor has it.
+    fn started() -> (PacketWorker, OwnedFd) {
+        let sockets = UdpSockets::bind(0).unwrap();
+        let (shared, _) = sockets.share().unwrap();
+        let (news, _) = tokio::sync::mpsc::channel(16);
+        let config = ShardConfig::default();
+        let clock = Clock::start();
+        let worker = PacketWorker::start(config, vec![sockets], [1; 32], clock, news).unwrap();
+        (worker, shared)
+    }
+
+    fn let_nothing_in(socket: &OwnedFd) {
+        filter(socket, &mut [step(RETURN, 0, 0, 0)]).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_a_failed_successor_filtered_comes_again() {
+        let (worker, shared) = started();
+        let handle = worker.handle();
+        let (crossing, _successor) = Crossing::pair().unwrap();
+        handle.rest(vec![crossing]).await.unwrap();
+        handle.leave().await.unwrap();
+        let_nothing_in(&shared);
+        handle.resume(Succession::Served);
+        handle.beat().await.unwrap();
+        assert!(unfilter(&shared).is_err(), "there is none");
+        worker.stop();
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_stops_leaves_no_filter_but_its_successor_s() {
+        let (worker, shared) = started();
+        let_nothing_in(&shared);
+        worker.stop();
+        assert!(unfilter(&shared).is_err(), "there is none");
+
+        let (worker, shared) = started();
+        let (crossing, _successor) = Crossing::pair().unwrap();
+        worker.handle().rest(vec![crossing]).await.unwrap();
+        worker.handle().leave().await.unwrap();
+        let_nothing_in(&shared);
+        worker.stop();
+        assert!(unfilter(&shared).is_ok(), "it is the successor's");
+    }
+}

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use dataplane::Path;
+use dataplane::{Path, Shard};
 use model::time::Instant;
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
@@ -162,14 +162,21 @@ impl UdpSockets {
         queues.filter_map(|queue| queue.admission.deadline()).min()
     }
 
-    /// Looks whether there is a flood, or it goes on, when it is time.
-    pub(super) fn look_when_due(&mut self, now: Instant) {
+    /// Looks whether there is a flood, or it goes on, when it is time; only for whoever receives here.
+    pub(super) fn look_when_due(&mut self, now: Instant, shard: &Shard) {
+        let sessions = || {
+            shard
+                .receiver_indices()
+                .map(as_filtered)
+                .collect::<Vec<u32>>()
+        };
         for queue in self.queues_mut() {
-            queue.admission.look_when_due(queue.socket.as_fd(), now);
+            let socket = queue.socket.as_fd();
+            queue.admission.look_when_due(socket, now, &sessions);
         }
     }
 
-    /// Lets everybody in, because somebody else receives from here on.
+    /// Lets everybody in, because somebody else receives from here on, or did until now.
     pub(super) fn open(&mut self) {
         for queue in self.queues_mut() {
             queue.admission.open(queue.socket.as_fd());
@@ -261,7 +268,8 @@ impl UdpQueue {
                 .recv((&self.socket).into(), &mut buffers, &mut metas)
             {
                 Ok(received) => received,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                // A full call may have been the last.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
                 Err(error) => return Err(error),
             }
         };
@@ -313,6 +321,12 @@ fn receiver_index_of_data(datagram: &[u8]) -> Option<u32> {
         return None;
     };
     Some(u32::from_be_bytes(*index))
+}
+
+/// A receiver index, which is in little-endian order on the wire (whitepaper 5.4), as the filter of
+/// [`Admission`] sees it.
+fn as_filtered(index: u32) -> u32 {
+    u32::from_be_bytes(index.to_le_bytes())
 }
 
 /// Makes the socket ready for batches. quinn-udp forbids fragments, as QUIC wants it; a tunnel whose
@@ -467,6 +481,7 @@ mod tests {
     fn a_session_is_named_as_the_filter_sees_it() {
         let data = |kind| [kind, 0, 0, 0, 1, 2, 3, 4, 9];
         assert_eq!(receiver_index_of_data(&data(4)), Some(0x0102_0304));
+        assert_eq!(as_filtered(0x0403_0201), 0x0102_0304);
         assert_eq!(receiver_index_of_data(&data(1)), None);
         assert_eq!(receiver_index_of_data(&data(4)[..7]), None);
         assert_eq!(receiver_index_of_data(&[4, 0, 0, 1, 1, 2, 3, 4]), None);

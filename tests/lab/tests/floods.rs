@@ -202,6 +202,7 @@ fn a_host_that_sends_all_it_can_leaves_the_others_their_share() -> Result<(), La
         SocketAddrV4::new(address, 9000),
         &[0x5a; 600],
     )?;
+    received.set_read_timeout(Some(CHANGE_DEADLINE)).unwrap();
     let mut memory = [0; 1000];
     received.recv(&mut memory).unwrap();
     let lost = lost_pings(friend, victim)?;

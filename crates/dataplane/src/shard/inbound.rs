@@ -200,6 +200,11 @@ impl Shard {
         classify(datagram) == Some(Kind::Data) && self.find_receiver(datagram).is_ok()
     }
 
+    /// Returns the receiver indices of all sessions, also those that are not agreed on yet.
+    pub fn receiver_indices(&self) -> impl Iterator<Item = u32> {
+        self.indices.all()
+    }
+
     pub(super) fn find_receiver(&self, datagram: &[u8]) -> Result<PeerIndex, DropReason> {
         let index = receiver_index(datagram).ok_or(DropReason::NotWireguard)?;
         self.indices.find(index).ok_or(DropReason::UnknownReceiver)

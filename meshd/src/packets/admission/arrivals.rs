@@ -9,6 +9,8 @@ use super::plan::{NETWORKS_MAX, Network, Plan, SESSIONS_MAX};
 /// What a datagram costs beside its bytes, in bytes: a small one takes about as long as so many bytes
 /// are sealed in.
 const DATAGRAM_COST: f64 = 1024.0;
+/// Sessions that are counted: those that a plan names, and as many that come anew.
+const SESSIONS_COUNTED_MAX: usize = 2 * SESSIONS_MAX;
 /// Places for networks that no plan names. Many that share one leave it to whoever sends most.
 const PLACES: usize = 256;
 
@@ -52,7 +54,7 @@ pub(super) struct Claims {
 impl Arrivals {
     pub(super) fn new() -> Self {
         Self {
-            sessions: HashMap::with_capacity(SESSIONS_MAX),
+            sessions: HashMap::with_capacity(SESSIONS_COUNTED_MAX),
             named: Vec::with_capacity(NETWORKS_MAX),
             places: vec![Place::default(); PLACES],
             hasher: RandomState::new(),
@@ -84,7 +86,7 @@ impl Arrivals {
                 tally.cost += cost;
                 return;
             }
-            if self.sessions.len() < SESSIONS_MAX {
+            if self.sessions.len() < SESSIONS_COUNTED_MAX {
                 let part = tally.map_or(self.others.part, |tally| tally.part);
                 self.sessions.insert(index, Tally { part, cost });
                 return;
@@ -251,7 +253,7 @@ mod tests {
         let claims = arrivals.claims(1.0);
         assert_eq!(
             (claims.sessions.len(), claims.networks.len()),
-            (SESSIONS_MAX, NETWORKS_MAX)
+            (SESSIONS_COUNTED_MAX, NETWORKS_MAX)
         );
         let (first, most) = claims.networks[0];
         assert_eq!(first, network(1));

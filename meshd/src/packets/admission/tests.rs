@@ -51,6 +51,10 @@ impl Host {
         let mut left = ROUND;
         while left > 0 {
             let taken = (0..CALL).take_while(|_| self.take_one()).count();
+            if (taken, left) == (0, ROUND) {
+                // Nobody is woken, and nothing received.
+                break;
+            }
             self.admission.handle_received(taken, taken == CALL);
             if taken < CALL {
                 break;
@@ -58,7 +62,9 @@ impl Host {
             left -= CALL;
         }
         self.now += LOOK_INTERVAL;
-        self.admission.look_when_due(self.socket.as_fd(), self.now);
+        let sessions = || SESSIONS.to_vec();
+        self.admission
+            .look_when_due(self.socket.as_fd(), self.now, &sessions);
     }
 
     fn take_one(&mut self) -> bool {
@@ -151,6 +157,31 @@ fn strangers_from_everywhere_have_one_share_together() {
 }
 
 #[test]
+fn a_session_that_was_silent_in_the_flood_is_no_stranger() {
+    let mut host = Host::new();
+    let strangers: Vec<UdpSocket> = (0..200).map(|it| sender(0x1_0000 + it)).collect();
+    let peer = sender(99);
+    // Five seconds of it, one in which a peer sends beside it, and one in which another does that was
+    // never heard before.
+    for (rounds, session) in [(100, None), (20, Some(8)), (20, Some(9))] {
+        host.drain();
+        for _ in 0..rounds {
+            for number in 0..600 {
+                let stranger = &strangers[number as usize % strangers.len()];
+                host.send(stranger, 1000 + number);
+                if let Some(session) = session.filter(|_| number % 60 == 0) {
+                    host.send(&peer, session);
+                }
+            }
+            host.round();
+        }
+        assert!(host.is_cutting());
+    }
+    host.drain();
+    assert_eq!((host.seen(8), host.seen(9)), (200, 200));
+}
+
+#[test]
 fn a_stranger_who_floods_leaves_other_strangers_their_share() {
     let mut host = Host::new();
     let (flooder, newcomer) = (sender(2), sender(3));
@@ -214,6 +245,56 @@ fn whoever_has_the_socket_next_gets_everything() {
     });
     host.admission.open(host.socket.as_fd());
     assert!(unfilter(host.socket.as_fd()).is_err(), "there is none left");
+}
+
+#[test]
+fn what_another_daemon_filtered_ends_with_it() {
+    let mut host = Host::new();
+    let nothing = Plan {
+        others: 0.0,
+        ..Plan::OPEN
+    };
+    filter(&host.socket, &mut nothing.program(Family::V4)).unwrap();
+    let peer = sender(2);
+    host.send(&peer, 7);
+    host.drain();
+    assert_eq!(host.seen(7), 0);
+    host.admission.open(host.socket.as_fd());
+    host.send(&peer, 7);
+    host.drain();
+    assert_eq!(host.seen(7), 1);
+}
+
+#[test]
+fn there_is_more_room_when_nothing_came_and_less_when_something_always_waited() {
+    let room_after = |messages, emptied| {
+        let mut sharing = Sharing {
+            room: 100.0,
+            ..Sharing::default()
+        };
+        sharing.adjust_room(Tally { messages, emptied });
+        sharing.room
+    };
+    assert!(room_after(0, 0) > 100.0);
+    assert!(room_after(9, 0) < 100.0);
+    assert_eq!(room_after(9, 1), 100.0);
+    assert!(room_after(9, EMPTIED_OFTEN) > 100.0);
+}
+
+#[test]
+fn every_session_has_a_claim_and_of_too_many_those_that_ask_for_least_have_none() {
+    let of_sessions = |sessions: &[(u32, f64)]| Claims {
+        sessions: sessions.to_vec(),
+        ..Claims::default()
+    };
+    // Session 1000 has ended.
+    let before = of_sessions(&[(5, 1.0), (6, 10.0), (7, 5.0), (1000, 99.0)]);
+    let now = of_sessions(&[(5, 6.0), (6, 0.0), (1000, 99.0)]);
+    let there_are: Vec<u32> = (0..600).collect();
+    let claims = remembering(&before, now, &there_are);
+    assert_eq!(claims.sessions.len(), SESSIONS_MAX);
+    let expected = [(6, 8.0), (5, 6.0), (7, 4.0), (0, 0.0), (1, 0.0)];
+    assert_eq!(claims.sessions[..5], expected);
 }
 
 #[test]
