@@ -97,8 +97,13 @@ impl Arrivals {
             return;
         }
         self.others.cost += cost;
-        let place = self.hasher.hash_one(network) % PLACES as u64;
-        self.places[place as usize].charge(network, cost);
+        let place = self.place_of(network);
+        self.places[place].charge(network, cost);
+    }
+
+    /// Strangers do not know who shares a place with whom.
+    fn place_of(&self, network: Network) -> usize {
+        (self.hasher.hash_one(network) % PLACES as u64) as usize
     }
 
     /// Returns all that came in.
@@ -198,16 +203,21 @@ mod tests {
     #[test]
     fn sessions_have_their_own_and_strangers_that_of_their_network() {
         let mut arrivals = Arrivals::new();
+        let place = arrivals.place_of(network(1));
+        let elsewhere = (2..=255)
+            .map(network)
+            .find(|it| arrivals.place_of(*it) != place);
+        let elsewhere = elsewhere.expect("not all have one place");
         for _ in 0..3 {
             arrivals.charge(Some(7), network(1), 100);
             arrivals.charge(None, network(1), 200);
         }
-        arrivals.charge(None, network(2), 300);
+        arrivals.charge(None, elsewhere, 300);
         let claims = arrivals.claims(2.0);
         assert_eq!(claims.sessions, [(7, 2.0 * cost(3, 100))]);
         let expected = [
             (network(1), 2.0 * cost(3, 200)),
-            (network(2), 2.0 * cost(1, 300)),
+            (elsewhere, 2.0 * cost(1, 300)),
         ];
         assert_eq!(claims.networks, expected);
         assert_eq!(claims.others, 0.0);
