@@ -34,6 +34,11 @@ const HOUSE: &[Room] = &[
     // Its TLS verifiers ask `trust` whether a chain is good, instead of deciding that again.
     room("runtime", &["model", "trust"], &[]),
     room(
+        "proxy",
+        &["model", "policy", "traffic", "trust", "runtime"],
+        &[],
+    ),
+    room(
         "meshd",
         &[
             "model",
@@ -44,6 +49,7 @@ const HOUSE: &[Room] = &[
             "dataplane",
             "agent",
             "runtime",
+            "proxy",
         ],
         &[],
     ),
