@@ -2,6 +2,7 @@
 //! it is plugged into rustls.
 
 mod client_roots;
+mod members;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -29,6 +30,7 @@ use tokio_rustls::client::TlsStream;
 use trust::certificate::{self, CertificateError, CertificateFacts};
 
 pub use client_roots::ClientRoots;
+pub use members::{STREAMS_ALPN, shown_by, stream_client, stream_server};
 
 /// How long one address may take to answer, TCP and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -274,7 +276,8 @@ pub fn client_facts(
     roots: &ClientRoots,
 ) -> Option<CertificateFacts> {
     let chain = connection.peer_certificates()?;
-    verify_at_its_time(&owned(chain), &roots.current(), crate::clock::unix_now()).ok()
+    certificate::verify_chain_of_any_age(&owned(chain), &roots.current(), crate::clock::unix_now())
+        .ok()
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -413,8 +416,8 @@ impl ClientCertVerifier for HostVerifier {
     ) -> Result<ClientCertVerified, rustls::Error> {
         let chain = presented(end_entity, intermediates);
         let roots = self.roots.current();
-        verify_at_its_time(&chain, &roots, UnixTime::from_secs(now.as_secs()))
-            .map_err(not_believed)?;
+        let now = UnixTime::from_secs(now.as_secs());
+        certificate::verify_chain_of_any_age(&chain, &roots, now).map_err(not_believed)?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -440,22 +443,5 @@ impl ClientCertVerifier for HostVerifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
-    }
-}
-
-/// Verifies a chain as if now were a time at which its first certificate is valid.
-fn verify_at_its_time(
-    chain: &[Vec<u8>],
-    roots: &[Vec<u8>],
-    now: UnixTime,
-) -> Result<CertificateFacts, CertificateError> {
-    match certificate::verify_chain(chain, roots, now) {
-        Err(CertificateError::Expired { not_after, .. }) => {
-            certificate::verify_chain(chain, roots, not_after)
-        }
-        Err(CertificateError::NotYetValid { not_before, .. }) => {
-            certificate::verify_chain(chain, roots, not_before)
-        }
-        outcome => outcome,
     }
 }
