@@ -86,6 +86,7 @@ fn shadows_bans(path: &str) -> bool {
         "clippy.toml",
         "crates/clippy.toml",
         "crates/runtime/clippy.toml",
+        "crates/proxy/clippy.toml",
     ];
     configures_clippy && !allowed.contains(&path)
 }
