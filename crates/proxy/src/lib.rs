@@ -4,3 +4,9 @@
 //! socket are the program's (`meshd`).
 
 #![forbid(unsafe_code)]
+
+mod config;
+mod surroundings;
+
+pub use config::{ProxyConfig, ProxyLimits};
+pub use surroundings::{Caller, Listeners, Surroundings};

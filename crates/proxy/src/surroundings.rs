@@ -1,0 +1,60 @@
+//! What the proxy asks of the machine that it runs on: who was dialled before a connection was
+//! caught, who dialled, and sockets that are not caught again. `meshd` answers; tests do too.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+
+use tokio::net::{TcpSocket, TcpStream};
+
+/// The machine, as one proxy sees it. Every call is made on a proxy thread and must be quick.
+pub trait Surroundings: Send + Sync + 'static {
+    /// Returns where the program meant to connect to before the connection was caught.
+    ///
+    /// # Errors
+    /// The kernel does not know, as when nobody caught the connection.
+    fn original_destination(&self, stream: &TcpStream) -> io::Result<SocketAddr>;
+
+    /// Returns the process of this host that opened the connection from `app` to `dialled`.
+    fn caller(&self, app: SocketAddr, dialled: SocketAddr) -> Caller;
+
+    /// Returns a socket for a connection to a program of this host, not connected yet: it is bound
+    /// to the overlay address of this host in the family of `to`, and marked so that it is not
+    /// caught.
+    ///
+    /// # Errors
+    /// The kernel gives no socket, or not this address.
+    fn dial_local(&self, to: SocketAddr) -> io::Result<TcpSocket>;
+
+    /// Returns a socket for a connection to another host's daemon, marked, not connected yet.
+    ///
+    /// # Errors
+    /// The kernel gives no socket.
+    fn dial_underlay(&self, to: SocketAddr) -> io::Result<TcpSocket>;
+}
+
+/// Who opened a connection on this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// This process.
+    Process {
+        /// Its systemd unit.
+        unit: Option<String>,
+        /// The name of its user, where it has one.
+        user: Option<String>,
+        /// Its user's number.
+        uid: u32,
+    },
+    /// Nobody knows, as when the process is gone already.
+    Unknown,
+}
+
+/// The sockets that a proxy accepts on, one list per proxy thread (`SO_REUSEPORT`).
+#[derive(Debug, Default)]
+pub struct Listeners {
+    /// For each thread: connections of this host's programs that were caught on their way out.
+    pub outgoing: Vec<Vec<StdListener>>,
+    /// For each thread: connections that came in through the tunnel to a port of this host, caught.
+    pub incoming: Vec<Vec<StdListener>>,
+    /// For each thread: sessions of other hosts.
+    pub streams: Vec<Vec<StdListener>>,
+}
