@@ -119,24 +119,46 @@ impl OverlayPrefixes {
         }
     }
 
-    /// Returns how many hosts fit in both prefixes: addresses without the first 16 (kept for the fleet)
-    /// and the last.
-    pub fn capacity(&self) -> u32 {
-        let bits_v4 = 32 - self.v4.prefix_len();
-        let bits_v6 = 128 - self.v6.prefix_len();
-        let size = 1u64 << bits_v4.min(bits_v6);
-        u32::try_from(size.saturating_sub(u64::from(FIRST_HOST) + 1)).unwrap_or(u32::MAX)
+    /// Returns what is set apart for the virtual addresses of services: the highest sixteenth of the
+    /// IPv4 prefix, and what ends the IPv6 prefix, a /64 or, where that is more, a sixteenth.
+    pub fn services(&self) -> ServicePrefixes {
+        let v4_length = self.v4.prefix_len() + SERVICES_SHARE_BITS;
+        let v6_length = SERVICES_V6_LENGTH.max(self.v6.prefix_len() + SERVICES_SHARE_BITS);
+        // Behind the first bits of the prefix all are set: it is the last network of that length.
+        ServicePrefixes {
+            v4: Ipv4Net::new_assert(self.v4.broadcast(), v4_length).trunc(),
+            v6: Ipv6Net::new_assert(self.v6.broadcast(), v6_length).trunc(),
+        }
     }
 
-    /// Returns the addresses of the host at `index`, from 0; `None` at `capacity()` and above.
+    /// Returns how many hosts get addresses: those in both prefixes without the first 16 (kept for the
+    /// fleet) and without what is set apart for services.
+    pub fn capacity(&self) -> u32 {
+        let services = self.services();
+        let below_v4 = u32::from(services.v4.network()) - u32::from(self.v4.network());
+        let below_v6 = u128::from(services.v6.network()) - u128::from(self.v6.network());
+        let below = below_v6.min(u128::from(below_v4));
+        u32::try_from(below).map_or(u32::MAX, |below| below - FIRST_HOST)
+    }
+
+    /// Returns the addresses of the host at `index`, from 0; `None` where no host can be. At
+    /// `capacity()` and above are only hosts of the time when nothing was set apart for services.
     pub fn nth_host(&self, index: u32) -> Option<HostAddresses> {
-        if index >= self.capacity() {
+        if index >= self.former_capacity() {
             return None;
         }
         let offset = FIRST_HOST + index;
         let v4 = Ipv4Addr::from(u32::from(self.v4.network()) + offset);
         let v6 = Ipv6Addr::from(u128::from(self.v6.network()) + u128::from(offset));
         Some(HostAddresses { v4, v6 })
+    }
+
+    /// All addresses without the first 16 and the last.
+    fn former_capacity(&self) -> u32 {
+        let bits_v4 = 32 - self.v4.prefix_len();
+        let bits_v6 = 128 - self.v6.prefix_len();
+        let size = 1u64 << bits_v4.min(bits_v6);
+        u32::try_from(size.saturating_sub(u64::from(FIRST_HOST) + 1)).unwrap_or(u32::MAX)
     }
 
     /// Returns the index of a host's addresses: what `nth_host` makes them of; `None`: nobody's.
@@ -146,6 +168,52 @@ impl OverlayPrefixes {
         (self.nth_host(index) == Some(addresses)).then_some(index)
     }
 }
+
+/// What is set apart for the virtual addresses of services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ServicePrefixes {
+    /// In the overlay's IPv4 prefix.
+    pub v4: Ipv4Net,
+    /// In the overlay's IPv6 prefix.
+    pub v6: Ipv6Net,
+}
+
+impl ServicePrefixes {
+    /// Returns whether the address lies in one of the prefixes.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(v4) => self.v4.contains(&v4),
+            IpAddr::V6(v6) => self.v6.contains(&v6),
+        }
+    }
+
+    /// Returns how many services fit: the last address of each prefix is nobody's, for the kernel may
+    /// take it for a broadcast.
+    pub fn capacity(&self) -> u32 {
+        let bits = (32 - self.v4.prefix_len()).min(128 - self.v6.prefix_len());
+        u32::try_from((1u64 << bits) - 1).expect("the IPv4 part is a /12 or smaller")
+    }
+
+    /// Returns the addresses of the service at `index`, from 0; `None` at `capacity()` and above.
+    pub fn nth_service(&self, index: u32) -> Option<HostAddresses> {
+        (index < self.capacity()).then(|| HostAddresses {
+            v4: Ipv4Addr::from(u32::from(self.v4.network()) + index),
+            v6: Ipv6Addr::from(u128::from(self.v6.network()) + u128::from(index)),
+        })
+    }
+
+    /// Returns the index of a service's addresses: what `nth_service` makes them of; `None`: nobody's.
+    pub fn index_of(&self, addresses: HostAddresses) -> Option<u32> {
+        let index = u32::from(addresses.v4).checked_sub(u32::from(self.v4.network()))?;
+        (self.nth_service(index) == Some(addresses)).then_some(index)
+    }
+}
+
+/// Services have a sixteenth of a prefix.
+const SERVICES_SHARE_BITS: u8 = 4;
+
+/// More IPv6 addresses than those of one network of hosts are never needed.
+const SERVICES_V6_LENGTH: u8 = 64;
 
 /// The first addresses of a prefix are kept for the fleet itself.
 const FIRST_HOST: u32 = 16;
@@ -275,12 +343,67 @@ mod tests {
         );
     }
 
+    proptest! {
+        #[test]
+        fn services_and_new_hosts_never_meet(
+            v4_length in 8u8..=26,
+            v6_length in 48u8..=112,
+            host: u32,
+            service: u32,
+        ) {
+            let v4 = Ipv4Net::new(Ipv4Addr::new(10, 0, 0, 0), v4_length).unwrap();
+            let v6 = Ipv6Net::new("fd00::".parse().unwrap(), v6_length).unwrap();
+            let prefixes = OverlayPrefixes::checked(v4, v6).unwrap();
+            let services = prefixes.services();
+            prop_assert!(prefixes.v4.contains(&services.v4) && prefixes.v6.contains(&services.v6));
+            for host in [host % prefixes.capacity(), prefixes.capacity() - 1] {
+                let host = prefixes.nth_host(host).unwrap();
+                prop_assert!(!services.contains(host.v4.into()) && !services.contains(host.v6.into()));
+            }
+            for index in [service % services.capacity(), services.capacity() - 1] {
+                let addresses = services.nth_service(index).unwrap();
+                prop_assert!(services.contains(addresses.v4.into()));
+                prop_assert!(services.contains(addresses.v6.into()));
+                prop_assert_ne!(addresses.v4, prefixes.v4.broadcast());
+                prop_assert_ne!(addresses.v6, prefixes.v6.broadcast());
+                prop_assert_eq!(services.index_of(addresses), Some(index));
+            }
+            prop_assert_eq!(services.nth_service(services.capacity()), None);
+        }
+    }
+
+    #[test]
+    fn services_have_the_end_of_both_prefixes() {
+        let prefixes = OverlayPrefixes::checked(
+            "100.64.0.0/16".parse().unwrap(),
+            "fd00::/48".parse().unwrap(),
+        )
+        .unwrap();
+        let services = prefixes.services();
+        assert_eq!(services.v4.to_string(), "100.64.240.0/20");
+        assert_eq!(services.v6.to_string(), "fd00:0:0:ffff::/64");
+        assert_eq!(services.capacity(), 4095);
+        assert_eq!(prefixes.capacity(), 61_424);
+        let last = prefixes.nth_host(prefixes.capacity() - 1).unwrap();
+        assert_eq!(last.v4, Ipv4Addr::new(100, 64, 239, 255));
+    }
+
+    #[test]
+    fn a_host_from_before_services_had_addresses_is_still_known_by_its_own() {
+        let prefixes =
+            OverlayPrefixes::checked("10.0.0.0/26".parse().unwrap(), "fd00::/48".parse().unwrap())
+                .unwrap();
+        let old = prefixes.nth_host(46).unwrap();
+        assert!(prefixes.services().contains(old.v4.into()));
+        assert_eq!(prefixes.index_of(old), Some(46));
+    }
+
     #[test]
     fn the_first_sixteen_and_the_last_address_are_nobodys() {
         let prefixes =
             OverlayPrefixes::checked("10.0.0.0/26".parse().unwrap(), "fd00::/48".parse().unwrap())
                 .unwrap();
-        assert_eq!(prefixes.capacity(), 47);
+        assert_eq!(prefixes.capacity(), 44);
         assert_eq!(
             prefixes.nth_host(0).unwrap().v4,
             Ipv4Addr::new(10, 0, 0, 16)
@@ -298,7 +421,7 @@ mod tests {
             OverlayPrefixes::checked("10.0.0.0/8".parse().unwrap(), "fd00::/112".parse().unwrap())
                 .unwrap();
         let last = wide_v4.nth_host(wide_v4.capacity() - 1).unwrap();
-        assert_eq!(last.v6, "fd00::fffe".parse::<Ipv6Addr>().unwrap());
+        assert_eq!(last.v6, "fd00::efff".parse::<Ipv6Addr>().unwrap());
     }
 
     #[test]

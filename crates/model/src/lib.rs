@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod admin;
+pub mod catalogue;
 pub mod control;
 pub mod identity;
 pub mod ids;
