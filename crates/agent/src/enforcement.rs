@@ -9,7 +9,7 @@ use model::ids::HostId;
 use model::key::WireguardKey;
 use model::map::PeerIndex;
 use model::record::HostRecord;
-use model::rule::{Direction, Service};
+use model::rule::{CipherDemand, Direction, Service};
 use model::time::UnixTime;
 use policy::Table;
 
@@ -68,11 +68,11 @@ impl Enforcement {
         }
         commands.extend(self.change_spare(keys));
         self.remove_gone(old, new, paths, &mut commands);
-        let offers = |map: &Map| map.me().offers_aes_256_gcm;
-        let offers_otherwise = old.is_some_and(|old| offers(old) != offers(new));
+        let chooses = |map: &Map| (map.me().offers_aes_256_gcm, map.bundle().cipher);
+        let chooses_otherwise = old.is_some_and(|old| chooses(old) != chooses(new));
         for (id, peer) in &new.peers {
             let before = old.and_then(|old| old.peers.get(id));
-            if before != Some(peer) || offers_otherwise {
+            if before != Some(peer) || chooses_otherwise {
                 self.change_peer(*id, before, peer, (old, new), paths, &mut commands);
             }
         }
@@ -144,10 +144,8 @@ impl Enforcement {
         let index = self.indices.take(id);
         let record = &peer.known.record;
         let before = before.map(|before| &before.known.record);
-        let tunnel = tunnel_of(new.me(), record);
-        let tunnel_before = old
-            .zip(before)
-            .map(|(old, before)| tunnel_of(old.me(), before));
+        let tunnel = tunnel_of(new, record);
+        let tunnel_before = old.zip(before).map(|(old, before)| tunnel_of(old, before));
         if tunnel_before != Some(tunnel) {
             commands.push(Command::SetPeer {
                 index,
@@ -157,7 +155,7 @@ impl Enforcement {
                 addresses: record.addresses,
                 preshared: None,
                 keepalive: None,
-                cipher: chosen_cipher(new.me(), record),
+                cipher: chosen_cipher(new, record),
             });
         }
         let mut path = paths.set_candidates(id, &peer.endpoints, &new.statement().overlay);
@@ -191,17 +189,19 @@ impl Enforcement {
 }
 
 /// What the shard knows of a peer, apart from its path.
-fn tunnel_of(me: &HostRecord, peer: &HostRecord) -> impl PartialEq + use<> {
-    let cipher = chosen_cipher(me, peer);
+fn tunnel_of(map: &Map, peer: &HostRecord) -> impl PartialEq + use<> {
+    let cipher = chosen_cipher(map, peer);
     (peer.wireguard_key, peer.addresses, cipher)
 }
 
-/// Returns what the sessions that this host begins with a peer are sealed with: their two records say
-/// it and nothing else, so that nobody on the way can talk them into another.
-fn chosen_cipher(me: &HostRecord, peer: &HostRecord) -> DataCipher {
-    match me.offers_aes_256_gcm && peer.offers_aes_256_gcm {
-        true => DataCipher::Aes256Gcm,
-        false => DataCipher::ChaCha20Poly1305,
+/// Returns what the sessions that this host begins with a peer are sealed with: the policy and their
+/// two records say it and nothing else, so that nobody on the way can talk them into another.
+fn chosen_cipher(map: &Map, peer: &HostRecord) -> DataCipher {
+    match map.bundle().cipher {
+        CipherDemand::AsOffered if map.me().offers_aes_256_gcm && peer.offers_aes_256_gcm => {
+            DataCipher::Aes256Gcm
+        }
+        CipherDemand::AsOffered | CipherDemand::Standard => DataCipher::ChaCha20Poly1305,
     }
 }
 

@@ -16,23 +16,47 @@ pub struct Bundle {
     pub allow: Vec<Rule>,
     /// What is denied, whatever is allowed.
     pub deny: Vec<Rule>,
+    /// What packets between two hosts are sealed with.
+    pub cipher: CipherDemand,
 }
 
 /// One leaf of a bundle's tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Leaf {
-    /// All denies; always leaf 0.
-    Denies(Vec<Rule>),
+    /// All that is forbidden; always leaf 0, which every host gets.
+    Denies(Denies),
     /// One allow.
     Allow(Rule),
     /// One service.
     Service(Service),
 }
 
+/// What a bundle forbids: what no host may leave out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Denies {
+    /// All denies.
+    pub rules: Vec<Rule>,
+    /// Which ciphers are left.
+    pub cipher: CipherDemand,
+}
+
+/// What a bundle demands of the ciphers of tunnels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CipherDemand {
+    /// Nothing: two hosts use what both of their records offer.
+    #[default]
+    AsOffered,
+    /// WireGuard's own ChaCha20-Poly1305, whatever hosts offer.
+    Standard,
+}
+
 impl Bundle {
     /// Returns the leaves of this bundle in the order of the tree: denies, allows, services.
     pub fn leaves(&self) -> Vec<Leaf> {
-        let mut leaves = vec![Leaf::Denies(self.deny.clone())];
+        let mut leaves = vec![Leaf::Denies(Denies {
+            rules: self.deny.clone(),
+            cipher: self.cipher,
+        })];
         leaves.extend(self.allow.iter().cloned().map(Leaf::Allow));
         leaves.extend(self.services.iter().cloned().map(Leaf::Service));
         leaves
@@ -43,7 +67,10 @@ impl Bundle {
         let mut bundle = Self::default();
         for leaf in leaves {
             match leaf {
-                Leaf::Denies(rules) => bundle.deny.extend(rules),
+                Leaf::Denies(denies) => {
+                    bundle.deny.extend(denies.rules);
+                    bundle.cipher = bundle.cipher.max(denies.cipher);
+                }
                 Leaf::Allow(rule) => bundle.allow.push(rule),
                 Leaf::Service(service) => bundle.services.push(service),
             }

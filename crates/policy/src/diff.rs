@@ -4,14 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::admin::{ChangeKind, PartChange, PolicyChange, PolicyDiff, PolicyItem};
-use model::rule::{Protocol, Rule, Selector, Service, Source, Traffic};
+use model::rule::{Bundle, CipherDemand, Protocol, Rule, Selector, Service, Source, Traffic};
 
 use crate::document::Checked;
 use crate::traffic_set::TrafficSet;
 
 /// Compares two bundles.
 pub fn diff(old: &Checked, new: &Checked) -> PolicyDiff {
-    let mut changes = compare(PolicyItem::Rule, rules(old), rules(new));
+    let mut changes = settings_diff(&old.bundle, &new.bundle);
+    changes.extend(compare(PolicyItem::Rule, rules(old), rules(new)));
     changes.extend(compare(PolicyItem::Service, services(old), services(new)));
     changes.extend(compare(PolicyItem::Test, tests(old), tests(new)));
     PolicyDiff { changes }
@@ -20,7 +21,8 @@ pub fn diff(old: &Checked, new: &Checked) -> PolicyDiff {
 /// Something of a bundle, taken apart.
 struct Item<'b> {
     name: String,
-    source: &'b Source,
+    /// `None`: it has no place of its own.
+    source: Option<&'b Source>,
     parts: Vec<(&'static str, BTreeSet<String>)>,
 }
 
@@ -63,7 +65,7 @@ fn change(
         kind,
         name: item.name.clone(),
         change,
-        source: item.source.to_string(),
+        source: item.source.map_or_else(String::new, Source::to_string),
         parts,
     }
 }
@@ -90,6 +92,22 @@ fn between(old: Option<&Item<'_>>, new: Option<&Item<'_>>) -> Vec<PartChange> {
     changes
 }
 
+/// Compares what two bundles say of the whole fleet, apart from rules.
+pub(crate) fn settings_diff(old: &Bundle, new: &Bundle) -> Vec<PolicyChange> {
+    compare(PolicyItem::Setting, settings(old), settings(new))
+}
+
+fn settings(bundle: &Bundle) -> Vec<Item<'_>> {
+    match bundle.cipher {
+        CipherDemand::AsOffered => Vec::new(),
+        CipherDemand::Standard => vec![Item {
+            name: "cipher: standard".to_owned(),
+            source: None,
+            parts: Vec::new(),
+        }],
+    }
+}
+
 fn rules(checked: &Checked) -> Vec<Item<'_>> {
     let bundle = &checked.bundle;
     let allows = bundle.allow.iter().map(|rule| ("allow", rule));
@@ -98,7 +116,7 @@ fn rules(checked: &Checked) -> Vec<Item<'_>> {
         .chain(denies)
         .map(|(effect, rule)| Item {
             name: rule.id.to_string(),
-            source: &rule.source,
+            source: Some(&rule.source),
             parts: vec![
                 ("effect", one(effect)),
                 ("from", selectors(&rule.from)),
@@ -132,7 +150,7 @@ fn services(checked: &Checked) -> Vec<Item<'_>> {
     services
         .map(|service| Item {
             name: service.name.to_string(),
-            source: &service.source,
+            source: Some(&service.source),
             parts: parts(service),
         })
         .collect()
@@ -146,7 +164,7 @@ fn tests(checked: &Checked) -> Vec<Item<'_>> {
             Some(rule) => format!("{} by rule {rule}", test.text),
             None => test.text.clone(),
         },
-        source: &test.source,
+        source: Some(&test.source),
         parts: Vec::new(),
     });
     items
@@ -209,7 +227,8 @@ allow:
 
     #[test]
     fn each_change_names_the_part() {
-        let old = "services:
+        let old = "cipher: standard
+services:
   db: { port: 5432, protocol: tcp, endpoints: [db-1, db-2] }
   old: { port: 1, protocol: udp, endpoints: [a] }
 allow:
@@ -233,13 +252,14 @@ tests:
         assert_eq!(
             said(old, new),
             [
+                "Removed Setting cipher: standard ()",
                 "Changed Rule ssh (policy.yaml:5) from + -laptop traffic +tcp 22-23 -tcp 22",
                 "Added Rule new (policy.yaml:6) effect +allow - from +any - to +any - traffic +any udp port -",
                 "Changed Rule app-db (policy.yaml:8) effect +deny -allow to +any -db traffic +everything -the ports of the services",
                 "Changed Service db (policy.yaml:3) port +5433 -5432 endpoints +db-3 -db-1",
-                "Removed Service old (policy.yaml:4) port + -1 protocol + -udp endpoints + -a",
+                "Removed Service old (policy.yaml:5) port + -1 protocol + -udp endpoints + -a",
                 "Added Test deny role=app -> db by rule app-db (policy.yaml:10)",
-                "Removed Test allow role=app -> db (policy.yaml:10)",
+                "Removed Test allow role=app -> db (policy.yaml:11)",
             ]
         );
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use model::record::HostRecord;
-use model::rule::{Bundle, Protocol};
+use model::rule::{Bundle, CipherDemand, Protocol};
 
 use crate::slice::leaves_concerning;
 
@@ -27,6 +27,7 @@ fn of_bundle(bundle: &Bundle) -> BTreeSet<&'static str> {
     let rules = [
         (!bundle.allow.is_empty()).then_some("allow"),
         (!bundle.deny.is_empty()).then_some("deny"),
+        (bundle.cipher == CipherDemand::Standard).then_some("cipher.standard"),
     ];
     services.chain(rules.into_iter().flatten()).collect()
 }
@@ -74,5 +75,15 @@ allow:
         let of_other: Vec<&str> = needed(Some(&host("other")));
         assert_eq!(of_other, ["allow"]);
         assert_eq!(features(&first_policy(), None).len(), 1);
+
+        let demanding = Bundle {
+            cipher: CipherDemand::Standard,
+            ..first_policy()
+        };
+        let of_anybody = features(&demanding, Some(&host("other")));
+        assert!(
+            of_anybody.contains("cipher.standard"),
+            "it is for everybody"
+        );
     }
 }

@@ -18,6 +18,8 @@ mod warnings;
 use parts::Parts;
 use search::search;
 
+use crate::diff::settings_diff;
+
 /// Compares what two bundles allow between the hosts. Hosts that a bundle names without an id are
 /// found by name.
 pub fn plan(old: &Bundle, new: &Bundle, hosts: &[HostRecord]) -> PolicyPlan {
@@ -30,6 +32,7 @@ fn plan_within(mut steps: Steps, old: &Bundle, new: &Bundle, hosts: &[HostRecord
     let (warnings, warnings_left_out) = warnings::find(&parts, &groups, hosts, &mut steps);
     let complete = steps.left > 0;
     let mut plan = groups.into_plan(&parts, hosts);
+    plan.settings = settings_diff(old, new);
     plan.warnings = warnings;
     plan.warnings_left_out = warnings_left_out;
     plan.complete = complete;
@@ -54,12 +57,30 @@ impl Steps {
 
 #[cfg(test)]
 mod tests {
+    use model::admin::ChangeKind;
     use model::ids::HostId;
     use model::name::Labels;
+    use model::rule::CipherDemand;
 
     use super::*;
     use crate::bundle_tests::hypothetical;
     use crate::first_policy;
+
+    #[test]
+    fn a_cipher_that_is_demanded_is_told_though_no_pair_gains_or_loses() {
+        let demanding = Bundle {
+            cipher: CipherDemand::Standard,
+            ..first_policy()
+        };
+        let plan = plan(&first_policy(), &demanding, &[]);
+        assert_eq!((plan.pairs_gaining, plan.pairs_losing), (0, 0));
+        let said: Vec<_> = plan
+            .settings
+            .iter()
+            .map(|it| (&*it.name, it.change))
+            .collect();
+        assert_eq!(said, [("cipher: standard", ChangeKind::Added)]);
+    }
 
     #[test]
     fn a_plan_that_is_too_much_says_that_it_is_not_whole() {

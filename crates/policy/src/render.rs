@@ -4,12 +4,16 @@
 use std::fmt::Write;
 
 use model::name::Name;
-use model::rule::{Bundle, PortRange, Protocol, Rule, Selector, Service, Traffic};
+use model::rule::{Bundle, CipherDemand, PortRange, Protocol, Rule, Selector, Service, Traffic};
 
 /// Writes a bundle as one YAML file. What it says is what the bundle says; comments, tests and
 /// lines are those of nobody.
 pub fn render(bundle: &Bundle, fleet: &Name) -> String {
     let mut text = format!("fleet: {fleet}\n");
+    match bundle.cipher {
+        CipherDemand::AsOffered => {}
+        CipherDemand::Standard => text += "cipher: standard\n",
+    }
     if !bundle.services.is_empty() {
         text += "services:\n";
         bundle
@@ -91,6 +95,7 @@ mod tests {
     use crate::{SourceFile, load};
 
     const POLICY: &str = "fleet: prod
+cipher: standard
 services:
   db: { port: 5432, protocol: tcp, endpoints: [\"role=db,env=prod\", db-9] }
   time: { port: 123, protocol: udp, endpoints: [any] }

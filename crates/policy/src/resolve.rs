@@ -168,6 +168,7 @@ fn selectors(bundle: &mut Bundle) -> impl Iterator<Item = &mut Selector> {
         services,
         allow,
         deny,
+        cipher: _,
     } = bundle;
     let endpoints = services
         .iter_mut()

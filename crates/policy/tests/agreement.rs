@@ -76,7 +76,7 @@ proptest! {
             source: Source::default(),
         });
         let (deny, allow) = rules.partition(|rule: &Rule| rule.id.as_str().ends_with('7'));
-        check_agreement(&fleet, &Bundle { services: vec![], allow, deny })?;
+        check_agreement(&fleet, &Bundle { allow, deny, ..Bundle::default() })?;
     }
 }
 
@@ -388,6 +388,7 @@ fn bundle() -> impl Strategy<Value = Bundle> {
             services,
             allow: rules("allow", allow),
             deny: rules("deny", deny),
+            ..Bundle::default()
         })
 }
 

@@ -16,7 +16,7 @@ macro_rules! golden {
 }
 
 golden! {
-    deep duplicate_key duplicates empty hidden later not_yaml null_section rules tests
+    cipher deep duplicate_key duplicates empty hidden later not_yaml null_section rules tests
     unknown_keys warnings whole_language
 }
 

@@ -95,9 +95,9 @@ fn rule(id: &str) -> Rule {
 /// Two denies, four allows, no services: five leaves.
 pub(crate) fn bundle() -> Bundle {
     Bundle {
-        services: Vec::new(),
         allow: ["a", "b", "c", "d"].map(rule).to_vec(),
         deny: ["x", "y"].map(rule).to_vec(),
+        ..Bundle::default()
     }
 }
 

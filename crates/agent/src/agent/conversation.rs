@@ -17,11 +17,12 @@ use crate::sync::{Step, SyncError, Verifier};
 use trust::enrolment::TlsKey;
 
 /// What this agent can enforce, by name.
-const FEATURES: [&str; 5] = [
+const FEATURES: [&str; 6] = [
     "allow",
     "deny",
     "services.tcp",
     "services.udp",
+    "cipher.standard",
     "policy.steps",
 ];
 /// It can tell what it remembers of its fleet.

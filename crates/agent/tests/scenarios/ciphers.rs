@@ -2,6 +2,7 @@
 
 use agent::ChannelErrorKind;
 use dataplane::{Command, DataCipher};
+use model::rule::{Bundle, CipherDemand};
 
 use crate::coordinator::Coordinator;
 use crate::host::Host;
@@ -88,4 +89,63 @@ fn a_record_of_before_talks_nobody_into_another_cipher() {
         host.closed(ChannelErrorKind::Interrupted, "closed as asked");
         assert_eq!(host.connect(&coordinator), None);
     }
+}
+
+#[test]
+fn a_policy_that_demands_the_standard_outweighs_what_records_offer() {
+    let mut coordinator = Coordinator::new(1);
+    let db = coordinator.add_host("db");
+    let mut host = Host::member_of(&mut coordinator);
+    let own = host.id();
+    let mut tell = |coordinator: &mut Coordinator, cipher: CipherDemand| {
+        host.said.clear();
+        let base = coordinator.revision;
+        for id in [own, db] {
+            coordinator.change(id, |record| record.offers_aes_256_gcm = true);
+        }
+        coordinator.apply(Bundle {
+            cipher,
+            ..policy::first_policy()
+        });
+        let mut delta = coordinator.delta(base);
+        delta.record = Some(coordinator.entry(own).record);
+        delta.peers = vec![coordinator.entry(db)];
+        delta.policy = Some(coordinator.slice());
+        host.map(delta);
+        chosen(&mut host)
+    };
+    let standard = [DataCipher::ChaCha20Poly1305];
+    // It has been so from the start, until the records came to offer more.
+    assert_eq!(tell(&mut coordinator, CipherDemand::Standard), []);
+    assert_eq!(
+        tell(&mut coordinator, CipherDemand::AsOffered),
+        [DataCipher::Aes256Gcm]
+    );
+    assert_eq!(tell(&mut coordinator, CipherDemand::Standard), standard);
+}
+
+#[test]
+fn nobody_can_leave_out_that_the_policy_demands_a_cipher() {
+    let mut coordinator = Coordinator::new(1);
+    let db = coordinator.add_host("db");
+    let mut host = Host::member_of(&mut coordinator);
+    let own = host.id();
+    let base = coordinator.revision;
+    for id in [own, db] {
+        coordinator.change(id, |record| record.offers_aes_256_gcm = true);
+    }
+    coordinator.apply(Bundle {
+        cipher: CipherDemand::Standard,
+        ..policy::first_policy()
+    });
+    let mut delta = coordinator.delta(base);
+    delta.record = Some(coordinator.entry(own).record);
+    delta.peers = vec![coordinator.entry(db)];
+    let mut without = coordinator.slice();
+    without.leaves.remove(0);
+    delta.policy = Some(without);
+    host.said.clear();
+    host.map(delta);
+    assert_eq!(chosen(&mut host), [], "the map is refused");
+    assert!(!host.detail().alarms.is_empty(), "and it is told");
 }

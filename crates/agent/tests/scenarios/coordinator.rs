@@ -380,6 +380,6 @@ pub(crate) fn bundle_with_service(port: u16) -> Bundle {
                 line: 3,
             },
         }],
-        deny: Vec::new(),
+        ..Bundle::default()
     }
 }

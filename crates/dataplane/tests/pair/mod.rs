@@ -505,6 +505,6 @@ pub(crate) fn bundle(allow: Vec<Rule>, deny: Vec<Rule>) -> Bundle {
     Bundle {
         allow,
         deny,
-        services: Vec::new(),
+        ..Bundle::default()
     }
 }

@@ -6,7 +6,7 @@ use model::admin::AuditChange;
 use model::ids::{PolicyVersion, TokenId};
 use model::name::{Labels, Name};
 use model::record::{HostRecord, Signed, TrustStatement};
-use model::rule::{Bundle, Rule, Service};
+use model::rule::{Bundle, CipherDemand, Rule, Service};
 use model::store::{Key, Operation, Transaction};
 
 use crate::apply::decode_bundle;
@@ -193,6 +193,13 @@ impl Changes {
 
     fn policy(&mut self, version: PolicyVersion, before: &Bundle, after: &Bundle) {
         let subject = format!("policy version {version}");
+        if before.cipher != after.cipher {
+            let word = |bundle: &Bundle| match bundle.cipher {
+                CipherDemand::AsOffered => None,
+                CipherDemand::Standard => Some("standard".to_owned()),
+            };
+            self.push(&subject, "cipher", word(before), word(after));
+        }
         self.parts(
             &subject,
             &before.deny,

@@ -133,6 +133,7 @@ fn bundle() -> impl Strategy<Value = Bundle> {
             services: services.collect(),
             allow,
             deny,
+            ..Bundle::default()
         }
     })
 }

@@ -58,6 +58,20 @@ fn a_daemon_that_the_new_rules_do_not_concern_stops_nobody() {
 }
 
 #[test]
+fn a_demand_for_a_cipher_is_refused_while_a_daemon_would_not_know_it() {
+    let mut world = World::new();
+    let session = old_host(&mut world, "other-1", 1, "other");
+    let text =
+        "fleet: prod\ncipher: standard\nallow: [{ id: ping, from: any, to: any, icmp: true }]\n";
+    let refused = world.apply_policy(text).unwrap_err().to_string();
+    let lacks = "other-1 (meshd 0.0.9 lacks cipher.standard) is too old";
+    assert!(refused.starts_with(lacks), "{refused}");
+    // One that knows it takes it.
+    world.hello(session, None);
+    assert!(world.apply_policy(text).unwrap().changed);
+}
+
+#[test]
 fn a_daemon_that_is_away_is_warned_of_and_named_when_it_comes_back() {
     let mut world = World::new();
     let session = old_host(&mut world, "vm-1", 1, "vm");

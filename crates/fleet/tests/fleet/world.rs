@@ -35,11 +35,12 @@ pub(crate) const START_SECS: u64 = 1_795_340_000;
 pub(crate) const ADVERTISED: &str = "coordinator.example:7443";
 
 /// What a host says that it can do.
-const FEATURES: [&str; 5] = [
+const FEATURES: [&str; 6] = [
     "allow",
     "deny",
     "services.tcp",
     "services.udp",
+    "cipher.standard",
     "policy.steps",
 ];
 

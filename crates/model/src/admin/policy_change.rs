@@ -8,20 +8,21 @@ use crate::name::Name;
 /// What differs between two bundles, whatever the order and the files that things are written in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PolicyDiff {
-    /// Rules in the order of the new bundle, then those that went; services and tests likewise.
+    /// Settings, then rules in the order of the new bundle, then those that went; services and tests
+    /// likewise.
     pub changes: Vec<PolicyChange>,
 }
 
-/// One rule, service or test that differs.
+/// One setting, rule, service or test that differs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PolicyChange {
     /// What it is.
     pub kind: PolicyItem,
-    /// A rule's id, a service's name, a test as it is written.
+    /// A rule's id, a service's name, a test or setting as it is written.
     pub name: String,
     /// What became of it.
     pub change: ChangeKind,
-    /// `file:line` where it stands; of what went, where it stood.
+    /// `file:line` where it stands; of what went, where it stood; empty for a setting.
     pub source: String,
     /// What differs in it; of what came or went, all of it.
     pub parts: Vec<PartChange>,
@@ -33,6 +34,8 @@ pub struct PolicyChange {
 )]
 #[serde(rename_all = "snake_case")]
 pub enum PolicyItem {
+    /// Something that holds for the whole fleet, such as `cipher: standard`.
+    Setting,
     /// An allow or a deny.
     Rule,
     /// A name with endpoints.
@@ -75,6 +78,9 @@ pub struct PolicyPlan {
     pub pairs_gaining: u64,
     /// Ordered pairs of hosts that may no longer do something.
     pub pairs_losing: u64,
+    /// What changes for all hosts, apart from rules.
+    #[serde(default)]
+    pub settings: Vec<PolicyChange>,
     /// What changes, the most pairs first.
     pub groups: Vec<PlanGroup>,
     /// Groups with fewer pairs that are not in the list.

@@ -149,7 +149,7 @@ pub struct BundleHead {
     #[prost(uint64, tag = "7")]
     pub signed_at_secs: u64,
 }
-/// One leaf of the tree. Leaf 0 always holds all denies.
+/// One leaf of the tree. Leaf 0 always holds all denies, and every host gets it.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Leaf {
     #[prost(oneof = "leaf::Kind", tags = "1, 2, 3")]
@@ -171,6 +171,8 @@ pub mod leaf {
 pub struct Denies {
     #[prost(message, repeated, tag = "1")]
     pub rules: ::prost::alloc::vec::Vec<Rule>,
+    #[prost(enumeration = "CipherDemand", tag = "2")]
+    pub cipher: i32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Rule {
@@ -275,6 +277,35 @@ pub struct Source {
     pub file: ::prost::alloc::string::String,
     #[prost(uint32, tag = "2")]
     pub line: u32,
+}
+/// What the policy demands of the ciphers of tunnels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum CipherDemand {
+    /// what the records of both ends offer
+    Unspecified = 0,
+    /// ChaCha20-Poly1305, whatever they offer
+    Standard = 1,
+}
+impl CipherDemand {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "CIPHER_DEMAND_UNSPECIFIED",
+            Self::Standard => "CIPHER_DEMAND_STANDARD",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "CIPHER_DEMAND_UNSPECIFIED" => Some(Self::Unspecified),
+            "CIPHER_DEMAND_STANDARD" => Some(Self::Standard),
+            _ => None,
+        }
+    }
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

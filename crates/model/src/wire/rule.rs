@@ -3,14 +3,14 @@
 use super::generated::{leaf, selector, traffic};
 use super::{WireError, field, generated};
 use crate::limits::Limits;
-use crate::rule::{Leaf, PortRange, Protocol, Rule, Selector, Service, Source, Traffic};
+use crate::rule::{
+    CipherDemand, Denies, Leaf, PortRange, Protocol, Rule, Selector, Service, Source, Traffic,
+};
 
 impl From<Leaf> for generated::Leaf {
     fn from(leaf: Leaf) -> Self {
         let kind = match leaf {
-            Leaf::Denies(rules) => leaf::Kind::Denies(generated::Denies {
-                rules: rules.into_iter().map(Into::into).collect(),
-            }),
+            Leaf::Denies(denies) => leaf::Kind::Denies(denies.into()),
             Leaf::Allow(rule) => leaf::Kind::Allow(rule.into()),
             Leaf::Service(service) => leaf::Kind::Service(service.into()),
         };
@@ -23,16 +23,51 @@ impl TryFrom<generated::Leaf> for Leaf {
 
     fn try_from(message: generated::Leaf) -> Result<Self, WireError> {
         match field::required("Leaf.kind", message.kind)? {
-            leaf::Kind::Denies(denies) => field::list(
-                "Denies.rules",
-                denies.rules,
-                Limits::RULES,
-                TryInto::try_into,
-            )
-            .map(Self::Denies),
+            leaf::Kind::Denies(denies) => denies.try_into().map(Self::Denies),
             leaf::Kind::Allow(rule) => rule.try_into().map(Self::Allow),
             leaf::Kind::Service(service) => service.try_into().map(Self::Service),
         }
+    }
+}
+
+impl From<Denies> for generated::Denies {
+    fn from(denies: Denies) -> Self {
+        let cipher = match denies.cipher {
+            CipherDemand::AsOffered => generated::CipherDemand::Unspecified,
+            CipherDemand::Standard => generated::CipherDemand::Standard,
+        };
+        Self {
+            rules: denies.rules.into_iter().map(Into::into).collect(),
+            cipher: cipher.into(),
+        }
+    }
+}
+
+impl TryFrom<generated::Denies> for Denies {
+    type Error = WireError;
+
+    fn try_from(message: generated::Denies) -> Result<Self, WireError> {
+        Ok(Self {
+            rules: field::list(
+                "Denies.rules",
+                message.rules,
+                Limits::RULES,
+                TryInto::try_into,
+            )?,
+            cipher: cipher_demand(message.cipher)?,
+        })
+    }
+}
+
+/// A demand that is not understood cannot be met.
+fn cipher_demand(value: i32) -> Result<CipherDemand, WireError> {
+    match generated::CipherDemand::try_from(value) {
+        Ok(generated::CipherDemand::Unspecified) => Ok(CipherDemand::AsOffered),
+        Ok(generated::CipherDemand::Standard) => Ok(CipherDemand::Standard),
+        Err(_) => Err(WireError::new(
+            "Denies.cipher",
+            format!("{value} is unknown"),
+        )),
     }
 }
 

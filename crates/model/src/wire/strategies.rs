@@ -25,7 +25,10 @@ use crate::pair::{Listener, PairDrop, PairFacts};
 use crate::record::{
     BundleHead, HostRecord, MapHead, Signature, Signed, Tombstone, TrustStatement,
 };
-use crate::rule::{FlowQuery, Leaf, PortRange, Protocol, Rule, Selector, Service, Source, Traffic};
+use crate::rule::{
+    CipherDemand, Denies, FlowQuery, Leaf, PortRange, Protocol, Rule, Selector, Service, Source,
+    Traffic,
+};
 use crate::time::UnixTime;
 
 fn host() -> impl Strategy<Value = HostId> {
@@ -259,9 +262,14 @@ fn service() -> impl Strategy<Value = Service> {
         })
 }
 
+fn cipher_demand() -> impl Strategy<Value = CipherDemand> {
+    prop_oneof![Just(CipherDemand::AsOffered), Just(CipherDemand::Standard)]
+}
+
 pub(super) fn leaf() -> impl Strategy<Value = Leaf> {
     prop_oneof![
-        vec(rule(), 0..4).prop_map(Leaf::Denies),
+        (vec(rule(), 0..4), cipher_demand())
+            .prop_map(|(rules, cipher)| Leaf::Denies(Denies { rules, cipher })),
         rule().prop_map(Leaf::Allow),
         service().prop_map(Leaf::Service),
     ]

@@ -11,6 +11,7 @@ use super::*;
 use crate::ids::KeyId;
 use crate::map::{MapDelta, PeerEntry, PolicySlice, ProvenLeaf};
 use crate::record::Signature;
+use crate::rule::{CipherDemand, Denies};
 
 macro_rules! survives {
     ($($test:ident: $strategy:ident, $encode:path, $decode:path;)*) => {
@@ -163,12 +164,27 @@ fn labels_out_of_order_twice_or_too_many_are_refused() {
 
 #[test]
 fn a_leaf_that_says_more_than_is_understood_is_refused() {
-    let leaf = Leaf::Denies(Vec::new());
+    let leaf = Leaf::Denies(Denies::default());
     let mut bytes = encode_leaf(&leaf);
     assert_eq!(decode_leaf(&bytes), Ok(leaf));
     // Field 15, a varint: what a later version could add to a rule.
     bytes.extend([15 << 3, 1]);
     assert_eq!(decode_leaf(&bytes).unwrap_err().field, "Leaf");
+}
+
+#[test]
+fn a_demand_of_a_later_version_is_refused() {
+    let [none, standard, later] = [0, 1, 2].map(|cipher| {
+        let rules = Vec::new();
+        let denies = generated::Denies { rules, cipher };
+        let kind = Some(generated::leaf::Kind::Denies(denies));
+        generated::Leaf { kind }.encode_to_vec()
+    });
+    // As they were before there were demands.
+    assert_eq!(none, [1 << 3 | 2, 0]);
+    let standard = decode_leaf(&standard).unwrap();
+    assert!(matches!(&standard, Leaf::Denies(it) if it.cipher == CipherDemand::Standard));
+    assert_eq!(decode_leaf(&later).unwrap_err().field, "Denies.cipher");
 }
 
 #[test]

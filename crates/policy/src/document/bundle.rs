@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use model::limits::Limits;
 use model::name::{Name, RuleId};
-use model::rule::{Bundle, Rule};
+use model::rule::{Bundle, CipherDemand, Rule};
 
 use super::expectation::{self, RuleIds};
 use super::reader::{self, Fields, Section};
@@ -39,7 +39,10 @@ pub(super) fn read(roots: &[Option<Node>], report: &mut Report<'_>) -> Contents 
         .iter()
         .map(|(name, it)| (name.clone(), it.key_place))
         .collect();
-    let mut bundle = Bundle::default();
+    let mut bundle = Bundle {
+        cipher: cipher(&sections, report),
+        ..Bundle::default()
+    };
     for (name, entry) in described.entries {
         if report.is_hopeless() {
             break;
@@ -105,6 +108,28 @@ fn fleet(sections: &[Fields<'_>], report: &mut Report<'_>) -> Option<Name> {
         }
     }
     fleet.map(|(name, _)| name)
+}
+
+/// One file that demands it demands it for all.
+fn cipher(sections: &[Fields<'_>], report: &mut Report<'_>) -> CipherDemand {
+    let mut demand = CipherDemand::AsOffered;
+    for section in sections {
+        let Some(node) = section.optional("cipher", report) else {
+            continue;
+        };
+        match reader::text(node, "`cipher`", report) {
+            Some("standard") => demand = CipherDemand::Standard,
+            Some(other) => {
+                let message = format!("a policy cannot demand the cipher {}", quoted(other));
+                let help = "write `cipher: standard`, which is ChaCha20-Poly1305 between all \
+                            hosts, or leave it out: then two hosts use AES-256-GCM where both \
+                            offer it";
+                report.error(node.place, Complaint::new(message).help(help));
+            }
+            None => {}
+        }
+    }
+    demand
 }
 
 struct Described<'n> {

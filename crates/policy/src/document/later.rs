@@ -33,7 +33,6 @@ const SERVICE: &[Word] = &[
     ("unit", "endpoints are", WORKLOADS),
     ("user", "endpoints are", WORKLOADS),
     ("transport", "settings are", "the QUIC tunnel"),
-    ("cipher", "settings are", "the choice of ciphers"),
 ];
 
 const RULE: &[Word] = &[
@@ -54,7 +53,6 @@ const RULE: &[Word] = &[
     ("sticky", "settings are", L7_PROXY),
     ("split", "settings are", L7_PROXY),
     ("transport", "settings are", "the QUIC tunnel"),
-    ("cipher", "settings are", "the choice of ciphers"),
 ];
 
 const PROTOCOLS: &[Word] = &[

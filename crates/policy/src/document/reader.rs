@@ -18,7 +18,7 @@ impl Section {
     /// Returns the keys that it has.
     pub(crate) const fn keys(self) -> &'static [&'static str] {
         match self {
-            Self::TopLevel => &["fleet", "services", "allow", "deny", "tests"],
+            Self::TopLevel => &["fleet", "cipher", "services", "allow", "deny", "tests"],
             Self::Service => &["port", "protocol", "endpoints"],
             Self::Rule => &["id", "from", "to", "tcp", "udp", "icmp"],
             Self::Test => &["allow", "deny", "rule"],

@@ -2,6 +2,7 @@
 //! denies, left out.
 
 use model::map::PolicySlice;
+use model::rule::Denies;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -198,7 +199,7 @@ fn an_allow_cannot_pose_as_the_denies() {
 #[test]
 fn denies_stand_in_leaf_0_only() {
     let authority = authority(1);
-    let denies = wire::encode_leaf(&Leaf::Denies(bundle().deny));
+    let denies = wire::encode_leaf(&bundle().leaves()[0]);
     let tree = BundleTree::from_leaves(vec![denies.clone(), denies]);
     let refused = refusal(&authority, &slice(&authority, &tree, &[0, 1]));
     assert_eq!(refused, SliceError::DeniesElsewhere(1));
@@ -227,7 +228,7 @@ fn a_leaf_of_another_version_is_refused() {
 #[test]
 fn a_leaf_that_is_not_understood_is_refused() {
     let authority = authority(1);
-    let denies = wire::encode_leaf(&Leaf::Denies(Vec::new()));
+    let denies = wire::encode_leaf(&Leaf::Denies(Denies::default()));
     let tree = BundleTree::from_leaves(vec![denies, b"\xff\xff".to_vec()]);
     let refused = refusal(&authority, &slice(&authority, &tree, &[0, 1]));
     assert!(

@@ -80,13 +80,17 @@ fn text(report: &DiffReport, output: &Output) -> String {
     lines.join("\n")
 }
 
-fn change_text(change: &PolicyChange, output: &Output) -> String {
+pub(super) fn change_text(change: &PolicyChange, output: &Output) -> String {
     let kind = match change.kind {
+        PolicyItem::Setting => "setting",
         PolicyItem::Rule => "rule",
         PolicyItem::Service => "service",
         PolicyItem::Test => "test",
     };
-    let source = output.paint(Tone::Faint, &format!("({})", change.source));
+    let source = match &*change.source {
+        "" => String::new(),
+        source => output.paint(Tone::Faint, &format!(" ({source})")),
+    };
     let name = &change.name;
     match change.change {
         ChangeKind::Changed => {
@@ -96,15 +100,15 @@ fn change_text(change: &PolicyChange, output: &Output) -> String {
                 .iter()
                 .map(|part| part_text(part, output))
                 .collect();
-            format!("{mark} {kind} {name} {source}{parts}")
+            format!("{mark} {kind} {name}{source}{parts}")
         }
         ChangeKind::Added => {
             let mark = output.paint(Tone::Good, "+");
-            format!("{mark} {kind} {name}{} {source}", whole_text(change))
+            format!("{mark} {kind} {name}{}{source}", whole_text(change))
         }
         ChangeKind::Removed => {
             let mark = output.paint(Tone::Bad, "-");
-            format!("{mark} {kind} {name}{} {source}", whole_text(change))
+            format!("{mark} {kind} {name}{}{source}", whole_text(change))
         }
     }
 }
@@ -167,16 +171,19 @@ mod tests {
     #[test]
     fn people_read_a_line_for_each_change() {
         let bundle = |rules: &str| {
-            let text = format!("fleet: prod\nallow:\n{rules}");
+            let text = format!("fleet: prod\n{rules}");
             let path = "policy.yaml".to_owned();
             policy::load(&[PolicyFile { path, text }]).unwrap()
         };
         let old = bundle(
-            "  - { id: ssh, from: role=ops, to: any, tcp: [22] }
+            "allow:
+  - { id: ssh, from: role=ops, to: any, tcp: [22] }
   - { id: web, from: any, to: web-1, tcp: [80] }\n",
         );
         let new = bundle(
-            "  - { id: ssh, from: [role=ops, laptop], to: any, tcp: [22, 2222] }
+            "cipher: standard
+allow:
+  - { id: ssh, from: [role=ops, laptop], to: any, tcp: [22, 2222] }
   - { id: dns, from: any, to: ns-1, udp: [53] }\n",
         );
         let report = DiffReport {
@@ -186,12 +193,13 @@ mod tests {
         };
         assert_eq!(
             text(&report, &Output::new(false, Color::Never)),
-            "~ rule ssh (policy.yaml:3)
+            "+ setting cipher: standard
+~ rule ssh (policy.yaml:4)
     from: + laptop
     traffic: + tcp 2222
-+ rule dns: allow from any to ns-1 traffic udp 53 (policy.yaml:4)
++ rule dns: allow from any to ns-1 traffic udp 53 (policy.yaml:5)
 - rule web: allow from any to web-1 traffic tcp 80 (policy.yaml:4)
-from version 1 to prod: 1 added, 1 removed, 1 changed"
+from version 1 to prod: 2 added, 1 removed, 1 changed"
         );
     }
 }

@@ -12,6 +12,7 @@ use runtime::api_client::ApiClient;
 use super::bundle::Origin;
 use super::check::{self, refused};
 use super::count;
+use super::diff::change_text;
 use super::directory::read_bundle;
 use crate::arguments::Targets;
 use crate::connect;
@@ -110,10 +111,10 @@ fn text(report: &PlannedPolicy, output: &Output) -> String {
         plan,
         diagnostics,
     } = report;
-    let mut lines: Vec<String> = plan
-        .groups
-        .iter()
-        .map(|group| group_text(group, output))
+    let settings = plan.settings.iter();
+    let mut lines: Vec<String> = settings
+        .map(|change| change_text(change, output))
+        .chain(plan.groups.iter().map(|group| group_text(group, output)))
         .collect();
     if plan.groups_left_out > 0 {
         lines.push(format!(
@@ -135,7 +136,10 @@ fn text(report: &PlannedPolicy, output: &Output) -> String {
     }
     let hosts = count(plan.hosts, "host");
     lines.push(match (plan.pairs_gaining, plan.pairs_losing) {
-        (0, 0) => format!("nothing changes between {hosts} (against version {base})"),
+        (0, 0) if plan.settings.is_empty() => {
+            format!("nothing changes between {hosts} (against version {base})")
+        }
+        (0, 0) => format!("the same is allowed between {hosts} (against version {base})"),
         (gaining, losing) => format!(
             "of {hosts}, {gaining} pairs gain and {losing} pairs lose something (against version {base})"
         ),

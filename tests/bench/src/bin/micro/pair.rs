@@ -239,8 +239,7 @@ pub(crate) fn rule(id: &str, traffic: Traffic) -> Rule {
 pub(crate) fn bundle(allow: Vec<Rule>) -> Bundle {
     Bundle {
         allow,
-        deny: Vec::new(),
-        services: Vec::new(),
+        ..Bundle::default()
     }
 }
 
