@@ -1,0 +1,128 @@
+//! The streams that carry calls from host to host: TLS 1.3 and HTTP/2 over TCP of the underlay, one
+//! stream for each request or connection. Both ends believe each other by the signed records of the
+//! fleet, not by certificates alone.
+//!
+//! One [`Sessions`] belongs to one proxy thread and shares nothing with the others.
+
+mod accepting;
+mod carried;
+mod dialling;
+mod identity;
+mod manner;
+mod pool;
+mod sending;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{Request, Response};
+use model::ids::HostId;
+use tokio::net::TcpSocket;
+
+pub use accepting::{Acceptor, Arrival, Handler};
+pub(crate) use carried::StreamPlace;
+
+use crate::body::{ProxyBody, StreamBody};
+use crate::snapshot::Snapshots;
+use identity::Identities;
+use pool::HostPool;
+
+/// Makes a socket for the underlay: marked, so that it is never caught itself.
+pub type MakeSocket = Rc<dyn Fn(SocketAddr) -> io::Result<TcpSocket>>;
+
+/// Why a call did not get an answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SessionError {
+    /// The host is none that this one knows, or nobody knows where it is. Nothing was sent.
+    #[error("it is not known where the host may be reached")]
+    NoAddress,
+    /// This host has no certificate yet. Nothing was sent.
+    #[error("this host has no certificate yet")]
+    NoIdentity,
+    /// No connection came about. Nothing was sent.
+    #[error("{0}")]
+    Connect(String),
+    /// Somebody answered who is not the host of the record. Nothing was sent.
+    #[error("{0}")]
+    Untrusted(String),
+    /// There are as many streams to the host as there may be. Nothing was sent.
+    #[error("there are too many streams to the host")]
+    Full,
+    /// The host did not begin with the call: it can be sent again.
+    #[error("the host did not take the call: {0}")]
+    Refused(String),
+    /// It broke, and the host may have begun.
+    #[error("the stream broke: {0}")]
+    Broken(String),
+}
+
+impl SessionError {
+    /// Returns whether the host has surely not begun with the call.
+    pub const fn is_unsent(&self) -> bool {
+        !matches!(self, Self::Broken(_))
+    }
+}
+
+/// The connections of one thread to other hosts.
+pub struct Sessions {
+    snapshots: Arc<Snapshots>,
+    make_socket: MakeSocket,
+    identities: Identities,
+    hosts: RefCell<HashMap<HostId, Rc<HostPool>>>,
+}
+
+impl Sessions {
+    /// Begins without any connection.
+    pub fn new(snapshots: Arc<Snapshots>, make_socket: MakeSocket) -> Rc<Self> {
+        Rc::new(Self {
+            snapshots,
+            make_socket,
+            identities: Identities::default(),
+            hosts: RefCell::default(),
+        })
+    }
+
+    /// Sends a request to a host on a stream of its own, and returns the head of the answer; the body
+    /// comes as it is read. To drop the future or the answer's body cancels the stream. Has to run in
+    /// a `LocalSet`.
+    ///
+    /// # Errors
+    /// Says whether the host may have begun.
+    pub async fn request(
+        &self,
+        to: HostId,
+        request: Request<ProxyBody>,
+    ) -> Result<Response<StreamBody>, SessionError> {
+        let connection = self.pool(to)?.connection(self).await?;
+        connection.request(request).await
+    }
+
+    /// Closes the connections to hosts that are gone or have another key now. To be called whenever
+    /// the snapshot changes.
+    pub fn review(&self) {
+        let snapshot = self.snapshots.current();
+        let hosts = &snapshot.catalogue.hosts;
+        self.hosts.borrow_mut().retain(|id, pool| {
+            let key = hosts.get(id).map(|host| host.tls_key_hash);
+            pool.keep_only(key);
+            key.is_some()
+        });
+    }
+
+    fn pool(&self, to: HostId) -> Result<Rc<HostPool>, SessionError> {
+        if let Some(pool) = self.hosts.borrow().get(&to) {
+            return Ok(Rc::clone(pool));
+        }
+        if !self.snapshots.current().catalogue.hosts.contains_key(&to) {
+            return Err(SessionError::NoAddress);
+        }
+        let mut hosts = self.hosts.borrow_mut();
+        Ok(Rc::clone(
+            hosts.entry(to).or_insert_with(|| HostPool::new(to)),
+        ))
+    }
+}

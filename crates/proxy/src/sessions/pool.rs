@@ -1,0 +1,144 @@
+//! The connections of one thread to one host: which takes the next stream, and when another is made.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use model::ids::{Digest, HostId};
+use tokio::sync::watch;
+use tokio::task::spawn_local;
+use tokio::time::Instant;
+
+use super::carried::{Carrier, Taken};
+use super::dialling::{self, Target};
+use super::manner::CONNECTIONS_PER_HOST_MAX;
+use super::{SessionError, Sessions};
+
+/// How long nothing is dialled after a failure: doubled with each, up to the last.
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+const PAUSE_LAST: Duration = Duration::from_secs(5);
+
+/// What waiters are told of a connection that is being made.
+type News = Option<Result<(), SessionError>>;
+
+pub(super) struct HostPool {
+    host: HostId,
+    carriers: RefCell<Vec<Rc<Carrier>>>,
+    /// One is made at a time, and everyone who needs it waits for the same.
+    dialling: RefCell<Option<watch::Receiver<News>>>,
+    trouble: RefCell<Option<Trouble>>,
+    is_closed: Cell<bool>,
+}
+
+/// The last failure, and until when it is the answer to everyone.
+struct Trouble {
+    error: SessionError,
+    pause: Duration,
+    until: Instant,
+}
+
+impl HostPool {
+    pub(super) fn new(host: HostId) -> Rc<Self> {
+        Rc::new(Self {
+            host,
+            carriers: RefCell::default(),
+            dialling: RefCell::default(),
+            trouble: RefCell::default(),
+            is_closed: Cell::new(false),
+        })
+    }
+
+    /// Returns a connection with room for one more stream.
+    pub(super) async fn connection(
+        self: Rc<Self>,
+        sessions: &Sessions,
+    ) -> Result<Taken, SessionError> {
+        loop {
+            if let Some(taken) = self.take() {
+                return Ok(taken);
+            }
+            if self.carriers.borrow().len() >= CONNECTIONS_PER_HOST_MAX {
+                return Err(SessionError::Full);
+            }
+            let mut news = self.dialled(sessions)?;
+            match news.wait_for(Option::is_some).await {
+                Ok(told) => told.clone().expect("it was waited for")?,
+                // Whoever was to tell is gone with the pool.
+                Err(_) => return Err(SessionError::NoAddress),
+            }
+        }
+    }
+
+    /// Closes all connections to another key than this.
+    pub(super) fn keep_only(&self, key: Option<Digest>) {
+        self.is_closed.set(key.is_none());
+        self.carriers.borrow_mut().retain(|carrier| {
+            let is_right = key == Some(carrier.key);
+            if !is_right {
+                carrier.close();
+            }
+            is_right
+        });
+        // Perhaps the host can be reached elsewhere now.
+        self.trouble.replace(None);
+    }
+
+    /// Takes a place on the fullest connection that has room, so that the others may become idle.
+    fn take(&self) -> Option<Taken> {
+        let mut carriers = self.carriers.borrow_mut();
+        if carriers.iter().any(|carrier| carrier.is_over()) {
+            carriers.retain(|carrier| !carrier.is_over());
+        }
+        let with_room = carriers.iter().filter(|carrier| carrier.has_room());
+        with_room
+            .max_by_key(|carrier| carrier.stream_count())
+            .map(Carrier::take)
+    }
+
+    fn dialled(
+        self: &Rc<Self>,
+        sessions: &Sessions,
+    ) -> Result<watch::Receiver<News>, SessionError> {
+        if let Some(under_way) = &*self.dialling.borrow() {
+            return Ok(under_way.clone());
+        }
+        if let Some(trouble) = &*self.trouble.borrow()
+            && Instant::now() < trouble.until
+        {
+            return Err(trouble.error.clone());
+        }
+        let target = Target::of(self.host, sessions)?;
+        let (tell, news) = watch::channel(None);
+        self.dialling.replace(Some(news.clone()));
+        let pool = Rc::clone(self);
+        spawn_local(async move {
+            let outcome = dialling::dial(target).await;
+            pool.dialling.replace(None);
+            let _ = tell.send(Some(
+                outcome
+                    .and_then(|carrier| pool.add(carrier))
+                    .inspect_err(|error| pool.rest(error.clone())),
+            ));
+        });
+        Ok(news)
+    }
+
+    fn add(&self, carrier: Carrier) -> Result<(), SessionError> {
+        if self.is_closed.get() {
+            return Err(SessionError::NoAddress);
+        }
+        self.trouble.replace(None);
+        self.carriers.borrow_mut().push(Rc::new(carrier));
+        Ok(())
+    }
+
+    fn rest(&self, error: SessionError) {
+        let before = self.trouble.take();
+        let pause = before.map_or(PAUSE_FIRST, |it| (it.pause * 2).min(PAUSE_LAST));
+        self.trouble.replace(Some(Trouble {
+            error,
+            pause,
+            until: Instant::now() + pause,
+        }));
+    }
+}

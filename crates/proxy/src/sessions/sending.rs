@@ -1,0 +1,84 @@
+//! Sends a body on a stream, as fast as the other end has room.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+
+use bytes::Bytes;
+use h2::{Reason, SendStream};
+use http_body::{Body, Frame};
+
+use crate::body::{BodyError, ProxyBody};
+
+/// Bytes that are asked room for at once.
+const PIECE_BYTES_MAX: usize = 256 << 10;
+
+/// Sends all of it. The stream is reset when the body fails; dropping the future resets it, too.
+///
+/// # Errors
+/// The body failed, or the other end does not want more of it.
+pub(super) async fn send(mut body: ProxyBody, mut to: SendStream<Bytes>) -> Result<(), BodyError> {
+    loop {
+        let frame = match next(&mut body, &mut to).await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => {
+                to.send_data(Bytes::new(), true)?;
+                return Ok(());
+            }
+            Err(error) => {
+                to.send_reset(Reason::CANCEL);
+                return Err(error);
+            }
+        };
+        match frame.into_data() {
+            Ok(data) => {
+                let is_last = body.is_end_stream();
+                send_data(data, &mut to, is_last).await?;
+                if is_last {
+                    return Ok(());
+                }
+            }
+            Err(frame) => {
+                if let Ok(trailers) = frame.into_trailers() {
+                    to.send_trailers(trailers)?;
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// Waits for more of the body, or for word that nobody wants it.
+async fn next(
+    body: &mut ProxyBody,
+    to: &mut SendStream<Bytes>,
+) -> Result<Option<Frame<Bytes>>, BodyError> {
+    poll_fn(|context| {
+        if let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(context) {
+            return Poll::Ready(frame.transpose());
+        }
+        match to.poll_reset(context) {
+            Poll::Ready(Ok(reason)) => Poll::Ready(Err(h2::Error::from(reason).into())),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+async fn send_data(
+    mut data: Bytes,
+    to: &mut SendStream<Bytes>,
+    is_last: bool,
+) -> Result<(), BodyError> {
+    while !data.is_empty() {
+        to.reserve_capacity(data.len().min(PIECE_BYTES_MAX));
+        let room = match poll_fn(|context| to.poll_capacity(context)).await {
+            Some(room) => room?,
+            None => return Err(BodyError::GivenUp("the other host wants no more of it")),
+        };
+        let piece = data.split_to(room.min(data.len()));
+        to.send_data(piece, is_last && data.is_empty())?;
+    }
+    Ok(())
+}
