@@ -164,7 +164,7 @@ fn services_named_for(map: &Map) -> BTreeSet<&Name> {
     let bundle = map.bundle();
     let is_mine = |rule: &&Rule| {
         let mut from = rule.from.iter();
-        from.any(|from| from.matches(map.me(), &bundle.services))
+        from.any(|from| from.matches(map.me(), bundle))
     };
     let opened = bundle.allow.iter().filter(is_mine);
     opened
@@ -188,7 +188,7 @@ fn service_entry(
             service
                 .endpoints
                 .iter()
-                .any(|endpoint| endpoint.matches(host, &[]))
+                .any(|endpoint| endpoint.selects(host))
         })
         .filter(|host| host.host == me || may_reach(host.host, service))
         .map(|host| host.addresses)

@@ -136,12 +136,7 @@ impl Fleet {
             .hosts
             .values()
             .filter(|host| host.record.host != from.record.host)
-            .filter(|host| {
-                service
-                    .endpoints
-                    .iter()
-                    .any(|it| it.matches(&host.record, &[]))
-            })
+            .filter(|host| service.endpoints.iter().any(|it| it.selects(&host.record)))
             .collect();
         endpoints.sort_by_key(|it| (!self.sessions.is_online(it.record.host), &it.record.name));
         endpoints.first().copied().ok_or_else(|| {

@@ -62,10 +62,14 @@ fn meant_by(bundle: &Bundle) -> impl Iterator<Item = (&Name, HostId)> {
     let endpoints = services.flat_map(|service| &service.endpoints);
     let rules = bundle.allow.iter().chain(&bundle.deny);
     let ends = rules.flat_map(|rule| rule.from.iter().chain(&rule.to));
-    endpoints.chain(ends).filter_map(|selector| match selector {
-        Selector::Host { name, id } => Some((name, (*id)?)),
-        _ => None,
-    })
+    let workloads = bundle.workloads.iter().flat_map(|workload| &workload.hosts);
+    endpoints
+        .chain(workloads)
+        .chain(ends)
+        .filter_map(|selector| match selector {
+            Selector::Host { name, id } => Some((name, (*id)?)),
+            _ => None,
+        })
 }
 
 /// Returns the hosts that tests may speak of: those of the fleet, and once more those that a policy

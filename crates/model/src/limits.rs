@@ -15,6 +15,16 @@ impl Limits {
     pub const RULES: usize = 100_000;
     /// Services of a bundle.
     pub const SERVICES: usize = 10_000;
+    /// Workloads of a bundle.
+    pub const WORKLOADS: usize = 10_000;
+    /// Entries of the `http` of one rule.
+    pub const HTTP_MATCHES_PER_RULE: usize = 64;
+    /// Methods of one such entry.
+    pub const METHODS_PER_MATCH: usize = 16;
+    /// Headers of one such entry.
+    pub const HEADERS_PER_MATCH: usize = 16;
+    /// Bytes of the body that a service answers when nothing is left.
+    pub const FALLBACK_BODY_BYTES: usize = 16 << 10;
     /// Selectors in one `from`, `to` or `endpoints`.
     pub const SELECTORS_PER_LIST: usize = 256;
     /// Port ranges in one list.
@@ -47,8 +57,8 @@ impl Limits {
     pub const RECORD_KEYS: usize = 16;
     /// Bytes of one leaf of a bundle; the one with all denies is the largest.
     pub const LEAF_BYTES: usize = 32 << 20;
-    /// Leaves of a bundle: the denies, each allow, each service.
-    pub const LEAVES: usize = 1 + Self::RULES + Self::SERVICES;
+    /// Leaves of a bundle: the denies, each allow, each service, each workload.
+    pub const LEAVES: usize = 1 + Self::RULES + Self::SERVICES + Self::WORKLOADS;
     /// Hashes from a leaf to the root of the tallest tree.
     pub const PROOF_LENGTH: usize = 32;
     /// Endpoints of a peer in a map: its own, and what others see.

@@ -1,10 +1,7 @@
 //! Names that people give: of hosts and services, label keys and values, rules.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
-
-use serde::{Deserialize, Serialize};
 
 use crate::limits::Limits;
 
@@ -17,13 +14,25 @@ pub struct InvalidName {
     why: &'static str,
 }
 
+impl InvalidName {
+    pub(crate) fn new(kind: &'static str, text: &str, why: &'static str) -> Self {
+        Self {
+            kind,
+            text: text.chars().take(80).collect(),
+            why,
+        }
+    }
+}
+
 /// Names that mean something else wherever a host or service could stand.
 pub const RESERVED_NAMES: [&str; 4] = ["any", "localhost", "mesh", "self"];
 
 macro_rules! text_name {
     ($(#[$doc:meta])* $name:ident, $kind:literal, $check:path, $pattern:literal) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(
+            Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+        )]
         #[serde(into = "String", try_from = "String")]
         pub struct $name(Box<str>);
 
@@ -34,14 +43,14 @@ macro_rules! text_name {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.pad(&self.0)
             }
         }
 
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 write!(f, "{:?}", &self.0)
             }
         }
@@ -53,7 +62,7 @@ macro_rules! text_name {
         }
 
         impl schemars::JsonSchema for $name {
-            fn schema_name() -> Cow<'static, str> {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
                 stringify!($name).into()
             }
 
@@ -73,29 +82,26 @@ macro_rules! text_name {
         }
 
         impl TryFrom<String> for $name {
-            type Error = InvalidName;
+            type Error = $crate::name::InvalidName;
 
-            fn try_from(text: String) -> Result<Self, InvalidName> {
+            fn try_from(text: String) -> Result<Self, Self::Error> {
                 text.parse()
             }
         }
 
-        impl FromStr for $name {
-            type Err = InvalidName;
+        impl std::str::FromStr for $name {
+            type Err = $crate::name::InvalidName;
 
-            fn from_str(text: &str) -> Result<Self, InvalidName> {
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
                 match $check(text) {
                     Ok(()) => Ok(Self(text.into())),
-                    Err(why) => Err(InvalidName {
-                        kind: $kind,
-                        text: text.chars().take(80).collect(),
-                        why,
-                    }),
+                    Err(why) => Err($crate::name::InvalidName::new($kind, text, why)),
                 }
             }
         }
     };
 }
+pub(crate) use text_name;
 
 text_name!(
     /// The name of a host or a service: one DNS label, lower case (RFC 1123 2.1).
@@ -198,11 +204,9 @@ impl FromStr for Label {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
-        let (key, value) = text.split_once('=').ok_or_else(|| InvalidName {
-            kind: "label",
-            text: text.chars().take(80).collect(),
-            why: "expected key=value",
-        })?;
+        let (key, value) = text
+            .split_once('=')
+            .ok_or_else(|| InvalidName::new("label", text, "expected key=value"))?;
         Ok(Self {
             key: key.parse()?,
             value: value.parse()?,

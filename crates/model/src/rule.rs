@@ -7,9 +7,26 @@ use crate::ids::HostId;
 use crate::name::{Label, LabelKey, LabelValue, Name, RuleId};
 use crate::record::HostRecord;
 
+mod http;
+mod service;
+mod when;
+mod workload;
+
+pub use http::{
+    HeaderMatch, HeaderName, HeaderText, HeaderValue, HostPattern, HttpMatch, Method, PathPattern,
+};
+pub use service::{
+    BreakerSettings, HealthCheck, HealthProbe, LimitSettings, PerTryTimeout, Protocol,
+    RetrySettings, Service, StaticAnswer, Sticky, TrafficSettings,
+};
+pub use when::{Days, Hours, TimeOfDay, When, ZoneName};
+pub use workload::{UnitPattern, UserName, Workload};
+
 /// Everything of one policy version that hosts enforce.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bundle {
+    /// Processes that rules can name.
+    pub workloads: Vec<Workload>,
     /// Names with endpoints.
     pub services: Vec<Service>,
     /// What is allowed; a union.
@@ -29,6 +46,8 @@ pub enum Leaf {
     Allow(Rule),
     /// One service.
     Service(Service),
+    /// One workload.
+    Workload(Workload),
 }
 
 /// What a bundle forbids: what no host may leave out.
@@ -51,7 +70,8 @@ pub enum CipherDemand {
 }
 
 impl Bundle {
-    /// Returns the leaves of this bundle in the order of the tree: denies, allows, services.
+    /// Returns the leaves of this bundle in the order of the tree: denies, allows, services,
+    /// workloads.
     pub fn leaves(&self) -> Vec<Leaf> {
         let mut leaves = vec![Leaf::Denies(Denies {
             rules: self.deny.clone(),
@@ -59,6 +79,7 @@ impl Bundle {
         })];
         leaves.extend(self.allow.iter().cloned().map(Leaf::Allow));
         leaves.extend(self.services.iter().cloned().map(Leaf::Service));
+        leaves.extend(self.workloads.iter().cloned().map(Leaf::Workload));
         leaves
     }
 
@@ -73,13 +94,20 @@ impl Bundle {
                 }
                 Leaf::Allow(rule) => bundle.allow.push(rule),
                 Leaf::Service(service) => bundle.services.push(service),
+                Leaf::Workload(workload) => bundle.workloads.push(workload),
             }
         }
         bundle
     }
+
+    /// Returns the workload of a name.
+    pub fn workload(&self, name: &Name) -> Option<&Workload> {
+        self.workloads.iter().find(|it| it.name == *name)
+    }
 }
 
-/// One allow or deny. It matches a flow when one of `from`, one of `to` and the traffic match.
+/// One allow or deny. It matches a flow when one of `from`, one of `to` and the traffic match, and
+/// what else it asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// Unique in its bundle.
@@ -90,6 +118,10 @@ pub struct Rule {
     pub to: Vec<Selector>,
     /// What the flow carries.
     pub traffic: Traffic,
+    /// Any of these requests; none: any request, and any bytes.
+    pub http: Vec<HttpMatch>,
+    /// Only then; `None`: always.
+    pub when: Option<When>,
     /// Where it was written.
     pub source: Source,
 }
@@ -110,12 +142,50 @@ pub enum Selector {
     Labels(Vec<Label>),
     /// The hosts that are endpoints of a service of the bundle.
     Service(Name),
+    /// A workload of the bundle, in `from` only.
+    Workload(Name),
+}
+
+impl Rule {
+    /// Returns whether it takes more than packets to know whether the rule matches: a request, who
+    /// on a host asks, or the time.
+    pub fn needs_more_than_packets(&self) -> bool {
+        !self.http.is_empty() || self.when.is_some() || self.names_workload()
+    }
+
+    /// Returns whether its `from` names a workload.
+    pub fn names_workload(&self) -> bool {
+        self.from
+            .iter()
+            .any(|from| matches!(from, Selector::Workload(_)))
+    }
 }
 
 impl Selector {
-    /// Returns whether the host is in the set. Services are looked up in `services`; an unknown
-    /// one has no endpoints.
-    pub fn matches(&self, host: &HostRecord, services: &[Service]) -> bool {
+    /// Returns whether the host is in the set, or may run the workload. Services and workloads are
+    /// looked up in `bundle`; an unknown one has no hosts.
+    pub fn matches(&self, host: &HostRecord, bundle: &Bundle) -> bool {
+        match self {
+            Self::Service(name) => bundle
+                .services
+                .iter()
+                .filter(|service| service.name == *name)
+                .flat_map(|service| &service.endpoints)
+                .any(|endpoint| endpoint.selects(host)),
+            Self::Workload(name) => bundle
+                .workloads
+                .iter()
+                .filter(|workload| workload.name == *name)
+                .flat_map(|workload| &workload.hosts)
+                .any(|selector| selector.selects(host)),
+            selector => selector.selects(host),
+        }
+    }
+
+    /// Returns whether the selector selects the host by itself, as `any`, hosts and labels do.
+    /// Services and workloads select nobody so: as endpoints of a service, or as hosts of a
+    /// workload, `policy` refuses them.
+    pub fn selects(&self, host: &HostRecord) -> bool {
         match self {
             Self::Any => true,
             Self::Host { id: Some(id), .. } => *id == host.host,
@@ -123,14 +193,7 @@ impl Selector {
             Self::Labels(labels) => labels
                 .iter()
                 .all(|label| host.labels.get(&label.key) == Some(&label.value)),
-            Self::Service(name) => services
-                .iter()
-                .filter(|service| service.name == *name)
-                .flat_map(|service| &service.endpoints)
-                // An endpoint that is a service is refused by `policy`; it matches nothing here.
-                .any(|endpoint| {
-                    !matches!(endpoint, Self::Service(_)) && endpoint.matches(host, &[])
-                }),
+            Self::Service(_) | Self::Workload(_) => false,
         }
     }
 }
@@ -139,7 +202,9 @@ impl fmt::Display for Selector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Any => f.write_str("any"),
-            Self::Host { name, .. } | Self::Service(name) => write!(f, "{name}"),
+            Self::Host { name, .. } | Self::Service(name) | Self::Workload(name) => {
+                write!(f, "{name}")
+            }
             Self::Labels(labels) => {
                 for (position, label) in labels.iter().enumerate() {
                     if position > 0 {
@@ -207,40 +272,6 @@ impl fmt::Display for PortRange {
             write!(f, "{}", self.first)
         } else {
             write!(f, "{}-{}", self.first, self.last)
-        }
-    }
-}
-
-/// A name with endpoints.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Service {
-    /// Resolves as `NAME.SUFFIX` to the endpoints' overlay addresses.
-    pub name: Name,
-    /// Where its endpoints listen, not 0.
-    pub port: u16,
-    /// What they speak.
-    pub protocol: Protocol,
-    /// The hosts that offer it: `any`, hosts or labels, never another service.
-    pub endpoints: Vec<Selector>,
-    /// Where it was written.
-    pub source: Source,
-}
-
-/// What a service speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Protocol {
-    /// Bytes over TCP.
-    Tcp,
-    /// Datagrams over UDP.
-    Udp,
-}
-
-impl Protocol {
-    /// Returns the IANA protocol number.
-    pub const fn ip_protocol(self) -> u8 {
-        match self {
-            Self::Tcp => ip_protocol::TCP,
-            Self::Udp => ip_protocol::UDP,
         }
     }
 }

@@ -152,7 +152,7 @@ impl Runner<'_> {
                 .services(end)
                 .flat_map(|service| &service.endpoints)
                 .flat_map(|endpoint| match endpoint {
-                    Selector::Service(_) => Vec::new(),
+                    Selector::Service(_) | Selector::Workload(_) => Vec::new(),
                     endpoint => self.hosts(endpoint, called),
                 })
                 .collect(),
@@ -172,6 +172,13 @@ impl Runner<'_> {
                     .collect();
                 vec![hypothetical(called.clone(), labels)]
             }
+            Selector::Workload(name) => self
+                .bundle
+                .workload(name)
+                .into_iter()
+                .flat_map(|workload| &workload.hosts)
+                .flat_map(|hosts| self.hosts(hosts, called))
+                .collect(),
             Selector::Any => vec![hypothetical(called.clone(), Labels::new())],
         }
     }
@@ -237,7 +244,9 @@ fn unused_name(bundle: &Bundle, called: &str) -> Name {
         .services
         .iter()
         .flat_map(|service| &service.endpoints);
+    let workloads = bundle.workloads.iter().flat_map(|workload| &workload.hosts);
     let used: BTreeSet<&str> = ends
+        .chain(workloads)
         .chain(endpoints)
         .filter_map(|selector| match selector {
             Selector::Host { name, .. } => Some(name.as_str()),

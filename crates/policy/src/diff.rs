@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::admin::{ChangeKind, PartChange, PolicyChange, PolicyDiff, PolicyItem};
-use model::rule::{Bundle, CipherDemand, Protocol, Rule, Selector, Service, Source, Traffic};
+use model::rule::{Bundle, CipherDemand, Rule, Selector, Service, Source, Traffic};
 
 use crate::document::Checked;
 use crate::traffic_set::TrafficSet;
@@ -136,13 +136,9 @@ fn traffic(rule: &Rule) -> BTreeSet<String> {
 
 fn services(checked: &Checked) -> Vec<Item<'_>> {
     let parts = |service: &Service| {
-        let protocol = match service.protocol {
-            Protocol::Tcp => "tcp",
-            Protocol::Udp => "udp",
-        };
         vec![
             ("port", one(&service.port.to_string())),
-            ("protocol", one(protocol)),
+            ("protocol", one(service.protocol.as_str())),
             ("endpoints", selectors(&service.endpoints)),
         ]
     };

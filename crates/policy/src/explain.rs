@@ -45,7 +45,7 @@ pub fn explain<'b>(
         to,
         ip_protocol,
         port,
-        services: &bundle.services,
+        bundle,
     };
     let decision = decide(bundle, from, to, ip_protocol, port);
     let mut near_misses = match decision {
@@ -119,8 +119,8 @@ fn matches_some_traffic(rule: &Rule, flow: Flow<'_>) -> bool {
     let is_endpoint = flow.matches_to(rule, Effect::Allow);
     rule.to
         .iter()
-        .filter(|to| !is_endpoint || selects(to, flow.to, flow.services, Effect::Allow))
-        .flat_map(|to| named(to, flow.services))
+        .filter(|to| !is_endpoint || selects(to, flow.to, flow.bundle, Effect::Allow))
+        .flat_map(|to| named(to, &flow.bundle.services))
         .any(|service| {
             service.port == flow.port && service.protocol.ip_protocol() == flow.ip_protocol
         })
@@ -151,7 +151,7 @@ fn is_only_another_port(rule: &Rule, flow: Flow<'_>) -> bool {
         (Traffic::Service, protocol) => rule
             .to
             .iter()
-            .flat_map(|to| named(to, flow.services))
+            .flat_map(|to| named(to, &flow.bundle.services))
             .any(|service| service.protocol.ip_protocol() == protocol),
         _ => false,
     }
@@ -162,8 +162,8 @@ fn services_at(rule: &Rule, flow: Flow<'_>) -> String {
     let services = rule
         .to
         .iter()
-        .filter(|to| selects(to, flow.to, flow.services, Effect::Allow))
-        .flat_map(|to| named(to, flow.services))
+        .filter(|to| selects(to, flow.to, flow.bundle, Effect::Allow))
+        .flat_map(|to| named(to, &flow.bundle.services))
         .map(|service| {
             let asked = traffic_asked(service.protocol.ip_protocol(), service.port);
             format!("service {} at {asked}", service.name)
@@ -206,7 +206,7 @@ fn host_miss(
 ) -> String {
     let reasons = selectors
         .iter()
-        .map(|selector| host_reason(selector, host, flow.services));
+        .map(|selector| host_reason(selector, host, &flow.bundle.services));
     let reasons = some_of(reasons.collect(), "; or ");
     format!("rule {} matches except `{part}`: {reasons}", called(rule))
 }
@@ -228,6 +228,9 @@ fn host_reason(selector: &Selector, host: &HostRecord, services: &[Service]) -> 
                 None => format!("has no label {}, needs {label}", label.key),
             });
             format!("{host_name} {}", reasons.collect::<Vec<_>>().join(" and "))
+        }
+        Selector::Workload(name) => {
+            format!("it is for workload {name}, and packets do not tell who sends them")
         }
         Selector::Service(name) => match named(selector, services).next() {
             None => format!("service {name} is not in this policy"),

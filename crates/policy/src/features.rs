@@ -23,11 +23,20 @@ fn of_bundle(bundle: &Bundle) -> BTreeSet<&'static str> {
         .map(|service| match service.protocol {
             Protocol::Tcp => "services.tcp",
             Protocol::Udp => "services.udp",
+            Protocol::Http => "services.http",
+            Protocol::Grpc => "services.grpc",
+            Protocol::Auto => "services.auto",
         });
+    let mut all_rules = bundle.allow.iter().chain(&bundle.deny);
+    let has_http = all_rules.clone().any(|rule| !rule.http.is_empty());
+    let has_when = all_rules.any(|rule| rule.when.is_some());
     let rules = [
         (!bundle.allow.is_empty()).then_some("allow"),
         (!bundle.deny.is_empty()).then_some("deny"),
         (bundle.cipher == CipherDemand::Standard).then_some("cipher.standard"),
+        (!bundle.workloads.is_empty()).then_some("workloads"),
+        has_http.then_some("rules.http"),
+        has_when.then_some("rules.when"),
     ];
     services.chain(rules.into_iter().flatten()).collect()
 }

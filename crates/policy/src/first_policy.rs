@@ -17,6 +17,8 @@ pub fn first_policy() -> Bundle {
             udp: Vec::new(),
             icmp: true,
         },
+        http: Vec::new(),
+        when: None,
         source: Source::default(),
     };
     Bundle {

@@ -4,6 +4,10 @@
 //! What a bundle leaves unsaid closes: a deny that names a service which the bundle does not
 //! describe matches every host and packet, an allow that does so matches none. A coordinator that
 //! withholds the service cannot widen access by it.
+//!
+//! [`decide`] reads what can be known of packets. A rule that asks for more (a request, who on a host
+//! asks, the time) closes there too: as an allow it matches no packet, as a deny every one that it
+//! may be about. Connections and requests are decided by [`request`].
 
 use model::record::HostRecord;
 use model::rule::{Bundle, Rule, Selector, Service, Traffic, ip_protocol};
@@ -32,7 +36,7 @@ pub fn decide<'b>(
         to,
         ip_protocol,
         port,
-        services: &bundle.services,
+        bundle,
     };
     if let Some(rule) = bundle
         .deny
@@ -68,31 +72,37 @@ pub(crate) struct Flow<'q> {
     pub(crate) to: &'q HostRecord,
     pub(crate) ip_protocol: u8,
     pub(crate) port: u16,
-    pub(crate) services: &'q [Service],
+    pub(crate) bundle: &'q Bundle,
 }
 
 impl Flow<'_> {
     /// Returns whether the rule matches.
     pub(crate) fn matches(&self, rule: &Rule, effect: Effect) -> bool {
-        self.matches_from(rule, effect)
-            && match rule.traffic {
-                Traffic::Service => rule.to.iter().any(|to| self.matches_service(to, effect)),
-                _ => self.matches_to(rule, effect) && self.matches_traffic(&rule.traffic),
-            }
+        (effect == Effect::Deny || rule.http.is_empty() && rule.when.is_none())
+            && self.matches_from(rule, effect)
+            && self.matches_target(rule, effect)
+    }
+
+    /// Returns whether the rule's `to` and traffic match.
+    pub(crate) fn matches_target(&self, rule: &Rule, effect: Effect) -> bool {
+        match rule.traffic {
+            Traffic::Service => rule.to.iter().any(|to| self.matches_service(to, effect)),
+            _ => self.matches_to(rule, effect) && self.matches_traffic(&rule.traffic),
+        }
     }
 
     /// Returns whether the rule's `from` matches.
     pub(crate) fn matches_from(&self, rule: &Rule, effect: Effect) -> bool {
         rule.from
             .iter()
-            .any(|selector| selects(selector, self.from, self.services, effect))
+            .any(|selector| selects(selector, self.from, self.bundle, effect))
     }
 
     /// Returns whether the rule's `to` matches, whatever the traffic.
     pub(crate) fn matches_to(&self, rule: &Rule, effect: Effect) -> bool {
         rule.to
             .iter()
-            .any(|selector| selects(selector, self.to, self.services, effect))
+            .any(|selector| selects(selector, self.to, self.bundle, effect))
     }
 
     /// Returns whether the traffic of a rule to hosts matches.
@@ -111,7 +121,7 @@ impl Flow<'_> {
 
     /// Returns whether the flow goes to the port of the service at one of its endpoints.
     fn matches_service(&self, to: &Selector, effect: Effect) -> bool {
-        let mut described = named(to, self.services).peekable();
+        let mut described = named(to, &self.bundle.services).peekable();
         if described.peek().is_none() {
             return effect == Effect::Deny;
         }
@@ -121,24 +131,28 @@ impl Flow<'_> {
                 && service
                     .endpoints
                     .iter()
-                    .any(|endpoint| endpoint.matches(self.to, &[]))
+                    .any(|endpoint| endpoint.selects(self.to))
         })
     }
 }
 
-/// Returns whether the selector selects the host in a rule of that effect.
+/// Returns whether the selector selects the host in a rule of that effect, as far as packets tell:
+/// whether they come from a workload that the host may run, nobody knows.
 pub(crate) fn selects(
     selector: &Selector,
     host: &HostRecord,
-    services: &[Service],
+    bundle: &Bundle,
     effect: Effect,
 ) -> bool {
-    let is_unknown =
-        matches!(selector, Selector::Service(_)) && named(selector, services).next().is_none();
-    if is_unknown {
-        effect == Effect::Deny
-    } else {
-        selector.matches(host, services)
+    match (effect, selector) {
+        (Effect::Allow, Selector::Workload(_)) => false,
+        (Effect::Deny, Selector::Workload(name)) if bundle.workload(name).is_none() => true,
+        (Effect::Deny, Selector::Service(_))
+            if named(selector, &bundle.services).next().is_none() =>
+        {
+            true
+        }
+        _ => selector.matches(host, bundle),
     }
 }
 

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use model::name::Name;
-use model::rule::{Bundle, CipherDemand, PortRange, Protocol, Rule, Selector, Service, Traffic};
+use model::rule::{Bundle, CipherDemand, PortRange, Rule, Selector, Service, Traffic};
 
 /// Writes a bundle as one YAML file. What it says is what the bundle says; comments, tests and
 /// lines are those of nobody.
@@ -32,10 +32,7 @@ pub fn render(bundle: &Bundle, fleet: &Name) -> String {
 }
 
 fn write_service(service: &Service, text: &mut String) {
-    let protocol = match service.protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-    };
+    let protocol = service.protocol.as_str();
     let endpoints = selectors(&service.endpoints);
     writeln!(
         text,
@@ -74,6 +71,7 @@ fn selector(selector: &Selector) -> String {
         Selector::Any => "any".to_owned(),
         Selector::Host { name, .. } => format!("\"host:{name}\""),
         Selector::Service(name) => format!("\"service:{name}\""),
+        Selector::Workload(name) => format!("\"workload:{name}\""),
         Selector::Labels(_) => format!("\"{selector}\""),
     }
 }

@@ -165,6 +165,7 @@ fn check_services(checked: &Checked, hosts: &BTreeMap<&Name, HostId>, report: &m
 
 fn selectors(bundle: &mut Bundle) -> impl Iterator<Item = &mut Selector> {
     let Bundle {
+        workloads,
         services,
         allow,
         deny,
@@ -173,9 +174,12 @@ fn selectors(bundle: &mut Bundle) -> impl Iterator<Item = &mut Selector> {
     let endpoints = services
         .iter_mut()
         .flat_map(|service| &mut service.endpoints);
+    let hosts = workloads
+        .iter_mut()
+        .flat_map(|workload| &mut workload.hosts);
     let ends = allow
         .iter_mut()
         .chain(deny)
         .flat_map(|rule| rule.from.iter_mut().chain(&mut rule.to));
-    endpoints.chain(ends)
+    endpoints.chain(hosts).chain(ends)
 }

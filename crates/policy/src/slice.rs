@@ -7,18 +7,14 @@ use model::name::Name;
 use model::record::HostRecord;
 use model::rule::{Bundle, Protocol, Rule, Selector, Service, Traffic};
 
-use crate::reference::{Effect, selects};
-
 /// Returns the indices of the leaves that concern the host, ascending, in the order of
 /// [`Bundle::leaves`]: the denies, the allows that it is an end of, and the services that these
-/// name, that it offers, or that it may reach by their port. Depends on this host alone, so that
-/// other hosts that come and go change nothing.
+/// name, that it offers, or that it may reach by their port; the workloads that it may run, or that
+/// rules which it gets name. Depends on this host alone, so that other hosts that come and go change
+/// nothing.
 pub fn leaves_concerning(bundle: &Bundle, host: &HostRecord) -> Vec<u32> {
     let services = &bundle.services;
-    let is_end = |ends: &[Selector]| {
-        ends.iter()
-            .any(|selector| selects(selector, host, services, Effect::Allow))
-    };
+    let is_end = |ends: &[Selector]| ends.iter().any(|selector| selector.matches(host, bundle));
     let allows: Vec<(usize, &Rule)> = (1..)
         .zip(&bundle.allow)
         .filter(|(_, rule)| is_end(&rule.from) || is_end(&rule.to))
@@ -29,24 +25,39 @@ pub fn leaves_concerning(bundle: &Bundle, host: &HostRecord) -> Vec<u32> {
         .map(|(_, rule)| &rule.traffic)
         .collect();
     let rules = allows.iter().map(|(_, rule)| *rule).chain(&bundle.deny);
-    let named: BTreeSet<&Name> = rules.flat_map(services_in).collect();
+    let named: BTreeSet<&Name> = rules.clone().flat_map(services_in).collect();
+    let named_workloads: BTreeSet<&Name> = rules.flat_map(workloads_in).collect();
     let concerns = |service: &Service| {
         named.contains(&service.name)
             || service
                 .endpoints
                 .iter()
-                .any(|endpoint| endpoint.matches(host, &[]))
+                .any(|endpoint| endpoint.selects(host))
             || opened.iter().any(|traffic| covers(traffic, service))
     };
     let services = (1 + bundle.allow.len()..)
         .zip(services)
         .filter(|(_, it)| concerns(it));
+    let workloads = (1 + bundle.allow.len() + bundle.services.len()..)
+        .zip(&bundle.workloads)
+        .filter(|(_, it)| {
+            named_workloads.contains(&it.name) || it.hosts.iter().any(|hosts| hosts.selects(host))
+        })
+        .map(|(index, _)| index);
     let services = services.map(|(index, _)| index);
     std::iter::once(0)
         .chain(allows.iter().map(|(index, _)| *index))
         .chain(services)
-        .map(|index| u32::try_from(index).expect("bounded by Limits::RULES and SERVICES"))
+        .chain(workloads)
+        .map(|index| u32::try_from(index).expect("bounded by Limits::LEAVES"))
         .collect()
+}
+
+fn workloads_in(rule: &Rule) -> impl Iterator<Item = &Name> {
+    rule.from.iter().filter_map(|selector| match selector {
+        Selector::Workload(name) => Some(name),
+        _ => None,
+    })
 }
 
 fn services_in(rule: &Rule) -> impl Iterator<Item = &Name> {
@@ -65,7 +76,7 @@ fn covers(traffic: &Traffic, service: &Service) -> bool {
         return *traffic == Traffic::All;
     };
     let ranges = match service.protocol {
-        Protocol::Tcp => tcp,
+        Protocol::Tcp | Protocol::Http | Protocol::Grpc | Protocol::Auto => tcp,
         Protocol::Udp => udp,
     };
     ranges.iter().any(|range| range.contains(service.port))

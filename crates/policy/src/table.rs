@@ -77,7 +77,7 @@ impl Table {
     ) -> Self {
         let mut compiler = Compiler {
             me,
-            sets: SetBuilder::new(peers, &bundle.services),
+            sets: SetBuilder::new(peers, bundle),
             rules: Vec::new(),
             outbound: Default::default(),
             inbound: Default::default(),
@@ -85,7 +85,9 @@ impl Table {
         for rule in &bundle.deny {
             compiler.add_rule(rule, Effect::Deny);
         }
-        for rule in &bundle.allow {
+        // One that asks for more than packets tell matches none of them, see `reference`.
+        let plain = |rule: &&Rule| rule.http.is_empty() && rule.when.is_none();
+        for rule in bundle.allow.iter().filter(plain) {
             compiler.add_rule(rule, Effect::Allow);
         }
         compiler.finish(version, generation)
@@ -289,22 +291,30 @@ impl<'b> Compiler<'b> {
     fn selects_me(&self, reach: Reach<'b>, effect: Effect) -> bool {
         match reach {
             Reach::Everyone => true,
-            Reach::Endpoints(endpoints) => endpoints.iter().any(|it| it.matches(self.me, &[])),
+            Reach::Endpoints(endpoints) => endpoints.iter().any(|it| it.selects(self.me)),
             Reach::Selected(selectors) => selectors.iter().any(|it| self.selects_me_by(it, effect)),
         }
     }
 
     /// As `reference::selects`, but finds services by an index.
     fn selects_me_by(&self, selector: &Selector, effect: Effect) -> bool {
-        let Selector::Service(name) = selector else {
-            return selector.matches(self.me, &[]);
-        };
-        match self.sets.services_named(name) {
-            [] => effect == Effect::Deny,
-            services => services
-                .iter()
-                .flat_map(|service| &service.endpoints)
-                .any(|endpoint| endpoint.matches(self.me, &[])),
+        match selector {
+            Selector::Service(name) => match self.sets.services_named(name) {
+                [] => effect == Effect::Deny,
+                services => services
+                    .iter()
+                    .flat_map(|service| &service.endpoints)
+                    .any(|endpoint| endpoint.selects(self.me)),
+            },
+            Selector::Workload(_) if effect == Effect::Allow => false,
+            Selector::Workload(name) => match self.sets.workloads_named(name) {
+                [] => true,
+                workloads => workloads
+                    .iter()
+                    .flat_map(|workload| &workload.hosts)
+                    .any(|hosts| hosts.selects(self.me)),
+            },
+            selector => selector.selects(self.me),
         }
     }
 

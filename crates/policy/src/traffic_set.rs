@@ -100,7 +100,7 @@ impl TrafficSet {
     pub(crate) fn of_port(protocol: Protocol, port: u16) -> Self {
         let ports = PortSet::of([PortRange::single(port)]);
         match protocol {
-            Protocol::Tcp => Self {
+            Protocol::Tcp | Protocol::Http | Protocol::Grpc | Protocol::Auto => Self {
                 tcp: ports,
                 ..Self::default()
             },

@@ -11,7 +11,8 @@ use model::map::PeerIndex;
 use model::name::{Label, Labels};
 use model::record::HostRecord;
 use model::rule::{
-    Bundle, Direction, PortRange, Protocol, Rule, Selector, Service, Source, Traffic, ip_protocol,
+    Bundle, Direction, PortRange, Protocol, Rule, Selector, Service, Source, Traffic,
+    TrafficSettings, ip_protocol,
 };
 use policy::{Table, Verdict, reference};
 use proptest::collection::vec;
@@ -73,6 +74,8 @@ proptest! {
                 udp: vec![],
                 icmp: false,
             },
+            http: Vec::new(),
+            when: None,
             source: Source::default(),
         });
         let (deny, allow) = rules.partition(|rule: &Rule| rule.id.as_str().ends_with('7'));
@@ -113,6 +116,8 @@ fn a_deny_of_a_withheld_service_denies_more_and_not_less() {
         from: vec![Selector::Any],
         to: vec![Selector::Service("db".parse().unwrap())],
         traffic: Traffic::Service,
+        http: Vec::new(),
+        when: None,
         source: Source::default(),
     });
     let peers = [(PeerIndex(0), &fleet[1])];
@@ -338,6 +343,9 @@ fn services() -> impl Strategy<Value = Vec<Service>> {
             port,
             protocol: if is_udp { Protocol::Udp } else { Protocol::Tcp },
             endpoints,
+            workloads: Vec::new(),
+            addresses: None,
+            settings: TrafficSettings::default(),
             source: Source::default(),
         };
         services.into_iter().map(service).collect()
@@ -398,6 +406,8 @@ fn rules(effect: &str, parts: Vec<RuleParts>) -> Vec<Rule> {
         from,
         to,
         traffic,
+        http: Vec::new(),
+        when: None,
         source: Source {
             file: "rules.yaml".to_owned(),
             line: 1,

@@ -159,7 +159,7 @@ fn names_are_bound_to_the_hosts_that_have_them_now() {
         }]
     );
     let named_web_1_later = host(10, "web-1", &[]);
-    assert!(!bundle.allow[3].to[0].matches(&named_web_1_later, &bundle.services));
+    assert!(!bundle.allow[3].to[0].matches(&named_web_1_later, &bundle));
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn a_former_name_is_told_with_the_new_one_and_is_bound_where_an_old_version_come
     let (bundle, warnings) = policy::resolve_with_former(&checked, &inventory, &former).unwrap();
     assert_eq!(warnings.len(), 2);
     assert!(warnings[0].message.contains("is called `new` now"));
-    assert!(bundle.allow[0].from[0].matches(&inventory[0], &[]));
+    assert!(bundle.allow[0].from[0].matches(&inventory[0], &bundle));
     let bound = |selector: &Selector| match selector {
         Selector::Host { id, .. } => *id,
         _ => None,

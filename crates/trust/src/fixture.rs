@@ -88,6 +88,8 @@ fn rule(id: &str) -> Rule {
         from: vec![Selector::Any],
         to: vec![Selector::Any],
         traffic: Traffic::All,
+        http: Vec::new(),
+        when: None,
         source: Source::default(),
     }
 }

@@ -36,7 +36,7 @@ fn view((name, entry): (&Name, &NameEntry)) -> NameView {
         NameKind::Host => (NamedThing::Host, None, None),
         NameKind::Service { port, protocol } => {
             let protocol = match protocol {
-                Protocol::Tcp => "tcp",
+                Protocol::Tcp | Protocol::Http | Protocol::Grpc | Protocol::Auto => "tcp",
                 Protocol::Udp => "udp",
             };
             (NamedThing::Service, Some(port), Some(protocol.to_owned()))

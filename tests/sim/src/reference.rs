@@ -158,7 +158,7 @@ impl KnownMap {
                     service
                         .endpoints
                         .iter()
-                        .any(|endpoint| endpoint.matches(host, &[]))
+                        .any(|endpoint| endpoint.selects(host))
                 })
                 .filter(|host| host.host == self.me.host || self.may_use(service, host))
                 .map(|host| host.addresses)
@@ -182,8 +182,7 @@ impl KnownMap {
         self.bundle.allow.iter().any(|rule| {
             let mut from = rule.from.iter();
             let names_it = |to: &Selector| matches!(to, Selector::Service(it) if it == name);
-            rule.to.iter().any(names_it)
-                && from.any(|from| from.matches(&self.me, &self.bundle.services))
+            rule.to.iter().any(names_it) && from.any(|from| from.matches(&self.me, &self.bundle))
         })
     }
 
@@ -200,7 +199,7 @@ impl KnownMap {
 pub(crate) fn links(bundle: &Bundle, one: &HostRecord, other: &HostRecord) -> bool {
     let selects = |ends: &[Selector], host: &HostRecord| {
         let mut ends = ends.iter();
-        ends.any(|selector| selector.matches(host, &bundle.services))
+        ends.any(|selector| selector.matches(host, bundle))
     };
     bundle.allow.iter().any(|rule| {
         selects(&rule.from, one) && selects(&rule.to, other)

@@ -167,7 +167,7 @@ impl Truth {
                     service
                         .endpoints
                         .iter()
-                        .any(|endpoint| endpoint.matches(host, &[]))
+                        .any(|endpoint| endpoint.selects(host))
                 };
                 let endpoints = self.hosts.values().filter(offers);
                 (

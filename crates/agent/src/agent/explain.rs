@@ -189,7 +189,7 @@ impl Agent {
                 && service
                     .endpoints
                     .iter()
-                    .any(|endpoint| endpoint.matches(host, &[]))
+                    .any(|endpoint| endpoint.selects(host))
         };
         let host = map.hosts().find(endpoint).ok_or_else(|| {
             Refusal::new(

@@ -34,7 +34,7 @@ fn view(service: &Service, map: &Map) -> ServiceView {
         .hosts()
         .filter(|host| {
             let mut selectors = service.endpoints.iter();
-            selectors.any(|selector| selector.matches(host, &[]))
+            selectors.any(|selector| selector.selects(host))
         })
         .map(|host| endpoint(service, host, map))
         .collect();

@@ -11,7 +11,9 @@ use model::key::{Secret, WireguardKey};
 use model::map::{Endpoint, EndpointKind, MapDelta, PeerEntry, PolicySlice};
 use model::name::Labels;
 use model::record::{BundleHead, HostRecord, MapHead, Signed, Tombstone, TrustStatement};
-use model::rule::{Bundle, PortRange, Protocol, Rule, Selector, Service, Source, Traffic};
+use model::rule::{
+    Bundle, PortRange, Protocol, Rule, Selector, Service, Source, Traffic, TrafficSettings,
+};
 use model::time::UnixTime;
 use trust::authority::HOST_CERTIFICATE_LIFETIME;
 use trust::enrolment::{Transcript, check_certificate_request};
@@ -365,6 +367,9 @@ pub(crate) fn bundle_with_service(port: u16) -> Bundle {
             protocol: Protocol::Tcp,
             endpoints: vec![db],
             source: Source::default(),
+            workloads: Vec::new(),
+            addresses: None,
+            settings: TrafficSettings::default(),
         }],
         allow: vec![Rule {
             id: "only".parse().unwrap(),
@@ -376,6 +381,8 @@ pub(crate) fn bundle_with_service(port: u16) -> Bundle {
                 icmp: false,
             },
             source: Source {
+            http: Vec::new(),
+            when: None,
                 file: "mesh.yaml".to_owned(),
                 line: 3,
             },

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::name::Name;
-use model::rule::{Bundle, PortRange, Protocol, Rule, Selector, Service, Traffic};
+use model::rule::{Bundle, PortRange, Rule, Selector, Traffic, Workload, ip_protocol};
 
 use super::selectors::{SelectorId, SelectorIndex, SelectorInterner, Traits};
 
@@ -16,6 +16,10 @@ pub(crate) struct SetId(u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ServiceId(u32);
 
+/// Names a workload by its place in the bundle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct WorkloadId(u32);
+
 /// Names an allow by its place in the bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct AllowId(u32);
@@ -26,13 +30,16 @@ impl SetId {
     }
 }
 
-/// Where a host sits: all sets that it is in, and all services that it offers.
+/// Where a host sits: all sets that it is in, all services that it offers, all workloads that it may
+/// run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Seat {
     /// Ascending.
     sets: Box<[SetId]>,
     /// Ascending.
     offers: Box<[ServiceId]>,
+    /// Ascending.
+    runs: Box<[WorkloadId]>,
 }
 
 impl Seat {
@@ -68,6 +75,9 @@ pub(super) struct Edges {
     openings: Vec<Vec<ServiceId>>,
     /// Named by denies: everybody needs them.
     denied: BTreeSet<ServiceId>,
+    /// Likewise.
+    denied_workloads: BTreeSet<WorkloadId>,
+    service_count: u32,
 }
 
 /// What follows from being selected by one selector.
@@ -75,6 +85,7 @@ pub(super) struct Edges {
 struct Selected {
     sets: Vec<SetId>,
     offers: Vec<ServiceId>,
+    runs: Vec<WorkloadId>,
 }
 
 /// A set, and the rules at it.
@@ -90,19 +101,22 @@ struct Set {
 #[derive(Debug)]
 struct AllowLeaves {
     named: Vec<ServiceId>,
+    workloads: Vec<WorkloadId>,
     /// Index in `openings`.
     opens: Option<usize>,
 }
 
 impl Edges {
     pub(super) fn compile(bundle: &Bundle) -> Self {
-        let mut draft = Draft::new(&bundle.services);
+        let mut draft = Draft::new(bundle);
         for rule in &bundle.allow {
             draft.allow(rule);
         }
         for rule in &bundle.deny {
             let named = draft.services_in(rule);
             draft.edges.denied.extend(named);
+            let workloads = draft.workloads_in(rule);
+            draft.edges.denied_workloads.extend(workloads);
         }
         draft.finish()
     }
@@ -114,19 +128,23 @@ impl Edges {
     /// Returns where a host sits. Costs what names the host.
     pub(super) fn seat(&self, traits: &Traits<'_>) -> Seat {
         let (mut sets, mut offers) = (Vec::<SetId>::new(), Vec::<ServiceId>::new());
+        let mut runs = Vec::<WorkloadId>::new();
         for selector in self.selectors.selecting(traits) {
             let selected = &self.selected[selector.index()];
             sets.extend(&selected.sets);
             offers.extend(&selected.offers);
+            runs.extend(&selected.runs);
         }
         sort_once(&mut offers);
         for service in &offers {
             sets.extend(&self.sets_naming[service.0 as usize]);
         }
         sort_once(&mut sets);
+        sort_once(&mut runs);
         Seat {
             sets: sets.into(),
             offers: offers.into(),
+            runs: runs.into(),
         }
     }
 
@@ -149,7 +167,7 @@ impl Edges {
         }
     }
 
-    /// Returns the leaves for a seat, ascending: denies, allows, services.
+    /// Returns the leaves for a seat, ascending: denies, allows, services, workloads.
     pub(super) fn leaves(&self, seat: &Seat) -> Vec<u32> {
         let (mut allows, mut openings) = (BTreeSet::<AllowId>::new(), BTreeSet::new());
         for set in &seat.sets {
@@ -163,16 +181,22 @@ impl Edges {
         }
         let mut services = self.denied.clone();
         services.extend(&seat.offers);
+        let mut workloads = self.denied_workloads.clone();
+        workloads.extend(&seat.runs);
         for rule in &allows {
-            services.extend(&self.allows[rule.0 as usize].named);
+            let needed = &self.allows[rule.0 as usize];
+            services.extend(&needed.named);
+            workloads.extend(&needed.workloads);
         }
         for opening in openings {
             services.extend(&self.openings[opening]);
         }
         let first_service = 1 + u32::try_from(self.allows.len()).expect("bounded by Limits::RULES");
+        let first_workload = first_service + self.service_count;
         std::iter::once(0)
             .chain(allows.iter().map(|rule| 1 + rule.0))
             .chain(services.iter().map(|service| first_service + service.0))
+            .chain(workloads.iter().map(|workload| first_workload + workload.0))
             .collect()
     }
 }
@@ -185,7 +209,8 @@ struct Draft<'b> {
     edges: Edges,
     interner: SelectorInterner,
     services: BTreeMap<&'b Name, Vec<ServiceId>>,
-    by_port: BTreeMap<(Protocol, u16), Vec<ServiceId>>,
+    workloads: BTreeMap<&'b Name, Vec<(WorkloadId, &'b Workload)>>,
+    by_port: BTreeMap<(u8, u16), Vec<ServiceId>>,
     sets: BTreeMap<Vec<Part>, SetId>,
     openings: BTreeMap<Opening, usize>,
 }
@@ -198,23 +223,34 @@ enum Part {
 }
 
 impl<'b> Draft<'b> {
-    fn new(services: &'b [Service]) -> Self {
+    fn new(bundle: &'b Bundle) -> Self {
         let mut draft = Self {
             edges: Edges::default(),
             interner: SelectorInterner::default(),
             services: BTreeMap::new(),
+            workloads: BTreeMap::new(),
             by_port: BTreeMap::new(),
             sets: BTreeMap::new(),
             openings: BTreeMap::new(),
         };
-        for (id, service) in (0..).map(ServiceId).zip(services) {
+        for (id, service) in (0..).map(ServiceId).zip(&bundle.services) {
             draft.services.entry(&service.name).or_default().push(id);
-            let port = (service.protocol, service.port);
+            let port = (service.protocol.ip_protocol(), service.port);
             draft.by_port.entry(port).or_default().push(id);
             draft.edges.sets_naming.push(Vec::new());
             for endpoint in &service.endpoints {
                 if let Some(selector) = draft.selector(endpoint) {
                     draft.edges.selected[selector.index()].offers.push(id);
+                }
+            }
+            draft.edges.service_count += 1;
+        }
+        for (id, workload) in (0..).map(WorkloadId).zip(&bundle.workloads) {
+            let same_name = draft.workloads.entry(&workload.name).or_default();
+            same_name.push((id, workload));
+            for hosts in &workload.hosts {
+                if let Some(selector) = draft.selector(hosts) {
+                    draft.edges.selected[selector.index()].runs.push(id);
                 }
             }
         }
@@ -240,6 +276,7 @@ impl<'b> Draft<'b> {
         }
         let leaves = AllowLeaves {
             named: self.services_in(rule),
+            workloads: self.workloads_in(rule),
             opens: self.opening(&rule.traffic),
         };
         self.edges.allows.push(leaves);
@@ -254,6 +291,7 @@ impl<'b> Draft<'b> {
                     let services = self.services.get(name).into_iter().flatten();
                     parts.extend(services.map(|id| Part::Service(*id)));
                 }
+                Selector::Workload(name) => parts.extend(self.hosts_of(name)),
                 _ => parts.extend(self.selector(selector).map(Part::Selector)),
             }
         }
@@ -281,6 +319,25 @@ impl<'b> Draft<'b> {
         self.edges.sets.push(Set::default());
         self.sets.insert(parts, id);
         id
+    }
+
+    /// Returns the hosts that may run a workload: its own selectors, which are known by now.
+    fn hosts_of(&mut self, name: &Name) -> Vec<Part> {
+        let workloads = self.workloads.get(name).cloned().unwrap_or_default();
+        let hosts = workloads.iter().flat_map(|(_, workload)| &workload.hosts);
+        hosts
+            .filter_map(|selector| self.selector(selector).map(Part::Selector))
+            .collect()
+    }
+
+    fn workloads_in(&self, rule: &Rule) -> Vec<WorkloadId> {
+        let named = rule.from.iter().filter_map(|selector| match selector {
+            Selector::Workload(name) => self.workloads.get(name),
+            _ => None,
+        });
+        let mut named: Vec<_> = named.flatten().map(|(id, _)| *id).collect();
+        sort_once(&mut named);
+        named
     }
 
     fn services_in(&self, rule: &Rule) -> Vec<ServiceId> {
@@ -312,8 +369,8 @@ impl<'b> Draft<'b> {
         let mut covered = match &opening {
             None => self.by_port.values().flatten().copied().collect(),
             Some((tcp, udp)) => {
-                let mut covered = self.services_on(Protocol::Tcp, tcp);
-                covered.extend(self.services_on(Protocol::Udp, udp));
+                let mut covered = self.services_on(ip_protocol::TCP, tcp);
+                covered.extend(self.services_on(ip_protocol::UDP, udp));
                 covered
             }
         };
@@ -324,7 +381,7 @@ impl<'b> Draft<'b> {
         Some(index)
     }
 
-    fn services_on(&self, protocol: Protocol, ranges: &[PortRange]) -> Vec<ServiceId> {
+    fn services_on(&self, protocol: u8, ranges: &[PortRange]) -> Vec<ServiceId> {
         let is_filled = |range: &&PortRange| range.first <= range.last;
         let within = |range: &PortRange| {
             self.by_port

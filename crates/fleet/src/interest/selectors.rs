@@ -61,7 +61,7 @@ impl Meaning {
                 labels.dedup();
                 Self::Labels(labels)
             }
-            Selector::Service(_) => return None,
+            Selector::Service(_) | Selector::Workload(_) => return None,
         })
     }
 }

@@ -7,7 +7,7 @@ use model::address::HostAddresses;
 use model::ids::{Digest, FleetId, Revision};
 use model::key::WireguardKey;
 use model::name::{Label, Labels, Name, RuleId};
-use model::rule::{PortRange, Protocol, Rule, Selector, Service, Source, Traffic};
+use model::rule::{PortRange, Protocol, Rule, Selector, Service, Source, Traffic, TrafficSettings};
 use proptest::prelude::*;
 
 use super::*;
@@ -107,6 +107,8 @@ fn rule() -> impl Strategy<Value = Rule> {
         from,
         to,
         traffic,
+        http: Vec::new(),
+        when: None,
         source: Source::default(),
     })
 }
@@ -127,6 +129,9 @@ fn bundle() -> impl Strategy<Value = Bundle> {
             port,
             protocol,
             endpoints,
+            workloads: Vec::new(),
+            addresses: None,
+            settings: TrafficSettings::default(),
             source: Source::default(),
         });
         Bundle {
@@ -143,7 +148,7 @@ fn may_reach(bundle: &Bundle, from: &HostRecord, to: &HostRecord) -> bool {
     let selects = |selectors: &[Selector], host: &HostRecord| {
         selectors
             .iter()
-            .any(|selector| selector.matches(host, &bundle.services))
+            .any(|selector| selector.matches(host, bundle))
     };
     let carries = |traffic: &Traffic| match traffic {
         Traffic::Ports { tcp, udp, icmp } => *icmp || !tcp.is_empty() || !udp.is_empty(),
@@ -247,6 +252,8 @@ fn equal_ends_of_rules_are_one_set() {
         from: ends(from),
         to: ends(to),
         traffic: Traffic::All,
+        http: Vec::new(),
+        when: None,
         source: Source::default(),
     };
     let bundle = Bundle {

@@ -63,6 +63,18 @@ where
         .map_err(|error: T::Err| WireError::new(field, error.to_string()))
 }
 
+/// A name or other text in its own notation, or nothing, carried as an empty text.
+pub(super) fn optional<T>(field: &'static str, text: &str) -> Result<Option<T>, WireError>
+where
+    T: FromStr<Err: Display>,
+{
+    if text.is_empty() {
+        Ok(None)
+    } else {
+        parsed(field, text).map(Some)
+    }
+}
+
 /// A count or length with an upper bound.
 pub(super) fn at_most(field: &'static str, count: usize, max: usize) -> Result<(), WireError> {
     if count > max {
@@ -101,6 +113,11 @@ pub(super) fn some_list<A, B>(
 /// A port number, 0 included.
 pub(super) fn port(field: &'static str, value: u32) -> Result<u16, WireError> {
     u16::try_from(value).map_err(|_| WireError::new(field, format!("{value} is not a port")))
+}
+
+/// A port that is told only where there is one.
+pub(super) fn port_if_told(field: &'static str, value: u32) -> Result<Option<u16>, WireError> {
+    port(field, value).map(|port| (port != 0).then_some(port))
 }
 
 /// A coordinator's address.

@@ -152,7 +152,7 @@ pub struct BundleHead {
 /// One leaf of the tree. Leaf 0 always holds all denies, and every host gets it.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Leaf {
-    #[prost(oneof = "leaf::Kind", tags = "1, 2, 3")]
+    #[prost(oneof = "leaf::Kind", tags = "1, 2, 3, 4")]
     pub kind: ::core::option::Option<leaf::Kind>,
 }
 /// Nested message and enum types in `Leaf`.
@@ -165,6 +165,8 @@ pub mod leaf {
         Allow(super::Rule),
         #[prost(message, tag = "3")]
         Service(super::Service),
+        #[prost(message, tag = "4")]
+        Workload(super::Workload),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -186,10 +188,90 @@ pub struct Rule {
     pub traffic: ::core::option::Option<Traffic>,
     #[prost(message, optional, tag = "5")]
     pub source: ::core::option::Option<Source>,
+    /// any of these; none: any request and any bytes
+    #[prost(message, repeated, tag = "6")]
+    pub http: ::prost::alloc::vec::Vec<HttpMatch>,
+    /// absent: always
+    #[prost(message, optional, tag = "7")]
+    pub when: ::core::option::Option<When>,
+}
+/// Requests. All that is said has to match.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HttpMatch {
+    /// upper case; none: any
+    #[prost(string, repeated, tag = "1")]
+    pub methods: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// `*` one segment, `**` at the end any rest
+    #[prost(string, tag = "2")]
+    pub path: ::prost::alloc::string::String,
+    /// lower case, or `*.` and a name; empty: any
+    #[prost(string, tag = "3")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "4")]
+    pub headers: ::prost::alloc::vec::Vec<HeaderMatch>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HeaderMatch {
+    /// lower case
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(oneof = "header_match::Value", tags = "2, 3, 4")]
+    pub value: ::core::option::Option<header_match::Value>,
+}
+/// Nested message and enum types in `HeaderMatch`.
+pub mod header_match {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Value {
+        /// always true
+        #[prost(bool, tag = "2")]
+        Present(bool),
+        #[prost(string, tag = "3")]
+        Exact(::prost::alloc::string::String),
+        #[prost(string, tag = "4")]
+        Prefix(::prost::alloc::string::String),
+    }
+}
+/// Days and hours of a place.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct When {
+    /// bits, Monday is 1: the days on which the window begins
+    #[prost(uint32, tag = "1")]
+    pub days: u32,
+    /// absent: all day
+    #[prost(message, optional, tag = "2")]
+    pub hours: ::core::option::Option<Hours>,
+    /// of the IANA database
+    #[prost(string, tag = "3")]
+    pub zone: ::prost::alloc::string::String,
+}
+/// Minutes since midnight; until no later than from: on the next day.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Hours {
+    #[prost(uint32, tag = "1")]
+    pub from: u32,
+    #[prost(uint32, tag = "2")]
+    pub until: u32,
+}
+/// Processes of hosts.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Workload {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// systemd unit, `*` for any characters; empty: any
+    #[prost(string, tag = "2")]
+    pub unit: ::prost::alloc::string::String,
+    /// name or number; empty: any, but not both
+    #[prost(string, tag = "3")]
+    pub user: ::prost::alloc::string::String,
+    /// any, hosts or labels
+    #[prost(message, repeated, tag = "4")]
+    pub hosts: ::prost::alloc::vec::Vec<Selector>,
+    #[prost(message, optional, tag = "5")]
+    pub source: ::core::option::Option<Source>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Selector {
-    #[prost(oneof = "selector::Kind", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "selector::Kind", tags = "1, 2, 3, 4, 5")]
     pub kind: ::core::option::Option<selector::Kind>,
 }
 /// Nested message and enum types in `Selector`.
@@ -205,6 +287,9 @@ pub mod selector {
         Labels(super::LabelSelector),
         #[prost(string, tag = "4")]
         Service(::prost::alloc::string::String),
+        /// only in the `from` of rules
+        #[prost(string, tag = "5")]
+        Workload(::prost::alloc::string::String),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -269,6 +354,140 @@ pub struct Service {
     pub endpoints: ::prost::alloc::vec::Vec<Selector>,
     #[prost(message, optional, tag = "5")]
     pub source: ::core::option::Option<Source>,
+    /// that offer it; their hosts are among the endpoints
+    #[prost(string, repeated, tag = "6")]
+    pub workloads: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// 4 bytes, or empty: it is reached at its endpoints
+    #[prost(bytes = "vec", tag = "7")]
+    pub virtual_v4: ::prost::alloc::vec::Vec<u8>,
+    /// 16 bytes, or empty
+    #[prost(bytes = "vec", tag = "8")]
+    pub virtual_v6: ::prost::alloc::vec::Vec<u8>,
+    #[prost(message, optional, tag = "9")]
+    pub settings: ::core::option::Option<TrafficSettings>,
+}
+/// How calls of a service are treated. Absent or 0: the default.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TrafficSettings {
+    #[prost(uint64, tag = "1")]
+    pub request_timeout_ms: u64,
+    #[prost(message, optional, tag = "2")]
+    pub per_try_timeout: ::core::option::Option<PerTryTimeout>,
+    #[prost(uint64, tag = "3")]
+    pub connect_timeout_ms: u64,
+    #[prost(uint64, tag = "4")]
+    pub idle_timeout_ms: u64,
+    #[prost(message, optional, tag = "5")]
+    pub retry: ::core::option::Option<RetrySettings>,
+    #[prost(message, optional, tag = "6")]
+    pub sticky: ::core::option::Option<Sticky>,
+    #[prost(message, optional, tag = "7")]
+    pub breaker: ::core::option::Option<BreakerSettings>,
+    #[prost(message, optional, tag = "8")]
+    pub limits: ::core::option::Option<LimitSettings>,
+    #[prost(message, optional, tag = "9")]
+    pub health: ::core::option::Option<HealthCheck>,
+    /// all must match
+    #[prost(message, repeated, tag = "10")]
+    pub residency: ::prost::alloc::vec::Vec<Label>,
+    #[prost(message, optional, tag = "11")]
+    pub fallback: ::core::option::Option<StaticAnswer>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PerTryTimeout {
+    #[prost(oneof = "per_try_timeout::Kind", tags = "1, 2")]
+    pub kind: ::core::option::Option<per_try_timeout::Kind>,
+}
+/// Nested message and enum types in `PerTryTimeout`.
+pub mod per_try_timeout {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        /// always true
+        #[prost(bool, tag = "1")]
+        Auto(bool),
+        #[prost(uint64, tag = "2")]
+        FixedMs(u64),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RetrySettings {
+    /// the first included
+    #[prost(uint32, tag = "1")]
+    pub attempts: u32,
+    #[prost(uint32, optional, tag = "2")]
+    pub budget_percent: ::core::option::Option<u32>,
+    #[prost(bool, tag = "3")]
+    pub idempotent: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Sticky {
+    #[prost(oneof = "sticky::Kind", tags = "1, 2, 3")]
+    pub kind: ::core::option::Option<sticky::Kind>,
+}
+/// Nested message and enum types in `Sticky`.
+pub mod sticky {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(string, tag = "1")]
+        Header(::prost::alloc::string::String),
+        #[prost(string, tag = "2")]
+        Cookie(::prost::alloc::string::String),
+        /// always true
+        #[prost(bool, tag = "3")]
+        Identity(bool),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BreakerSettings {
+    #[prost(uint32, tag = "1")]
+    pub consecutive_failures: u32,
+    #[prost(uint32, optional, tag = "2")]
+    pub success_rate_percent: ::core::option::Option<u32>,
+    #[prost(uint64, tag = "3")]
+    pub penalty_ms: u64,
+    #[prost(uint32, optional, tag = "4")]
+    pub ejected_percent_max: ::core::option::Option<u32>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LimitSettings {
+    #[prost(uint32, tag = "1")]
+    pub in_flight: u32,
+    #[prost(uint32, optional, tag = "2")]
+    pub waiting: ::core::option::Option<u32>,
+    #[prost(uint64, tag = "3")]
+    pub wait_ms: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HealthCheck {
+    #[prost(uint64, tag = "4")]
+    pub interval_ms: u64,
+    #[prost(uint64, tag = "5")]
+    pub timeout_ms: u64,
+    #[prost(oneof = "health_check::Probe", tags = "1, 2, 3")]
+    pub probe: ::core::option::Option<health_check::Probe>,
+}
+/// Nested message and enum types in `HealthCheck`.
+pub mod health_check {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Probe {
+        /// always true
+        #[prost(bool, tag = "1")]
+        Tcp(bool),
+        #[prost(string, tag = "2")]
+        HttpPath(::prost::alloc::string::String),
+        /// always true
+        #[prost(bool, tag = "3")]
+        Unit(bool),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StaticAnswer {
+    #[prost(uint32, tag = "1")]
+    pub status: u32,
+    #[prost(string, tag = "2")]
+    pub content_type: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub body: ::prost::alloc::string::String,
 }
 /// Where an operator wrote it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -313,6 +532,10 @@ pub enum Protocol {
     Unspecified = 0,
     Tcp = 1,
     Udp = 2,
+    Http = 3,
+    Grpc = 4,
+    /// HTTP where a connection begins so, else bytes
+    Auto = 5,
 }
 impl Protocol {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -324,6 +547,9 @@ impl Protocol {
             Self::Unspecified => "PROTOCOL_UNSPECIFIED",
             Self::Tcp => "PROTOCOL_TCP",
             Self::Udp => "PROTOCOL_UDP",
+            Self::Http => "PROTOCOL_HTTP",
+            Self::Grpc => "PROTOCOL_GRPC",
+            Self::Auto => "PROTOCOL_AUTO",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -332,6 +558,9 @@ impl Protocol {
             "PROTOCOL_UNSPECIFIED" => Some(Self::Unspecified),
             "PROTOCOL_TCP" => Some(Self::Tcp),
             "PROTOCOL_UDP" => Some(Self::Udp),
+            "PROTOCOL_HTTP" => Some(Self::Http),
+            "PROTOCOL_GRPC" => Some(Self::Grpc),
+            "PROTOCOL_AUTO" => Some(Self::Auto),
             _ => None,
         }
     }

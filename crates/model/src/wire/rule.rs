@@ -1,11 +1,15 @@
-//! The leaves of a policy bundle: rules, services, selectors, traffic.
+//! The leaves of a policy bundle: rules, selectors, traffic. Requests, services and workloads have
+//! files of their own.
 
 use super::generated::{leaf, selector, traffic};
 use super::{WireError, field, generated};
 use crate::limits::Limits;
-use crate::rule::{
-    CipherDemand, Denies, Leaf, PortRange, Protocol, Rule, Selector, Service, Source, Traffic,
-};
+use crate::rule::{CipherDemand, Denies, Leaf, PortRange, Rule, Selector, Source, Traffic};
+
+mod http;
+mod service;
+mod when;
+mod workload;
 
 impl From<Leaf> for generated::Leaf {
     fn from(leaf: Leaf) -> Self {
@@ -13,6 +17,7 @@ impl From<Leaf> for generated::Leaf {
             Leaf::Denies(denies) => leaf::Kind::Denies(denies.into()),
             Leaf::Allow(rule) => leaf::Kind::Allow(rule.into()),
             Leaf::Service(service) => leaf::Kind::Service(service.into()),
+            Leaf::Workload(workload) => leaf::Kind::Workload(workload.into()),
         };
         Self { kind: Some(kind) }
     }
@@ -26,6 +31,7 @@ impl TryFrom<generated::Leaf> for Leaf {
             leaf::Kind::Denies(denies) => denies.try_into().map(Self::Denies),
             leaf::Kind::Allow(rule) => rule.try_into().map(Self::Allow),
             leaf::Kind::Service(service) => service.try_into().map(Self::Service),
+            leaf::Kind::Workload(workload) => workload.try_into().map(Self::Workload),
         }
     }
 }
@@ -79,6 +85,8 @@ impl From<Rule> for generated::Rule {
             to: rule.to.into_iter().map(Into::into).collect(),
             traffic: Some(rule.traffic.into()),
             source: Some(rule.source.into()),
+            http: rule.http.into_iter().map(Into::into).collect(),
+            when: rule.when.map(Into::into),
         }
     }
 }
@@ -93,7 +101,20 @@ impl TryFrom<generated::Rule> for Rule {
             to: selectors("Rule.to", message.to)?,
             traffic: field::required("Rule.traffic", message.traffic)?.try_into()?,
             source: field::required("Rule.source", message.source)?.try_into()?,
+            http: field::list(
+                "Rule.http",
+                message.http,
+                Limits::HTTP_MATCHES_PER_RULE,
+                TryInto::try_into,
+            )?,
+            when: message.when.map(TryInto::try_into).transpose()?,
         };
+        if rule.to.iter().any(|to| matches!(to, Selector::Workload(_))) {
+            return Err(WireError::new(
+                "Rule.to",
+                "a workload is not reached by its name",
+            ));
+        }
         let only_services = rule.to.iter().all(|to| matches!(to, Selector::Service(_)));
         if rule.traffic == Traffic::Service && !only_services {
             return Err(WireError::new(
@@ -129,6 +150,7 @@ impl From<Selector> for generated::Selector {
                 matches: labels.into_iter().map(Into::into).collect(),
             }),
             Selector::Service(name) => selector::Kind::Service(name.into()),
+            Selector::Workload(name) => selector::Kind::Workload(name.into()),
         };
         Self { kind: Some(kind) }
     }
@@ -154,6 +176,9 @@ impl TryFrom<generated::Selector> for Selector {
             .map(Self::Labels),
             selector::Kind::Service(name) => {
                 field::parsed("Selector.service", &name).map(Self::Service)
+            }
+            selector::Kind::Workload(name) => {
+                field::parsed("Selector.workload", &name).map(Self::Workload)
             }
         }
     }
@@ -243,66 +268,22 @@ impl TryFrom<generated::PortRange> for PortRange {
     }
 }
 
-impl From<Service> for generated::Service {
-    fn from(service: Service) -> Self {
-        let protocol = match service.protocol {
-            Protocol::Tcp => generated::Protocol::Tcp,
-            Protocol::Udp => generated::Protocol::Udp,
-        };
-        Self {
-            name: service.name.into(),
-            port: service.port.into(),
-            protocol: protocol.into(),
-            endpoints: service.endpoints.into_iter().map(Into::into).collect(),
-            source: Some(service.source.into()),
-        }
+/// Selectors of hosts by themselves: of endpoints, and of what may run a workload.
+fn hosts(
+    field: &'static str,
+    messages: Vec<generated::Selector>,
+) -> Result<Vec<Selector>, WireError> {
+    let selectors: Vec<Selector> = field::list(
+        field,
+        messages,
+        Limits::SELECTORS_PER_LIST,
+        TryInto::try_into,
+    )?;
+    let is_host = |it: &Selector| !matches!(it, Selector::Service(_) | Selector::Workload(_));
+    if !selectors.iter().all(is_host) {
+        return Err(WireError::new(field, "a service or workload is not a host"));
     }
-}
-
-impl TryFrom<generated::Service> for Service {
-    type Error = WireError;
-
-    fn try_from(message: generated::Service) -> Result<Self, WireError> {
-        let endpoints: Vec<Selector> = field::list(
-            "Service.endpoints",
-            message.endpoints,
-            Limits::SELECTORS_PER_LIST,
-            TryInto::try_into,
-        )?;
-        if endpoints
-            .iter()
-            .any(|endpoint| matches!(endpoint, Selector::Service(_)))
-        {
-            return Err(WireError::new(
-                "Service.endpoints",
-                "a service is not an endpoint",
-            ));
-        }
-        if message.port == 0 {
-            return Err(WireError::new(
-                "Service.port",
-                "0 is not a port to listen on",
-            ));
-        }
-        Ok(Self {
-            name: field::parsed("Service.name", &message.name)?,
-            port: field::port("Service.port", message.port)?,
-            protocol: protocol(message.protocol)?,
-            endpoints,
-            source: field::required("Service.source", message.source)?.try_into()?,
-        })
-    }
-}
-
-fn protocol(value: i32) -> Result<Protocol, WireError> {
-    match generated::Protocol::try_from(value) {
-        Ok(generated::Protocol::Tcp) => Ok(Protocol::Tcp),
-        Ok(generated::Protocol::Udp) => Ok(Protocol::Udp),
-        Ok(generated::Protocol::Unspecified) | Err(_) => Err(WireError::new(
-            "Service.protocol",
-            format!("{value} is unknown"),
-        )),
-    }
+    Ok(selectors)
 }
 
 impl From<Source> for generated::Source {

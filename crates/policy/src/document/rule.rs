@@ -49,6 +49,8 @@ pub(super) fn read(
         from: without_places(from?),
         to: without_places(to?),
         traffic: traffic?,
+        http: Vec::new(),
+        when: None,
         source: node.place.source(report.files()),
     };
     Some(PlacedRule {

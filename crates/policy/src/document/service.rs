@@ -1,7 +1,7 @@
 //! One entry of `services:`.
 
 use model::name::Name;
-use model::rule::{Protocol, Selector, Service};
+use model::rule::{Protocol, Selector, Service, TrafficSettings};
 
 use super::reader::{Fields, Section, text};
 use super::selector::{self, Placed};
@@ -50,6 +50,9 @@ pub(super) fn read(
         port: port?,
         protocol: protocol?,
         endpoints: endpoints?,
+        workloads: Vec::new(),
+        addresses: None,
+        settings: TrafficSettings::default(),
         source: place.source(report.files()),
     })
 }

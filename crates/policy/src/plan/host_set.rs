@@ -6,7 +6,7 @@ use std::rc::Rc;
 use model::ids::HostId;
 use model::name::{LabelKey, LabelValue, Name};
 use model::record::HostRecord;
-use model::rule::{Selector, Service};
+use model::rule::{Bundle, Selector, Service, Workload};
 
 use crate::reference::Effect;
 
@@ -33,8 +33,34 @@ pub(super) struct HostSets<'h> {
     known: BTreeMap<Members, SetId>,
 }
 
-/// The services of a bundle by name.
-pub(super) type ServicesByName<'b> = BTreeMap<&'b Name, Vec<&'b Service>>;
+/// What selectors name in a bundle.
+#[derive(Default)]
+pub(super) struct NamedIn<'b> {
+    pub(super) services: BTreeMap<&'b Name, Vec<&'b Service>>,
+    pub(super) workloads: BTreeMap<&'b Name, Vec<&'b Workload>>,
+}
+
+impl<'b> NamedIn<'b> {
+    /// Indexes the services and workloads of a bundle.
+    pub(super) fn of(bundle: &'b Bundle) -> Self {
+        let mut named = Self::default();
+        for service in &bundle.services {
+            named
+                .services
+                .entry(&service.name)
+                .or_default()
+                .push(service);
+        }
+        for workload in &bundle.workloads {
+            named
+                .workloads
+                .entry(&workload.name)
+                .or_default()
+                .push(workload);
+        }
+        named
+    }
+}
 
 impl<'h> HostSets<'h> {
     /// Indexes the hosts.
@@ -74,22 +100,29 @@ impl<'h> HostSets<'h> {
         &mut self,
         selectors: &[Selector],
         effect: Effect,
-        services: &ServicesByName<'_>,
+        named: &NamedIn<'_>,
     ) -> SetId {
         let mut members = Vec::new();
         for selector in selectors {
-            let Selector::Service(name) = selector else {
-                self.add(selector, &mut members);
-                continue;
-            };
-            match services.get(name) {
-                // As in `reference`: what is not described closes.
-                None if effect == Effect::Deny => return self.everyone,
-                described => described
-                    .into_iter()
-                    .flatten()
-                    .flat_map(|service| &service.endpoints)
-                    .for_each(|endpoint| self.add(endpoint, &mut members)),
+            // As in `reference`: what is not described closes, and packets tell of no workload.
+            match selector {
+                Selector::Service(name) => match named.services.get(name) {
+                    None if effect == Effect::Deny => return self.everyone,
+                    described => described
+                        .into_iter()
+                        .flatten()
+                        .flat_map(|service| &service.endpoints)
+                        .for_each(|endpoint| self.add(endpoint, &mut members)),
+                },
+                Selector::Workload(_) if effect == Effect::Allow => {}
+                Selector::Workload(name) => match named.workloads.get(name) {
+                    None => return self.everyone,
+                    Some(described) => described
+                        .iter()
+                        .flat_map(|workload| &workload.hosts)
+                        .for_each(|hosts| self.add(hosts, &mut members)),
+                },
+                selector => self.add(selector, &mut members),
             }
         }
         self.share(members)
@@ -114,7 +147,7 @@ impl<'h> HostSets<'h> {
                 let matches = |host: &&u32| others.iter().all(|it| it.binary_search(host).is_ok());
                 members.extend(first.iter().filter(matches));
             }
-            Selector::Service(_) => {}
+            Selector::Service(_) | Selector::Workload(_) => {}
         }
     }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use model::record::HostRecord;
 use model::rule::{Bundle, Rule, Selector, Traffic};
 
-use super::host_set::{HostSets, ServicesByName, SetId};
+use super::host_set::{HostSets, NamedIn, SetId};
 use crate::reference::Effect;
 use crate::traffic_set::TrafficSet;
 
@@ -105,10 +105,7 @@ type SetsBySelectors<'b> = BTreeMap<(Effect, &'b [Selector]), SetId>;
 
 impl<'b> Reader<'b> {
     fn bundle(&mut self, bundle: &'b Bundle, side: Side) {
-        let mut services = ServicesByName::new();
-        for service in &bundle.services {
-            services.entry(&service.name).or_default().push(service);
-        }
+        let named = NamedIn::of(bundle);
         let mut lists = SetsBySelectors::new();
         let denies = bundle.deny.iter().map(|rule| (Effect::Deny, rule));
         let allows = bundle.allow.iter().map(|rule| (Effect::Allow, rule));
@@ -116,12 +113,12 @@ impl<'b> Reader<'b> {
             let mut select = |selectors: &'b [Selector], sets: &mut HostSets<'b>| {
                 *lists
                     .entry((effect, selectors))
-                    .or_insert_with(|| sets.select(selectors, effect, &services))
+                    .or_insert_with(|| sets.select(selectors, effect, &named))
             };
             let from = select(&rule.from, &mut self.sets);
             let mut reached = Vec::new();
             match &rule.traffic {
-                Traffic::Service => self.service_parts(rule, effect, &services, &mut reached),
+                Traffic::Service => self.service_parts(rule, effect, &named, &mut reached),
                 traffic => {
                     let to = select(&rule.to, &mut self.sets);
                     reached.push((to, TrafficSet::of_rule(traffic), None));
@@ -135,12 +132,12 @@ impl<'b> Reader<'b> {
         &mut self,
         rule: &'b Rule,
         effect: Effect,
-        services: &ServicesByName<'b>,
+        named: &NamedIn<'b>,
         reached: &mut Vec<(SetId, TrafficSet, Option<&'b Selector>)>,
     ) {
         for to in &rule.to {
             let described = match to {
-                Selector::Service(name) => services.get(name),
+                Selector::Service(name) => named.services.get(name),
                 _ => None,
             };
             if described.is_none() && effect == Effect::Deny {
@@ -150,7 +147,7 @@ impl<'b> Reader<'b> {
             for service in described.into_iter().flatten() {
                 let endpoints =
                     self.sets
-                        .select(&service.endpoints, Effect::Allow, &ServicesByName::new());
+                        .select(&service.endpoints, Effect::Allow, &NamedIn::default());
                 let traffic = TrafficSet::of_port(service.protocol, service.port);
                 reached.push((endpoints, traffic, Some(to)));
             }

@@ -7,7 +7,7 @@ use model::ids::HostId;
 use model::map::PeerIndex;
 use model::name::{Label, Name};
 use model::record::HostRecord;
-use model::rule::{Selector, Service};
+use model::rule::{Bundle, Selector, Service, Workload};
 
 use crate::reference::Effect;
 
@@ -49,6 +49,7 @@ type ListKey<'b> = (Option<Effect>, &'b [Selector]);
 /// Makes the sets of one table.
 pub(super) struct SetBuilder<'b> {
     services: BTreeMap<&'b Name, Vec<&'b Service>>,
+    workloads: BTreeMap<&'b Name, Vec<&'b Workload>>,
     everyone: Vec<u64>,
     by_host: BTreeMap<HostId, PeerIndex>,
     by_name: BTreeMap<&'b Name, PeerIndex>,
@@ -59,7 +60,7 @@ pub(super) struct SetBuilder<'b> {
 
 impl<'b> SetBuilder<'b> {
     /// Indexes the peers by id, name and label.
-    pub(super) fn new(peers: &[(PeerIndex, &'b HostRecord)], services: &'b [Service]) -> Self {
+    pub(super) fn new(peers: &[(PeerIndex, &'b HostRecord)], bundle: &'b Bundle) -> Self {
         let peer_bound = peers
             .iter()
             .map(|(index, _)| index.0 as usize + 1)
@@ -68,6 +69,7 @@ impl<'b> SetBuilder<'b> {
         let empty = vec![0; peer_bound.div_ceil(64)];
         let mut builder = Self {
             services: BTreeMap::new(),
+            workloads: BTreeMap::new(),
             everyone: empty.clone(),
             by_host: BTreeMap::new(),
             by_name: BTreeMap::new(),
@@ -75,12 +77,19 @@ impl<'b> SetBuilder<'b> {
             known_lists: BTreeMap::new(),
             known_sets: BTreeMap::new(),
         };
-        for service in services {
+        for service in &bundle.services {
             builder
                 .services
                 .entry(&service.name)
                 .or_default()
                 .push(service);
+        }
+        for workload in &bundle.workloads {
+            builder
+                .workloads
+                .entry(&workload.name)
+                .or_default()
+                .push(workload);
         }
         for (index, record) in peers {
             set_bit(&mut builder.everyone, *index);
@@ -106,6 +115,11 @@ impl<'b> SetBuilder<'b> {
     /// Returns the services of a name.
     pub(super) fn services_named(&self, name: &Name) -> &[&'b Service] {
         self.services.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns the workloads of a name.
+    pub(super) fn workloads_named(&self, name: &Name) -> &[&'b Workload] {
+        self.workloads.get(name).map_or(&[], Vec::as_slice)
     }
 
     /// Returns the set of the peers that any of the selectors selects, `None` when there are none.
@@ -161,15 +175,23 @@ impl<'b> SetBuilder<'b> {
     }
 
     fn add(&self, selector: &Selector, effect: Effect, bits: &mut [u64]) {
-        let Selector::Service(name) = selector else {
-            return self.add_endpoint(selector, bits);
-        };
-        match self.services_named(name) {
-            [] if effect == Effect::Deny => unite(bits, &self.everyone),
-            services => services
-                .iter()
-                .flat_map(|service| &service.endpoints)
-                .for_each(|endpoint| self.add_endpoint(endpoint, bits)),
+        match selector {
+            Selector::Service(name) => match self.services_named(name) {
+                [] if effect == Effect::Deny => unite(bits, &self.everyone),
+                services => services
+                    .iter()
+                    .flat_map(|service| &service.endpoints)
+                    .for_each(|endpoint| self.add_endpoint(endpoint, bits)),
+            },
+            Selector::Workload(_) if effect == Effect::Allow => {}
+            Selector::Workload(name) => match self.workloads_named(name) {
+                [] => unite(bits, &self.everyone),
+                workloads => workloads
+                    .iter()
+                    .flat_map(|workload| &workload.hosts)
+                    .for_each(|hosts| self.add_endpoint(hosts, bits)),
+            },
+            selector => self.add_endpoint(selector, bits),
         }
     }
 
@@ -195,7 +217,7 @@ impl<'b> SetBuilder<'b> {
                 }
                 unite(bits, &matching);
             }
-            Selector::Service(_) => {}
+            Selector::Service(_) | Selector::Workload(_) => {}
         }
     }
 

@@ -81,7 +81,7 @@ pub(crate) fn fleet_for(bundle: &Bundle) -> Vec<HostRecord> {
                 names.insert(name.clone());
             }
             Selector::Labels(all) => labels.extend(all.iter().cloned()),
-            Selector::Any | Selector::Service(_) => {}
+            Selector::Any | Selector::Service(_) | Selector::Workload(_) => {}
         }
     }
     let strangers = (0..2).map(|number| format!("stranger-{number}").parse().expect("a name"));

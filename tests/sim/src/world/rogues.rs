@@ -244,6 +244,8 @@ fn everything() -> Bundle {
         to: vec![Selector::Any],
         traffic: Traffic::All,
         source: Source::default(),
+        http: Vec::new(),
+        when: None,
     };
     Bundle {
         allow: vec![rule],

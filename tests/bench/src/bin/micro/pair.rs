@@ -232,6 +232,8 @@ pub(crate) fn rule(id: &str, traffic: Traffic) -> Rule {
         from: vec![Selector::Any],
         to: vec![Selector::Any],
         traffic,
+        http: Vec::new(),
+        when: None,
         source: Source::default(),
     }
 }

@@ -227,6 +227,8 @@ fn allow_all() -> Bundle {
         from: vec![Selector::Any],
         to: vec![Selector::Any],
         traffic: Traffic::All,
+        http: Vec::new(),
+        when: None,
         source: Source::default(),
     };
     Bundle {
