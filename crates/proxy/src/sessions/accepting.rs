@@ -12,6 +12,7 @@ use http::{Request, Response};
 use http_body::Body;
 use model::ids::{Digest, HostId};
 use runtime::tls;
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -31,6 +32,8 @@ const CONNECTIONS_MAX: usize = 16_384;
 const HANDSHAKES_MAX: usize = 256;
 /// How long a handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection that is over waits for the other end to close it, too.
+const LINGER_MAX: Duration = Duration::from_secs(2);
 /// How long nothing is accepted after the kernel was out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -143,14 +146,25 @@ impl<H: Handler> Acceptor<H> {
         host.is_some_and(|host| host.tls_key_hash == *key)
     }
 
-    async fn streams(self: Rc<Self>, stream: TlsStream<TcpStream>, from: HostId, key: Digest) {
-        let Ok(Ok(mut connection)) = timeout(
-            HANDSHAKE_TIMEOUT,
-            manner::server().handshake::<_, Bytes>(stream),
-        )
-        .await
-        else {
-            return;
+    async fn streams(self: Rc<Self>, mut stream: TlsStream<TcpStream>, from: HostId, key: Digest) {
+        let is_over = self.take_streams(&mut stream, from, key).await;
+        if is_over {
+            // What the other end still says would reset the connection, and with it what it has not
+            // read yet.
+            let _ = timeout(LINGER_MAX, read_to_end(stream)).await;
+        }
+    }
+
+    /// Returns whether the connection came to its end by itself.
+    async fn take_streams(
+        self: &Rc<Self>,
+        stream: &mut TlsStream<TcpStream>,
+        from: HostId,
+        key: Digest,
+    ) -> bool {
+        let shaking = manner::server().handshake::<_, Bytes>(stream);
+        let Ok(Ok(mut connection)) = timeout(HANDSHAKE_TIMEOUT, shaking).await else {
+            return false;
         };
         let pings = connection.ping_pong().expect("it is taken once");
         let mut silence = std::pin::pin!(manner::silence(pings));
@@ -162,14 +176,15 @@ impl<H: Handler> Acceptor<H> {
             tokio::select! {
                 accepted = connection.accept() => match accepted {
                     Some(Ok((request, respond))) => {
-                        answers.spawn_local(Rc::clone(&self).answer(Arrival { from }, request, respond));
+                        answers.spawn_local(Rc::clone(self).answer(Arrival { from }, request, respond));
                     }
-                    Some(Err(_)) | None => return,
+                    Some(Err(_)) => return false,
+                    None => return true,
                 },
                 Some(_) = answers.join_next(), if !answers.is_empty() => {}
-                () = &mut silence => return,
+                () = &mut silence => return false,
                 _ = changes.changed() => if !self.is_still(from, &key) {
-                    return;
+                    return false;
                 },
                 _ = stop.wait_for(|stop| *stop), if !is_stopping => {
                     is_stopping = true;
@@ -210,6 +225,11 @@ impl<H: Handler> Acceptor<H> {
             }
         }
     }
+}
+
+async fn read_to_end(mut stream: TlsStream<TcpStream>) {
+    let mut rest = [0; 4096];
+    while stream.read(&mut rest).await.is_ok_and(|count| count > 0) {}
 }
 
 async fn pause(error: &io::Error) {
