@@ -65,7 +65,7 @@ fn snapshot(fleet: &Fleet, me: &Member, others: &[(&Member, Vec<SocketAddr>)]) -
         .map(|(member, streams)| fleet.entry(member, streams.clone()));
     Snapshot {
         catalogue: Arc::new(fleet.catalogue(me, hosts.collect())),
-        gate: Arc::new(Gate::closed()),
+        gate: Arc::new(Gate::default()),
         identity: Some(fleet.identity(me)),
     }
 }
