@@ -207,6 +207,29 @@ fn hundreds_of_streams_need_a_few_connections() {
 }
 
 #[test]
+fn streams_that_nobody_reads_do_not_stop_the_others() {
+    run(async {
+        let pair = Pair::new().await;
+        let mut unread = Vec::new();
+        // Each holds as much as its window, both ways.
+        for _ in 0..99 {
+            let request = Request::post("http://orders/echo")
+                .body(ProxyBody::Full(Bytes::from(vec![1; 4 << 20])))
+                .unwrap();
+            let answer = pair.sessions.request(pair.target.host, request).await;
+            unread.push(answer.unwrap());
+        }
+        for _ in 0..20 {
+            let answer = pair.call("/who").await.unwrap();
+            let who = answer.into_body().collect().await.unwrap().to_bytes();
+            assert!(!who.is_empty());
+        }
+        drop(unread);
+        assert_eq!(pair.call("/who").await.unwrap().status(), StatusCode::OK);
+    });
+}
+
+#[test]
 fn a_host_whose_key_is_not_the_records_is_not_believed() {
     run(async {
         let pair = Pair::new().await;

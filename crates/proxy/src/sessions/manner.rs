@@ -10,10 +10,11 @@ use tokio::time::{Instant, sleep, timeout};
 pub(super) const STREAMS_MAX: usize = 100;
 /// Connections of one thread to one host: 6,400 streams.
 pub(super) const CONNECTIONS_PER_HOST_MAX: usize = 64;
-/// Bytes that may be under way on a stream: ztunnel's `config.rs`.
-const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-/// The same for all streams of a connection. Larger, since equal values can deadlock: ztunnel#1630.
-const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Bytes that may be under way on a stream, or wait for somebody who does not read.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// The same for all streams of a connection: as many as they could hold together, so that streams
+/// that nobody reads never stop the others.
+const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * STREAMS_MAX as u32;
 /// Bytes of a frame: few frames for large bodies, and still none that others wait for long.
 const FRAME_BYTES_MAX: u32 = 64 << 10;
 /// Bytes of the headers of a request or an answer, as HTTP/2 counts them.
