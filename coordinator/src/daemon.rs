@@ -121,7 +121,9 @@ impl Daemon {
             authority.root_pin(),
         );
         settings.fleet.check_against(&statement)?;
-        overlap::refuse_advertised(statement.overlay, &settings.advertise)?;
+        for prefix in founding::prefixes(statement.overlay) {
+            overlap::refuse_advertised(prefix, &settings.advertise)?;
+        }
         let certificate =
             ServerCertificate::issue(authority, statement.fleet_name.clone(), &advertise)?;
         let backup = BackupSource {

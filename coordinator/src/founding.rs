@@ -9,18 +9,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use fleet::{Bootstrap, BootstrapConfig, bootstrap};
+use ipnet::IpNet;
+use model::address::OverlayPrefixes;
 use model::ids::Digest;
 use model::name::Name;
 use model::time::Now;
 use runtime::clock::random_seed;
+use runtime::config::Fault;
 use runtime::state_dir::StateDir;
 
-use crate::authority_file::AuthorityFile;
+use crate::authority_file::{self, AuthorityFile};
 use crate::credential_file;
 use crate::overlap;
 use crate::public;
 use crate::restore;
-use crate::settings::FleetChoices;
+use crate::settings::{FleetChoices, Settings};
 use crate::store::{Listing, RedbStore, Store};
 
 /// The note that a fleet is being founded.
@@ -138,12 +141,7 @@ async fn found(
     let authority = file.authority()?;
     let overlay = choices.overlay(authority.fleet_id())?;
     let dns_suffix = choices.dns_suffix.as_deref().unwrap_or(DEFAULT_SUFFIX);
-    if !choices.allow_public {
-        public::refuse_prefixes(overlay)?;
-        public::refuse_suffix(dns_suffix)?;
-    }
-    overlap::refuse_routes(overlay)?;
-    overlap::refuse_advertised(overlay, advertise)?;
+    judge(choices, &prefixes(overlay), advertise).map_err(|fault| fault.message)?;
     let config = BootstrapConfig {
         fleet_name: file.fleet.clone(),
         overlay: Some(overlay),
@@ -171,6 +169,47 @@ async fn found(
         listing,
         credential,
     })
+}
+
+/// Judges settings as the next start will: those that are for the first start only while there is no
+/// fleet yet. Of prefixes that a new fleet's id points to nothing is known before.
+///
+/// # Errors
+/// Names the setting that the start would refuse.
+pub(crate) fn check(settings: &Settings) -> Result<(), Fault> {
+    let authority = settings.state_dir.join(authority_file::FILE);
+    // Who may not look there is told what is wrong with a new fleet, which it may not be.
+    if authority.try_exists().unwrap_or(true) {
+        return Ok(());
+    }
+    let chosen = settings.fleet.prefixes();
+    judge(&settings.fleet, &chosen, &settings.advertise)
+}
+
+/// Judges what is chosen for a new fleet.
+fn judge(choices: &FleetChoices, prefixes: &[IpNet], advertise: &[String]) -> Result<(), Fault> {
+    let of = |key| move |message| Fault { key, message };
+    for prefix in prefixes {
+        let key = match prefix {
+            IpNet::V4(_) => "overlay_v4",
+            IpNet::V6(_) => "overlay_v6",
+        };
+        if !choices.allow_public {
+            public::refuse_prefix(*prefix).map_err(of(key))?;
+        }
+        overlap::refuse_routes(*prefix).map_err(of(key))?;
+        overlap::refuse_advertised(*prefix, advertise).map_err(of("advertise"))?;
+    }
+    if !choices.allow_public {
+        let suffix = choices.dns_suffix.as_deref().unwrap_or(DEFAULT_SUFFIX);
+        public::refuse_suffix(suffix).map_err(of("dns_suffix"))?;
+    }
+    Ok(())
+}
+
+/// Returns the prefixes of an overlay.
+pub(crate) fn prefixes(overlay: OverlayPrefixes) -> [IpNet; 2] {
+    [IpNet::V4(overlay.v4), IpNet::V6(overlay.v6)]
 }
 
 fn chosen_name(choices: &FleetChoices) -> Name {

@@ -5,19 +5,19 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use model::address::{OverlayPrefixes, split_host_port};
+use model::address::split_host_port;
 
-/// Refuses prefixes that this machine has routes into.
+/// Refuses a prefix that this machine has routes into.
 ///
 /// # Errors
 /// Names prefix and route, and says what to choose instead.
-pub(crate) fn refuse_routes(overlay: OverlayPrefixes) -> Result<(), String> {
+pub(crate) fn refuse_routes(prefix: IpNet) -> Result<(), String> {
     let v4 = fs::read_to_string("/proc/net/route").unwrap_or_default();
     let v6 = fs::read_to_string("/proc/net/ipv6_route").unwrap_or_default();
     let routes = parse_v4(&v4).into_iter().chain(parse_v6(&v6));
-    match overlapping(overlay, routes) {
+    match overlapping(prefix, routes) {
         None => Ok(()),
-        Some((prefix, route)) => Err(format!(
+        Some(route) => Err(format!(
             "the overlay's prefix {prefix} overlaps with the route {route} of this machine, and \
              hosts with such a route would refuse it; choose another with --overlay-{}",
             family(prefix)
@@ -29,18 +29,14 @@ pub(crate) fn refuse_routes(overlay: OverlayPrefixes) -> Result<(), String> {
 ///
 /// # Errors
 /// Names the address and the prefix.
-pub(crate) fn refuse_advertised(
-    overlay: OverlayPrefixes,
-    advertise: &[String],
-) -> Result<(), String> {
+pub(crate) fn refuse_advertised(prefix: IpNet, advertise: &[String]) -> Result<(), String> {
     for address in advertise {
         let host = split_host_port(address).map_or(address.as_str(), |(host, _)| host);
         let ip: Option<IpAddr> = host.parse().ok();
-        if ip.is_some_and(|ip| overlay.contains(ip)) {
+        if ip.is_some_and(|ip| prefix.contains(&ip)) {
             return Err(format!(
-                "the address {address} that hosts are told lies in the overlay ({}, {}), which \
-                 they reach only once they have joined; advertise another with --advertise",
-                overlay.v4, overlay.v6
+                "the address {address} that hosts are told lies in the overlay ({prefix}), which \
+                 they reach only once they have joined; advertise another with --advertise"
             ));
         }
     }
@@ -55,16 +51,9 @@ fn family(prefix: IpNet) -> &'static str {
 }
 
 /// Default routes lead everywhere and overlap with nothing.
-fn overlapping(
-    overlay: OverlayPrefixes,
-    routes: impl IntoIterator<Item = IpNet>,
-) -> Option<(IpNet, IpNet)> {
-    let ours = [IpNet::V4(overlay.v4), IpNet::V6(overlay.v6)];
+fn overlapping(prefix: IpNet, routes: impl IntoIterator<Item = IpNet>) -> Option<IpNet> {
     let mut routes = routes.into_iter().filter(|route| route.prefix_len() > 0);
-    routes.find_map(|route| {
-        let overlaps = |prefix: &&IpNet| prefix.contains(&route) || route.contains(*prefix);
-        ours.iter().find(overlaps).map(|prefix| (*prefix, route))
-    })
+    routes.find(|route| prefix.contains(route) || route.contains(&prefix))
 }
 
 /// After a heading one line a route: device, destination and gateway as hexadecimal words of this
@@ -95,13 +84,11 @@ fn parse_v6(text: &str) -> Vec<IpNet> {
 mod tests {
     use super::*;
 
-    fn overlay() -> OverlayPrefixes {
-        let (v4, v6) = ("10.64.0.0/16", "fd12:3456:789a::/48");
-        OverlayPrefixes::checked(v4.parse().unwrap(), v6.parse().unwrap()).unwrap()
-    }
+    const V4: &str = "10.64.0.0/16";
+    const V6: &str = "fd12:3456:789a::/48";
 
-    fn found(routes: Vec<IpNet>) -> Option<String> {
-        overlapping(overlay(), routes).map(|(prefix, route)| format!("{prefix} {route}"))
+    fn found(prefix: &str, routes: Vec<IpNet>) -> Option<String> {
+        overlapping(prefix.parse().unwrap(), routes).map(|route| route.to_string())
     }
 
     #[test]
@@ -112,17 +99,14 @@ mod tests {
             format!("{heading}eth0\t{address:08X}\t00000000\t0001\t0\t0\t0\t{mask:08X}\t0\t0\t0\n")
         };
         let inside = line([10, 64, 3, 0], [255, 255, 255, 0]);
-        assert_eq!(
-            found(parse_v4(&inside)).unwrap(),
-            "10.64.0.0/16 10.64.3.0/24"
-        );
+        assert_eq!(found(V4, parse_v4(&inside)).unwrap(), "10.64.3.0/24");
         let around = line([10, 0, 0, 0], [255, 0, 0, 0]);
-        assert_eq!(found(parse_v4(&around)).unwrap(), "10.64.0.0/16 10.0.0.0/8");
+        assert_eq!(found(V4, parse_v4(&around)).unwrap(), "10.0.0.0/8");
         let beside = line([10, 65, 0, 0], [255, 255, 0, 0]);
-        assert_eq!(found(parse_v4(&beside)), None);
+        assert_eq!(found(V4, parse_v4(&beside)), None);
         let default = line([0, 0, 0, 0], [0, 0, 0, 0]);
         assert_eq!(parse_v4(&default).len(), 1);
-        assert_eq!(found(parse_v4(&default)), None);
+        assert_eq!(found(V4, parse_v4(&default)), None);
     }
 
     #[test]
@@ -130,17 +114,16 @@ mod tests {
         let text = "fd12345678 9a\nfd123456789a00010000000000000000 40 \
                     00000000000000000000000000000000 00 00000000000000000000000000000000 \
                     00000100 00000001 00000000 00000001 eth0\n";
-        assert_eq!(
-            found(parse_v6(text)).unwrap(),
-            "fd12:3456:789a::/48 fd12:3456:789a:1::/64"
-        );
+        assert_eq!(found(V6, parse_v6(text)).unwrap(), "fd12:3456:789a:1::/64");
+        assert_eq!(found(V4, parse_v6(text)), None);
     }
 
     #[test]
     fn an_advertised_address_in_the_overlay_is_refused_by_name() {
         let advertise = ["c1.example.com:7443", "[fd12:3456:789a::5]:7443"].map(str::to_owned);
-        let refused = refuse_advertised(overlay(), &advertise).unwrap_err();
+        let refused = refuse_advertised(V6.parse().unwrap(), &advertise).unwrap_err();
         assert!(refused.contains("[fd12:3456:789a::5]:7443"), "{refused}");
-        assert!(refuse_advertised(overlay(), &advertise[..1]).is_ok());
+        assert!(refuse_advertised(V6.parse().unwrap(), &advertise[..1]).is_ok());
+        assert!(refuse_advertised(V4.parse().unwrap(), &advertise).is_ok());
     }
 }

@@ -3,7 +3,6 @@
 //! explicit choice.
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use model::address::OverlayPrefixes;
 
 /// Prefixes that anybody may use inside: RFC 1918, RFC 6598, RFC 4193.
 const PRIVATE: [&str; 5] = [
@@ -25,28 +24,26 @@ const NOBODYS_DOMAINS: [&str; 7] = [
     "private",
 ];
 
-/// Refuses prefixes of public addresses.
+/// Refuses a prefix of public addresses.
 ///
 /// # Errors
 /// Names the prefix, and says what to choose instead.
-pub(crate) fn refuse_prefixes(overlay: OverlayPrefixes) -> Result<(), String> {
-    for prefix in [IpNet::V4(overlay.v4), IpNet::V6(overlay.v6)] {
-        if !is_private(prefix) {
-            let (flag, choices) = match prefix {
-                IpNet::V4(_) => (
-                    "--overlay-v4",
-                    "10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or 100.64.0.0/10",
-                ),
-                IpNet::V6(_) => ("--overlay-v6", "fd00::/8"),
-            };
-            return Err(format!(
-                "the overlay's prefix {prefix} has public addresses: no host of the fleet could reach \
-                 their owners any more; choose one of {choices} with {flag}, or say --allow-public \
-                 when they are yours"
-            ));
-        }
+pub(crate) fn refuse_prefix(prefix: IpNet) -> Result<(), String> {
+    if is_private(prefix) {
+        return Ok(());
     }
-    Ok(())
+    let (flag, choices) = match prefix {
+        IpNet::V4(_) => (
+            "--overlay-v4",
+            "10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or 100.64.0.0/10",
+        ),
+        IpNet::V6(_) => ("--overlay-v6", "fd00::/8"),
+    };
+    Err(format!(
+        "the overlay's prefix {prefix} has public addresses: no host of the fleet could reach \
+         their owners any more; choose one of {choices} with {flag}, or say --allow-public \
+         when they are yours"
+    ))
 }
 
 /// Refuses suffixes that are a whole public top-level domain, or mean something else everywhere.
@@ -83,37 +80,34 @@ fn is_private(prefix: IpNet) -> bool {
 mod tests {
     use super::*;
 
-    fn prefixes(v4: &str, v6: &str) -> OverlayPrefixes {
-        OverlayPrefixes {
-            v4: v4.parse().unwrap(),
-            v6: v6.parse().unwrap(),
-        }
+    fn refuse(prefix: &str) -> Result<(), String> {
+        refuse_prefix(prefix.parse().unwrap())
     }
 
     #[test]
     fn private_prefixes_are_taken_and_public_ones_are_not() {
-        for v4 in [
+        for good in [
             "10.1.0.0/16",
             "172.31.0.0/16",
             "192.168.0.0/16",
             "100.127.0.0/16",
+            "fd12::/48",
         ] {
-            assert_eq!(refuse_prefixes(prefixes(v4, "fd12::/48")), Ok(()), "{v4}");
+            assert_eq!(refuse(good), Ok(()), "{good}");
         }
-        for v4 in ["11.0.0.0/8", "172.32.0.0/16", "100.128.0.0/16", "8.0.0.0/8"] {
-            let refused = refuse_prefixes(prefixes(v4, "fd12::/48")).unwrap_err();
+        for bad in ["11.0.0.0/8", "172.32.0.0/16", "100.128.0.0/16", "8.0.0.0/8"] {
+            let refused = refuse(bad).unwrap_err();
             assert!(
-                refused.contains(v4) && refused.contains("--overlay-v4"),
+                refused.contains(bad) && refused.contains("--overlay-v4"),
                 "{refused}"
             );
         }
-        let refused = refuse_prefixes(prefixes("10.0.0.0/16", "2600::/48")).unwrap_err();
-        assert!(refused.contains("--overlay-v6"), "{refused}");
+        assert!(refuse("2600::/48").unwrap_err().contains("--overlay-v6"));
     }
 
     #[test]
     fn a_prefix_that_reaches_out_of_a_private_one_is_public() {
-        assert!(refuse_prefixes(prefixes("172.16.0.0/11", "fd12::/48")).is_err());
+        assert!(refuse("172.16.0.0/11").is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Parser;
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::address::{OverlayPrefixes, split_host_port};
 use model::ids::FleetId;
 use model::limits::Limits;
@@ -14,6 +14,8 @@ use runtime::config::Fault;
 use runtime::logs::LogFormat;
 use runtime::metrics::MetricsListen;
 use serde::Deserialize;
+
+use crate::founding;
 
 /// The coordinator of a fleet.
 #[derive(Debug, Parser)]
@@ -168,13 +170,20 @@ impl Settings {
     /// # Errors
     /// Names the file or flag and what is wrong with it.
     pub fn load(flags: Flags) -> Result<Self, String> {
-        let optional = flags.config.is_none();
+        let (optional, only_check) = (flags.config.is_none(), flags.check);
         let path = flags.config.unwrap_or_else(|| DEFAULT_CONFIG.into());
         let (file, places): (FileSettings, _) =
             runtime::config::load(&path, optional).map_err(|error| error.to_string())?;
-        Self::merge(flags.overrides, file.clone()).map_err(|fault| {
+        let merged = |flags, file| {
+            let settings = Self::merge(flags, file)?;
+            if only_check {
+                founding::check(&settings)?;
+            }
+            Ok(settings)
+        };
+        merged(flags.overrides, file.clone()).map_err(|fault: Fault| {
             // A flag that is wrong is in no file, whatever the file says beside it.
-            match Self::merge(FileSettings::default(), file) {
+            match merged(FileSettings::default(), file) {
                 Err(of_file) if of_file == fault => places.name(&fault),
                 _ => fault.message,
             }
@@ -215,6 +224,12 @@ impl Settings {
     }
 
     fn check(&self) -> Result<(), Fault> {
+        for (key, path) in [("state_dir", &self.state_dir), ("socket", &self.socket)] {
+            if path.as_os_str().is_empty() {
+                let message = format!("{key} is empty: write a path, or leave the line out");
+                return Err(Fault { key, message });
+            }
+        }
         let advertise = |message| Fault {
             key: "advertise",
             message,
@@ -270,6 +285,14 @@ impl FleetChoices {
         let v4 = self.overlay_v4.unwrap_or(derived.v4);
         let v6 = self.overlay_v6.unwrap_or(derived.v6);
         OverlayPrefixes::checked(v4, v6).map_err(|error| format!("overlay: {error}"))
+    }
+
+    /// Returns the prefixes that were chosen.
+    pub(crate) fn prefixes(&self) -> Vec<IpNet> {
+        let v4 = self.overlay_v4.map(IpNet::V4);
+        v4.into_iter()
+            .chain(self.overlay_v6.map(IpNet::V6))
+            .collect()
     }
 
     /// Checks that nothing else is asked for than what the fleet was made with.

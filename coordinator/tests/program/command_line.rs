@@ -31,6 +31,16 @@ fn settings_are_checked_and_nothing_else_is_done() {
             "line 2: advertise",
         ),
         ("metrics = '7446'\n", "line 1"),
+        // What the first start would refuse.
+        ("overlay_v4 = '11.0.0.0/8'\n", "public addresses"),
+        ("fleet = 'prod'\noverlay_v6 = '2600::/48'\n", "line 2"),
+        ("dns_suffix = 'com'\n", "line 1: the DNS suffix com"),
+        (
+            "overlay_v4 = '10.64.0.0/16'\nadvertise = ['10.64.0.1:7443']\n",
+            "line 2: the address 10.64.0.1:7443",
+        ),
+        ("advertise = ['c1.example.com:0']\n", "line 1: advertise"),
+        ("socket = ''\n", "line 1: socket is empty"),
     ] {
         let refused = check(wrong);
         assert_eq!(refused.status.code(), Some(1), "{refused:?}");
@@ -38,6 +48,22 @@ fn settings_are_checked_and_nothing_else_is_done() {
         assert!(told.contains(said) && told.contains("c.toml"), "{told}");
     }
     assert!(!state.exists());
+}
+
+#[test]
+fn what_is_for_the_first_start_is_judged_only_before_it() {
+    let place = tempfile::tempdir().unwrap();
+    let check = || {
+        let state = place.path().to_str().unwrap();
+        let settings = ["--config", "/dev/null", "--state-dir", state];
+        run(&[&["--check", "--overlay-v4", "11.0.0.0/8"], &settings[..]].concat())
+    };
+    let refused = check();
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    // As a fleet has it that was made with `--allow-public`.
+    fs::write(place.path().join("authority"), "").unwrap();
+    let good = check();
+    assert_eq!(good.status.code(), Some(0), "{good:?}");
 }
 
 #[test]
