@@ -3,37 +3,38 @@
 use std::path::Path;
 
 use model::local::MetricsText;
-use runtime::api_client::ApiClient;
 
 use crate::arguments::{Metrics, Targets};
 use crate::connect::{self, COORDINATOR_SOCKET};
 use crate::failure::Failure;
 use crate::output::Output;
 
+/// Where both daemons tell them.
+const METRICS: &str = "/v1/metrics";
+
 /// Shows the metrics of the daemon, or of the coordinator.
 ///
 /// # Errors
 /// It does not answer or refuses.
 pub async fn metrics(asked: &Metrics, targets: &Targets, output: &Output) -> Result<(), Failure> {
-    let client = match asked.coordinator {
-        true => on_this_machine(targets)?,
-        false => connect::daemon(targets),
+    let page: MetricsText = match asked.coordinator {
+        true => of_coordinator(targets).await?,
+        false => connect::daemon(targets).get(METRICS).await?,
     };
-    let page: MetricsText = client.get("/v1/metrics").await?;
     output.show("Metrics", &page, |_| page.text.clone());
     Ok(())
 }
 
 /// The coordinator tells its metrics on its own machine only.
-fn on_this_machine(targets: &Targets) -> Result<ApiClient, Failure> {
+async fn of_coordinator(targets: &Targets) -> Result<MetricsText, Failure> {
     let socket = targets.coordinator_socket.as_deref();
     let socket = socket.unwrap_or(Path::new(COORDINATOR_SOCKET));
-    if !socket.exists() {
-        return Err(Failure::Unreachable(format!(
-            "{} is not there: a coordinator tells its metrics on its own machine, or at the address \
-             that its setting `metrics` says",
-            socket.display()
-        )));
-    }
-    Ok(connect::coordinator_at(socket))
+    let page = connect::coordinator_at(socket).get(METRICS).await;
+    page.map_err(|error| match Failure::from(error) {
+        Failure::Unreachable(why) => Failure::Unreachable(format!(
+            "{why}; a coordinator tells its metrics on its own machine, or at the address that its \
+             setting `metrics` says"
+        )),
+        other => other,
+    })
 }

@@ -2,6 +2,7 @@
 
 use model::local::PeerView;
 
+use super::ping::IPV6_MTU;
 use crate::arguments::Targets;
 use crate::failure::Failure;
 use crate::membership::member;
@@ -63,7 +64,7 @@ fn mtu(peer: &PeerView, output: &Output) -> String {
     };
     match peer.mtu_standing.as_deref() {
         Some("proven") => bytes.to_string(),
-        Some("narrow") => output.paint(Tone::Bad, &format!("{bytes} narrow")),
+        Some("narrow") => output.paint(Tone::Bad, &format!("below {IPV6_MTU}")),
         _ => output.paint(Tone::Faint, &format!("{bytes} assumed")),
     }
 }

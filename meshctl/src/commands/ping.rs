@@ -21,7 +21,7 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 /// The smallest packet that every path takes whole (RFC 791 3.1).
 const PACKET_BYTES_MIN: u16 = 68;
 /// What IPv6 takes for granted (RFC 8200 5); a path below it carries no IPv6.
-const IPV6_MTU: u16 = 1280;
+pub(crate) const IPV6_MTU: u16 = 1280;
 /// How often a size is tried before it counts as too large: any packet may be lost.
 const TRIES: u32 = 2;
 /// How long an answer may take that was once quick: this many round trips, and not less than
@@ -283,18 +283,15 @@ fn mtu_text(mtu: &Mtu, output: &Output) -> String {
     if largest >= interface {
         return format!("packets of {largest} bytes pass, as large as the interface takes");
     }
-    let mut text = output.paint(
-        Tone::Bad,
-        &format!(
+    let text = match largest {
+        IPV6_MTU.. => format!(
             "packets above {largest} bytes do not pass at once, and the interface takes {interface}: meshd cuts TCP to what passes, and tells other programs; `meshctl peers` shows what it has found (MTU)"
         ),
-    );
-    if largest < IPV6_MTU {
-        text += &format!(
-            "\nIPv6 needs {IPV6_MTU}: its packets leave in fragments, where those pass; make room on the path itself"
-        );
-    }
-    text
+        _ => format!(
+            "packets above {largest} bytes do not pass at once, and IPv6 needs {IPV6_MTU}: larger ones go in fragments, where those pass; make room on the way itself (`tracepath` to the peer's endpoint names the link)"
+        ),
+    };
+    output.paint(Tone::Bad, &text)
 }
 
 #[cfg(test)]

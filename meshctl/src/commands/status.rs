@@ -166,7 +166,9 @@ fn detail_text(detail: &HostDetail, output: &Output) -> String {
             detail.interface,
             detail.listen_port,
             match detail.shards {
-                0 | 1 => String::new(),
+                // A daemon that is too old to tell.
+                0 => String::new(),
+                1 => ", 1 packet thread".to_owned(),
                 shards => format!(", {shards} packet threads"),
             }
         ),

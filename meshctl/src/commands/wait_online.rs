@@ -33,7 +33,7 @@ pub(crate) struct Online {
 /// Waits until the host has a map and its interface is there. A coordinator need not be reachable.
 ///
 /// # Errors
-/// The time has passed; says what was missing last.
+/// The time has passed; says what was missing last, or that the daemon did not answer.
 pub async fn wait_online(
     arguments: &WaitOnline,
     targets: &Targets,
@@ -51,22 +51,33 @@ pub async fn wait_online(
     };
     let state = while_working(output, "waiting for the overlay", waiting)
         .await
-        .map_err(|why| Failure::Wanting(format!("the overlay is not up: {why}")))?;
+        .map_err(not_up)?;
     output.show("Online", &Online { state }, |output| {
         format!("{} this host is in the mesh", output.paint(Tone::Good, "✓"))
     });
     Ok(())
 }
 
-async fn look(targets: &Targets, left: Duration) -> Result<HostState, String> {
+/// A daemon that does not answer is told from one that says what is missing: scripts look for
+/// another thing then.
+fn not_up(why: Failure) -> Failure {
+    let text = format!("the overlay is not up: {why}");
+    match why {
+        Failure::Unreachable(_) => Failure::Unreachable(text),
+        _ => Failure::Wanting(text),
+    }
+}
+
+async fn look(targets: &Targets, left: Duration) -> Result<HostState, Failure> {
     let patience = left.clamp(PATIENCE_MIN, PATIENCE);
     let client = connect::daemon(targets).with_patience(patience);
-    let status = client.get::<HostStatus>("/v1/status").await;
-    let status = status.map_err(|error| Failure::from(error).to_string())?;
+    let status = client.get::<HostStatus>("/v1/status").await?;
     missing(&status, |interface| {
         Path::new(INTERFACES).join(interface).exists()
     })
-    .map_or(Ok(status.state), |what| Err(what.to_owned()))
+    .map_or(Ok(status.state), |what| {
+        Err(Failure::Wanting(what.to_owned()))
+    })
 }
 
 /// Returns what the overlay still lacks; nothing when it is up.

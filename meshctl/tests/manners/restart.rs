@@ -33,6 +33,25 @@ fn metrics_are_asked_for_again() {
 }
 
 #[test]
+fn metrics_are_waited_for_while_there_is_no_socket() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("later.sock");
+    let mut command = meshctl(&socket, &["metrics", "--coordinator"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap());
+    let mut notice = String::new();
+    while !notice.contains("trying again") {
+        assert!(said.read_line(&mut notice).unwrap() > 0, "{notice}");
+    }
+    let server = Server::start_at(&socket, |_, _| {
+        Reaction::Answer(json!({ "text": "# EOF\n" }))
+    });
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(server.asked(), 1);
+}
+
+#[test]
 fn an_order_that_may_have_been_done_is_not_given_twice() {
     let server = Server::start(|_, _| Reaction::HangUp);
     let revoke = ["tokens", "revoke", "0101010101010101"];

@@ -4,14 +4,13 @@ use model::local::{PeerView, PingReply};
 
 use super::super::facts::{Facts, Ping};
 use super::super::finding::Finding;
+use crate::commands::ping::IPV6_MTU;
 
 /// Bytes around an overlay packet: IPv4, UDP, WireGuard's header and tag (WireGuard whitepaper 5.4.6).
 const AROUND: u32 = 20 + 8 + 16 + 16;
 
 /// Bytes of packets to peers that answer no probes, unless somebody set a number.
 const ASSUMED_MTU: u16 = 1420;
-/// The smallest MTU that IPv6 works over (RFC 8200 5).
-const IPV6_MTU: u16 = 1280;
 
 fn names<'a>(peers: impl Iterator<Item = &'a PeerView>) -> String {
     let names: Vec<&str> = peers.map(|peer| peer.name.as_str()).collect();
@@ -138,6 +137,10 @@ pub(super) fn underlay_mtu(facts: &Facts) -> Finding {
     let default = routes
         .iter()
         .find(|it| it.destination.is_none() && !it.is_ours);
+    if facts.peers.is_err() && settings.set_mtu.is_none() {
+        let what = "meshd does not answer; it finds what passes to each peer while it runs";
+        return Finding::skipped(CHECK, what);
+    }
     let device = default.and_then(|it| it.device.as_ref());
     let Some(link) = device.and_then(|it| facts.link(it)) else {
         return Finding::skipped(CHECK, "this host has no default route to judge by");
@@ -246,6 +249,18 @@ mod tests {
         let finding = underlay_mtu(&facts);
         assert_eq!(finding.outcome, Outcome::Warning);
         assert!(finding.advice.unwrap().contains("mtu = 1320"));
+    }
+
+    #[test]
+    fn what_only_meshd_finds_is_not_judged_without_it() {
+        let mut facts = healthy::facts();
+        facts.peers = Err("meshd does not answer".to_owned());
+        for link in facts.links.as_mut().unwrap() {
+            link.mtu = 1400;
+        }
+        assert_eq!(underlay_mtu(&facts).outcome, Outcome::Skipped);
+        facts.settings.as_mut().unwrap().set_mtu = Some(1420);
+        assert_eq!(underlay_mtu(&facts).outcome, Outcome::Warning);
     }
 
     #[test]
