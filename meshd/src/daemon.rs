@@ -24,6 +24,7 @@ use crate::brain::{Brain, Staged, Surroundings};
 use crate::dns::{DnsServer, DnsSockets, DnsTally, Forwarder, Responder};
 use crate::drops::KernelDrops;
 use crate::handover::{self, Kept, Link, Predecessor, Program};
+use crate::linux::interception::Interception;
 use crate::local_api::{LocalApi, Reloads};
 use crate::machine::machine_id;
 use crate::metrics::{MetricsSource, Own};
@@ -149,6 +150,7 @@ pub(crate) async fn serve(parts: Parts, link: Option<Link>) -> Result<(), String
     let dns = DnsServer::serve(parts.dns, responder.clone()).map_err(text)?;
     let (overlay, keeping) = OverlayHandle::start(OverlayParts {
         interface: settings.interface.clone(),
+        interception: Interception::new(settings.services.intercept_port, [], []),
         worker: worker.clone(),
         state: Arc::clone(&parts.state),
         names: Arc::clone(&names),

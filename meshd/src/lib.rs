@@ -21,6 +21,7 @@ pub mod plan;
 pub mod programs;
 pub mod reload;
 pub mod resolver;
+pub mod services;
 mod serving;
 pub mod settings;
 pub mod shards;

@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::dns::{DnsSockets, DnsTally, Forwarder};
+use crate::linux::interception::Interception;
 use crate::linux::interface::InterfaceSettings;
 use crate::packets::WorkerHandle;
 use crate::resolver::{HostFiles, ResolverMode};
@@ -33,6 +34,8 @@ const ORDERS_MAX: usize = 16;
 pub struct OverlayParts {
     /// What the daemon makes in the kernel.
     pub interface: InterfaceSettings,
+    /// What is caught on its way out, to begin with.
+    pub interception: Interception,
     /// The packet thread.
     pub worker: WorkerHandle,
     /// Where it is written down what is owned.
@@ -70,6 +73,8 @@ enum Order {
     Begin { is_member: bool },
     /// The snapshot of names is another.
     Names,
+    /// What is caught on its way out from now on.
+    Intercept(Interception, oneshot::Sender<()>),
     /// An operator has changed the settings.
     Reload(ResolverMode),
     /// The daemon stops.
@@ -154,6 +159,13 @@ impl OverlayHandle {
     /// Tells that the snapshot of names is another.
     pub async fn names_changed(&self) {
         self.tell(Order::Names).await;
+    }
+
+    /// Changes what is caught on its way out, and waits until it is, or cannot be.
+    pub async fn intercept(&self, interception: Interception) {
+        let (done, awaited) = oneshot::channel();
+        self.tell(Order::Intercept(interception, done)).await;
+        let _ = awaited.await;
     }
 
     /// Takes another setting, and begins anew with all that was left alone.

@@ -10,6 +10,7 @@ use runtime::clock::{Clock, random_seed};
 
 use crate::daemon::agent_config;
 use crate::dns::reverse;
+use crate::linux::interception::Interception;
 use crate::linux::{firewall, interface, routes};
 use crate::resolver::{Choice, HostFiles, ResolverMode, asked_in_the_end, choose};
 use crate::settings::Settings;
@@ -66,6 +67,9 @@ async fn describe(settings: &Settings, member: Option<&Member>) -> String {
         format!("port {}, all addresses", settings.listen_port),
     );
     line("dns", format!("{}, udp and tcp", settings.dns_listen));
+    for (what, place) in settings.services.places() {
+        line(what, place);
+    }
     let Some(member) = member else {
         let _ = write!(
             plan,
@@ -101,7 +105,8 @@ async fn describe(settings: &Settings, member: Option<&Member>) -> String {
         format!("the table inet {}:", settings.interface.table),
     );
     let table = &settings.interface.table;
-    for rule in firewall::ruleset(table, name, overlay.prefixes).lines() {
+    let caught = Interception::new(settings.services.intercept_port, [], []);
+    for rule in firewall::ruleset(table, name, overlay.prefixes, Some(&caught)).lines() {
         let _ = writeln!(plan, "    {rule}");
     }
     plan.push_str("It changes nothing else.\n");

@@ -89,6 +89,19 @@ pub(crate) fn needs_restart(now: &Settings, next: &Settings) -> Vec<&'static str
             now.rotate_key_days != next.rotate_key_days,
         ),
         ("cipher", now.cipher != next.cipher),
+        ("services_port", now.services.port != next.services.port),
+        (
+            "services_listen",
+            now.services.listen != next.services.listen,
+        ),
+        (
+            "services_threads",
+            now.services.threads != next.services.threads,
+        ),
+        (
+            "intercept_port",
+            now.services.intercept_port != next.services.intercept_port,
+        ),
         ("log_format", now.log_format != next.log_format),
     ];
     let changed = all.into_iter().filter(|(_, differs)| *differs);

@@ -1,6 +1,6 @@
 //! Settings of the daemon: flags over files over defaults.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use crate::ciphers::CipherOffer;
 use crate::linux::interface::InterfaceSettings;
 use crate::mtu::Mtu;
 use crate::resolver::ResolverMode;
+use crate::services::ServiceSettings;
 use crate::shards::Shards;
 
 /// The mesh daemon of one host.
@@ -81,6 +82,18 @@ pub struct FileSettings {
     /// Where metrics are asked for, for Prometheus: an address of this host, or off [default: 127.0.0.1:7445]
     #[arg(long, value_name = "IP:PORT")]
     pub metrics: Option<MetricsListen>,
+    /// TCP port where other hosts bring calls of services [default: 7444]
+    #[arg(long, value_name = "PORT")]
+    pub services_port: Option<u16>,
+    /// Address at which they do: one of this host's own [default: all]
+    #[arg(long, value_name = "IP")]
+    pub services_listen: Option<IpAddr>,
+    /// Threads that carry calls of services, 1 to 64 [default: one for each core]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub services_threads: Option<u16>,
+    /// Port of this host, below 1024, to which what its programs call is brought [default: 747]
+    #[arg(long, value_name = "PORT")]
+    pub intercept_port: Option<u16>,
     /// How log lines look: text or json [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -114,6 +127,8 @@ pub struct Settings {
     pub cipher: CipherOffer,
     /// Where metrics are asked for.
     pub metrics: MetricsListen,
+    /// Where other hosts bring calls of services.
+    pub services: ServiceSettings,
     /// How log lines look.
     pub log_format: LogFormat,
     /// Which are written.
@@ -143,6 +158,7 @@ impl Settings {
     }
 
     fn merge(flags: FileSettings, file: FileSettings) -> Result<Self, Fault> {
+        let services = ServiceSettings::merge(&flags, &file);
         let name = flags.interface.or(file.interface);
         let name = name.unwrap_or_else(|| "mesh0".into());
         let mtu = flags.mtu.or(file.mtu).unwrap_or_default();
@@ -178,6 +194,7 @@ impl Settings {
                 Some(metrics) => metrics,
                 None => MetricsListen::At(SocketAddr::from(([127, 0, 0, 1], 7445))),
             },
+            services,
             log_format: flags.log_format.or(file.log_format).unwrap_or_default(),
             log_level: flags
                 .log_level
@@ -235,6 +252,7 @@ impl Settings {
             let text = "rotate_key_days is out of range: 1 to 3650";
             return fault("rotate_key_days", text.to_owned());
         }
+        self.services.check()?;
         // The coordinator takes no report that has another in it.
         if let Some(bad) = self.endpoints.iter().find(|it| !is_one_host(**it)) {
             return fault(

@@ -60,7 +60,8 @@ impl Interface {
             Part::Routes => Ok(routes::install(&self.handle, &self.routes()).await?),
             Part::Firewall => {
                 let (table, name) = (&self.settings.table, &self.settings.name);
-                Ok(firewall::install(table, name, self.overlay.prefixes).await?)
+                let (prefixes, caught) = (self.overlay.prefixes, self.interception.as_ref());
+                Ok(firewall::install(table, name, prefixes, caught).await?)
             }
             Part::Resolver => Ok(()),
         }
@@ -197,10 +198,12 @@ impl Interface {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::linux::interception::Interception;
     use crate::linux::interface::tests::{is_in_namespace, said_by};
     use crate::linux::interface::{InterfaceSettings, OverlayConfig};
     use model::address::OverlayPrefixes;
     use model::ids::FleetId;
+    use model::rule::PortRange;
 
     async fn overlay() -> Interface {
         let prefixes = OverlayPrefixes::derived_from(FleetId::from_bytes([0; 16]));
@@ -214,7 +217,9 @@ mod tests {
             addresses: prefixes.nth_host(0).unwrap(),
             prefixes,
         };
-        Interface::up(settings, overlay).await.unwrap()
+        Interface::up(settings, overlay, &Interception::default())
+            .await
+            .unwrap()
     }
 
     fn shell(script: &str) {
@@ -275,6 +280,43 @@ mod tests {
             interface.repair(part).await.unwrap();
             assert_eq!(interface.differences().await.unwrap(), [], "{script}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_caught_changes_by_element_and_is_mended_with_the_table() {
+        if !is_in_namespace(
+            "linux::inspection::tests::what_is_caught_changes_by_element_and_is_mended_with_the_table",
+        ) {
+            return;
+        }
+        let mut interface = overlay().await;
+        let [one, two] = [7, 8].map(|nth| interface.overlay().prefixes.nth_host(nth).unwrap());
+        let ports = [PortRange::single(80), PortRange::ALL];
+        // A rule of somebody else shows whether the table was replaced.
+        shell("nft add chain inet mesh theirs");
+        for ports in ports {
+            let wanted = Interception::new(747, [one], [(two, ports)]);
+            interface.intercept(&wanted).await.unwrap();
+            let listing = said_by("nft", &["list", "table", "inet", "mesh"]);
+            assert!(listing.contains("chain theirs"), "{listing}");
+            let element = match ports.first == ports.last {
+                true => format!("elements = {{ {} . 80 }}", two.v4),
+                false => format!("elements = {{ {} . 0-65535 }}", two.v4),
+            };
+            assert!(listing.contains(&element), "{listing}");
+            assert_eq!(interface.differences().await.unwrap(), []);
+        }
+        let before = said_by("nft", &["list", "set", "inet", "mesh", "direct_v6"]);
+        shell("nft flush ruleset");
+        interface.repair(Part::Firewall).await.unwrap();
+        let after = said_by("nft", &["list", "set", "inet", "mesh", "direct_v6"]);
+        assert_eq!(before, after);
+        // What another program took out is no hindrance.
+        shell("nft flush set inet mesh services_v4");
+        let none = Interception::default();
+        interface.intercept(&none).await.unwrap();
+        assert_eq!(interface.differences().await.unwrap(), []);
+        assert!(!said_by("nft", &["list", "ruleset"]).contains("elements"));
     }
 
     #[tokio::test]

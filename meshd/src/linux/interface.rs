@@ -16,6 +16,7 @@ use rtnetlink::{Handle, LinkUnspec};
 use tun_rs::{DeviceBuilder, Layer};
 
 use super::firewall::{self, FirewallError};
+use super::interception::Interception;
 use super::routes::{self, RouteError};
 
 /// Names and sizes of what the daemon owns.
@@ -97,7 +98,10 @@ pub struct Interface {
     pub(super) handle: Handle,
     pub(super) index: u32,
     pub(super) ipv6: bool,
-    /// The firewall's table as `nft` listed it when it was new.
+    /// What is caught; `None`: this kernel cannot, for the reason beside.
+    pub(super) interception: Option<Interception>,
+    pub(super) uncaught: Option<String>,
+    /// The firewall's table as `nft` listed it when it was changed last.
     pub(super) ruleset: String,
 }
 
@@ -110,6 +114,7 @@ impl Interface {
     pub async fn up(
         settings: InterfaceSettings,
         overlay: OverlayConfig,
+        interception: &Interception,
     ) -> Result<Self, InterfaceError> {
         let (connection, handle, _) =
             rtnetlink::new_connection().map_err(InterfaceError::Socket)?;
@@ -118,9 +123,9 @@ impl Interface {
         refuse(&handle, &settings, overlay.prefixes).await?;
         // The routes first: they need no other program.
         routes::install(&handle, &routes::guards(overlay.prefixes, ipv6)).await?;
-        firewall::install(&settings.table, &settings.name, overlay.prefixes).await?;
+        let caught = put_up_firewall(&settings, overlay.prefixes, interception).await?;
         let queues = open(&settings)?;
-        Self::dress(settings, overlay, queues, handle).await
+        Self::dress(settings, overlay, caught, queues, handle).await
     }
 
     /// Takes over a device that another daemon made and gave us, and what stands around it. Nothing
@@ -131,6 +136,7 @@ impl Interface {
     pub async fn take_over(
         settings: InterfaceSettings,
         overlay: OverlayConfig,
+        interception: &Interception,
         queues: Vec<Arc<OwnedFd>>,
     ) -> Result<Self, InterfaceError> {
         let (connection, handle, _) =
@@ -138,14 +144,15 @@ impl Interface {
         tokio::spawn(connection);
         let guards = routes::guards(overlay.prefixes, ipv6_is_available());
         routes::install(&handle, &guards).await?;
-        firewall::install(&settings.table, &settings.name, overlay.prefixes).await?;
-        Self::dress(settings, overlay, queues, handle).await
+        let caught = put_up_firewall(&settings, overlay.prefixes, interception).await?;
+        Self::dress(settings, overlay, caught, queues, handle).await
     }
 
     /// Gives the device its addresses and the ways through it.
     async fn dress(
         settings: InterfaceSettings,
         overlay: OverlayConfig,
+        caught: Result<Interception, String>,
         queues: Vec<Arc<OwnedFd>>,
         handle: Handle,
     ) -> Result<Self, InterfaceError> {
@@ -167,6 +174,7 @@ impl Interface {
         let ways = routes::ways(overlay.prefixes, overlay.addresses, index, ipv6);
         routes::install(&handle, &ways).await?;
         let ruleset = firewall::listing(&settings.table).await?;
+        let uncaught = caught.as_ref().err().cloned();
         Ok(Self {
             settings,
             overlay,
@@ -174,8 +182,36 @@ impl Interface {
             handle,
             index,
             ipv6,
+            interception: caught.ok(),
+            uncaught,
             ruleset,
         })
+    }
+
+    /// Changes what is caught on its way out, element by element where that is all.
+    ///
+    /// # Errors
+    /// `nft` is missing or refuses: what was caught before still is.
+    pub async fn intercept(&mut self, wanted: &Interception) -> Result<(), InterfaceError> {
+        let Some(before) = self.interception.as_ref().filter(|it| *it != wanted) else {
+            return Ok(());
+        };
+        let (table, name) = (&self.settings.table, &self.settings.name);
+        let changed = match wanted.change(before, table) {
+            Some(script) => firewall::change(table, &script).await.is_ok(),
+            None => false,
+        };
+        if !changed {
+            firewall::install(table, name, self.overlay.prefixes, Some(wanted)).await?;
+        }
+        self.interception = Some(wanted.clone());
+        self.ruleset = firewall::listing(table).await?;
+        Ok(())
+    }
+
+    /// Returns why nothing can be caught on this host.
+    pub fn uncaught(&self) -> Option<&str> {
+        self.uncaught.as_deref()
     }
 
     /// Returns the number that the kernel knows it by.
@@ -215,6 +251,24 @@ impl Interface {
     }
 }
 
+/// Puts the table up with what is caught, or without it where the kernel cannot: the overlay's guard
+/// does not depend on it.
+async fn put_up_firewall(
+    settings: &InterfaceSettings,
+    prefixes: OverlayPrefixes,
+    interception: &Interception,
+) -> Result<Result<Interception, String>, InterfaceError> {
+    let (table, name) = (&settings.table, &settings.name);
+    match firewall::install(table, name, prefixes, Some(interception)).await {
+        Ok(()) => Ok(Ok(interception.clone())),
+        Err(refused @ FirewallError::Refused { .. }) => {
+            firewall::install(table, name, prefixes, None).await?;
+            Ok(Err(refused.to_string()))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Puts up what guards an overlay that cannot stand: nothing for it leaves this host.
 ///
 /// # Errors
@@ -230,7 +284,7 @@ pub async fn guard(
     let installed = routes::install(&handle, &guards).await;
     driver.abort();
     installed?;
-    Ok(firewall::install(table, interface, prefixes).await?)
+    Ok(firewall::install(table, interface, prefixes, None).await?)
 }
 
 /// Refuses to replace a table that another program made.
@@ -488,7 +542,9 @@ pub(crate) mod tests {
         let worker =
             PacketWorker::start(ShardConfig::default(), sockets, [1; 32], clock, news).unwrap();
         for _ in 0..20 {
-            let interface = Interface::up(settings.clone(), overlay).await.unwrap();
+            let interface = Interface::up(settings.clone(), overlay, &Interception::default())
+                .await
+                .unwrap();
             let device = WorkerMessage::Device(interface.device());
             worker.handle().send(device).unwrap();
             worker.handle().release_device().await;
@@ -515,7 +571,11 @@ pub(crate) mod tests {
             addresses: prefixes.nth_host(0).unwrap(),
             prefixes,
         };
-        assert!(Interface::up(settings.clone(), overlay).await.is_err());
+        assert!(
+            Interface::up(settings.clone(), overlay, &Interception::default())
+                .await
+                .is_err()
+        );
         let route = format!("unreachable {}", prefixes.v4);
         assert!(said_by("ip", &["route"]).contains(&route));
         withdraw(&settings.table, prefixes).await.unwrap();

@@ -64,6 +64,8 @@ pub(super) struct Keeper {
     probation: Probation,
     away: Away,
     failure: Option<String>,
+    /// Why what should be caught is not.
+    uncaught: Option<String>,
     /// There is no overlay to put up, but a former one to guard.
     guards: bool,
     /// What could not be taken back.
@@ -108,6 +110,7 @@ impl Keeper {
             probation: Probation::default(),
             away: Away::Nothing,
             failure: None,
+            uncaught: None,
             guards: false,
             remains: None,
             look_at: Instant::now() + LOOK_INTERVAL,
@@ -172,6 +175,14 @@ impl Keeper {
                 self.guard().await;
             }
             Order::Names => self.bring_resolver_about().await,
+            Order::Intercept(wanted, done) => {
+                self.parts.interception = wanted;
+                // The next daemon has its own opinion, and the table is one.
+                if !self.is_resting {
+                    self.bring_interception_about().await;
+                }
+                let _ = done.send(());
+            }
             Order::Reload(mode) => {
                 self.resolver.set_mode(mode);
                 self.begin_anew();
@@ -238,7 +249,8 @@ impl Keeper {
         interface::refuse_table(&self.parts.interface.table).await?;
         self.claim(claims);
         let health = health::look(self.resolver.files()).await;
-        let interface = Interface::up(self.parts.interface.clone(), wanted).await?;
+        let (settings, caught) = (self.parts.interface.clone(), &self.parts.interception);
+        let interface = Interface::up(settings, wanted, caught).await?;
         self.watch(health);
         let queues = interface.device();
         stored::store_device(&queues);
@@ -259,7 +271,8 @@ impl Keeper {
     ) -> Result<(), StandError> {
         self.claim(claims);
         let settings = self.parts.interface.clone();
-        match Interface::take_over(settings, wanted, queues).await {
+        let caught = &self.parts.interception;
+        match Interface::take_over(settings, wanted, caught, queues).await {
             Ok(interface) => {
                 self.parts.inherited.device = None;
                 let queues = interface.device();
@@ -285,6 +298,26 @@ impl Keeper {
             stored::forget_device(self.parts.interface.queues);
             self.parts.worker.release_device().await;
         }
+    }
+
+    /// Catches what is to be caught, once there is an overlay to catch it from.
+    async fn bring_interception_about(&mut self) {
+        let Some(standing) = &mut self.standing else {
+            self.uncaught = None;
+            return;
+        };
+        let caught = standing.intercept(&self.parts.interception).await;
+        let why = caught.err().map(|error| error.to_string());
+        let uncaught = why.or_else(|| standing.uncaught().map(str::to_owned));
+        let uncaught = uncaught.map(|why| {
+            format!(
+                "calls of services cannot be caught on this host, and find no way: {why}; sets of addresses with ports take Linux 5.6"
+            )
+        });
+        if let Some(what) = uncaught.as_ref().filter(|_| uncaught != self.uncaught) {
+            tracing::error!("{what}");
+        }
+        self.uncaught = uncaught;
     }
 
     /// A member that lost its map lets nothing for the overlay out until it has another.
@@ -414,6 +447,7 @@ impl Keeper {
         } else if let Err(error) = self.look_at_interface().await {
             tracing::debug!(%error, "the overlay cannot be looked at");
         }
+        self.bring_interception_about().await;
         self.answer_dns().await;
         self.look_at_resolver().await;
         self.bring_resolver_about().await;
@@ -536,6 +570,7 @@ impl Keeper {
     fn tell_alarms(&self) {
         let mut alarms: Vec<String> = self.failure.iter().cloned().collect();
         alarms.extend(self.remains.clone());
+        alarms.extend(self.uncaught.clone());
         alarms.extend(self.probation.alarm());
         alarms.extend(self.repairs.alarms().cloned());
         alarms.extend(self.resolver.alarm());

@@ -1,0 +1,311 @@
+//! Who has a socket: one exact look-up by the addresses at both ends (sock_diag(7)), never a list. It
+//! takes some ten microseconds, however many sockets the machine has.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Mutex;
+
+use rustix::net::netlink::SOCK_DIAG;
+
+use super::kernel_question::{KernelQuestion, attribute, number};
+
+/// linux/sock_diag.h.
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+/// `struct inet_diag_sockid` (linux/inet_diag.h): ports and addresses in network byte order, the
+/// interface, and the cookie.
+const ID_BYTES: usize = 48;
+/// `struct inet_diag_msg`: family, state, timer, retransmissions, the id, five numbers.
+const ANSWER_BYTES: usize = 4 + ID_BYTES + 20;
+const STATE_AT: usize = 1;
+const ID_AT: usize = 4;
+const COOKIE_AT: usize = ID_AT + 40;
+const UID_AT: usize = ID_AT + ID_BYTES + 12;
+const INODE_AT: usize = ID_AT + ID_BYTES + 16;
+/// No cookie is asked for (`INET_DIAG_NOCOOKIE`).
+const ANY_COOKIE: [u8; 8] = [0xff; 8];
+/// The attribute with the control group's number; Linux 5.9 and newer tell it unasked.
+const INET_DIAG_CGROUP_ID: u16 = 21;
+/// Idle sockets that are kept: as many as threads ask at once.
+const IDLE_MAX: usize = 16;
+
+/// The kernel's numbers of TCP's states (net/tcp_states.h).
+const TCP_ESTABLISHED: u8 = 1;
+const TCP_CLOSE_WAIT: u8 = 8;
+const TCP_LISTEN: u8 = 10;
+
+/// A transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transport {
+    Tcp,
+    /// Only for the claims of UDP flows.
+    Udp,
+}
+
+/// A socket as the kernel describes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OwnedSocket {
+    /// Of the user that made it.
+    pub(crate) uid: u32,
+    /// Its number among sockets: `socket:[NUMBER]` below /proc/PID/fd.
+    pub(crate) inode: u32,
+    /// Its number since the machine was started; no other socket ever has it.
+    pub(crate) cookie: u64,
+    /// The control group (version 2) of the process that made it; `None`: the kernel does not tell.
+    pub(crate) cgroup: Option<u64>,
+    state: u8,
+}
+
+impl OwnedSocket {
+    /// Whether both ends of a TCP connection are open, or the other end has only said its last.
+    pub(crate) fn is_connected(&self) -> bool {
+        matches!(self.state, TCP_ESTABLISHED | TCP_CLOSE_WAIT)
+    }
+}
+
+/// Asks the kernel; threads may ask at the same time.
+#[derive(Debug, Default)]
+pub(crate) struct SockDiag {
+    idle: Mutex<Vec<KernelQuestion>>,
+}
+
+impl SockDiag {
+    /// Returns the socket with these two ends, as its own program sees them. `None`: there is none, or
+    /// no process has it any more.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub(crate) fn look_up(
+        &self,
+        transport: Transport,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> io::Result<Option<OwnedSocket>> {
+        let (local, remote) = (canonical(local), canonical(remote));
+        let idle = self.lock().pop();
+        let mut kernel = match idle {
+            Some(kernel) => kernel,
+            None => KernelQuestion::open(SOCK_DIAG)?,
+        };
+        // One that failed is dropped: a late answer to it must not meet the next question.
+        let found = ask(&mut kernel, transport, local, remote)?;
+        let mut idle = self.lock();
+        if idle.len() < IDLE_MAX {
+            idle.push(kernel);
+        }
+        Ok(found)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<KernelQuestion>> {
+        self.idle
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+fn ask(
+    kernel: &mut KernelQuestion,
+    transport: Transport,
+    local: SocketAddr,
+    remote: SocketAddr,
+) -> io::Result<Option<OwnedSocket>> {
+    let Some(question) = question(transport, local, remote) else {
+        return Ok(None);
+    };
+    let answer = kernel.ask(SOCK_DIAG_BY_FAMILY, &question)?;
+    let found = answer.and_then(|it| read(transport, it, local, remote));
+    if found.is_some() || transport == Transport::Tcp {
+        return Ok(found);
+    }
+    // Kernels take the ends of a UDP socket the other way round (`udp_dump_one`).
+    let Some(question) = self::question(transport, remote, local) else {
+        return Ok(None);
+    };
+    let answer = kernel.ask(SOCK_DIAG_BY_FAMILY, &question)?;
+    Ok(answer.and_then(|it| read(transport, it, local, remote)))
+}
+
+/// IPv4 is looked up as such, also for a socket that speaks it through IPv6.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// `struct inet_diag_req_v2`: family, protocol, extensions, padding, states, the id.
+fn question(transport: Transport, local: SocketAddr, remote: SocketAddr) -> Option<Vec<u8>> {
+    let family = match (local.ip(), remote.ip()) {
+        (IpAddr::V4(_), IpAddr::V4(_)) => libc::AF_INET,
+        (IpAddr::V6(_), IpAddr::V6(_)) => libc::AF_INET6,
+        _ => return None,
+    };
+    let protocol = match transport {
+        Transport::Tcp => libc::IPPROTO_TCP,
+        Transport::Udp => libc::IPPROTO_UDP,
+    };
+    let mut body = vec![u8::try_from(family).ok()?, u8::try_from(protocol).ok()?];
+    body.extend([0, 0]);
+    body.extend(u32::MAX.to_ne_bytes());
+    body.extend(local.port().to_be_bytes());
+    body.extend(remote.port().to_be_bytes());
+    body.extend(words(local.ip()));
+    body.extend(words(remote.ip()));
+    body.extend(0u32.to_ne_bytes());
+    body.extend(ANY_COOKIE);
+    Some(body)
+}
+
+fn words(ip: IpAddr) -> [u8; 16] {
+    let mut words = [0; 16];
+    match ip {
+        IpAddr::V4(v4) => words[..4].copy_from_slice(&v4.octets()),
+        IpAddr::V6(v6) => words = v6.octets(),
+    }
+    words
+}
+
+/// Reads an answer. The kernel falls back to a socket that listens on the port, or is connected to
+/// nobody: that is another one. One without a number has left its process, and the user it names is
+/// nobody's.
+fn read(
+    transport: Transport,
+    answer: &[u8],
+    local: SocketAddr,
+    remote: SocketAddr,
+) -> Option<OwnedSocket> {
+    let id = answer.get(ID_AT..ID_AT + ID_BYTES)?;
+    let port = |at: usize| Some(u16::from_be_bytes(id.get(at..at + 2)?.try_into().ok()?));
+    let is_local = port(0)? == local.port() && is_at(&id[4..20], local.ip());
+    let is_remote = port(2)? == remote.port() && is_at(&id[20..36], remote.ip());
+    let is_unconnected = port(2)? == 0 && id[20..36].iter().all(|byte| *byte == 0);
+    let is_it = match transport {
+        Transport::Tcp => is_local && is_remote,
+        Transport::Udp => {
+            let is_any = port(0)? == local.port() && id[4..20].iter().all(|byte| *byte == 0);
+            (is_local || is_any) && (is_remote || is_unconnected)
+        }
+    };
+    let cookie = answer.get(COOKIE_AT..COOKIE_AT + 8)?;
+    let inode = number(answer, INODE_AT)?;
+    let state = *answer.get(STATE_AT)?;
+    if !is_it || inode == 0 || state == TCP_LISTEN {
+        return None;
+    }
+    let attributes = answer.get(ANSWER_BYTES..)?;
+    let cgroup = attribute(attributes, INET_DIAG_CGROUP_ID);
+    Some(OwnedSocket {
+        uid: number(answer, UID_AT)?,
+        inode,
+        cookie: u64::from_ne_bytes(cookie.try_into().ok()?),
+        cgroup: cgroup.and_then(|it| Some(u64::from_ne_bytes(it.try_into().ok()?))),
+        state,
+    })
+}
+
+/// A socket of IPv6 that speaks IPv4 may be described either way.
+fn is_at(words: &[u8], ip: IpAddr) -> bool {
+    let Ok(octets) = <[u8; 16]>::try_from(words) else {
+        return false;
+    };
+    match ip {
+        IpAddr::V4(v4) => {
+            octets[..4] == v4.octets() && octets[4..] == [0; 12]
+                || octets == v4.to_ipv6_mapped().octets()
+        }
+        IpAddr::V6(v6) => octets == v6.octets(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    fn inode(socket: impl AsFd) -> u32 {
+        let status = rustix::fs::fstat(socket).unwrap();
+        u32::try_from(status.st_ino).unwrap()
+    }
+
+    fn own_user() -> u32 {
+        rustix::process::geteuid().as_raw()
+    }
+
+    fn found(of: &SockDiag, local: SocketAddr, remote: SocketAddr) -> Option<OwnedSocket> {
+        of.look_up(Transport::Tcp, local, remote).unwrap()
+    }
+
+    #[test]
+    fn each_end_of_a_connection_is_found_with_its_own_socket() {
+        let diag = SockDiag::default();
+        for host in [
+            IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ] {
+            let listener = TcpListener::bind((host, 0)).unwrap();
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (server, _) = listener.accept().unwrap();
+            let (local, remote) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
+            let of_client = found(&diag, local, remote).unwrap();
+            assert_eq!(of_client.inode, inode(&client));
+            assert_eq!(of_client.uid, own_user());
+            assert!(of_client.is_connected() && of_client.cgroup.is_some());
+            let of_server = found(&diag, remote, local).unwrap();
+            assert_eq!(of_server.inode, inode(&server));
+            assert_ne!(of_server.cookie, of_client.cookie);
+        }
+    }
+
+    #[test]
+    fn ipv4_through_a_socket_of_ipv6_is_found_by_either_spelling() {
+        let diag = SockDiag::default();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let client = TcpStream::connect(format!("[::ffff:127.0.0.1]:{port}")).unwrap();
+        let (_server, app) = listener.accept().unwrap();
+        let dialled = listener.local_addr().unwrap();
+        assert_eq!(found(&diag, app, dialled).unwrap().inode, inode(&client));
+        let (mapped, to) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
+        assert!(mapped.is_ipv6());
+        assert_eq!(found(&diag, mapped, to).unwrap().inode, inode(&client));
+    }
+
+    #[test]
+    fn a_listener_does_not_stand_in_for_a_connection_that_is_none() {
+        let diag = SockDiag::default();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap();
+        assert_eq!(found(&diag, at, "127.0.0.1:1".parse().unwrap()), None);
+        assert_eq!(found(&diag, at, "127.0.0.1:0".parse().unwrap()), None);
+        assert_eq!(found(&diag, at, "[::1]:9".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn a_socket_that_was_closed_belongs_to_nobody() {
+        let diag = SockDiag::default();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (_server, app) = listener.accept().unwrap();
+        let dialled = client.peer_addr().unwrap();
+        // It waits in FIN_WAIT2 for a server that does not close, and root would be its user.
+        drop(client);
+        assert_eq!(found(&diag, app, dialled), None);
+        let of_server = found(&diag, dialled, app).unwrap();
+        assert!(of_server.is_connected(), "it may still answer");
+    }
+
+    #[test]
+    fn datagram_sockets_are_found_connected_or_not() {
+        let diag = SockDiag::default();
+        for host in ["127.0.0.1:0", "[::1]:0"] {
+            let server = UdpSocket::bind(host).unwrap();
+            let to = server.local_addr().unwrap();
+            let client = UdpSocket::bind(host).unwrap();
+            let local = client.local_addr().unwrap();
+            let look = || diag.look_up(Transport::Udp, local, to).unwrap();
+            assert_eq!(look().unwrap().inode, inode(&client));
+            client.connect(to).unwrap();
+            assert_eq!(look().unwrap().inode, inode(&client));
+            drop(client);
+            assert_eq!(look(), None);
+        }
+    }
+}

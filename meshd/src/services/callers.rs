@@ -1,0 +1,224 @@
+//! Who opened a connection that was caught: its socket, the control group and the user that it was
+//! made by. Who cannot be told for sure is nobody: a rule that needs to know is not satisfied then.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use proxy::Caller;
+
+use crate::linux::cgroups::{Cgroups, Hierarchies, path_in, unit_of};
+use crate::linux::conntrack;
+use crate::linux::processes::Processes;
+use crate::linux::sock_diag::{OwnedSocket, SockDiag, Transport};
+use crate::linux::users::Users;
+
+/// Tells the callers of one host.
+#[derive(Debug)]
+pub(crate) struct Callers {
+    /// Where caught connections are accepted, on loopback.
+    port: u16,
+    sockets: SockDiag,
+    users: Users,
+    processes: Processes,
+    /// `None`: the kernel's numbers of groups lead nowhere.
+    cgroups: Option<Cgroups>,
+    /// A hierarchy that the kernel tells nothing about when it is asked for a socket.
+    has_version_1: bool,
+}
+
+impl Callers {
+    /// Takes the port where caught connections are accepted.
+    ///
+    /// # Errors
+    /// There is no /proc.
+    pub(crate) fn new(port: u16) -> io::Result<Self> {
+        let hierarchies = Hierarchies::look()?;
+        Ok(Self {
+            port,
+            sockets: SockDiag::default(),
+            users: Users::default(),
+            processes: Processes::default(),
+            cgroups: hierarchies.version_2.map(Cgroups::new),
+            has_version_1: hierarchies.has_version_1,
+        })
+    }
+
+    /// Returns who opened the connection that was accepted from `app` and meant for `dialled`.
+    pub(crate) fn of(&self, app: SocketAddr, dialled: SocketAddr) -> Caller {
+        match self.look(app, dialled) {
+            Ok(caller) => caller.unwrap_or(Caller::Unknown),
+            Err(error) => {
+                tracing::debug!(%app, %dialled, %error, "the kernel does not tell who calls");
+                Caller::Unknown
+            }
+        }
+    }
+
+    fn look(&self, app: SocketAddr, dialled: SocketAddr) -> io::Result<Option<Caller>> {
+        let Some(socket) = self.socket(app, dialled)? else {
+            return Ok(None);
+        };
+        let Some(unit) = self.unit(&socket) else {
+            return Ok(None);
+        };
+        // A connection that was reset leaves its port to others: only while this end stands is the
+        // socket that was found the one that called.
+        let own = self.accepted_at(app);
+        let accepted = self.sockets.look_up(Transport::Tcp, own, app)?;
+        if !accepted.is_some_and(|it| it.is_connected()) {
+            return Ok(None);
+        }
+        let user = self.users.name_of(socket.uid);
+        Ok(Some(Caller::Process {
+            unit: unit.0,
+            user: user.map(|name| name.to_string()),
+            uid: socket.uid,
+        }))
+    }
+
+    fn socket(&self, app: SocketAddr, dialled: SocketAddr) -> io::Result<Option<OwnedSocket>> {
+        let tcp = Transport::Tcp;
+        if let Some(socket) = self.sockets.look_up(tcp, app, dialled)? {
+            return Ok(Some(socket));
+        }
+        // The kernel gave it another port, since two connections had left from this one.
+        match conntrack::original_ends(self.accepted_at(app), app)? {
+            Some((from, to)) if to == dialled && from != app => self.sockets.look_up(tcp, from, to),
+            _ => Ok(None),
+        }
+    }
+
+    fn accepted_at(&self, app: SocketAddr) -> SocketAddr {
+        let loopback: IpAddr = match app.ip().to_canonical() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        };
+        SocketAddr::new(loopback, self.port)
+    }
+
+    /// Returns the unit that made a socket, or that it was none. `None`: nobody can tell any more.
+    fn unit(&self, socket: &OwnedSocket) -> Option<Unit> {
+        let group = self.cgroups.as_ref().zip(socket.cgroup);
+        if let Some((cgroups, number)) = group {
+            let path = cgroups.path_of(number);
+            let path = path
+                .as_deref()
+                .filter(|path| *path != "/" || !self.has_version_1);
+            if let Some(path) = path {
+                return Some(Unit::of(path));
+            }
+            if !self.has_version_1 {
+                return None;
+            }
+        }
+        let text = self.processes.cgroup_of(socket.inode)?;
+        path_in(&text).map(Unit::of)
+    }
+}
+
+/// The unit of a process; `None`: it is in none of the system's.
+struct Unit(Option<String>);
+
+impl Unit {
+    fn of(path: &str) -> Self {
+        Self(unit_of(path).map(str::to_owned))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::net::{TcpListener, TcpStream};
+    use std::path::PathBuf;
+    use std::process::{Child, Command, Stdio};
+
+    use super::*;
+
+    fn listener() -> (TcpListener, Callers) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        (listener, Callers::new(port).unwrap())
+    }
+
+    #[test]
+    fn this_process_is_known_by_its_user() {
+        let (listener, callers) = listener();
+        let at = listener.local_addr().unwrap();
+        let client = TcpStream::connect(at).unwrap();
+        let (_accepted, app) = listener.accept().unwrap();
+        let Caller::Process { user, uid, .. } = callers.of(app, at) else {
+            panic!("nobody called");
+        };
+        assert_eq!(uid, rustix::process::geteuid().as_raw());
+        assert_eq!(user, callers.users.name_of(uid).map(|it| it.to_string()));
+        drop(client);
+        assert_eq!(callers.of(app, at), Caller::Unknown, "it has gone");
+    }
+
+    #[test]
+    fn who_did_not_call_from_here_is_nobody() {
+        let (listener, callers) = listener();
+        let at = listener.local_addr().unwrap();
+        let elsewhere = "192.0.2.7:4000".parse().unwrap();
+        assert_eq!(callers.of(elsewhere, at), Caller::Unknown);
+        // A socket that calls somebody else, whoever has accepted it.
+        let other = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(other.local_addr().unwrap()).unwrap();
+        let app = client.local_addr().unwrap();
+        assert_eq!(
+            callers.of(app, other.local_addr().unwrap()),
+            Caller::Unknown
+        );
+    }
+
+    /// A control group of this test alone, which goes with it.
+    struct Group(PathBuf);
+
+    impl Group {
+        fn new(root: PathBuf, path: &str) -> Option<Self> {
+            fs::create_dir_all(root.join(path)).ok()?;
+            Some(Self(root.join(path)))
+        }
+
+        /// A program in the group that connects and stays until its input ends.
+        fn connects(&self, to: SocketAddr) -> Child {
+            let script = format!(
+                "echo $$ > {}/cgroup.procs; exec socat - TCP:{to}",
+                self.0.display()
+            );
+            let mut shell = Command::new("sh");
+            shell.args(["-ec", &script]).stdin(Stdio::piped());
+            shell.stdout(Stdio::null()).spawn().unwrap()
+        }
+    }
+
+    impl Drop for Group {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_program_is_known_by_the_unit_that_it_runs_in() {
+        let root = Hierarchies::look().unwrap().version_2;
+        let path = format!("mesh-test-{}.slice/web.service", std::process::id());
+        let Some(group) = root.and_then(|root| Group::new(root, &path)) else {
+            eprintln!("no control groups can be made here");
+            return;
+        };
+        let (listener, callers) = listener();
+        let at = listener.local_addr().unwrap();
+        let mut program = group.connects(at);
+        let (accepted, app) = listener.accept().unwrap();
+        let Caller::Process { unit, uid, .. } = callers.of(app, at) else {
+            panic!("nobody called");
+        };
+        assert_eq!(unit.as_deref(), Some("web.service"));
+        assert_eq!(uid, rustix::process::geteuid().as_raw());
+        drop((accepted, program.stdin.take()));
+        program.wait().unwrap();
+        let slice = group.0.parent().unwrap().to_owned();
+        drop(group);
+        let _ = fs::remove_dir(slice);
+    }
+}

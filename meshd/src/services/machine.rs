@@ -1,0 +1,80 @@
+//! This host, as the proxy asks it: who was dialled, who dialled, and sockets that are not caught.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use model::address::HostAddresses;
+use proxy::{Caller, Surroundings};
+use socket2::SockRef;
+use tokio::net::{TcpSocket, TcpStream};
+
+use super::callers::Callers;
+use crate::linux::conntrack;
+use crate::linux::interception::OWN_MARK;
+use crate::linux::late_port::choose_port_late;
+
+/// The machine that the daemon runs on.
+pub(crate) struct Machine {
+    callers: Callers,
+    /// This host's overlay addresses, once it is a member.
+    own: ArcSwapOption<HostAddresses>,
+}
+
+impl Machine {
+    /// Takes the port to which caught connections are brought.
+    ///
+    /// # Errors
+    /// There is no /proc.
+    pub(crate) fn new(intercept_port: u16) -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            callers: Callers::new(intercept_port)?,
+            own: ArcSwapOption::empty(),
+        }))
+    }
+
+    /// Takes which overlay addresses this host has.
+    pub(crate) fn set_addresses(&self, own: Option<HostAddresses>) {
+        self.own.store(own.map(Arc::new));
+    }
+}
+
+impl Surroundings for Machine {
+    fn original_destination(&self, stream: &TcpStream) -> io::Result<SocketAddr> {
+        conntrack::original_destination(stream)
+    }
+
+    fn caller(&self, app: SocketAddr, dialled: SocketAddr) -> Caller {
+        self.callers.of(app, dialled)
+    }
+
+    fn dial_local(&self, to: SocketAddr) -> io::Result<TcpSocket> {
+        let own = self.own.load();
+        let Some(own) = own.as_deref() else {
+            return Err(io::ErrorKind::AddrNotAvailable.into());
+        };
+        let from: IpAddr = match to.ip() {
+            IpAddr::V4(_) => own.v4.into(),
+            IpAddr::V6(_) => own.v6.into(),
+        };
+        let socket = marked(to)?;
+        // Which port it has is chosen when it is known where it goes: there are more then.
+        choose_port_late(&socket)?;
+        socket.bind(SocketAddr::new(from, 0))?;
+        Ok(socket)
+    }
+
+    fn dial_underlay(&self, to: SocketAddr) -> io::Result<TcpSocket> {
+        marked(to)
+    }
+}
+
+fn marked(to: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = match to {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    SockRef::from(&socket).set_mark(OWN_MARK)?;
+    Ok(socket)
+}
