@@ -8,6 +8,10 @@ use model::rule::{Bundle, PortRange, Rule, Selector, Service, Traffic, ip_protoc
 
 use crate::reference::{Decision, Effect, Flow, decide, named, selects};
 
+mod call;
+
+pub use call::{RequestExplained, explain_call};
+
 /// A decision with what surrounds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explained<'b> {

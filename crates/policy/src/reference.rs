@@ -7,10 +7,14 @@
 //!
 //! [`decide`] reads what can be known of packets. A rule that asks for more (a request, who on a host
 //! asks, the time) closes there too: as an allow it matches no packet, as a deny every one that it
-//! may be about. Connections and requests are decided by [`request`].
+//! may be about. Connections and requests are decided by [`decide_call`].
 
 use model::record::HostRecord;
 use model::rule::{Bundle, Rule, Selector, Service, Traffic, ip_protocol};
+
+pub(crate) mod call;
+
+pub use call::{Call, decide_call, may_vouch};
 
 /// How a flow is decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

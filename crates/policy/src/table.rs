@@ -9,7 +9,7 @@ use model::rule::{Bundle, Direction, PortRange, Rule, Selector, Source, Traffic,
 
 use crate::reference::Effect;
 
-mod peer_set;
+pub(crate) mod peer_set;
 mod port_index;
 
 use peer_set::{PeerSets, SetBuilder};
@@ -28,7 +28,7 @@ pub struct Table {
 
 /// Names a rule in one [`Table`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RuleIndex(u32);
+pub struct RuleIndex(pub(crate) u32);
 
 /// What people are told of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -25,6 +25,11 @@ impl PortSet {
         Self(merged)
     }
 
+    /// Returns the ranges, ascending.
+    pub(crate) fn ranges(&self) -> &[PortRange] {
+        &self.0
+    }
+
     fn without(&self, other: &Self) -> Self {
         let mut left = Vec::new();
         let mut taken = other.0.iter().peekable();

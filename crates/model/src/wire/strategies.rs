@@ -252,7 +252,7 @@ fn rule() -> impl Strategy<Value = Rule> {
 
 fn http_match() -> impl Strategy<Value = HttpMatch> {
     let methods = vec("[A-Z]{3,7}".prop_map(|text| text.parse().unwrap()), 0..3);
-    let path = "(/[a-z0-9é;-]{1,5}|/\\*){1,4}(/\\*\\*)?".prop_map(|text| text.parse().unwrap());
+    let path = "(/[a-z0-9é-]{1,5}|/\\*){1,4}(/\\*\\*)?".prop_map(|text| text.parse().unwrap());
     let host =
         option::of("(\\*\\.)?[a-z0-9]{1,9}\\.[a-z]{2,3}".prop_map(|text| text.parse().unwrap()));
     let headers = vec((header_name(), header_value()), 0..3).prop_map(|headers| {

@@ -13,18 +13,18 @@ use crate::reference::Effect;
 
 /// Names a set in [`PeerSets`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SetId(u32);
+pub(crate) struct SetId(u32);
 
 /// All sets of one table, each of the same number of words, one after the other.
 #[derive(Debug, Default)]
-pub(super) struct PeerSets {
+pub(crate) struct PeerSets {
     words_per_set: usize,
     words: Box<[u64]>,
 }
 
 impl PeerSets {
     /// Returns whether the set holds the peer; a peer unknown at compile time is in no set.
-    pub(super) fn contains(&self, set: SetId, peer: PeerIndex) -> bool {
+    pub(crate) fn contains(&self, set: SetId, peer: PeerIndex) -> bool {
         let peer = peer.0 as usize;
         let word = peer / 64;
         word < self.words_per_set
@@ -32,22 +32,46 @@ impl PeerSets {
     }
 
     /// Returns the bits of a set.
-    pub(super) fn words(&self, set: SetId) -> &[u64] {
+    pub(crate) fn words(&self, set: SetId) -> &[u64] {
         let start = set.0 as usize * self.words_per_set;
         &self.words[start..start + self.words_per_set]
     }
 
+    /// Returns the peers of a set, ascending.
+    pub(crate) fn members(&self, set: SetId) -> impl Iterator<Item = PeerIndex> {
+        let words = self.words(set).iter().zip(0u32..);
+        words.flat_map(|(word, position)| {
+            let bits = (0..64).filter(move |bit| word >> bit & 1 == 1);
+            bits.map(move |bit| PeerIndex(64 * position + bit))
+        })
+    }
+
+    /// Returns whether two sets have a peer in common.
+    pub(crate) fn intersect(&self, one: SetId, other: SetId) -> bool {
+        let mut words = self.words(one).iter().zip(self.words(other));
+        words.any(|(one, other)| one & other != 0)
+    }
+
     /// Returns an upper bound of the indices in all sets.
-    pub(super) fn peer_bound(&self) -> usize {
+    pub(crate) fn peer_bound(&self) -> usize {
         self.words_per_set * 64
     }
 }
 
-/// A list of selectors in rules of an effect, or of endpoints.
-type ListKey<'b> = (Option<Effect>, &'b [Selector]);
+/// What a list of selectors is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum ListKind {
+    /// An end of rules of an effect, as far as packets tell.
+    End(Effect),
+    /// Who a rule of an effect names, apart from workloads.
+    Callers(Effect),
+    Endpoints,
+}
+
+type ListKey<'b> = (ListKind, &'b [Selector]);
 
 /// Makes the sets of one table.
-pub(super) struct SetBuilder<'b> {
+pub(crate) struct SetBuilder<'b> {
     services: BTreeMap<&'b Name, Vec<&'b Service>>,
     workloads: BTreeMap<&'b Name, Vec<&'b Workload>>,
     everyone: Vec<u64>,
@@ -60,7 +84,7 @@ pub(super) struct SetBuilder<'b> {
 
 impl<'b> SetBuilder<'b> {
     /// Indexes the peers by id, name and label.
-    pub(super) fn new(peers: &[(PeerIndex, &'b HostRecord)], bundle: &'b Bundle) -> Self {
+    pub(crate) fn new(peers: &[(PeerIndex, &'b HostRecord)], bundle: &'b Bundle) -> Self {
         let peer_bound = peers
             .iter()
             .map(|(index, _)| index.0 as usize + 1)
@@ -113,40 +137,66 @@ impl<'b> SetBuilder<'b> {
     }
 
     /// Returns the services of a name.
-    pub(super) fn services_named(&self, name: &Name) -> &[&'b Service] {
+    pub(crate) fn services_named(&self, name: &Name) -> &[&'b Service] {
         self.services.get(name).map_or(&[], Vec::as_slice)
     }
 
     /// Returns the workloads of a name.
-    pub(super) fn workloads_named(&self, name: &Name) -> &[&'b Workload] {
+    pub(crate) fn workloads_named(&self, name: &Name) -> &[&'b Workload] {
         self.workloads.get(name).map_or(&[], Vec::as_slice)
     }
 
     /// Returns the set of the peers that any of the selectors selects, `None` when there are none.
-    pub(super) fn set_of(&mut self, selectors: &'b [Selector], effect: Effect) -> Option<SetId> {
-        self.remembered((Some(effect), selectors), |builder, bits| {
+    pub(crate) fn set_of(&mut self, selectors: &'b [Selector], effect: Effect) -> Option<SetId> {
+        self.remembered((ListKind::End(effect), selectors), |builder, bits| {
             selectors
                 .iter()
                 .for_each(|selector| builder.add(selector, effect, bits));
         })
     }
 
+    /// Returns the set of the peers that any of the selectors selects whoever on them calls, `None` when
+    /// there are none.
+    pub(crate) fn set_of_callers(
+        &mut self,
+        selectors: &'b [Selector],
+        effect: Effect,
+    ) -> Option<SetId> {
+        self.remembered((ListKind::Callers(effect), selectors), |builder, bits| {
+            selectors
+                .iter()
+                .filter(|selector| !matches!(selector, Selector::Workload(_)))
+                .for_each(|selector| builder.add(selector, effect, bits));
+        })
+    }
+
     /// Returns the set of the peers that are one of the endpoints, `None` when there are none.
-    pub(super) fn set_of_endpoints(&mut self, endpoints: &'b [Selector]) -> Option<SetId> {
-        self.remembered((None, endpoints), |builder, bits| {
+    pub(crate) fn set_of_endpoints(&mut self, endpoints: &'b [Selector]) -> Option<SetId> {
+        self.remembered((ListKind::Endpoints, endpoints), |builder, bits| {
             endpoints
                 .iter()
                 .for_each(|endpoint| builder.add_endpoint(endpoint, bits));
         })
     }
 
+    /// Returns the set of the peers that any of the selectors selects by itself, `None` when there are
+    /// none.
+    pub(crate) fn set_of_hosts<'s>(
+        &mut self,
+        hosts: impl Iterator<Item = &'s Selector>,
+    ) -> Option<SetId> {
+        let mut bits = vec![0; self.everyone.len()];
+        hosts.for_each(|selector| self.add_endpoint(selector, &mut bits));
+        self.share(bits)
+    }
+
     /// Returns the set of all peers, `None` when there are none.
-    pub(super) fn everyone(&mut self) -> Option<SetId> {
+    pub(crate) fn everyone(&mut self) -> Option<SetId> {
         self.share(self.everyone.clone())
     }
 
     /// Lays the sets out for lookups.
-    pub(super) fn finish(self) -> PeerSets {
+    pub(crate) fn finish(self) -> PeerSets {
         let words_per_set = self.everyone.len();
         let mut words = vec![0; self.known_sets.len() * words_per_set];
         for (bits, set) in &self.known_sets {

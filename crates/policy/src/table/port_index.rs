@@ -1,15 +1,11 @@
-//! Which rule is the first to match a port and a peer: a segment tree over the ports at which
-//! rules begin and end.
-//!
-//! A rule's port range is cut into at most `2 log2(segments)` nodes, and a port is covered by the
-//! nodes on the way from its segment to the root, so that neither thousands of overlapping ranges
-//! nor thousands of single ports make the index large or a lookup slow.
+//! Which rule is the first to match a port and a peer.
 
 use model::map::PeerIndex;
 use model::rule::PortRange;
 
 use super::RuleIndex;
 use super::peer_set::{PeerSets, SetId};
+use crate::port_tree::PortTree;
 
 /// A rule for a range of ports and a set of peers.
 #[derive(Clone, Copy, Debug)]
@@ -22,10 +18,7 @@ pub(super) struct Entry {
 /// Finds the first rule for a port and a peer.
 #[derive(Debug, Default)]
 pub(super) struct PortIndex {
-    /// The first port of each segment, ascending, from 0. Empty when there are no rules.
-    starts: Box<[u16]>,
-    /// The tree as a heap: node 1 is the root, the children of `n` are `2n` and `2n + 1`, segment
-    /// `s` is node `starts.len() + s`.
+    tree: PortTree,
     nodes: Box<[Node]>,
 }
 
@@ -40,13 +33,10 @@ enum Node {
 impl PortIndex {
     /// Builds the index; `entries` are ascending by rule.
     pub(super) fn build(entries: &[Entry], sets: &PeerSets) -> Self {
-        if entries.is_empty() {
-            return Self::default();
-        }
-        let starts = segment_starts(entries);
-        let mut lists = vec![Vec::new(); 2 * starts.len()];
+        let tree = PortTree::of(entries.iter().map(|entry| entry.ports));
+        let mut lists = vec![Vec::new(); tree.node_count()];
         for entry in entries {
-            for node in covering_nodes(&starts, entry.ports) {
+            for node in tree.covering(entry.ports) {
                 lists[node].push((entry.rule, entry.peers));
             }
         }
@@ -54,25 +44,15 @@ impl PortIndex {
             .into_iter()
             .map(|list| Node::build(list, sets))
             .collect();
-        Self {
-            starts: starts.into(),
-            nodes,
-        }
+        Self { tree, nodes }
     }
 
     /// Returns the first rule that covers the port for the peer.
     pub(super) fn first(&self, port: u16, peer: PeerIndex, sets: &PeerSets) -> Option<RuleIndex> {
-        let segment = self
-            .starts
-            .partition_point(|start| *start <= port)
-            .checked_sub(1)?;
-        let mut node = self.starts.len() + segment;
-        let mut first = None;
-        while node > 0 {
-            first = earlier(first, self.nodes[node].first(peer, sets));
-            node /= 2;
-        }
-        first
+        let nodes = self.tree.holding(port);
+        nodes.fold(None, |first, node| {
+            earlier(first, self.nodes[node].first(peer, sets))
+        })
     }
 }
 
@@ -113,37 +93,6 @@ impl Node {
 /// A node by peer costs 8 bytes a peer; with this bound never more than 32 times its rules.
 fn scan_length_max(sets: &PeerSets) -> usize {
     (sets.peer_bound() / 32).max(32)
-}
-
-fn segment_starts(entries: &[Entry]) -> Vec<u16> {
-    let mut starts = vec![0];
-    for entry in entries {
-        starts.push(entry.ports.first);
-        starts.extend(entry.ports.last.checked_add(1));
-    }
-    starts.sort_unstable();
-    starts.dedup();
-    starts
-}
-
-/// Returns the nodes that together cover exactly the range.
-fn covering_nodes(starts: &[u16], ports: PortRange) -> Vec<usize> {
-    let mut low = starts.len() + starts.partition_point(|start| *start < ports.first);
-    let mut high = starts.len() + starts.partition_point(|start| *start <= ports.last);
-    let mut nodes = Vec::new();
-    while low < high {
-        if low % 2 == 1 {
-            nodes.push(low);
-            low += 1;
-        }
-        if high % 2 == 1 {
-            high -= 1;
-            nodes.push(high);
-        }
-        low /= 2;
-        high /= 2;
-    }
-    nodes
 }
 
 fn for_each_peer(words: &[u64], mut act: impl FnMut(usize)) {
