@@ -11,9 +11,10 @@ use agent::{
     Agent, ChannelEvent, Figures, LoadError, Names, NoticeLevel, Output, PersistId, Reply,
     RequestId, ResolvedPeer,
 };
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use dataplane::{Command, DropReason, Event};
 use model::address::HostAddresses;
+use model::catalogue::{Catalogue, StreamIdentity};
 use model::control::{Explanation, FromHost, Refusal};
 use model::local::{
     DropCount, DropsView, HostState, HostStatus, JoinRequest, Joined, KeyRotated, Left,
@@ -146,6 +147,10 @@ pub struct Surroundings {
     pub events: mpsc::Receiver<Event>,
     /// What DNS answers from.
     pub names: Arc<ArcSwap<Names>>,
+    /// What the proxy knows of the others.
+    pub catalogue: Arc<ArcSwapOption<Catalogue>>,
+    /// What the proxy shows to the others.
+    pub stream_identity: Arc<ArcSwapOption<StreamIdentity>>,
     /// The overlay on this host.
     pub overlay: OverlayHandle,
     /// The overlay's interface, whose addresses are none of the underlay.
@@ -400,6 +405,8 @@ impl Brain {
                     self.around.names.store(names);
                     self.around.overlay.names_changed().await;
                 }
+                Output::Services(catalogue) => self.around.catalogue.store(catalogue),
+                Output::StreamIdentity(identity) => self.around.stream_identity.store(identity),
                 Output::Reply { id, result } => self.requests.reply(id, result),
                 Output::Notice { level, message } => log(level, &message),
             }

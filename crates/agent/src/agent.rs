@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use dataplane::{Command, Event};
 use model::address::HostAddresses;
+use model::catalogue::StreamIdentity;
 use model::control::{Refusal, RefusalCode};
 use model::ids::HostId;
 use model::local::{
@@ -17,6 +18,7 @@ use model::time::{Instant, Now, UnixTime};
 use model::wire::stored::StoredHighWater;
 
 use crate::alarms::{AlarmKind, Alarms};
+use crate::catalogue::Services;
 use crate::certificate::Renewal;
 use crate::channel::Channel;
 use crate::denials::Denials;
@@ -49,6 +51,7 @@ mod restart;
 mod rotating;
 mod services;
 mod status;
+mod streams;
 
 pub use figures::Figures;
 pub use restart::LoadError;
@@ -62,6 +65,8 @@ pub struct AgentConfig {
     pub machine_id: String,
     /// WireGuard's port.
     pub listen_port: u16,
+    /// The TCP port that this host takes the streams of services at.
+    pub stream_port: u16,
     /// Where the operator says that this host can be reached.
     pub configured_endpoints: Vec<SocketAddr>,
     /// The overlay interface's name, for the status.
@@ -117,6 +122,8 @@ pub struct Agent {
     wants_whole_map: bool,
     enforcement: Enforcement,
     names: Arc<Names>,
+    services: Services,
+    stream_identity: Option<Arc<StreamIdentity>>,
     paths: Paths,
     endpoints: OwnEndpoints,
     renewal: Option<Renewal>,
@@ -149,7 +156,11 @@ impl Agent {
         seed: [u8; 32],
         now: Now,
     ) -> Result<Self, LoadError> {
-        let endpoints = OwnEndpoints::new(config.configured_endpoints.clone(), config.listen_port);
+        let endpoints = OwnEndpoints::new(
+            config.configured_endpoints.clone(),
+            config.listen_port,
+            config.stream_port,
+        );
         let rotation = Rotation::new(config.rotate_key_every, now.monotonic);
         let mut agent = Self {
             config,
@@ -165,6 +176,8 @@ impl Agent {
             wants_whole_map: false,
             enforcement: Enforcement::default(),
             names: Arc::default(),
+            services: Services::default(),
+            stream_identity: None,
             paths: Paths::default(),
             endpoints,
             renewal: None,
@@ -362,6 +375,7 @@ impl Agent {
         self.tend_leave(now);
         self.tend_channel(now);
         self.tend_certificate(now);
+        self.tend_stream_identity();
         self.tend_rotation(now);
         self.tend_clock(now);
         self.tend_dates(now);

@@ -19,6 +19,7 @@ pub(crate) struct OwnEndpoints {
     configured: Vec<SocketAddr>,
     interfaces: Vec<IpAddr>,
     listen_port: u16,
+    stream_port: u16,
     told: Option<EndpointReport>,
     tell_at: Option<Instant>,
 }
@@ -27,11 +28,12 @@ pub(crate) struct OwnEndpoints {
 const TELL_AFTER: Duration = Duration::from_secs(2);
 
 impl OwnEndpoints {
-    pub(crate) fn new(configured: Vec<SocketAddr>, listen_port: u16) -> Self {
+    pub(crate) fn new(configured: Vec<SocketAddr>, listen_port: u16, stream_port: u16) -> Self {
         Self {
             configured,
             interfaces: Vec::new(),
             listen_port,
+            stream_port,
             told: None,
             tell_at: None,
         }
@@ -110,6 +112,7 @@ impl OwnEndpoints {
                 .take(Limits::ENDPOINTS_PER_HOST)
                 .collect(),
             listen_port: self.listen_port,
+            stream_port: Some(self.stream_port),
         }
     }
 }
@@ -161,7 +164,7 @@ mod tests {
         .map(|text| text.parse().unwrap())
         .to_vec();
         addresses.push(inside);
-        let mut own = OwnEndpoints::new(vec!["203.0.113.1:4500".parse().unwrap()], 51820);
+        let mut own = OwnEndpoints::new(vec!["203.0.113.1:4500".parse().unwrap()], 51820, 7444);
         own.handle_interfaces(addresses, Instant::START);
         let mut out = Outputs::default();
         own.handle_welcome(&overlay, &mut out);
@@ -178,7 +181,7 @@ mod tests {
 
     #[test]
     fn changes_are_told_together_and_no_change_is_not_told() {
-        let (mut own, mut out) = (OwnEndpoints::new(vec![], 1), Outputs::default());
+        let (mut own, mut out) = (OwnEndpoints::new(vec![], 1, 2), Outputs::default());
         own.handle_welcome(&overlay(), &mut out);
         told(&mut out);
         for last in 1..4 {
@@ -198,7 +201,7 @@ mod tests {
 
     #[test]
     fn what_the_operator_changes_is_told() {
-        let (mut own, mut out) = (OwnEndpoints::new(vec![], 1), Outputs::default());
+        let (mut own, mut out) = (OwnEndpoints::new(vec![], 1, 2), Outputs::default());
         own.handle_welcome(&overlay(), &mut out);
         told(&mut out);
         let endpoint: SocketAddr = "203.0.113.7:51820".parse().unwrap();

@@ -9,10 +9,11 @@ use model::ids::HostId;
 use model::key::WireguardKey;
 use model::map::PeerIndex;
 use model::record::HostRecord;
-use model::rule::{CipherDemand, Direction, Service};
+use model::rule::{Bundle, CipherDemand, Direction, Service};
 use model::time::UnixTime;
 use policy::Table;
 
+use crate::at_most::widest;
 use crate::keys::HostKeys;
 use crate::map::{Map, Peer};
 use crate::paths::Paths;
@@ -25,6 +26,8 @@ pub(crate) struct Enforcement {
     indices: PeerIndices,
     generation: u64,
     table: Option<Arc<Table>>,
+    /// What could be allowed at most, where that is more.
+    widest: Option<Table>,
 }
 
 impl Enforcement {
@@ -36,14 +39,16 @@ impl Enforcement {
         *self.indices.hosts.get(index.0 as usize)?
     }
 
-    /// Returns whether this host may open flows to a service at a peer.
-    pub(crate) fn allows_outbound(&self, peer: HostId, service: &Service) -> bool {
-        let (Some(table), Some(index)) = (&self.table, self.index(peer)) else {
+    /// Returns whether flows to a service may be opened from here to a peer, or from a peer to here:
+    /// by packets, or by some request, some process or at some hour.
+    pub(crate) fn may_allow(&self, direction: Direction, peer: HostId, service: &Service) -> bool {
+        let table = self.widest.as_ref().or(self.table.as_deref());
+        let (Some(table), Some(index)) = (table, self.index(peer)) else {
             return false;
         };
         let protocol = service.protocol.ip_protocol();
         table
-            .decide(Direction::Outbound, index, protocol, service.port)
+            .decide(direction, index, protocol, service.port)
             .is_allowed()
     }
 
@@ -112,6 +117,7 @@ impl Enforcement {
         paths.clear();
         self.generation += 1;
         self.table = None;
+        self.widest = None;
         commands.push(Command::SetTable(Arc::new(Table::closed(self.generation))));
         commands
     }
@@ -169,6 +175,11 @@ impl Enforcement {
 
     fn compile(&mut self, map: &Map) -> Arc<Table> {
         self.generation += 1;
+        self.widest = widest(map.bundle()).map(|bundle| self.table_of(&bundle, map));
+        Arc::new(self.table_of(map.bundle(), map))
+    }
+
+    fn table_of(&self, bundle: &Bundle, map: &Map) -> Table {
         let peers: Vec<(PeerIndex, &HostRecord)> = map
             .peer_records()
             .map(|record| {
@@ -178,13 +189,13 @@ impl Enforcement {
                 (index, record)
             })
             .collect();
-        Arc::new(Table::compile(
+        Table::compile(
             map.me(),
             &peers,
-            map.bundle(),
+            bundle,
             map.policy_version(),
             self.generation,
-        ))
+        )
     }
 }
 

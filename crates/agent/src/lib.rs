@@ -6,8 +6,10 @@
 
 mod agent;
 mod alarms;
+mod at_most;
 mod backoff;
 mod bygone;
+mod catalogue;
 mod certificate;
 mod channel;
 mod denials;

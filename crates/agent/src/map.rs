@@ -57,6 +57,8 @@ pub(crate) struct Known {
 pub(crate) struct Peer {
     pub(crate) known: Known,
     pub(crate) endpoints: Vec<Endpoint>,
+    /// Where it takes the streams of services, if anybody told.
+    pub(crate) stream_port: Option<u16>,
 }
 
 /// A tombstone that holds.
@@ -140,6 +142,7 @@ impl Peer {
         PeerEntry {
             record: self.known.signed.clone(),
             endpoints: self.endpoints.clone(),
+            stream_port: self.stream_port,
         }
     }
 }

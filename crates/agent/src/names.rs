@@ -7,7 +7,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use model::address::{HostAddresses, OverlayPrefixes};
 use model::ids::HostId;
 use model::name::Name;
-use model::record::HostRecord;
 use model::rule::{Protocol, Rule, Selector, Service};
 
 use crate::map::Map;
@@ -27,7 +26,8 @@ pub struct Names {
 pub struct NameEntry {
     /// Host or service.
     pub kind: NameKind,
-    /// Overlay addresses, ascending; none when a service has no endpoint that this host knows.
+    /// Overlay addresses of the host, or of the endpoints of the service: ascending, none when it has
+    /// no endpoint that this host knows.
     pub addresses: Vec<HostAddresses>,
 }
 
@@ -42,18 +42,43 @@ pub enum NameKind {
         port: u16,
         /// What they speak.
         protocol: Protocol,
+        /// The service's own addresses; `None`: it is reached at those of its endpoints.
+        addresses: Option<HostAddresses>,
     },
 }
 
 impl NameEntry {
-    /// Returns the IPv4 addresses, for an A record.
+    /// Returns the IPv4 addresses that the name resolves to, for an A record.
     pub fn v4(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
-        self.addresses.iter().map(|addresses| addresses.v4)
+        self.resolved().iter().map(|addresses| addresses.v4)
     }
 
-    /// Returns the IPv6 addresses, for an AAAA record.
+    /// Returns the IPv6 addresses that the name resolves to, for an AAAA record.
     pub fn v6(&self) -> impl Iterator<Item = Ipv6Addr> + '_ {
-        self.addresses.iter().map(|addresses| addresses.v6)
+        self.resolved().iter().map(|addresses| addresses.v6)
+    }
+
+    /// Returns the addresses that are nobody else's.
+    fn own(&self) -> Vec<IpAddr> {
+        match self.kind {
+            NameKind::Service {
+                addresses: None, ..
+            } => Vec::new(),
+            _ => {
+                let v4 = self.v4().map(IpAddr::from);
+                v4.chain(self.v6().map(IpAddr::from)).collect()
+            }
+        }
+    }
+
+    fn resolved(&self) -> &[HostAddresses] {
+        match &self.kind {
+            NameKind::Service {
+                addresses: Some(own),
+                ..
+            } => std::slice::from_ref(own),
+            _ => &self.addresses,
+        }
     }
 }
 
@@ -84,7 +109,7 @@ impl Names {
         entry.is_some_and(|entry| entry.kind != NameKind::Host)
     }
 
-    /// Returns the host that has an overlay address.
+    /// Returns the host or the service that has an overlay address.
     pub fn reverse(&self, address: IpAddr) -> Option<&Name> {
         self.reverse.get(&address)
     }
@@ -105,20 +130,15 @@ impl Names {
         overlay: OverlayPrefixes,
         entries: impl IntoIterator<Item = (Name, NameEntry)>,
     ) -> Self {
-        let entries: BTreeMap<Name, NameEntry> = entries.into_iter().collect();
-        let hosts = entries.iter().filter(|(_, it)| it.kind == NameKind::Host);
-        let reverse = hosts.flat_map(|(name, entry)| {
-            let v4 = entry.v4().map(IpAddr::from);
-            let all = v4.chain(entry.v6().map(IpAddr::from));
-            all.map(move |address| (address, name.clone()))
-        });
-        Self {
+        let mut names = Self {
             suffix: suffix.to_owned(),
             overlay: Some(overlay),
-            own: None,
-            reverse: reverse.collect(),
-            entries,
+            ..Self::default()
+        };
+        for (name, entry) in entries {
+            names.add(name, entry);
         }
+        names
     }
 
     /// Makes the snapshot of a map: services first, so that on a clash the host's name stays what
@@ -135,27 +155,30 @@ impl Names {
         for service in &map.bundle().services {
             let entry = service_entry(service, map, &may_reach);
             if !entry.addresses.is_empty() || named.contains(&service.name) {
-                names.entries.insert(service.name.clone(), entry);
+                names.add(service.name.clone(), entry);
             }
         }
         for host in map.hosts() {
-            names.add_host(host);
+            let entry = NameEntry {
+                kind: NameKind::Host,
+                addresses: vec![host.addresses],
+            };
+            names.add(host.name.clone(), entry);
         }
         names
     }
 
-    fn add_host(&mut self, host: &HostRecord) {
-        self.entries.insert(
-            host.name.clone(),
-            NameEntry {
-                kind: NameKind::Host,
-                addresses: vec![host.addresses],
-            },
-        );
-        self.reverse
-            .insert(host.addresses.v4.into(), host.name.clone());
-        self.reverse
-            .insert(host.addresses.v6.into(), host.name.clone());
+    /// Takes the place of what had the name before.
+    fn add(&mut self, name: Name, entry: NameEntry) {
+        if let Some(before) = self.entries.remove(&name) {
+            for address in before.own() {
+                self.reverse.remove(&address);
+            }
+        }
+        for address in entry.own() {
+            self.reverse.insert(address, name.clone());
+        }
+        self.entries.insert(name, entry);
     }
 }
 
@@ -198,6 +221,7 @@ fn service_entry(
         kind: NameKind::Service {
             port: service.port,
             protocol: service.protocol,
+            addresses: service.addresses,
         },
         addresses,
     }

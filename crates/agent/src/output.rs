@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use dataplane::Command;
 use model::address::{HostAddresses, OverlayPrefixes};
+use model::catalogue::{Catalogue, StreamIdentity};
 use model::control::{EnrolRequest, Explanation, FromHost, Refusal};
 use model::ids::Digest;
 use model::key::{Secret, SecretBytes};
@@ -85,6 +86,10 @@ pub enum Output {
     Interface(Option<InterfaceConfig>),
     /// What DNS answers from now on.
     Names(Arc<Names>),
+    /// What a proxy needs to know of the others; `None`: this host is no member, and every call ends.
+    Services(Option<Arc<Catalogue>>),
+    /// What this host shows to others at the ends of streams; `None`: it has nothing to show.
+    StreamIdentity(Option<Arc<StreamIdentity>>),
     /// Answers a request of the local API.
     Reply {
         /// The request.

@@ -269,7 +269,15 @@ impl Verifier<'_> {
             Some(before) => told_endpoints(&before.endpoints, &entry.endpoints),
             None => entry.endpoints.clone(),
         };
-        let peer = Peer { known, endpoints };
+        // A coordinator that started a moment ago may not have heard it yet.
+        let stream_port = entry
+            .stream_port
+            .or_else(|| before.and_then(|before| before.stream_port));
+        let peer = Peer {
+            known,
+            endpoints,
+            stream_port,
+        };
         draft.peers.insert(peer.known.record.host, Arc::new(peer));
         Ok(())
     }

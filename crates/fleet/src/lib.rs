@@ -44,6 +44,7 @@ mod renaming;
 mod request;
 mod requests;
 mod rotation;
+mod service_addresses;
 mod sessions;
 mod state;
 mod stored;

@@ -12,6 +12,7 @@ use model::time::Now;
 use crate::fleet::Fleet;
 use crate::news::{News, PolicyNews, later_than};
 use crate::output::SessionId;
+use crate::presence::Presence;
 use crate::state::Host;
 
 /// How many changes of peers are told, and how many hosts something, before whatever else there is to
@@ -174,7 +175,11 @@ impl Fleet {
         let record = self.state.hosts.get(&peer)?.signed.clone();
         let presence = self.presences.of(peer);
         let endpoints = presence.map_or_else(Vec::new, |it| it.endpoints().to_vec());
-        Some(PeerEntry { record, endpoints })
+        Some(PeerEntry {
+            record,
+            endpoints,
+            stream_port: presence.and_then(Presence::stream_port),
+        })
     }
 
     /// Returns whether a host can make a slice of the one that it has and a step.

@@ -7,6 +7,7 @@ use model::control::RefusalCode;
 use crate::fleet::Fleet;
 use crate::output::{Rejection, Reply};
 use crate::policy_work::{Task, Worked};
+use crate::service_addresses::without_addresses;
 use crate::work::Plan;
 
 impl Fleet {
@@ -15,7 +16,7 @@ impl Fleet {
         request: &PlanRequest,
         worked: Option<Worked>,
     ) -> Result<Plan, Rejection> {
-        let Some(Worked::Plan(mut planned, proposed)) = worked else {
+        let Some(Worked::Plan(mut planned, mut proposed)) = worked else {
             let (files, former) = match (request.version, request.files.is_empty()) {
                 (Some(version), true) => {
                     (self.version_files(version)?, self.names_of_version(version))
@@ -28,22 +29,29 @@ impl Fleet {
             };
             let task = Task::Plan {
                 base: self.state.policy.version,
-                in_force: self.state.policy.bundle.clone(),
+                // Nobody wrote these.
+                in_force: without_addresses(&self.state.policy.bundle),
             };
             return Ok(Plan::HandOut(self.work_on(files, former, task)));
         };
+        let given = self.give_addresses(&mut proposed, request.version);
+        // It would be refused: the plan says so, and shows the rest.
+        planned.diagnostics.extend(given.err().map(as_error));
         match self.check_enforceable(&proposed) {
             Ok(warnings) => planned.diagnostics.extend(warnings),
-            // It would be refused: the plan says so, and shows the rest.
-            Err(refused) => planned.diagnostics.push(DiagnosticView {
-                severity: "error".to_owned(),
-                file: String::new(),
-                line: 0,
-                column: 0,
-                message: refused.refusal.message,
-                help: None,
-            }),
+            Err(refused) => planned.diagnostics.push(as_error(refused)),
         }
         Ok(Plan::Answer(Reply::PolicyPlanned(planned)))
+    }
+}
+
+fn as_error(refused: Rejection) -> DiagnosticView {
+    DiagnosticView {
+        severity: "error".to_owned(),
+        file: String::new(),
+        line: 0,
+        column: 0,
+        message: refused.refusal.message,
+        help: None,
     }
 }

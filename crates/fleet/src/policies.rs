@@ -64,6 +64,7 @@ impl Fleet {
             };
             return Ok(Plan::HandOut(self.work_on(files, former, Task::Version)));
         };
+        self.give_addresses(&mut compiled.bundle, back)?;
         let unable = self.check_enforceable(&compiled.bundle)?;
         compiled.warnings.extend(unable);
         self.check_services_are_free(&compiled.bundle, now)?;

@@ -39,6 +39,7 @@ pub(crate) struct Presence {
     pub(crate) key_changed: Option<Instant>,
     reported: Vec<Endpoint>,
     listen_port: u16,
+    stream_port: Option<u16>,
     observed: Option<IpAddr>,
     /// The last that each of some peers said, the newest first.
     seen_by_peers: VecDeque<(HostId, SocketAddr)>,
@@ -81,7 +82,9 @@ impl Presences {
         let presence = self.entry(host);
         presence.reported = report.endpoints;
         presence.listen_port = report.listen_port;
-        self.refresh(host, overlay)
+        let has_moved = presence.stream_port != report.stream_port;
+        presence.stream_port = report.stream_port;
+        self.refresh(host, overlay) || has_moved
     }
 
     /// Takes over where this coordinator sees a host; returns whether peers have to be told.
@@ -143,6 +146,11 @@ impl Presence {
     /// Returns where the host may be reached, the most trustworthy first.
     pub(crate) fn endpoints(&self) -> &[Endpoint] {
         &self.endpoints
+    }
+
+    /// Returns the TCP port that it takes the streams of services at, if it has told.
+    pub(crate) fn stream_port(&self) -> Option<u16> {
+        self.stream_port
     }
 
     /// Puts what everybody says into one list, each address once, the best source first.
@@ -228,6 +236,7 @@ mod tests {
             EndpointReport {
                 endpoints,
                 listen_port: 51820,
+                stream_port: None,
             },
             &overlay(),
         );
@@ -254,6 +263,7 @@ mod tests {
         let report = EndpointReport {
             endpoints,
             listen_port: 51820,
+            stream_port: None,
         };
         assert!(!presences.report(HOST, report, &overlay()));
         assert!(presences.of(HOST).unwrap().endpoints().is_empty());
@@ -267,6 +277,20 @@ mod tests {
         assert!(!presences.observe_by_peer(HOST, peer(1), address, &overlay()));
         assert!(!presences.observe_by_peer(HOST, peer(2), address, &overlay()));
         assert!(!presences.observe(HOST, None, &overlay()));
+    }
+
+    #[test]
+    fn another_port_for_streams_is_told() {
+        let mut presences = Presences::default();
+        let report = |stream_port| EndpointReport {
+            endpoints: vec![endpoint("192.0.2.1:51820", EndpointKind::Interface)],
+            listen_port: 51820,
+            stream_port,
+        };
+        assert!(presences.report(HOST, report(None), &overlay()));
+        assert!(presences.report(HOST, report(Some(7444)), &overlay()));
+        assert!(!presences.report(HOST, report(Some(7444)), &overlay()));
+        assert_eq!(presences.of(HOST).unwrap().stream_port(), Some(7444));
     }
 
     #[test]

@@ -89,6 +89,8 @@ pub struct EndpointReport {
     pub endpoints: Vec<Endpoint>,
     /// The port that WireGuard listens on.
     pub listen_port: u16,
+    /// The TCP port that it takes the streams of services at; `None`: it does not say.
+    pub stream_port: Option<u16>,
 }
 
 /// A map is in force, or could not be applied.

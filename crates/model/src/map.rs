@@ -39,6 +39,8 @@ pub struct PeerEntry {
     pub record: Signed,
     /// Best first. Hints only: a wrong one costs a handshake attempt and nothing else.
     pub endpoints: Vec<Endpoint>,
+    /// The TCP port that it takes the streams of services at, a hint too; `None`: nobody knows.
+    pub stream_port: Option<u16>,
 }
 
 /// An underlay address where a host may be reached.

@@ -89,10 +89,10 @@ fn pointer(names: &Names, zone: &Name, asked: &Name, kind: RecordType, host: &st
 }
 
 fn addresses(names: &Names) -> impl Iterator<Item = IpAddr> + '_ {
-    names
-        .iter()
-        .flat_map(|(_, entry)| &entry.addresses)
-        .flat_map(|addresses| [addresses.v4.into(), addresses.v6.into()])
+    names.iter().flat_map(|(_, entry)| {
+        let v4 = entry.v4().map(IpAddr::from);
+        v4.chain(entry.v6().map(IpAddr::from))
+    })
 }
 
 #[cfg(test)]

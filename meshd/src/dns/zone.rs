@@ -5,7 +5,7 @@ use agent::{NameEntry, NameKind, Names};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::{A, AAAA, HINFO, SOA, SRV};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
-use model::rule::Protocol;
+use model::rule::ip_protocol;
 
 use super::reverse;
 
@@ -97,18 +97,21 @@ fn text(label: &[u8]) -> Option<String> {
     Some(std::str::from_utf8(label).ok()?.to_ascii_lowercase())
 }
 
-fn protocol_of(label: &str) -> Option<Protocol> {
+/// Returns the IANA number of the protocol below whose label a service is.
+fn protocol_of(label: &str) -> Option<u8> {
     match label {
-        "_tcp" => Some(Protocol::Tcp),
-        "_udp" => Some(Protocol::Udp),
+        "_tcp" => Some(ip_protocol::TCP),
+        "_udp" => Some(ip_protocol::UDP),
         _ => None,
     }
 }
 
-fn has_services(names: &Names, wanted: Protocol) -> bool {
-    names.iter().any(
-        |(_, entry)| matches!(entry.kind, NameKind::Service { protocol, .. } if protocol == wanted),
-    )
+fn is_over(entry: &NameEntry, wanted: u8) -> bool {
+    matches!(entry.kind, NameKind::Service { protocol, .. } if protocol.ip_protocol() == wanted)
+}
+
+fn has_services(names: &Names, wanted: u8) -> bool {
+    names.iter().any(|(_, entry)| is_over(entry, wanted))
 }
 
 /// Looks up `_NAME._PROTOCOL` (RFC 2782).
@@ -119,7 +122,7 @@ fn service_entry<'names>(
 ) -> Option<&'names NameEntry> {
     let wanted = protocol_of(protocol)?;
     let entry = names.lookup(service.strip_prefix('_')?)?;
-    matches!(entry.kind, NameKind::Service { protocol, .. } if protocol == wanted).then_some(entry)
+    is_over(entry, wanted).then_some(entry)
 }
 
 fn addresses_or_services(
@@ -209,6 +212,7 @@ pub(super) mod tests {
     use super::*;
     use model::address::{HostAddresses, OverlayPrefixes};
     use model::ids::FleetId;
+    use model::rule::Protocol;
 
     pub(in crate::dns) fn name(text: &str) -> Name {
         Name::from_ascii(text).unwrap()
@@ -222,7 +226,11 @@ pub(super) mod tests {
     /// Two hosts, `orders` on both, `metrics` on none.
     pub(in crate::dns) fn fleet() -> Names {
         let service = |port, protocol, addresses| NameEntry {
-            kind: NameKind::Service { port, protocol },
+            kind: NameKind::Service {
+                port,
+                protocol,
+                addresses: None,
+            },
             addresses,
         };
         let member = |index| NameEntry {

@@ -34,7 +34,7 @@ fn view((name, entry): (&Name, &NameEntry)) -> NameView {
     let v4 = entry.v4().map(IpAddr::from);
     let (kind, port, protocol) = match entry.kind {
         NameKind::Host => (NamedThing::Host, None, None),
-        NameKind::Service { port, protocol } => {
+        NameKind::Service { port, protocol, .. } => {
             let protocol = match protocol {
                 Protocol::Tcp | Protocol::Http | Protocol::Grpc | Protocol::Auto => "tcp",
                 Protocol::Udp => "udp",

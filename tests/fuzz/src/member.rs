@@ -160,6 +160,7 @@ fn config() -> AgentConfig {
         software_version: "1.0.0".to_owned(),
         machine_id: "machine".to_owned(),
         listen_port: 51820,
+        stream_port: 7444,
         configured_endpoints: Vec::new(),
         interface: "mesh0".to_owned(),
         mtu: 1420,

@@ -199,6 +199,7 @@ impl SmallFleet {
                 address: SocketAddr::from(([192, 0, 2, host.host.as_bytes()[0]], 51820)),
                 kind: EndpointKind::Interface,
             }],
+            stream_port: Some(7444),
         }
     }
 

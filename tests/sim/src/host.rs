@@ -9,6 +9,7 @@ use std::sync::Arc;
 use agent::{Agent, InterfaceConfig, Names, RequestId};
 use dataplane::{Counters, Outbox, Path, Shard};
 use model::address::HostAddresses;
+use model::catalogue::{Catalogue, StreamIdentity};
 use model::ids::{HostId, PolicyVersion, Revision};
 use model::local::HostState;
 use model::map::PeerIndex;
@@ -69,6 +70,9 @@ pub(crate) struct Running {
     pub(crate) shard: Shard,
     pub(crate) counters: Arc<Counters>,
     pub(crate) names: Arc<Names>,
+    /// What its proxy would know.
+    pub(crate) catalogue: Option<Arc<Catalogue>>,
+    pub(crate) stream_identity: Option<Arc<StreamIdentity>>,
     pub(crate) interface: Option<InterfaceConfig>,
     /// The addresses of the peers that the shard was told of.
     pub(crate) peers: BTreeMap<PeerIndex, HostAddresses>,

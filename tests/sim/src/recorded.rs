@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use agent::{Agent, AgentConfig, ChannelEvent, Output, StoredFiles};
 use fleet::{Output as FleetOutput, SessionPeer};
+use model::catalogue::STREAM_PORT;
 use model::control::{FromHost, ToHost};
 use model::identity::SpiffeId;
 use model::store::{Key, KeyValue, StoreRevision};
@@ -162,6 +163,7 @@ fn hosts_take_up(version: &str, recording: &Recording) {
         software_version: "sim".to_owned(),
         machine_id: recording.machine.clone(),
         listen_port: LISTEN_PORT,
+        stream_port: STREAM_PORT,
         configured_endpoints: Vec::new(),
         interface: "mesh0".to_owned(),
         mtu: 1420,

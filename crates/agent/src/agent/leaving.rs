@@ -167,6 +167,9 @@ impl Agent {
             self.out.push(Output::Names(self.names.clone()));
             self.out.push(Output::Interface(None));
         }
+        if self.services.clear() {
+            self.out.push(Output::Services(None));
+        }
         self.forget_first_dates();
         self.fleet = None;
         self.wants_whole_map = false;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use dataplane::{Denial, Event};
 use model::local::Joined;
 use model::name::RuleId;
+use model::rule::Direction;
 use model::time::Now;
 
 use super::{Agent, REPORT_EVERY};
@@ -49,8 +50,14 @@ impl Agent {
                 .change(old, &map, &member.keys, self.dates_floor, &mut self.paths);
         self.out.shard(commands);
         let names = Names::of(&map, |host, service| {
-            self.enforcement.allows_outbound(host, service)
+            self.enforcement
+                .may_allow(Direction::Outbound, host, service)
         });
+        // A proxy knows a service before anybody finds its name.
+        let services = self.services.change(&map, &names, &self.enforcement);
+        if services.is_some() {
+            self.out.push(Output::Services(services));
+        }
         if *self.names != names {
             self.names = Arc::new(names);
             self.out.push(Output::Names(self.names.clone()));

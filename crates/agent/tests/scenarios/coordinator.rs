@@ -265,6 +265,7 @@ impl Coordinator {
         PeerEntry {
             record: self.authority.sign_record(&self.hosts[&id]),
             endpoints: vec![endpoint(id)],
+            stream_port: Some(7444),
         }
     }
 
@@ -366,10 +367,10 @@ pub(crate) fn bundle_with_service(port: u16) -> Bundle {
             port: 8080,
             protocol: Protocol::Tcp,
             endpoints: vec![db],
-            source: Source::default(),
             workloads: Vec::new(),
             addresses: None,
             settings: TrafficSettings::default(),
+            source: Source::default(),
         }],
         allow: vec![Rule {
             id: "only".parse().unwrap(),
@@ -380,9 +381,9 @@ pub(crate) fn bundle_with_service(port: u16) -> Bundle {
                 udp: Vec::new(),
                 icmp: false,
             },
-            source: Source {
             http: Vec::new(),
             when: None,
+            source: Source {
                 file: "mesh.yaml".to_owned(),
                 line: 3,
             },

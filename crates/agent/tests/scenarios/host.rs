@@ -44,6 +44,7 @@ pub(crate) fn config() -> AgentConfig {
         software_version: "1.0.0".to_owned(),
         machine_id: "machine".to_owned(),
         listen_port: 51820,
+        stream_port: 7444,
         configured_endpoints: vec![SocketAddr::from(([203, 0, 113, 5], 51820))],
         interface: "mesh0".to_owned(),
         mtu: 1420,

@@ -93,6 +93,7 @@ fn changes_cost_hosts_that_they_do_not_concern_no_byte() {
     let report = EndpointReport {
         endpoints,
         listen_port: 51820,
+        stream_port: None,
     };
     world.say(newcomer.session, FromHost::Endpoints(report));
     assert_eq!(costs(&mut world), [false, true, false], "endpoints");

@@ -110,6 +110,7 @@ fn peers_are_told_of_endpoints_that_change_all_the_time_now_and_then() {
         let report = EndpointReport {
             endpoints: vec![endpoint],
             listen_port: port,
+            stream_port: None,
         };
         world.say(flapping, FromHost::Endpoints(report));
     };

@@ -258,6 +258,7 @@ impl Run {
         let report = EndpointReport {
             endpoints,
             listen_port: 1,
+            stream_port: None,
         };
         self.world.say(session, FromHost::Endpoints(report));
     }

@@ -145,6 +145,7 @@ impl Run {
             FromHost::Endpoints(EndpointReport {
                 endpoints,
                 listen_port: 1,
+                stream_port: None,
             }),
         );
         self.world.say(session, FromHost::Ping(1));
@@ -322,6 +323,7 @@ fn endpoints_change_without_a_revision() {
     let report = EndpointReport {
         endpoints: Vec::new(),
         listen_port: 51820,
+        stream_port: None,
     };
     world.say(stream, FromHost::Endpoints(report));
     world.advance(Duration::from_millis(200));
@@ -343,6 +345,7 @@ fn endpoints_that_were_told_are_not_told_again() {
         FromHost::Endpoints(EndpointReport {
             endpoints: Vec::new(),
             listen_port,
+            stream_port: None,
         })
     };
     world.say(stream, report(51820));

@@ -193,6 +193,7 @@ fn scale_of_one_change_in_a_fleet_of_ten_thousand() {
         let report = FromHost::Endpoints(EndpointReport {
             endpoints,
             listen_port: 51820,
+            stream_port: None,
         });
         world.say(sessions[usize::from(time)], report);
         world.advance(Duration::from_millis(200));

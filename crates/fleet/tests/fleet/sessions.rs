@@ -197,6 +197,7 @@ fn hosts_that_break_the_rules_are_sent_away() {
     let too_many = EndpointReport {
         endpoints: vec![endpoint; 17],
         listen_port: 1,
+        stream_port: None,
     };
 
     let session = world.open(&machine, "a");
@@ -458,6 +459,7 @@ fn a_host_is_offered_where_the_coordinator_and_its_peers_see_it() {
     let report = EndpointReport {
         endpoints: Vec::new(),
         listen_port: 51820,
+        stream_port: None,
     };
     world.say(b, FromHost::Endpoints(report));
     let by_peer = "203.0.113.5:4000".parse().unwrap();

@@ -248,6 +248,7 @@ impl From<EndpointReport> for generated::EndpointReport {
         Self {
             endpoints: report.endpoints.into_iter().map(Into::into).collect(),
             listen_port: report.listen_port.into(),
+            stream_port: report.stream_port.unwrap_or(0).into(),
         }
     }
 }
@@ -264,6 +265,7 @@ impl TryFrom<generated::EndpointReport> for EndpointReport {
                 TryInto::try_into,
             )?,
             listen_port: field::port("EndpointReport.listen_port", message.listen_port)?,
+            stream_port: field::port_if_told("EndpointReport.stream_port", message.stream_port)?,
         })
     }
 }

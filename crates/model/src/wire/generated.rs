@@ -689,6 +689,9 @@ pub struct EndpointReport {
     /// WireGuard's, for the coordinator's own observation
     #[prost(uint32, tag = "2")]
     pub listen_port: u32,
+    /// TCP, for the streams of services; 0: not told
+    #[prost(uint32, tag = "3")]
+    pub stream_port: u32,
 }
 /// Where this host sees a peer's authenticated packets come from.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -848,6 +851,9 @@ pub struct PeerEntry {
     /// best first, hints only
     #[prost(message, repeated, tag = "2")]
     pub endpoints: ::prost::alloc::vec::Vec<Endpoint>,
+    /// TCP, for the streams of services; 0: not told
+    #[prost(uint32, tag = "3")]
+    pub stream_port: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Endpoint {

@@ -116,6 +116,7 @@ impl From<PeerEntry> for generated::PeerEntry {
         Self {
             record: Some(entry.record.into()),
             endpoints: entry.endpoints.into_iter().map(Into::into).collect(),
+            stream_port: entry.stream_port.unwrap_or(0).into(),
         }
     }
 }
@@ -132,6 +133,7 @@ impl TryFrom<generated::PeerEntry> for PeerEntry {
                 Limits::ENDPOINTS_PER_PEER,
                 TryInto::try_into,
             )?,
+            stream_port: field::port_if_told("PeerEntry.stream_port", message.stream_port)?,
         })
     }
 }

@@ -485,8 +485,13 @@ fn policy_step() -> impl Strategy<Value = PolicyStep> {
 }
 
 fn whole_map() -> impl Strategy<Value = MapDelta> {
-    let peer = (signed(), vec(endpoint(), 0..4))
-        .prop_map(|(record, endpoints)| PeerEntry { record, endpoints });
+    let peer = (signed(), vec(endpoint(), 0..4), option::of(1u16..)).prop_map(
+        |(record, endpoints, stream_port)| PeerEntry {
+            record,
+            endpoints,
+            stream_port,
+        },
+    );
     let lists = (vec(peer, 0..3), vec(signed(), 0..3), vec(host(), 0..3));
     let head = (revision(), option::of(signed()), vec(signed(), 0..3));
     (head, signed(), lists, policy_slice()).prop_map(
@@ -611,12 +616,15 @@ pub(super) fn from_host() -> impl Strategy<Value = FromHost> {
                 trust,
             })
         });
-    let endpoints = (vec(endpoint(), 0..4), any::<u16>()).prop_map(|(endpoints, listen_port)| {
-        FromHost::Endpoints(EndpointReport {
-            endpoints,
-            listen_port,
-        })
-    });
+    let ports = (any::<u16>(), option::of(1u16..));
+    let endpoints =
+        (vec(endpoint(), 0..4), ports).prop_map(|(endpoints, (listen_port, stream_port))| {
+            FromHost::Endpoints(EndpointReport {
+                endpoints,
+                listen_port,
+                stream_port,
+            })
+        });
     let applied = (
         revision(),
         version(),

@@ -8,6 +8,7 @@ use prost::Message;
 
 use super::stored::{self, FORMAT};
 use super::*;
+use crate::control::EndpointReport;
 use crate::ids::KeyId;
 use crate::map::{MapDelta, PeerEntry, PolicySlice, ProvenLeaf};
 use crate::record::Signature;
@@ -326,6 +327,22 @@ fn a_file_of_a_later_format_says_so() {
 }
 
 #[test]
+fn who_does_not_tell_a_port_for_streams_is_of_an_earlier_version() {
+    let of_before = generated::EndpointReport {
+        endpoints: Vec::new(),
+        listen_port: 51820,
+        stream_port: 0,
+    };
+    let report = EndpointReport::try_from(of_before).unwrap();
+    assert_eq!((report.listen_port, report.stream_port), (51820, None));
+    let too_high = generated::EndpointReport {
+        stream_port: 65536,
+        ..generated::EndpointReport::default()
+    };
+    assert!(EndpointReport::try_from(too_high).is_err());
+}
+
+#[test]
 fn a_map_that_changes_made_larger_than_any_message_comes_back_from_the_disk() {
     let signature = Signature {
         key_id: KeyId::from_bytes([1; 16]),
@@ -338,6 +355,7 @@ fn a_map_that_changes_made_larger_than_any_message_comes_back_from_the_disk() {
     let entry = PeerEntry {
         record: signed(Limits::SIGNED_PAYLOAD_BYTES),
         endpoints: Vec::new(),
+        stream_port: None,
     };
     let peers = Limits::CONTROL_MESSAGE_BYTES / Limits::SIGNED_PAYLOAD_BYTES + 1;
     let map = stored::StoredMap {

@@ -310,6 +310,7 @@ fn from_host(fleet: &SmallFleet) -> Vec<(&'static str, FromHost)> {
     let report = EndpointReport {
         endpoints: vec![endpoint],
         listen_port: 51820,
+        stream_port: None,
     };
     let observation = FromHost::Observation {
         peer: fleet.hosts[1].host,

@@ -52,10 +52,12 @@ impl World {
             NameKind::Service {
                 port,
                 protocol: Protocol::Tcp,
+                ..
             } if dice.chance(800) => Speech::Tcp { port },
             NameKind::Service {
                 port,
                 protocol: Protocol::Udp,
+                ..
             } if dice.chance(800) => Speech::Udp { port },
             _ => {
                 let peer = map.peers.values().find(|peer| peer.addresses == target)?;

@@ -9,6 +9,7 @@ use agent::{
     StateFile,
 };
 use dataplane::{Command, Counters, Shard, ShardConfig};
+use model::catalogue::STREAM_PORT;
 use model::control::{FromHost, Refusal, RefusalCode};
 use model::ids::PolicyVersion;
 use model::local::JoinRequest;
@@ -39,6 +40,7 @@ impl World {
             software_version: "sim".to_owned(),
             machine_id: host.machine_id(),
             listen_port: LISTEN_PORT,
+            stream_port: STREAM_PORT,
             configured_endpoints: Vec::new(),
             interface: "mesh0".to_owned(),
             mtu: 1420,
@@ -68,6 +70,8 @@ impl World {
             shard: Shard::new(ShardConfig::default(), shard_seed, now, counters.clone()),
             counters,
             names: Arc::default(),
+            catalogue: None,
+            stream_identity: None,
             interface: None,
             peers: BTreeMap::new(),
             forged: None,
@@ -284,6 +288,10 @@ impl World {
             Output::Shard(commands) => self.command_shard(index, commands),
             Output::Interface(interface) => self.set_interface(index, interface),
             Output::Names(names) => self.running_mut(index).names = names,
+            Output::Services(catalogue) => self.running_mut(index).catalogue = catalogue,
+            Output::StreamIdentity(identity) => {
+                self.running_mut(index).stream_identity = identity;
+            }
             Output::Reply { id, result } => self.host_replies(index, id, result),
             Output::Notice { level, message } => {
                 let mark = if level == NoticeLevel::Error {

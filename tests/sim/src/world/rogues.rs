@@ -196,6 +196,7 @@ impl World {
         let report = EndpointReport {
             endpoints: endpoints.collect(),
             listen_port: LISTEN_PORT,
+            stream_port: None,
         };
         self.send_up(index, &FromHost::Endpoints(report));
     }
@@ -243,9 +244,9 @@ fn everything() -> Bundle {
         from: vec![Selector::Any],
         to: vec![Selector::Any],
         traffic: Traffic::All,
-        source: Source::default(),
         http: Vec::new(),
         when: None,
+        source: Source::default(),
     };
     Bundle {
         allow: vec![rule],

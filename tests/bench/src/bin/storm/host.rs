@@ -63,6 +63,7 @@ impl Host {
             software_version: "storm".into(),
             machine_id: format!("storm-{number}"),
             listen_port: 51820,
+            stream_port: 7444,
             configured_endpoints: Vec::new(),
             interface: "mesh0".into(),
             mtu: 1420,
@@ -142,6 +143,8 @@ impl Host {
                 | Output::Shard(_)
                 | Output::Interface(_)
                 | Output::Names(_)
+                | Output::Services(_)
+                | Output::StreamIdentity(_)
                 | Output::Notice { .. } => {}
             }
         }
