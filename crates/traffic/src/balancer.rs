@@ -1,0 +1,369 @@
+//! Who gets a call: the endpoints of one service, their breakers, and a choice among those that
+//! are ready. A choice allocates nothing.
+
+mod choose;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use model::ids::HostId;
+use model::time::Instant;
+
+use crate::breaker::Tripped;
+use crate::change::Change;
+use crate::dice::Dice;
+use crate::endpoint::{Endpoint, EndpointView, Health};
+use crate::outcome::Outcome;
+use crate::settings::{BalanceSettings, BreakerSettings};
+
+pub(crate) use choose::Wish;
+pub use choose::{Choice, Why};
+
+/// Changes that wait to be taken; more push out the oldest.
+const CHANGES_MAX: usize = 64;
+
+/// The endpoints of one service as one proxy thread sees them.
+#[derive(Debug)]
+pub struct Balancer {
+    settings: BalanceSettings,
+    breakers: BreakerSettings,
+    /// In the order of their ids.
+    endpoints: Vec<Endpoint>,
+    /// The indices of those that get calls. Its room is that of all, so that it never grows.
+    ready: Vec<usize>,
+    /// Whether those are all, because fewer than half are healthy.
+    using_all: bool,
+    /// When the next ejected endpoint may be probed.
+    next_probe: Option<Instant>,
+    /// What a call takes usually, in seconds: for endpoints of which nothing is known.
+    typical_secs: f64,
+    dice: Dice,
+    changes: VecDeque<Change>,
+}
+
+/// Why nobody gets a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoneReady {
+    /// The service has no endpoints.
+    NoEndpoints,
+    /// Active checks say that none works.
+    AllDown,
+    /// Those that there are have had this call.
+    AllTried,
+}
+
+impl NoneReady {
+    /// Returns the name in logs, metrics and headers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoEndpoints => "no_endpoints",
+            Self::AllDown => "all_down",
+            Self::AllTried => "all_tried",
+        }
+    }
+}
+
+/// One attempt that an endpoint was chosen for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Attempt {
+    pub(crate) endpoint: HostId,
+    pub(crate) started: Instant,
+    pub(crate) probe: bool,
+}
+
+impl Balancer {
+    /// Makes one without endpoints.
+    pub fn new(settings: BalanceSettings, breakers: BreakerSettings, seed: [u8; 32]) -> Self {
+        Self {
+            settings,
+            breakers,
+            endpoints: Vec::new(),
+            ready: Vec::new(),
+            using_all: false,
+            next_probe: None,
+            typical_secs: 0.0,
+            dice: Dice::from_seed(seed),
+            changes: VecDeque::with_capacity(CHANGES_MAX),
+        }
+    }
+
+    /// Replaces the settings; what is open stays open.
+    pub fn set_settings(
+        &mut self,
+        settings: BalanceSettings,
+        breakers: BreakerSettings,
+        now: Instant,
+    ) {
+        self.settings = settings;
+        self.breakers = breakers;
+        self.close_those_above_the_limit(now);
+        self.recount();
+    }
+
+    /// Replaces the endpoints. Those that stay keep their record; those that join one that serves
+    /// already start slowly.
+    pub fn set_endpoints(&mut self, endpoints: &[HostId], now: Instant) {
+        let mut ids = endpoints.to_vec();
+        ids.sort_unstable();
+        ids.dedup();
+        let serves = !self.ready.is_empty();
+        let mut known = std::mem::take(&mut self.endpoints).into_iter().peekable();
+        self.endpoints = ids
+            .into_iter()
+            .map(|id| {
+                while known.next_if(|endpoint| endpoint.id < id).is_some() {}
+                known
+                    .next_if(|endpoint| endpoint.id == id)
+                    .unwrap_or_else(|| {
+                        let mut endpoint = Endpoint::new(id, now);
+                        endpoint.warming_from = serves.then_some(now);
+                        endpoint
+                    })
+            })
+            .collect();
+        self.ready.reserve_exact(self.endpoints.len());
+        self.close_those_above_the_limit(now);
+        self.recount();
+    }
+
+    /// Takes in what an active check says. One that comes up again starts slowly.
+    pub fn set_health(&mut self, endpoint: HostId, health: Health, now: Instant) {
+        let serves = !self.ready.is_empty();
+        let Some(endpoint) = self.endpoint(endpoint) else {
+            return;
+        };
+        if endpoint.health == Health::Down && health != Health::Down {
+            endpoint.warming_from = serves.then_some(now);
+            endpoint.latency.forget();
+        }
+        endpoint.health = health;
+        self.recount();
+    }
+
+    /// Whether anybody would get a call.
+    pub fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Whether all get calls because fewer than half are healthy.
+    pub fn is_using_all(&self) -> bool {
+        self.using_all
+    }
+
+    /// Whether somebody who is not among `tried` would get a call.
+    pub fn has_other(&self, tried: &[HostId]) -> bool {
+        self.ready
+            .iter()
+            .any(|index| !tried.contains(&self.endpoints[*index].id))
+    }
+
+    /// Returns the endpoints for people.
+    pub fn views(&self, now: Instant) -> impl Iterator<Item = EndpointView> {
+        self.endpoints
+            .iter()
+            .map(move |endpoint| endpoint.view(&self.settings, now))
+    }
+
+    /// Returns the next change that was not taken yet.
+    pub fn poll_change(&mut self) -> Option<Change> {
+        self.changes.pop_front()
+    }
+
+    pub(crate) fn dice(&mut self) -> &mut Dice {
+        &mut self.dice
+    }
+
+    /// Takes in what came of an attempt, `latency` after its begin.
+    pub(crate) fn judge(&mut self, attempt: Attempt, outcome: Outcome, now: Instant) {
+        let latency = now - attempt.started;
+        let Some(endpoint) = self.endpoint(attempt.endpoint) else {
+            return;
+        };
+        match outcome {
+            Outcome::Begun => self.measure(attempt.endpoint, latency, now),
+            Outcome::Succeeded => {
+                if endpoint.breaker.succeeded(attempt.started, now) {
+                    self.recover(attempt.endpoint, now);
+                }
+                self.measure(attempt.endpoint, latency, now);
+            }
+            Outcome::NotJudged => self.release_probe(attempt, now),
+            Outcome::Failed(_) => self.fail(attempt, latency, now),
+        }
+    }
+
+    /// Takes in that trailers or the end of the body say what the head did not: that it worked, or
+    /// not. The latency was the head's.
+    pub(crate) fn judge_late(&mut self, attempt: Attempt, worked: bool, now: Instant) {
+        let Some(endpoint) = self.endpoint(attempt.endpoint) else {
+            return;
+        };
+        if !worked {
+            self.fail(attempt, Duration::ZERO, now);
+        } else if endpoint.breaker.succeeded(attempt.started, now) {
+            self.recover(attempt.endpoint, now);
+        }
+    }
+
+    /// Takes in that the caller did not wait for the head: the endpoint is at least so slow.
+    pub(crate) fn abandon(&mut self, attempt: Attempt, now: Instant) {
+        let decay = self.settings.latency_decay;
+        let latency = now - attempt.started;
+        if let Some(endpoint) = self.endpoint(attempt.endpoint)
+            && endpoint
+                .latency
+                .secs(decay, now)
+                .is_some_and(|secs| latency.as_secs_f64() > secs)
+        {
+            endpoint.latency.observe(latency, decay, now);
+        }
+        self.release_probe(attempt, now);
+    }
+
+    /// Takes in that an attempt is over, its answer passed on.
+    pub(crate) fn release(&mut self, endpoint: HostId) {
+        if let Some(endpoint) = self.endpoint(endpoint) {
+            endpoint.in_flight = endpoint.in_flight.saturating_sub(1);
+        }
+    }
+
+    fn endpoint(&mut self, id: HostId) -> Option<&mut Endpoint> {
+        let index = self
+            .endpoints
+            .binary_search_by(|endpoint| endpoint.id.cmp(&id))
+            .ok()?;
+        Some(&mut self.endpoints[index])
+    }
+
+    fn measure(&mut self, id: HostId, latency: Duration, now: Instant) {
+        let decay = self.settings.latency_decay;
+        let secs = latency.as_secs_f64();
+        self.typical_secs += (secs - self.typical_secs) / 16.0;
+        if let Some(endpoint) = self.endpoint(id) {
+            endpoint.latency.observe(latency, decay, now);
+        }
+    }
+
+    fn fail(&mut self, attempt: Attempt, latency: Duration, now: Instant) {
+        let (decay, least) = (self.settings.latency_decay, self.settings.failure_latency);
+        let breakers = self.breakers.clone();
+        let Some(endpoint) = self.endpoint(attempt.endpoint) else {
+            return;
+        };
+        endpoint.latency.observe(latency.max(least), decay, now);
+        let tripped = if attempt.probe && !endpoint.breaker.is_closed() {
+            Some(Tripped::Probe)
+        } else {
+            endpoint.breaker.failed(attempt.started, &breakers, now)
+        };
+        if let Some(why) = tripped {
+            self.trip(attempt.endpoint, why, now);
+        }
+    }
+
+    fn trip(&mut self, id: HostId, why: Tripped, now: Instant) {
+        let may = self.may_eject(id);
+        let Self {
+            endpoints,
+            dice,
+            breakers,
+            ..
+        } = self;
+        let Some(endpoint) = endpoints.iter_mut().find(|endpoint| endpoint.id == id) else {
+            return;
+        };
+        endpoint.tripped = Some(why);
+        if may {
+            let penalty = endpoint.breaker.open(breakers, dice, now);
+            self.tell(Change::Ejected {
+                endpoint: id,
+                why,
+                penalty,
+            });
+            self.recount();
+        } else {
+            endpoint.breaker.spare();
+            self.tell(Change::Spared { endpoint: id, why });
+        }
+    }
+
+    /// Whether one more may be ejected: within the limit, and with one left that works.
+    fn may_eject(&self, id: HostId) -> bool {
+        let others = || self.endpoints.iter().filter(|endpoint| endpoint.id != id);
+        let ejected = others().filter(|endpoint| !endpoint.breaker.is_closed());
+        ejected.count() < self.ejected_max() && others().any(Endpoint::is_healthy)
+    }
+
+    fn ejected_max(&self) -> usize {
+        let all = self.endpoints.len();
+        let share = all * self.breakers.ejected_percent_max as usize / 100;
+        share.min(all.saturating_sub(1))
+    }
+
+    fn close_those_above_the_limit(&mut self, now: Instant) {
+        let ejected = |endpoints: &[Endpoint]| {
+            let open = endpoints.iter().filter(|e| !e.breaker.is_closed());
+            open.count()
+        };
+        while ejected(&self.endpoints) > self.ejected_max() {
+            let soonest = self
+                .endpoints
+                .iter_mut()
+                .filter(|endpoint| !endpoint.breaker.is_closed())
+                .min_by_key(|endpoint| endpoint.breaker.probe_at())
+                .expect("more than none are ejected");
+            soonest.breaker.close(now);
+        }
+    }
+
+    fn recover(&mut self, id: HostId, now: Instant) {
+        if let Some(endpoint) = self.endpoint(id) {
+            endpoint.tripped = None;
+            endpoint.warming_from = Some(now);
+            // What it took while it failed says nothing of what it takes now.
+            endpoint.latency.forget();
+        }
+        self.tell(Change::Recovered { endpoint: id });
+        self.recount();
+    }
+
+    fn release_probe(&mut self, attempt: Attempt, now: Instant) {
+        if attempt.probe
+            && let Some(endpoint) = self.endpoint(attempt.endpoint)
+        {
+            endpoint.breaker.release_probe(now);
+            self.recount();
+        }
+    }
+
+    /// Works out anew who gets calls; after each change of an endpoint, never for a call.
+    fn recount(&mut self) {
+        let all = self.endpoints.len();
+        let healthy = self.endpoints.iter().filter(|e| e.is_healthy()).count();
+        let none_up = self.endpoints.iter().all(|e| e.health == Health::Down);
+        let using_all = 2 * healthy < all && !none_up;
+        self.ready.clear();
+        if !none_up {
+            let ready = self.endpoints.iter().enumerate();
+            let ready = ready.filter(|(_, endpoint)| using_all || endpoint.is_healthy());
+            self.ready.extend(ready.map(|(index, _)| index));
+        }
+        let probed = self.endpoints.iter().filter(|e| e.health != Health::Down);
+        self.next_probe = probed.filter_map(|e| e.breaker.probe_at()).min();
+        if using_all != self.using_all {
+            self.using_all = using_all;
+            self.tell(if using_all {
+                Change::UsingAll { healthy, of: all }
+            } else {
+                Change::UsingHealthy { healthy, of: all }
+            });
+        }
+    }
+
+    fn tell(&mut self, change: Change) {
+        if self.changes.len() == CHANGES_MAX {
+            self.changes.pop_front();
+        }
+        self.changes.push_back(change);
+    }
+}

@@ -1,0 +1,138 @@
+//! One endpoint as the balancer knows it.
+
+use std::time::Duration;
+
+use model::ids::HostId;
+use model::time::Instant;
+
+use crate::breaker::{Breaker, BreakerState, Tripped};
+use crate::latency::PeakEwma;
+use crate::settings::BalanceSettings;
+
+/// What active checks say of an endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Health {
+    /// Nothing: there are none, or none has come back yet. It gets calls.
+    #[default]
+    Unknown,
+    /// It works.
+    Up,
+    /// It does not.
+    Down,
+}
+
+/// One endpoint of one service.
+#[derive(Clone, Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) id: HostId,
+    /// For rendezvous hashing; a function of the id, so that all threads and hosts agree.
+    pub(crate) hash: u64,
+    pub(crate) health: Health,
+    pub(crate) breaker: Breaker,
+    /// What opened the breaker last, or would have.
+    pub(crate) tripped: Option<Tripped>,
+    pub(crate) latency: PeakEwma,
+    pub(crate) in_flight: u32,
+    /// When its slow start began; `None` once it has its full share.
+    pub(crate) warming_from: Option<Instant>,
+}
+
+impl Endpoint {
+    pub(crate) fn new(id: HostId, now: Instant) -> Self {
+        let hash = id
+            .as_bytes()
+            .chunks(8)
+            .fold(0, |hash, chunk| mix(hash ^ word(chunk)));
+        Self {
+            id,
+            hash,
+            health: Health::Unknown,
+            breaker: Breaker::new(now),
+            tripped: None,
+            latency: PeakEwma::default(),
+            in_flight: 0,
+            warming_from: None,
+        }
+    }
+
+    /// Whether it may get calls while enough endpoints may.
+    pub(crate) fn is_healthy(&self) -> bool {
+        self.health != Health::Down && self.breaker.is_closed()
+    }
+
+    /// Returns what part of its share it gets, of 1; `None` for all of it.
+    pub(crate) fn warmth(&self, slow_start: Duration, now: Instant) -> Option<f64> {
+        let elapsed = now - self.warming_from?;
+        (elapsed < slow_start)
+            .then(|| (elapsed.as_secs_f64() / slow_start.as_secs_f64()).max(WARMTH_MIN))
+    }
+
+    /// Returns how much one more call here would cost: latency × calls, with `typical` seconds
+    /// where nothing was measured.
+    pub(crate) fn load(&self, settings: &BalanceSettings, typical: f64, now: Instant) -> f64 {
+        let mut secs = self
+            .latency
+            .secs(settings.latency_decay, now)
+            .unwrap_or(typical);
+        if !self.is_healthy() {
+            secs = secs.max(settings.failure_latency.as_secs_f64());
+        }
+        secs * f64::from(self.in_flight + 1)
+    }
+
+    /// Returns where it stands in the order of a sticky key; the highest is the key's own.
+    pub(crate) fn rank(&self, key: u64) -> u64 {
+        mix(key ^ self.hash)
+    }
+}
+
+/// The least share of an endpoint in its slow start, so that it is measured at all.
+const WARMTH_MIN: f64 = 0.05;
+
+fn word(bytes: &[u8]) -> u64 {
+    let mut word = [0; 8];
+    word[..bytes.len()].copy_from_slice(bytes);
+    u64::from_le_bytes(word)
+}
+
+/// The finaliser of SplitMix64: each bit of the input changes half of the output's.
+fn mix(value: u64) -> u64 {
+    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}
+
+/// One endpoint for people.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EndpointView {
+    /// Which.
+    pub endpoint: HostId,
+    /// What active checks say.
+    pub health: Health,
+    /// Whether it gets calls.
+    pub breaker: BreakerState,
+    /// Why not, or why it would not if there were more of them.
+    pub tripped: Option<Tripped>,
+    /// Calls under way.
+    pub in_flight: u32,
+    /// The average that it is weighed by; `None` when nothing was measured.
+    pub latency: Option<Duration>,
+    /// Whether it still gets less than its share.
+    pub warming: bool,
+}
+
+impl Endpoint {
+    pub(crate) fn view(&self, settings: &BalanceSettings, now: Instant) -> EndpointView {
+        let secs = self.latency.secs(settings.latency_decay, now);
+        EndpointView {
+            endpoint: self.id,
+            health: self.health,
+            breaker: self.breaker.state(),
+            tripped: self.tripped,
+            in_flight: self.in_flight,
+            latency: secs.map(Duration::from_secs_f64),
+            warming: self.warmth(settings.slow_start, now).is_some(),
+        }
+    }
+}
