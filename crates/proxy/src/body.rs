@@ -10,7 +10,12 @@ use h2::RecvStream;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use crate::local_apps::AppBody;
+use crate::pipe::PipeBody;
+use crate::replay::ReplayBody;
+use crate::serving::ServedBody;
 use crate::sessions::StreamPlace;
+use crate::socket_body::SocketBody;
 
 /// A body that the proxy sends.
 #[derive(Debug, Default)]
@@ -24,6 +29,16 @@ pub enum ProxyBody {
     Local(Incoming),
     /// What another host sends.
     Stream(StreamBody),
+    /// What a local program answers.
+    App(AppBody),
+    /// What may have to be sent again.
+    Replay(ReplayBody),
+    /// The bytes of a connection.
+    Socket(SocketBody),
+    /// The bytes of a connection that was upgraded.
+    Pipe(PipeBody),
+    /// The answer to a call that was served here.
+    Served(Box<ServedBody>),
 }
 
 /// What another host sends on a stream.
@@ -42,6 +57,9 @@ pub enum BodyError {
     /// The local program's connection.
     #[error("the program's connection broke: {0}")]
     Local(#[from] hyper::Error),
+    /// The socket of a local program.
+    #[error("the program's connection broke: {0}")]
+    Socket(#[from] std::io::Error),
     /// The stream between two hosts.
     #[error("the stream between the hosts broke: {0}")]
     Stream(#[from] h2::Error),
@@ -144,6 +162,11 @@ impl Body for ProxyBody {
             }
             Self::Local(incoming) => Pin::new(incoming).poll_frame(context).map_err(Into::into),
             Self::Stream(stream) => Pin::new(stream).poll_frame(context),
+            Self::App(body) => Pin::new(body).poll_frame(context),
+            Self::Replay(body) => Pin::new(body).poll_frame(context),
+            Self::Socket(body) => Pin::new(body).poll_frame(context),
+            Self::Pipe(body) => Pin::new(body).poll_frame(context),
+            Self::Served(body) => Pin::new(body).poll_frame(context),
         }
     }
 
@@ -153,6 +176,11 @@ impl Body for ProxyBody {
             Self::Full(bytes) => bytes.is_empty(),
             Self::Local(incoming) => incoming.is_end_stream(),
             Self::Stream(stream) => stream.is_end_stream(),
+            Self::App(body) => body.is_end_stream(),
+            Self::Replay(body) => body.is_end_stream(),
+            Self::Socket(body) => body.is_end_stream(),
+            Self::Pipe(body) => body.is_end_stream(),
+            Self::Served(body) => body.is_end_stream(),
         }
     }
 
@@ -162,6 +190,11 @@ impl Body for ProxyBody {
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Local(incoming) => incoming.size_hint(),
             Self::Stream(stream) => stream.size_hint(),
+            Self::App(body) => body.size_hint(),
+            Self::Replay(body) => body.size_hint(),
+            Self::Socket(body) => body.size_hint(),
+            Self::Pipe(body) => body.size_hint(),
+            Self::Served(body) => body.size_hint(),
         }
     }
 }

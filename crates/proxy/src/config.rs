@@ -36,6 +36,8 @@ pub struct ProxyLimits {
     pub replay_bytes: usize,
     /// Idle connections kept to one port of this host.
     pub idle_local_connections: usize,
+    /// How long a program of this host may take to accept a connection.
+    pub local_connect_wait: Duration,
     /// How long an idle connection to a program of this host is kept: less than what servers keep.
     pub idle_local_wait: Duration,
     /// Bytes under way in each direction of a connection of bytes.
@@ -58,6 +60,7 @@ impl Default for ProxyLimits {
             http2_pending_resets: 64,
             replay_bytes: 64 << 10, // TRAFFIC.md, Retries
             idle_local_connections: 256,
+            local_connect_wait: Duration::from_secs(1), // TRAFFIC.md, Timeouts: connect
             idle_local_wait: Duration::from_secs(4),
             copy_bytes: 128 << 10,
             half_closed_wait: Duration::from_secs(600),

@@ -5,8 +5,41 @@
 
 #![forbid(unsafe_code)]
 
+mod asking;
+mod body;
+mod calling;
+mod carrying;
+mod catching;
 mod config;
+mod detection;
+mod grpc;
+mod head;
+mod local_apps;
+mod marks;
+mod path;
+mod pipe;
+mod proxy;
+mod refusal;
+mod replay;
+mod report;
+mod runtimes;
+mod serving;
+mod sessions;
+mod snapshot;
+mod socket_body;
+mod standing;
 mod surroundings;
+mod under_way;
+mod upgrades;
+mod upstreams;
+mod worker;
 
+pub use body::{BodyError, ProxyBody, StreamBody};
 pub use config::{ProxyConfig, ProxyLimits};
+pub use marks::{Aim, CallId};
+pub use proxy::Proxy;
+pub use refusal::Reason;
+pub use report::{CallReport, NoObserver, Observer, Side, Stages};
+pub use sessions::{Acceptor, Arrival, Handler, SessionError, Sessions};
+pub use snapshot::{Snapshot, Snapshots};
 pub use surroundings::{Caller, Listeners, Surroundings};

@@ -32,7 +32,7 @@ use identity::Identities;
 use pool::HostPool;
 
 /// Makes a socket for the underlay: marked, so that it is never caught itself.
-pub type MakeSocket = Rc<dyn Fn(SocketAddr) -> io::Result<TcpSocket>>;
+pub(crate) type MakeSocket = Rc<dyn Fn(SocketAddr) -> io::Result<TcpSocket>>;
 
 /// Why a call did not get an answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

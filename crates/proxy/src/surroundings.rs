@@ -4,6 +4,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 
+use policy::Process;
 use tokio::net::{TcpSocket, TcpStream};
 
 /// The machine, as one proxy sees it. Every call is made on a proxy thread and must be quick.
@@ -46,6 +47,20 @@ pub enum Caller {
     },
     /// Nobody knows, as when the process is gone already.
     Unknown,
+}
+
+impl Caller {
+    /// Returns the process as policy asks for it; `None`: unknown.
+    pub fn process(&self) -> Option<Process<'_>> {
+        match self {
+            Self::Process { unit, user, uid } => Some(Process {
+                unit: unit.as_deref(),
+                user: user.as_deref(),
+                uid: *uid,
+            }),
+            Self::Unknown => None,
+        }
+    }
 }
 
 /// The sockets that a proxy accepts on, one list per proxy thread (`SO_REUSEPORT`).

@@ -1,0 +1,539 @@
+//! Requests of programs of this host: admitted, decided, sent to an endpoint, sent to another when
+//! that is worth it, and answered.
+
+use std::hash::Hasher;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use model::ids::HostId;
+use model::rule::Sticky;
+use policy::RuleIndex;
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use traffic::{CallShape, Failure, Next, Outcome};
+
+use crate::asking::{Asked, AskedRequest, No, Origin};
+use crate::body::ProxyBody;
+use crate::grpc;
+use crate::head;
+use crate::marks::{Aim, CallId, Carries, Marks};
+use crate::refusal::Reason;
+use crate::replay::Replay;
+use crate::report::{CallReport, Side, Stages};
+use crate::serving::{self, Served};
+use crate::sessions::SessionError;
+use crate::snapshot::Snapshot;
+use crate::under_way::{AnswerBody, Beginning, UnderWay, reason_of};
+use crate::upgrades;
+use crate::upstreams::Key;
+use crate::worker::Worker;
+
+/// A connection that was caught: who calls what with it.
+#[derive(Debug)]
+pub(crate) struct Caught {
+    /// Who.
+    pub origin: Rc<Origin>,
+    /// What.
+    pub aim: Rc<Aim>,
+    /// Whom, where it is not the balancer's to say.
+    pub host: Option<HostId>,
+    /// Whether it speaks HTTP/2.
+    pub is_http2: bool,
+}
+
+impl Caught {
+    /// Returns who may get its calls, before anything is known of their health.
+    pub(crate) fn endpoints<'s>(&'s self, snapshot: &'s Snapshot) -> &'s [HostId] {
+        match (&self.host, &*self.aim) {
+            (Some(host), _) => std::slice::from_ref(host),
+            (None, Aim::Service(name)) => snapshot
+                .catalogue
+                .services
+                .get(name)
+                .map_or(&[], |service| &service.endpoints),
+            (None, Aim::Port(_)) => &[],
+        }
+    }
+
+    /// Returns by what the thread knows what is called.
+    pub(crate) fn key(&self, snapshot: &Snapshot) -> Key {
+        Key::new(&self.aim, self.host.unwrap_or(snapshot.catalogue.me))
+    }
+
+    /// Decides, for the first endpoint that may be called.
+    ///
+    /// # Errors
+    /// None may be, and why the first may not.
+    pub(crate) fn decide(
+        &self,
+        worker: &Worker,
+        snapshot: &Arc<Snapshot>,
+        request: Option<AskedRequest>,
+        headers: Option<&HeaderMap>,
+    ) -> Result<(Asked, RuleIndex), (Asked, No)> {
+        let endpoints = self.endpoints(snapshot);
+        let at = worker.now().unix;
+        let mut asked = Asked {
+            origin: Rc::clone(&self.origin),
+            aim: Rc::clone(&self.aim),
+            // Without an endpoint the answer is about the service alone.
+            to: endpoints.first().copied().unwrap_or(snapshot.catalogue.me),
+            request,
+        };
+        let first = match asked.decide(&snapshot.gate, headers, at) {
+            Ok(rule) => return Ok((asked, rule)),
+            Err(no) => no,
+        };
+        for other in endpoints.iter().skip(1) {
+            asked.to = *other;
+            if let Ok(rule) = asked.decide(&snapshot.gate, headers, at) {
+                return Ok((asked, rule));
+            }
+        }
+        Err((asked, first))
+    }
+}
+
+/// Answers one request.
+pub(crate) async fn call(
+    worker: Rc<Worker>,
+    caught: Rc<Caught>,
+    request: Request<Incoming>,
+) -> Response<AnswerBody> {
+    let began = worker.now();
+    let id = worker.next_call();
+    let (mut parts, body) = request.into_parts();
+    let is_grpc = grpc::is_call(&parts.headers);
+    let snapshot = worker.snapshots.to_keep();
+    let refused = Refused {
+        worker: &worker,
+        caught: &caught,
+        snapshot: &snapshot,
+        id,
+        began,
+        is_grpc,
+    };
+    if let Err(bad) = head::admit(&mut parts) {
+        return refused.answer(
+            &AskedRequest::new(&parts),
+            Reason::BadRequest,
+            None,
+            &bad.to_string(),
+        );
+    }
+    let request = AskedRequest::new(&parts);
+    let (asked, rule) = match caught.decide(&worker, &snapshot, Some(request), Some(&parts.headers))
+    {
+        Ok(allowed) => allowed,
+        Err((asked, no)) => return refused.by_policy(&asked, no),
+    };
+    let is_upgrade = head::is_upgrade(&parts);
+    let called =
+        worker
+            .upstreams
+            .called(&caught.key(&snapshot), &snapshot.catalogue, began.monotonic);
+    let sticky = called.settings.borrow().sticky.clone();
+    let shape = CallShape {
+        key: sticky.and_then(|sticky| sticky_key(&sticky, &parts.headers, &asked, &snapshot)),
+        idempotent: CallShape::is_idempotent(parts.method.as_str()),
+        deadline: is_grpc
+            .then(|| grpc::timeout(&parts.headers))
+            .flatten()
+            .map(|timeout| began.monotonic + timeout),
+    };
+    head::strip_mesh(&mut parts.headers);
+    let (body, replay) = if body.is_end_stream() || is_upgrade {
+        (Some(body), None)
+    } else {
+        let room = called.upstream.borrow().settings().retry.body_bytes_max;
+        let room = room.min(worker.limits.replay_bytes);
+        (None, Some(Replay::new(ProxyBody::Local(body), room)))
+    };
+    let beginning = Beginning {
+        id,
+        began,
+        asked,
+        rule,
+        is_grpc,
+        shape,
+        replay,
+    };
+    let under_way = UnderWay::begin(&worker, snapshot, called, beginning);
+    if let Some(body) = body.filter(|_| is_upgrade) {
+        return upgrades::call(worker, caught, under_way, Request::from_parts(parts, body)).await;
+    }
+    head::strip_connection(&mut parts.headers);
+    head::strip_expectation(&mut parts.headers);
+    attempts(&worker, &caught, under_way, parts).await
+}
+
+async fn attempts(
+    worker: &Rc<Worker>,
+    caught: &Caught,
+    mut under_way: Box<UnderWay>,
+    parts: Parts,
+) -> Response<AnswerBody> {
+    loop {
+        let endpoint = match under_way.pick(Some(&parts.headers)).await {
+            Ok(endpoint) => endpoint,
+            Err(reason) => return under_way.refuse(reason, ""),
+        };
+        let came = match attempt(worker, caught, &under_way, &parts, endpoint).await {
+            Some(came) => came,
+            None => return under_way.refuse(Reason::CutByPolicy, ""),
+        };
+        let is_grpc = grpc::is_call(&parts.headers);
+        match under_way.finished(came.outcome(is_grpc)) {
+            Next::PassOn | Next::GiveUp(_) => return came.answer(under_way),
+            Next::Retry { after } => {
+                drop(came);
+                if under_way.stand().until_cut(sleep(after)).await.is_none() {
+                    return under_way.refuse(Reason::CutByPolicy, "");
+                }
+            }
+        }
+    }
+}
+
+/// What came of an attempt.
+pub(crate) enum Came {
+    /// An answer.
+    Answer(Response<ProxyBody>),
+    /// None.
+    Failure(Failure, Reason, String),
+}
+
+impl Came {
+    /// Returns what it says of the endpoint.
+    pub(crate) fn outcome(&self, is_grpc: bool) -> Outcome {
+        match self {
+            Self::Failure(failure, ..) => Outcome::Failed(*failure),
+            Self::Answer(answer) => match reason_of(answer.headers()) {
+                Some(reason) => outcome_of_reason(reason),
+                None if is_grpc => outcome_of_grpc(answer),
+                None => Outcome::of_status(answer.status().as_u16()),
+            },
+        }
+    }
+
+    fn answer(self, under_way: Box<UnderWay>) -> Response<AnswerBody> {
+        match self {
+            Self::Answer(answer) => under_way.pass_on(answer),
+            Self::Failure(_, reason, detail) => under_way.refuse(reason, &detail),
+        }
+    }
+}
+
+impl From<SessionError> for Came {
+    fn from(error: SessionError) -> Self {
+        let (failure, reason) = match &error {
+            SessionError::Broken(_) => (Failure::Broken, Reason::Broken),
+            SessionError::Refused(_) => (Failure::Refused, Reason::Unreachable),
+            SessionError::Full => (Failure::Refused, Reason::Overflow),
+            SessionError::NoAddress
+            | SessionError::NoIdentity
+            | SessionError::Connect(_)
+            | SessionError::Untrusted(_) => (Failure::Connect, Reason::Unreachable),
+        };
+        // What it says of addresses and keys is for the log, not for programs.
+        tracing::debug!(%error, "a call did not reach its endpoint's host");
+        Self::Failure(failure, reason, String::new())
+    }
+}
+
+impl From<Served> for Came {
+    fn from(served: Served) -> Self {
+        match served {
+            Ok(answer) => Self::Answer(answer),
+            Err((reason, detail)) => match outcome_of_reason(reason) {
+                Outcome::Failed(failure) => Self::Failure(failure, reason, detail),
+                _ => Self::Failure(Failure::Error, reason, detail),
+            },
+        }
+    }
+}
+
+/// What an answer that the mesh made at the other end says of the endpoint.
+const fn outcome_of_reason(reason: Reason) -> Outcome {
+    match reason {
+        Reason::Denied
+        | Reason::UnknownWorkload
+        | Reason::ClaimRefused
+        | Reason::CutByPolicy
+        | Reason::BadRequest
+        | Reason::AmbiguousPath => Outcome::NotJudged,
+        Reason::NotOffered
+        | Reason::NoEndpoint
+        | Reason::Unreachable
+        | Reason::ConnectionRefused
+        | Reason::Stopping => Outcome::Failed(Failure::Connect),
+        Reason::Overflow => Outcome::Failed(Failure::Shed),
+        Reason::Broken => Outcome::Failed(Failure::Broken),
+        Reason::Deadline => Outcome::Failed(Failure::Timeout),
+    }
+}
+
+fn outcome_of_grpc(answer: &Response<ProxyBody>) -> Outcome {
+    let status = answer.headers().get(grpc::GRPC_STATUS);
+    match status.and_then(|status| status.to_str().ok()?.parse().ok()) {
+        Some(code) => Outcome::of_grpc(code),
+        None if answer.status() == http::StatusCode::OK => Outcome::Begun,
+        None => Outcome::of_status(answer.status().as_u16()),
+    }
+}
+
+/// Sends the request to an endpoint and waits for the head of its answer; `None`: it was cut.
+async fn attempt(
+    worker: &Rc<Worker>,
+    caught: &Caught,
+    under_way: &UnderWay,
+    parts: &Parts,
+    endpoint: HostId,
+) -> Option<Came> {
+    let snapshot = under_way.snapshot();
+    let body = under_way.replay().map_or(ProxyBody::Empty, |replay| {
+        ProxyBody::Replay(replay.attempt())
+    });
+    let mut request = Request::new(body);
+    *request.method_mut() = parts.method.clone();
+    *request.uri_mut() = parts.uri.clone();
+    *request.headers_mut() = parts.headers.clone();
+    let carries = if caught.is_http2 {
+        Carries::Http2Request
+    } else {
+        Carries::Request
+    };
+    let sent = async {
+        if endpoint == snapshot.catalogue.me {
+            let served = serving::deliver(
+                worker,
+                snapshot,
+                &caught.origin,
+                &caught.aim,
+                carries,
+                request,
+            )
+            .await;
+            return Came::from(served);
+        }
+        marks(worker, caught, under_way, carries).write(request.headers_mut());
+        match worker.sessions.request(endpoint, request).await {
+            Ok(answer) => Came::Answer(answer.map(ProxyBody::Stream)),
+            Err(error) => error.into(),
+        }
+    };
+    let until = worker.clock.tokio_deadline(under_way.call().try_until());
+    let patient = patiently(until, worker.limits.body_wait, under_way.replay(), sent);
+    let came = under_way.stand().until_cut(patient).await?;
+    Some(came.unwrap_or_else(|| Came::Failure(Failure::Timeout, Reason::Deadline, String::new())))
+}
+
+/// Returns what the other end is told of the call.
+pub(crate) fn marks(
+    worker: &Worker,
+    caught: &Caught,
+    under_way: &UnderWay,
+    carries: Carries,
+) -> Marks {
+    let call = under_way.call();
+    Marks {
+        aim: Aim::clone(&caught.aim),
+        workload: caught
+            .origin
+            .workload(&under_way.snapshot().gate)
+            .map(|workload| (*workload).clone()),
+        call: under_way.id(),
+        deadline: Some(call.left(worker.now().monotonic)),
+        attempt: call.attempts(),
+        carries,
+    }
+}
+
+/// Lets something take its time until the deadline. While the caller still sends its body, the
+/// deadline waits for it, as long as it does not stand still. `None`: the time is up.
+async fn patiently<T>(
+    until: Instant,
+    stand_still: Duration,
+    replay: Option<&Replay>,
+    future: impl Future<Output = T>,
+) -> Option<T> {
+    let mut future = pin!(future);
+    let mut timer = pin!(sleep_until(until));
+    let mut passed_bytes = 0;
+    let wait = until.saturating_duration_since(Instant::now());
+    std::future::poll_fn(|context| {
+        if let Poll::Ready(ready) = future.as_mut().poll(context) {
+            return Poll::Ready(Some(ready));
+        }
+        poll_deadline(&mut timer, context, || {
+            let replay = replay.filter(|replay| !replay.is_over())?;
+            let before = std::mem::replace(&mut passed_bytes, replay.passed_bytes());
+            (before != passed_bytes).then(|| wait.min(stand_still))
+        })
+    })
+    .await
+}
+
+/// `None` once the time is up and nobody grants more.
+fn poll_deadline<T>(
+    timer: &mut Pin<&mut Sleep>,
+    context: &mut Context<'_>,
+    mut more: impl FnMut() -> Option<Duration>,
+) -> Poll<Option<T>> {
+    while timer.as_mut().poll(context).is_ready() {
+        match more() {
+            Some(more) => timer.as_mut().reset(Instant::now() + more),
+            None => return Poll::Ready(None),
+        }
+    }
+    Poll::Pending
+}
+
+/// What keeps the caller at one endpoint, as a number.
+fn sticky_key(
+    sticky: &Sticky,
+    headers: &HeaderMap,
+    asked: &Asked,
+    snapshot: &Snapshot,
+) -> Option<u64> {
+    let mut hasher = Fnv::default();
+    match sticky {
+        Sticky::Header(name) => hasher.write(headers.get(name.as_str())?.as_bytes()),
+        Sticky::Cookie(name) => hasher.write(cookie(headers, name)?),
+        Sticky::Identity => {
+            hasher.write(asked.origin.host().as_bytes());
+            if let Some(workload) = asked.origin.workload(&snapshot.gate) {
+                hasher.write(workload.as_str().as_bytes());
+            }
+        }
+    }
+    Some(hasher.finish())
+}
+
+fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
+    let cookies = headers.get_all(http::header::COOKIE).iter();
+    let mut pairs = cookies.flat_map(|cookies| cookies.as_bytes().split(|byte| *byte == b';'));
+    pairs.find_map(|pair| {
+        pair.trim_ascii()
+            .strip_prefix(name.as_bytes())?
+            .strip_prefix(b"=")
+    })
+}
+
+/// FNV-1a: the same on every host and in every version, so that all send a caller to the same place.
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Hasher for Fnv {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}
+
+/// A call that ends before it begins.
+pub(crate) struct Refused<'c> {
+    /// Where.
+    pub worker: &'c Worker,
+    /// On which connection.
+    pub caught: &'c Caught,
+    /// By what was known.
+    pub snapshot: &'c Snapshot,
+    /// Its name.
+    pub id: CallId,
+    /// When it came.
+    pub began: model::time::Now,
+    /// Whether the answer has to be one of gRPC.
+    pub is_grpc: bool,
+}
+
+impl Refused<'_> {
+    /// Answers what the policy does not allow.
+    pub(crate) fn by_policy(&self, asked: &Asked, no: No) -> Response<AnswerBody> {
+        let (rule, detail) = match no {
+            No::Ruled(_, rule) => (rule, String::new()),
+            No::Ambiguous(why) => (None, why.to_string()),
+        };
+        let request = asked.request.as_ref().expect("a request is asked about");
+        self.answer(request, no.reason(), rule, &detail)
+    }
+
+    /// Answers with a reason.
+    pub(crate) fn answer(
+        &self,
+        request: &AskedRequest,
+        reason: Reason,
+        rule: Option<RuleIndex>,
+        detail: &str,
+    ) -> Response<AnswerBody> {
+        let answer = reason.answer(self.id, self.is_grpc, detail);
+        self.tell(Some(request), reason, rule, answer.status().as_u16());
+        answer.map(AnswerBody::Own)
+    }
+
+    /// Tells of it.
+    pub(crate) fn tell(
+        &self,
+        request: Option<&AskedRequest>,
+        reason: Reason,
+        rule: Option<RuleIndex>,
+        status: u16,
+    ) {
+        let workload = self.caught.origin.workload(&self.snapshot.gate);
+        self.worker.observer.call_ended(
+            self.worker.thread,
+            &CallReport {
+                id: self.id,
+                side: Side::Source,
+                from: self.caught.origin.host(),
+                workload: workload.as_deref(),
+                tried: &[],
+                aim: &self.caught.aim,
+                method: request.map(AskedRequest::method),
+                path: request.map(AskedRequest::path),
+                status,
+                grpc_status: self
+                    .is_grpc
+                    .then(|| grpc::status_for(reason.status()).into()),
+                reason: Some(reason),
+                rule,
+                policy: self.snapshot.gate.version(),
+                began: self.began,
+                stages: Stages {
+                    queue: self.worker.now().monotonic - self.began.monotonic,
+                    ..Stages::default()
+                },
+                request_bytes: 0,
+                answer_bytes: 0,
+            },
+        );
+    }
+}
+
+/// Returns an answer that the mesh made, as a body that goes to another host.
+pub(crate) fn own(answer: Response<Bytes>) -> Response<ProxyBody> {
+    answer.map(|bytes| {
+        if bytes.is_empty() {
+            ProxyBody::Empty
+        } else {
+            ProxyBody::Full(bytes)
+        }
+    })
+}

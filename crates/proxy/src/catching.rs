@@ -1,0 +1,261 @@
+//! Connections that were caught: of programs of this host on their way out, and of other hosts that
+//! came through the tunnel to a port about which policy wants to know more than packets tell.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::time::Duration;
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use model::ids::HostId;
+use model::rule::Protocol;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::spawn_local;
+use tokio::time::sleep;
+
+use crate::asking::{Origin, target};
+use crate::calling::{self, Caught};
+use crate::carrying;
+use crate::detection::{Spoken, detect};
+use crate::marks::Aim;
+use crate::runtimes::{LocalExecutor, PatientSocket};
+use crate::snapshot::Snapshot;
+use crate::socket_body::reset;
+use crate::worker::Worker;
+
+/// How long nothing is accepted after the kernel was out of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Bytes that may be under way on one stream of a program, and on all of a connection. The sum is
+/// larger, since equal values can deadlock (TRAFFIC.md, HTTP/2 between hosts).
+const HTTP2_STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// Bytes of answers that one HTTP/2 connection of a program buffers for a stream.
+const HTTP2_SEND_BUFFER_BYTES: usize = 256 << 10;
+/// How often a program that speaks HTTP/2 is asked whether it is there, and how long it may take.
+const HTTP2_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const HTTP2_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Which way a connection was caught.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// On its way out.
+    Out,
+    /// As it came in.
+    In,
+}
+
+/// Takes connections until the proxy is to stop.
+pub(crate) async fn accept(worker: Rc<Worker>, listener: TcpListener, way: Way) {
+    let mut stop = worker.stop.clone();
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            accepted = listener.accept(), if worker.connections.get() < worker.limits.connections => {
+                match accepted {
+                    Ok((stream, peer)) => {
+                        let place = Place::take(&worker);
+                        spawn_local(async move {
+                            if let Err(error) = connection(&place.0, stream, peer, way).await {
+                                tracing::debug!(%error, %peer, "a connection that was caught ended");
+                            }
+                        });
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a connection of a program");
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+            () = sleep(ACCEPT_PAUSE), if worker.connections.get() >= worker.limits.connections => {}
+        }
+    }
+}
+
+/// One of the connections that there may be.
+struct Place(Rc<Worker>);
+
+impl Place {
+    fn take(worker: &Rc<Worker>) -> Self {
+        worker.connections.set(worker.connections.get() + 1);
+        Self(Rc::clone(worker))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.connections.set(self.0.connections.get() - 1);
+    }
+}
+
+async fn connection(
+    worker: &Rc<Worker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    way: Way,
+) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let dialled = worker.surroundings.original_destination(&stream)?;
+    let snapshot = worker.snapshots.to_keep();
+    let aimed = match way {
+        Way::Out => leaving(worker, &snapshot, peer, dialled),
+        Way::In => entering(&snapshot, peer, dialled),
+    };
+    let Some((origin, aim, host)) = aimed else {
+        tracing::debug!(%dialled, %peer, "nothing is known of what was dialled");
+        reset(&stream);
+        return Ok(());
+    };
+    let spoken = match protocol(&snapshot, &aim) {
+        Protocol::Tcp | Protocol::Udp => Spoken::Bytes,
+        Protocol::Http | Protocol::Grpc => match detect(&stream, worker.limits.head_wait).await? {
+            Spoken::Http2 => Spoken::Http2,
+            // What is no HTTP is refused as such.
+            Spoken::Http1 | Spoken::Bytes => Spoken::Http1,
+        },
+        Protocol::Auto => detect(&stream, worker.limits.detection_wait).await?,
+    };
+    let caught = Rc::new(Caught {
+        origin,
+        aim: Rc::new(aim),
+        host,
+        is_http2: spoken == Spoken::Http2,
+    });
+    match spoken {
+        Spoken::Bytes => carrying::call(Rc::clone(worker), caught, stream).await,
+        Spoken::Http1 => serve_http1(worker, caught, stream).await,
+        Spoken::Http2 => serve_http2(worker, caught, stream).await,
+    }
+    Ok(())
+}
+
+type Aimed = (Rc<Origin>, Aim, Option<HostId>);
+
+/// A program of this host dials a service, or a port of a host.
+fn leaving(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    app: SocketAddr,
+    dialled: SocketAddr,
+) -> Option<Aimed> {
+    let catalogue = &snapshot.catalogue;
+    let (aim, host) = match catalogue.service_at(dialled.ip()) {
+        Some(service) if service.service.port == dialled.port() => {
+            (Aim::Service(service.service.name.clone()), None)
+        }
+        Some(_) => return None,
+        None => (
+            Aim::Port(dialled.port()),
+            Some(host_at(snapshot, dialled.ip())?),
+        ),
+    };
+    let caller = worker.surroundings.caller(app, dialled);
+    Some((Origin::process(catalogue.me, caller), aim, host))
+}
+
+/// Another host dials a port of this one, through the tunnel: who of it, it does not say.
+fn entering(snapshot: &Snapshot, peer: SocketAddr, dialled: SocketAddr) -> Option<Aimed> {
+    let from = host_at(snapshot, peer.ip())?;
+    let me = snapshot.catalogue.me;
+    Some((
+        Origin::claimed(from, None),
+        Aim::Port(dialled.port()),
+        Some(me),
+    ))
+}
+
+fn host_at(snapshot: &Snapshot, address: IpAddr) -> Option<HostId> {
+    let mut hosts = snapshot.catalogue.hosts.values();
+    hosts
+        .find(|host| host.addresses.contains(address))
+        .map(|host| host.host)
+}
+
+/// Returns what is spoken to what is called. Direct dials are looked at only where a rule wants it.
+fn protocol(snapshot: &Snapshot, aim: &Aim) -> Protocol {
+    match aim {
+        Aim::Service(name) => {
+            let service = snapshot.catalogue.services.get(name);
+            service.map_or(Protocol::Tcp, |service| service.service.protocol)
+        }
+        Aim::Port(_) if snapshot.gate.needs_request(target(aim)) => Protocol::Auto,
+        Aim::Port(_) => Protocol::Tcp,
+    }
+}
+
+async fn serve_http1(worker: &Rc<Worker>, caught: Rc<Caught>, stream: TcpStream) {
+    let limits = &worker.limits;
+    let service = service_fn(|request| {
+        let answer = calling::call(Rc::clone(worker), Rc::clone(&caught), request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.head_wait)
+            .max_header_size(limits.head_bytes as usize)
+            .auto_date_header(false)
+            .serve_connection(
+                TokioIo::new(PatientSocket::new(stream, limits.body_wait)),
+                service
+            )
+            .with_upgrades()
+    );
+    until_stopped(worker, connection.as_mut(), |connection| {
+        connection.graceful_shutdown()
+    })
+    .await;
+}
+
+async fn serve_http2(worker: &Rc<Worker>, caught: Rc<Caught>, stream: TcpStream) {
+    let limits = &worker.limits;
+    let service = service_fn(|request| {
+        let answer = calling::call(Rc::clone(worker), Rc::clone(&caught), request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let mut connection = pin!(
+        http2::Builder::new(LocalExecutor)
+            .timer(TokioTimer::new())
+            .max_header_list_size(limits.head_bytes)
+            .max_concurrent_streams(limits.http2_streams)
+            .max_pending_accept_reset_streams(limits.http2_pending_resets)
+            .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
+            .max_send_buf_size(HTTP2_SEND_BUFFER_BYTES)
+            .keep_alive_interval(HTTP2_ALIVE_INTERVAL)
+            .keep_alive_timeout(HTTP2_ALIVE_TIMEOUT)
+            .auto_date_header(false)
+            .serve_connection(
+                TokioIo::new(PatientSocket::new(stream, limits.body_wait)),
+                service
+            )
+    );
+    until_stopped(worker, connection.as_mut(), |connection| {
+        connection.graceful_shutdown()
+    })
+    .await;
+}
+
+/// Serves a connection to its end. When the proxy is to stop, it takes no more requests.
+async fn until_stopped<C>(
+    worker: &Worker,
+    mut connection: Pin<&mut C>,
+    end_gracefully: impl FnOnce(Pin<&mut C>),
+) where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let mut stop = worker.stop.clone();
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        _ = stop.wait_for(|stop| *stop) => {
+            end_gracefully(connection.as_mut());
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection of a program broke");
+    }
+}

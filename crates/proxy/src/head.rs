@@ -1,0 +1,289 @@
+//! The head of a message between one connection and the next: what belongs to one connection only
+//! is taken off, what could be read in two ways is refused, and nobody but the mesh speaks of the
+//! mesh.
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, Entry, HOST, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
+
+/// How headers of the mesh begin.
+const MESH_PREFIX: &str = "mesh-";
+/// A name that no standard knows and some old programs send.
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+/// Headers that a `Connection` header cannot take off: they say where a message goes or ends.
+const KEPT: [HeaderName; 3] = [HOST, CONTENT_LENGTH, TRANSFER_ENCODING];
+
+/// Why a head is not passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BadHead {
+    /// `CONNECT` asks a proxy for a tunnel, which this is not.
+    #[error("CONNECT is not for services")]
+    Connect,
+    /// HTTP/1.1 wants one.
+    #[error("it has no Host header")]
+    NoHost,
+    /// Two programs could choose two of them.
+    #[error("it names more than one host")]
+    ManyHosts,
+    /// It holds what no name of a host does.
+    #[error("its Host header is not the name of a host")]
+    InvalidHost,
+    /// Other than `chunked`, or more than once.
+    #[error("its Transfer-Encoding is not \"chunked\"")]
+    TransferEncoding,
+    /// It has both, and two programs could choose either.
+    #[error("it has both Content-Length and Transfer-Encoding")]
+    TwoLengths,
+}
+
+/// Checks a request as a program sent it, and brings it into the form in which it goes on: target
+/// without scheme and authority, one `Host` header, no header of this connection only.
+///
+/// # Errors
+/// It can be read in two ways, or is not for a service.
+pub(crate) fn admit(parts: &mut Parts) -> Result<(), BadHead> {
+    if parts.method == Method::CONNECT {
+        return Err(BadHead::Connect);
+    }
+    check_transfer_encoding(&parts.headers)?;
+    settle_host(parts)?;
+    Ok(())
+}
+
+fn check_transfer_encoding(headers: &HeaderMap) -> Result<(), BadHead> {
+    let mut values = headers.get_all(TRANSFER_ENCODING).iter();
+    let Some(first) = values.next() else {
+        return Ok(());
+    };
+    if values.next().is_some() || !first.as_bytes().eq_ignore_ascii_case(b"chunked") {
+        return Err(BadHead::TransferEncoding);
+    }
+    if headers.contains_key(CONTENT_LENGTH) {
+        return Err(BadHead::TwoLengths);
+    }
+    Ok(())
+}
+
+/// Leaves one `Host` header: the target's authority, or what the request has.
+fn settle_host(parts: &mut Parts) -> Result<(), BadHead> {
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(BadHead::ManyHosts);
+    }
+    let Some(authority) = parts.uri.authority() else {
+        return match host {
+            Some(host) if is_host(host.as_bytes()) => Ok(()),
+            Some(_) => Err(BadHead::InvalidHost),
+            None if parts.version == Version::HTTP_10 => Ok(()),
+            None => Err(BadHead::NoHost),
+        };
+    };
+    let authority = authority.as_str();
+    if !is_host(authority.as_bytes()) {
+        return Err(BadHead::InvalidHost);
+    }
+    if host.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes())) {
+        return Err(BadHead::ManyHosts);
+    }
+    if host.is_none() {
+        let host = HeaderValue::from_str(authority).map_err(|_| BadHead::InvalidHost)?;
+        parts.headers.insert(HOST, host);
+    }
+    parts.uri = origin_form(&parts.uri);
+    Ok(())
+}
+
+/// Returns whether the bytes can be `host` or `host:port`, and nothing beside it.
+fn is_host(bytes: &[u8]) -> bool {
+    !bytes.is_empty()
+        && bytes.iter().all(|byte| {
+            byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']')
+        })
+}
+
+/// Returns the target without scheme and authority.
+pub(crate) fn origin_form(uri: &Uri) -> Uri {
+    match uri.path_and_query() {
+        Some(target) => Uri::from(target.clone()),
+        None => Uri::from_static("/"),
+    }
+}
+
+/// Takes off what is between two programs only and not for the one behind: `Connection` and all
+/// that it names. `Upgrade` too: who passes on an upgrade says so anew.
+pub(crate) fn strip_connection(headers: &mut HeaderMap) {
+    if let Entry::Occupied(connection) = headers.entry(CONNECTION) {
+        let (_, values) = connection.remove_entry_mult();
+        let values: Vec<HeaderValue> = values.collect();
+        for value in &values {
+            for name in value.as_bytes().split(|byte| *byte == b',') {
+                let name = HeaderName::from_bytes(name.trim_ascii());
+                if let Some(name) = name.ok().filter(|name| !KEPT.contains(name)) {
+                    headers.remove(name);
+                }
+            }
+        }
+    }
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE] {
+        headers.remove(name);
+    }
+    if headers.get(TE).is_some_and(|value| value != "trailers") {
+        headers.remove(TE);
+    }
+}
+
+/// Takes off a wish for `100 Continue`: the next connection answers it itself.
+pub(crate) fn strip_expectation(headers: &mut HeaderMap) {
+    let waits = headers
+        .get(EXPECT)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    if waits {
+        headers.remove(EXPECT);
+    }
+}
+
+/// Takes off every header in the name of the mesh.
+pub(crate) fn strip_mesh(headers: &mut HeaderMap) {
+    while let Some(name) = headers
+        .keys()
+        .find(|name| name.as_str().starts_with(MESH_PREFIX))
+    {
+        let name = name.clone();
+        headers.remove(name);
+    }
+}
+
+/// Returns whether the request asks to speak another protocol on its connection.
+pub(crate) fn is_upgrade(parts: &Parts) -> bool {
+    parts.version == Version::HTTP_11
+        && parts.headers.contains_key(UPGRADE)
+        && parts.headers.get_all(CONNECTION).iter().any(|value| {
+            value
+                .as_bytes()
+                .split(|byte| *byte == b',')
+                .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(request: http::request::Builder) -> Parts {
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn get(uri: &str) -> http::request::Builder {
+        http::Request::get(uri)
+    }
+
+    #[test]
+    fn what_a_connection_names_goes_with_it() {
+        let mut parts = parts(
+            get("/")
+                .header("connection", "keep-alive, x-private")
+                .header("connection", "X-Other , content-length")
+                .header("keep-alive", "timeout=5")
+                .header("x-private", "1")
+                .header("x-other", "2")
+                .header("content-length", "3")
+                .header("te", "gzip")
+                .header("proxy-connection", "keep-alive")
+                .header("x-kept", "4"),
+        );
+        strip_connection(&mut parts.headers);
+        let left: Vec<&str> = parts.headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["content-length", "x-kept"]);
+    }
+
+    #[test]
+    fn trailers_stay_announced() {
+        let mut parts = parts(
+            get("/")
+                .header("te", "trailers")
+                .header("connection", "close"),
+        );
+        strip_connection(&mut parts.headers);
+        assert_eq!(parts.headers["te"], "trailers");
+    }
+
+    #[test]
+    fn nobody_speaks_in_the_name_of_the_mesh() {
+        let mut parts = parts(
+            get("/")
+                .header("mesh-workload", "web")
+                .header("mesh-caller", "spiffe://x")
+                .header("Mesh-Caller", "again")
+                .header("meshed", "kept"),
+        );
+        strip_mesh(&mut parts.headers);
+        let left: Vec<&str> = parts.headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["meshed"]);
+    }
+
+    #[test]
+    fn two_readings_are_refused() {
+        let cases = [
+            (get("/"), BadHead::NoHost),
+            (
+                get("/").header("host", "a").header("host", "a"),
+                BadHead::ManyHosts,
+            ),
+            (get("http://a/").header("host", "b"), BadHead::ManyHosts),
+            (get("/").header("host", "a, b"), BadHead::InvalidHost),
+            (get("/").header("host", "a/b"), BadHead::InvalidHost),
+            (get("/").header("host", "a@b"), BadHead::InvalidHost),
+            (get("/").header("host", ""), BadHead::InvalidHost),
+            (
+                get("/")
+                    .header("host", "a")
+                    .header("transfer-encoding", "gzip, chunked"),
+                BadHead::TransferEncoding,
+            ),
+            (
+                get("/")
+                    .header("host", "a")
+                    .header("transfer-encoding", "chunked")
+                    .header("transfer-encoding", "chunked"),
+                BadHead::TransferEncoding,
+            ),
+            (
+                get("/")
+                    .header("host", "a")
+                    .header("transfer-encoding", "chunked")
+                    .header("content-length", "3"),
+                BadHead::TwoLengths,
+            ),
+            (http::Request::connect("a:1"), BadHead::Connect),
+        ];
+        for (request, why) in cases {
+            assert_eq!(admit(&mut parts(request)), Err(why));
+        }
+    }
+
+    #[test]
+    fn an_absolute_target_becomes_a_host() {
+        let mut parts = parts(get("http://Orders:8080/v1?x=1"));
+        admit(&mut parts).unwrap();
+        assert_eq!(parts.uri, "/v1?x=1");
+        assert_eq!(parts.headers[HOST], "Orders:8080");
+    }
+
+    #[test]
+    fn an_upgrade_is_asked_for_in_two_headers() {
+        let upgrade = parts(
+            get("/")
+                .header("connection", "keep-alive, Upgrade")
+                .header("upgrade", "websocket"),
+        );
+        assert!(is_upgrade(&upgrade));
+        assert!(!is_upgrade(&parts(get("/").header("upgrade", "websocket"))));
+        assert!(!is_upgrade(&parts(
+            get("/").header("connection", "upgrade")
+        )));
+    }
+}

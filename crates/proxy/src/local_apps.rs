@@ -1,0 +1,378 @@
+//! Connections to the programs of this host: made from the overlay address, kept while they are
+//! idle, and used again.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use model::address::HostAddresses;
+use tokio::net::TcpStream;
+use tokio::task::spawn_local;
+use tokio::time::{Instant, timeout};
+
+use crate::body::{BodyError, ProxyBody};
+use crate::config::ProxyLimits;
+use crate::runtimes::LocalExecutor;
+use crate::surroundings::Surroundings;
+
+/// Why a program of this host gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AppError {
+    /// It takes no connection. It saw nothing of the request.
+    #[error("no connection to port {0}: {1}")]
+    Refused(u16, io::Error),
+    /// Its connection broke, or it speaks something else.
+    #[error("the connection broke: {0}")]
+    Broken(#[from] hyper::Error),
+}
+
+/// The connections of one thread to programs of this host.
+pub(crate) struct LocalApps {
+    surroundings: Arc<dyn Surroundings>,
+    limits: ProxyLimits,
+    ports: RefCell<BTreeMap<u16, Rc<Port>>>,
+}
+
+/// One port of this host.
+struct Port {
+    number: u16,
+    /// Most recently used last.
+    idle: RefCell<Vec<Idle>>,
+    http2: RefCell<Option<http2::SendRequest<ProxyBody>>>,
+    /// Which of the addresses took the last connection.
+    preferred: Cell<usize>,
+    idle_max: usize,
+}
+
+struct Idle {
+    sender: http1::SendRequest<ProxyBody>,
+    since: Instant,
+}
+
+/// What a program of this host answers; its connection is used again when all of it was read.
+pub struct AppBody {
+    incoming: Incoming,
+    lease: Option<Lease>,
+}
+
+struct Lease {
+    sender: http1::SendRequest<ProxyBody>,
+    port: Rc<Port>,
+}
+
+/// How a program is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speech {
+    /// HTTP/1.1, one request at a time on a connection.
+    Http1,
+    /// HTTP/2 without asking first.
+    Http2,
+}
+
+impl LocalApps {
+    /// Begins without connections.
+    pub(crate) fn new(surroundings: Arc<dyn Surroundings>, limits: ProxyLimits) -> Self {
+        Self {
+            surroundings,
+            limits,
+            ports: RefCell::default(),
+        }
+    }
+
+    /// Sends a request to the program at `port`, and returns the head of its answer.
+    ///
+    /// # Errors
+    /// It takes no connection, or breaks it.
+    pub(crate) async fn request(
+        &self,
+        me: HostAddresses,
+        port: u16,
+        speech: Speech,
+        request: Request<ProxyBody>,
+    ) -> Result<Response<AppBody>, AppError> {
+        let port = self.port(port);
+        match speech {
+            Speech::Http1 => self.request_http1(me, port, request).await,
+            Speech::Http2 => self.request_http2(me, port, request).await,
+        }
+    }
+
+    /// Makes a connection to the program at `port`.
+    ///
+    /// # Errors
+    /// Nobody takes it at any of the addresses where a program of this host may listen.
+    pub(crate) async fn connect(&self, me: HostAddresses, port: u16) -> io::Result<TcpStream> {
+        let port = self.port(port);
+        self.dial(me, &port).await
+    }
+
+    async fn request_http1(
+        &self,
+        me: HostAddresses,
+        port: Rc<Port>,
+        mut request: Request<ProxyBody>,
+    ) -> Result<Response<AppBody>, AppError> {
+        while let Some(mut sender) = port.take(self.limits.idle_local_wait) {
+            match sender.try_send_request(request).await {
+                Ok(answer) => return Ok(leased(answer, sender, port)),
+                Err(mut error) => match error.take_message() {
+                    // It was closed before anything was sent.
+                    Some(unsent) => request = unsent,
+                    None => return Err(error.into_error().into()),
+                },
+            }
+        }
+        let mut sender = self.open(me, &port).await?;
+        let answer = sender.send_request(request).await?;
+        Ok(leased(answer, sender, port))
+    }
+
+    /// Makes a connection for a request that may be upgraded; it is used for nothing else.
+    ///
+    /// # Errors
+    /// As `request`.
+    pub(crate) async fn request_alone(
+        &self,
+        me: HostAddresses,
+        port: u16,
+        request: Request<ProxyBody>,
+    ) -> Result<Response<Incoming>, AppError> {
+        let port = self.port(port);
+        let mut sender = self.open(me, &port).await?;
+        Ok(sender.send_request(request).await?)
+    }
+
+    async fn open(
+        &self,
+        me: HostAddresses,
+        port: &Port,
+    ) -> Result<http1::SendRequest<ProxyBody>, AppError> {
+        let stream = self.dial(me, port).await;
+        let stream = stream.map_err(|error| AppError::Refused(port.number, error))?;
+        let (sender, connection) = http1::Builder::new()
+            .max_header_size(self.limits.head_bytes as usize)
+            .handshake(TokioIo::new(stream))
+            .await?;
+        spawn_local(async move {
+            // Whoever waits for an answer is told.
+            let _ = connection.with_upgrades().await;
+        });
+        Ok(sender)
+    }
+
+    async fn request_http2(
+        &self,
+        me: HostAddresses,
+        port: Rc<Port>,
+        request: Request<ProxyBody>,
+    ) -> Result<Response<AppBody>, AppError> {
+        let known = port
+            .http2
+            .borrow()
+            .clone()
+            .filter(|sender| !sender.is_closed());
+        let mut sender = match known {
+            Some(sender) => sender,
+            None => {
+                let sender = self.open_http2(me, &port).await?;
+                port.http2.replace(Some(sender.clone()));
+                sender
+            }
+        };
+        let answer = sender.send_request(request).await?;
+        Ok(answer.map(|incoming| AppBody {
+            incoming,
+            lease: None,
+        }))
+    }
+
+    async fn open_http2(
+        &self,
+        me: HostAddresses,
+        port: &Port,
+    ) -> Result<http2::SendRequest<ProxyBody>, AppError> {
+        let stream = self.dial(me, port).await;
+        let stream = stream.map_err(|error| AppError::Refused(port.number, error))?;
+        let (sender, connection) = http2::Builder::new(LocalExecutor)
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
+            .max_header_list_size(self.limits.head_bytes)
+            .keep_alive_interval(HTTP2_ALIVE_INTERVAL)
+            .handshake(TokioIo::new(stream))
+            .await?;
+        spawn_local(async move {
+            let _ = connection.await;
+        });
+        Ok(sender)
+    }
+
+    /// A program may listen on every address, on the overlay's, or on loopback alone so that only the
+    /// mesh reaches it. Where the last connection was taken, the next is tried first.
+    async fn dial(&self, me: HostAddresses, port: &Port) -> io::Result<TcpStream> {
+        let addresses: [IpAddr; 4] = [
+            me.v4.into(),
+            Ipv4Addr::LOCALHOST.into(),
+            me.v6.into(),
+            Ipv6Addr::LOCALHOST.into(),
+        ];
+        let mut last = None;
+        for offset in 0..addresses.len() {
+            let place = (port.preferred.get() + offset) % addresses.len();
+            let to = SocketAddr::new(addresses[place], port.number);
+            match self.dial_address(to).await {
+                Ok(stream) => {
+                    port.preferred.set(place);
+                    return Ok(stream);
+                }
+                // The refusal of an address where something could have listened says the most.
+                Err(error) if offset == 0 || error.kind() == io::ErrorKind::TimedOut => {
+                    last = Some(error);
+                }
+                Err(_) => {}
+            }
+        }
+        Err(last.expect("the first address failed"))
+    }
+
+    async fn dial_address(&self, to: SocketAddr) -> io::Result<TcpStream> {
+        let socket = self.surroundings.dial_local(to)?;
+        let connected = timeout(self.limits.local_connect_wait, socket.connect(to)).await;
+        let stream = connected.unwrap_or_else(|_| {
+            let text = format!("the program at {to} takes no connection");
+            Err(io::Error::new(io::ErrorKind::TimedOut, text))
+        })?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    fn port(&self, number: u16) -> Rc<Port> {
+        let mut ports = self.ports.borrow_mut();
+        let port = ports.entry(number).or_insert_with(|| {
+            Rc::new(Port {
+                number,
+                idle: RefCell::default(),
+                http2: RefCell::default(),
+                preferred: Cell::new(0),
+                idle_max: self.limits.idle_local_connections,
+            })
+        });
+        Rc::clone(port)
+    }
+
+    /// Closes connections that have been idle for long.
+    pub(crate) fn sweep(&self) {
+        for port in self.ports.borrow().values() {
+            let wait = self.limits.idle_local_wait;
+            port.idle.borrow_mut().retain(|idle| idle.is_fresh(wait));
+        }
+    }
+}
+
+/// Bytes that may be under way on a stream to a program; the sum for a connection is larger, since
+/// equal values can deadlock (TRAFFIC.md, HTTP/2 between hosts).
+const HTTP2_STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// How often a program is asked whether it is there.
+const HTTP2_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
+
+impl Idle {
+    fn is_fresh(&self, wait: Duration) -> bool {
+        !self.sender.is_closed() && self.since.elapsed() < wait
+    }
+}
+
+impl Port {
+    fn take(&self, wait: Duration) -> Option<http1::SendRequest<ProxyBody>> {
+        let mut idle = self.idle.borrow_mut();
+        while let Some(last) = idle.pop() {
+            if last.is_fresh(wait) && last.sender.is_ready() {
+                return Some(last.sender);
+            }
+        }
+        None
+    }
+
+    fn give_back(&self, sender: http1::SendRequest<ProxyBody>) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < self.idle_max && !sender.is_closed() {
+            idle.push(Idle {
+                sender,
+                since: Instant::now(),
+            });
+        }
+    }
+}
+
+fn leased(
+    answer: Response<Incoming>,
+    sender: http1::SendRequest<ProxyBody>,
+    port: Rc<Port>,
+) -> Response<AppBody> {
+    answer.map(|incoming| {
+        let mut body = AppBody {
+            incoming,
+            lease: Some(Lease { sender, port }),
+        };
+        if body.incoming.is_end_stream() {
+            body.release();
+        }
+        body
+    })
+}
+
+impl AppBody {
+    fn release(&mut self) {
+        if let Some(Lease { sender, port }) = self.lease.take() {
+            port.give_back(sender);
+        }
+    }
+}
+
+impl fmt::Debug for AppBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AppBody")
+            .field("incoming", &self.incoming)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Body for AppBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.incoming).poll_frame(context));
+        match &frame {
+            None => self.release(),
+            Some(Ok(_)) if self.incoming.is_end_stream() => self.release(),
+            Some(Ok(_)) => {}
+            Some(Err(_)) => self.lease = None,
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}

@@ -1,0 +1,176 @@
+//! The proxy as its program holds it: threads that share nothing but snapshots and counters.
+
+use std::io;
+use std::net::TcpListener as StdListener;
+use std::rc::Rc;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use runtime::clock::Clock;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::{JoinSet, LocalSet};
+
+use crate::catching::{self, Way};
+use crate::config::ProxyConfig;
+use crate::report::Observer;
+use crate::serving::Reception;
+use crate::sessions::Acceptor;
+use crate::snapshot::Snapshots;
+use crate::surroundings::{Listeners, Surroundings};
+use crate::worker::{Shared, Worker};
+
+/// A proxy that runs. Dropped, it stops at once.
+#[derive(Debug)]
+pub struct Proxy {
+    stop: watch::Sender<bool>,
+    cut: watch::Sender<bool>,
+    threads: Vec<JoinHandle<()>>,
+    /// Closed by each thread when it is done.
+    done: mpsc::Receiver<()>,
+}
+
+impl Proxy {
+    /// Starts the threads, each with its own listeners.
+    ///
+    /// # Errors
+    /// A thread cannot be started.
+    pub fn start(
+        config: ProxyConfig,
+        listeners: Listeners,
+        surroundings: Arc<dyn Surroundings>,
+        snapshots: Arc<Snapshots>,
+        clock: Clock,
+        observer: Arc<dyn Observer>,
+    ) -> io::Result<Self> {
+        let (stop, stopped) = watch::channel(false);
+        let (cut, is_cut) = watch::channel(false);
+        let (tell, done) = mpsc::channel();
+        let shared = Shared {
+            limits: config.limits,
+            surroundings,
+            snapshots,
+            clock,
+            observer,
+            gauges: Arc::default(),
+            stop: stopped,
+            seed: config.seed,
+        };
+        let mut own = split(listeners, config.threads.max(1));
+        let mut threads = Vec::with_capacity(own.len());
+        for (number, listeners) in own.drain(..).enumerate() {
+            let (shared, is_cut, tell) = (shared.clone(), is_cut.clone(), tell.clone());
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            let thread = std::thread::Builder::new().name(format!("proxy-{number}"));
+            threads.push(thread.spawn(move || {
+                LocalSet::new().block_on(&runtime, run(number, shared, listeners, is_cut));
+                drop(tell);
+            })?);
+        }
+        Ok(Self {
+            stop,
+            cut,
+            threads,
+            done,
+        })
+    }
+
+    /// Takes nothing new, lets what is under way end for as long as `drain`, then cuts it.
+    pub fn stop(mut self, drain: Duration) {
+        self.stop.send_replace(true);
+        let until = Instant::now() + drain;
+        // Nothing is ever sent: the channel closes with the last thread.
+        let _ = self
+            .done
+            .recv_timeout(until.saturating_duration_since(Instant::now()));
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.stop.send_replace(true);
+        self.cut.send_replace(true);
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a proxy thread panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// What one thread accepts on.
+#[derive(Default)]
+struct Own {
+    outgoing: Vec<StdListener>,
+    incoming: Vec<StdListener>,
+    streams: Vec<StdListener>,
+}
+
+fn split(listeners: Listeners, threads: usize) -> Vec<Own> {
+    let mut own: Vec<Own> = std::iter::repeat_with(Own::default).take(threads).collect();
+    for (number, sockets) in listeners.outgoing.into_iter().enumerate() {
+        own[number % threads].outgoing.extend(sockets);
+    }
+    for (number, sockets) in listeners.incoming.into_iter().enumerate() {
+        own[number % threads].incoming.extend(sockets);
+    }
+    for (number, sockets) in listeners.streams.into_iter().enumerate() {
+        own[number % threads].streams.extend(sockets);
+    }
+    own
+}
+
+/// One thread, from its begin to its end.
+async fn run(number: usize, shared: Shared, own: Own, mut cut: watch::Receiver<bool>) {
+    let worker = Worker::new(number, shared);
+    tokio::select! {
+        () = serve(&worker, own) => {}
+        () = Rc::clone(&worker).follow() => {}
+        _ = cut.wait_for(|cut| *cut) => {}
+    }
+}
+
+/// Accepts until it is to stop, then waits until nothing is under way.
+async fn serve(worker: &Rc<Worker>, own: Own) {
+    let mut accepting = JoinSet::new();
+    for (listeners, way) in [(own.outgoing, Way::Out), (own.incoming, Way::In)] {
+        for listener in listeners.into_iter().filter_map(listening) {
+            accepting.spawn_local(catching::accept(Rc::clone(worker), listener, way));
+        }
+    }
+    let reception = Reception::new(Rc::clone(worker));
+    let acceptor = Acceptor::new(
+        Arc::clone(&worker.snapshots),
+        reception,
+        worker.stop.clone(),
+    );
+    for listener in own.streams.into_iter().filter_map(listening) {
+        accepting.spawn_local(Rc::clone(&acceptor).serve(listener));
+    }
+    let mut stop = worker.stop.clone();
+    let _ = stop.wait_for(|stop| *stop).await;
+    while accepting.join_next().await.is_some() {}
+    while worker.connections.get() > 0 {
+        tokio::time::sleep(DRAIN_LOOK).await;
+    }
+}
+
+/// How often a thread that stops looks whether its connections are over.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
+
+fn listening(listener: StdListener) -> Option<TcpListener> {
+    let listener = listener
+        .set_nonblocking(true)
+        .and_then(|()| TcpListener::from_std(listener));
+    listener
+        .inspect_err(|error| tracing::error!(%error, "a listener of the proxy cannot be used"))
+        .ok()
+}

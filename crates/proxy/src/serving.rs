@@ -1,0 +1,508 @@
+//! Calls of programs of this host: who calls is checked, what is called decided once more, and the
+//! program asked. What comes from this host itself was decided already and begins at [`deliver`].
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::HOST;
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use model::ids::HostId;
+use model::time::{Instant, Now};
+use policy::RuleIndex;
+use tokio::time::timeout_at;
+
+use crate::asking::{Asked, AskedRequest, No, Origin};
+use crate::body::{BodyError, ProxyBody, StreamBody};
+use crate::calling::own;
+use crate::carrying;
+use crate::grpc;
+use crate::head;
+use crate::local_apps::{AppError, Speech};
+use crate::marks::{self, Aim, CallId, Carries, Marks};
+use crate::refusal::Reason;
+use crate::report::{CallReport, Side, Stages};
+use crate::sessions::{Arrival, Handler};
+use crate::snapshot::Snapshot;
+use crate::standing::Stand;
+use crate::under_way::reason_of;
+use crate::upgrades;
+use crate::worker::{Worker, my_addresses};
+
+/// What came of a call here.
+pub(crate) type Served = Result<Response<ProxyBody>, (Reason, String)>;
+
+/// Takes the streams of other hosts.
+pub(crate) struct Reception {
+    worker: Rc<Worker>,
+}
+
+impl Reception {
+    /// Serves on this thread.
+    pub(crate) fn new(worker: Rc<Worker>) -> Rc<Self> {
+        Rc::new(Self { worker })
+    }
+}
+
+impl Handler for Reception {
+    async fn handle(
+        self: Rc<Self>,
+        arrival: Arrival,
+        request: Request<StreamBody>,
+    ) -> Response<ProxyBody> {
+        let worker = Rc::clone(&self.worker);
+        let is_connect = request.method() == Method::CONNECT;
+        let Some(marks) = Marks::read(request.headers(), is_connect) else {
+            let nameless = CallId::from_number(0);
+            return own(Reason::BadRequest.answer(
+                nameless,
+                false,
+                "the stream says not what it is for",
+            ));
+        };
+        let visit = Visit::new(&worker, arrival.from, marks);
+        match visit.carries {
+            Carries::Bytes => carrying::serve(visit, request.into_body()).await,
+            Carries::Http1 => upgrades::serve(visit, request.into_body()),
+            Carries::Request | Carries::Http2Request => {
+                let (parts, body) = request.into_parts();
+                let body = if body.is_end_stream() {
+                    ProxyBody::Empty
+                } else {
+                    ProxyBody::Stream(body)
+                };
+                visit.serve(parts, body).await
+            }
+        }
+    }
+}
+
+/// A stream of another host, with what it says of itself.
+pub(crate) struct Visit {
+    /// The thread.
+    pub worker: Rc<Worker>,
+    /// What is known of the fleet as it comes.
+    pub snapshot: Arc<Snapshot>,
+    /// Who calls, as far as the other host may say so.
+    pub origin: Rc<Origin>,
+    /// What.
+    pub aim: Rc<Aim>,
+    /// Which call it is.
+    pub id: CallId,
+    /// When it came.
+    pub began: Now,
+    /// When its caller stops waiting.
+    pub deadline: Option<Instant>,
+    /// What it carries.
+    pub carries: Carries,
+}
+
+impl Visit {
+    fn new(worker: &Rc<Worker>, from: HostId, marks: Marks) -> Self {
+        let began = worker.now();
+        Self {
+            worker: Rc::clone(worker),
+            snapshot: worker.snapshots.to_keep(),
+            origin: Origin::claimed(from, marks.workload),
+            aim: Rc::new(marks.aim),
+            id: marks.call,
+            began,
+            deadline: marks.deadline.map(|left| began.monotonic + left),
+            carries: marks.carries,
+        }
+    }
+
+    /// Decides, and enters what is allowed.
+    ///
+    /// # Errors
+    /// It is not allowed; it was told of.
+    pub(crate) fn decide(
+        &self,
+        request: Option<AskedRequest>,
+        headers: Option<&HeaderMap>,
+    ) -> Result<Box<Visiting>, (Reason, String)> {
+        let asked = Asked {
+            origin: Rc::clone(&self.origin),
+            aim: Rc::clone(&self.aim),
+            to: self.snapshot.catalogue.me,
+            request,
+        };
+        let decided = asked.decide(&self.snapshot.gate, headers, self.began.unix);
+        let mut visiting = Box::new(Visiting {
+            method: asked
+                .request
+                .as_ref()
+                .map(|request| request.method().clone()),
+            stand: self.worker.standing.enter(asked),
+            worker: Rc::clone(&self.worker),
+            snapshot: Arc::clone(&self.snapshot),
+            id: self.id,
+            began: self.began,
+            rule: None,
+            status: 0,
+            grpc_status: None,
+            reason: None,
+            answered_at: None,
+            answer_bytes: 0,
+            bytes_of_socket: None,
+        });
+        match decided {
+            Ok(rule) => {
+                visiting.rule = Some(rule);
+                Ok(visiting)
+            }
+            Err(no) => {
+                visiting.reason = Some(no.reason());
+                visiting.status = no.reason().status().as_u16();
+                Err(match no {
+                    No::Ruled(reason, rule) => {
+                        visiting.rule = rule;
+                        (reason, String::new())
+                    }
+                    No::Ambiguous(why) => (Reason::AmbiguousPath, why.to_string()),
+                })
+            }
+        }
+    }
+
+    /// Serves one request.
+    async fn serve(self, parts: Parts, body: ProxyBody) -> Response<ProxyBody> {
+        let is_grpc = grpc::is_call(&parts.headers);
+        let mut visiting = match self.decide(Some(AskedRequest::new(&parts)), Some(&parts.headers))
+        {
+            Ok(visiting) => visiting,
+            Err((reason, detail)) => return own(reason.answer(self.id, is_grpc, &detail)),
+        };
+        // While the caller still sends its body, it watches the time itself.
+        let deadline = self.deadline.filter(|_| body.is_end_stream());
+        let mut request = Request::from_parts(parts, body);
+        head::strip_mesh(request.headers_mut());
+        let serving = deliver(
+            &self.worker,
+            &self.snapshot,
+            &self.origin,
+            &self.aim,
+            self.carries,
+            request,
+        );
+        let in_time = async {
+            match deadline {
+                Some(deadline) => timeout_at(self.worker.clock.tokio_deadline(deadline), serving)
+                    .await
+                    .unwrap_or_else(|_| Err((Reason::Deadline, String::new()))),
+                None => serving.await,
+            }
+        };
+        let served = visiting.stand.until_cut(in_time).await;
+        match served.unwrap_or_else(|| Err((Reason::CutByPolicy, String::new()))) {
+            Ok(answer) => visiting.pass_on(answer),
+            Err((reason, detail)) => {
+                let answer = own(reason.answer(self.id, is_grpc, &detail));
+                visiting.ended_with(reason);
+                visiting.status = answer.status().as_u16();
+                answer
+            }
+        }
+    }
+}
+
+/// A call from another host under way. It is told of when it is dropped.
+pub(crate) struct Visiting {
+    worker: Rc<Worker>,
+    snapshot: Arc<Snapshot>,
+    stand: Stand,
+    id: CallId,
+    method: Option<Method>,
+    began: Now,
+    rule: Option<RuleIndex>,
+    status: u16,
+    grpc_status: Option<u16>,
+    reason: Option<Reason>,
+    answered_at: Option<Instant>,
+    answer_bytes: u64,
+    bytes_of_socket: Option<Rc<crate::socket_body::Activity>>,
+}
+
+impl Visiting {
+    /// Returns its place among those under way.
+    pub(crate) const fn stand(&self) -> &Stand {
+        &self.stand
+    }
+
+    /// Says why the mesh ended it.
+    pub(crate) fn ended_with(&mut self, reason: Reason) {
+        self.reason = self.reason.or(Some(reason));
+    }
+
+    /// The program has answered; counts what passes on this socket from now on.
+    pub(crate) fn count(&mut self, activity: Rc<crate::socket_body::Activity>) {
+        self.answered_at = Some(self.worker.now().monotonic);
+        self.bytes_of_socket = Some(activity);
+    }
+
+    /// The program has answered so.
+    pub(crate) fn answered(&mut self, status: StatusCode) {
+        self.answered_at = Some(self.worker.now().monotonic);
+        self.status = status.as_u16();
+    }
+
+    /// Passes an answer on; the call is over when all of it was read.
+    pub(crate) fn pass_on(mut self: Box<Self>, answer: Response<ProxyBody>) -> Response<ProxyBody> {
+        self.answered(answer.status());
+        self.grpc_status = grpc_status(answer.headers());
+        let (mut head, body) = answer.into_parts();
+        self.reason = reason_of(&head.headers);
+        head.version = Version::HTTP_11;
+        let body = if body.is_end_stream() {
+            ProxyBody::Empty
+        } else {
+            ProxyBody::Served(Box::new(ServedBody {
+                body,
+                visiting: self,
+            }))
+        };
+        Response::from_parts(head, body)
+    }
+}
+
+impl Drop for Visiting {
+    fn drop(&mut self) {
+        let now = self.worker.now().monotonic;
+        let answered_at = self.answered_at.unwrap_or(now);
+        let (request_bytes, answer_bytes) = match &self.bytes_of_socket {
+            // Here the socket is the program's.
+            Some(activity) => {
+                let (from_program, to_program) = activity.bytes();
+                (to_program, from_program)
+            }
+            None => (0, self.answer_bytes),
+        };
+        self.stand.with_asked(|asked| {
+            let workload = asked.origin.workload(&self.snapshot.gate);
+            self.worker.observer.call_ended(
+                self.worker.thread,
+                &CallReport {
+                    id: self.id,
+                    side: Side::Destination,
+                    from: asked.origin.host(),
+                    workload: workload.as_deref(),
+                    tried: std::slice::from_ref(&asked.to),
+                    aim: &asked.aim,
+                    method: self.method.as_ref(),
+                    path: asked.request.as_ref().map(AskedRequest::path),
+                    status: self.status,
+                    grpc_status: self.grpc_status,
+                    reason: self.reason,
+                    rule: self.rule,
+                    policy: self.snapshot.gate.version(),
+                    began: self.began,
+                    stages: Stages {
+                        answer: answered_at - self.began.monotonic,
+                        body: now - answered_at,
+                        ..Stages::default()
+                    },
+                    request_bytes,
+                    answer_bytes,
+                },
+            );
+        });
+    }
+}
+
+fn grpc_status(headers: &HeaderMap) -> Option<u16> {
+    headers.get(grpc::GRPC_STATUS)?.to_str().ok()?.parse().ok()
+}
+
+/// What a program of this host answers to another.
+pub struct ServedBody {
+    body: ProxyBody,
+    visiting: Box<Visiting>,
+}
+
+impl std::fmt::Debug for ServedBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServedBody")
+            .field("body", &self.body)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Body for ServedBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        if this.visiting.stand.poll_cut(context) {
+            this.visiting.ended_with(Reason::CutByPolicy);
+            return Poll::Ready(Some(Err(BodyError::GivenUp("the policy has changed"))));
+        }
+        let frame = std::task::ready!(Pin::new(&mut this.body).poll_frame(context));
+        match &frame {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    this.visiting.answer_bytes += data.len() as u64;
+                } else if let Some(trailers) = frame.trailers_ref() {
+                    this.visiting.grpc_status = grpc_status(trailers);
+                }
+            }
+            Some(Err(_)) => this.visiting.ended_with(Reason::Broken),
+            None => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Asks the program of this host that offers what is called.
+///
+/// # Errors
+/// None does, or it gives no answer.
+pub(crate) async fn deliver(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    origin: &Origin,
+    aim: &Aim,
+    carries: Carries,
+    mut request: Request<ProxyBody>,
+) -> Served {
+    let port = offered_port(snapshot, aim)?;
+    let me = my_addresses(snapshot).ok_or((Reason::NotOffered, String::new()))?;
+    introduce(worker, snapshot, origin, request.headers_mut());
+    let speech = match carries {
+        Carries::Http2Request => Speech::Http2,
+        _ => Speech::Http1,
+    };
+    address(&mut request, speech);
+    let answer = worker
+        .apps
+        .request(me, port, speech, request)
+        .await
+        .map_err(refused)?;
+    let (mut head, body) = answer.into_parts();
+    clean(&mut head.headers);
+    let body = if body.is_end_stream() {
+        ProxyBody::Empty
+    } else {
+        ProxyBody::App(body)
+    };
+    Ok(Response::from_parts(head, body))
+}
+
+/// Asks the program for an upgrade, on a connection of its own.
+///
+/// # Errors
+/// As `deliver`.
+pub(crate) async fn deliver_upgrade(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    origin: &Origin,
+    aim: &Aim,
+    mut request: Request<ProxyBody>,
+) -> Result<Response<Incoming>, (Reason, String)> {
+    let port = offered_port(snapshot, aim)?;
+    let me = my_addresses(snapshot).ok_or((Reason::NotOffered, String::new()))?;
+    introduce(worker, snapshot, origin, request.headers_mut());
+    address(&mut request, Speech::Http1);
+    worker
+        .apps
+        .request_alone(me, port, request)
+        .await
+        .map_err(refused)
+}
+
+fn refused(error: AppError) -> (Reason, String) {
+    tracing::debug!(%error, "a program of this host gave no answer");
+    match error {
+        AppError::Refused(..) => (Reason::ConnectionRefused, String::new()),
+        AppError::Broken(_) => (Reason::Broken, String::new()),
+    }
+}
+
+/// Returns the port of this host where what is called is offered.
+///
+/// # Errors
+/// It is not.
+pub(crate) fn offered_port(snapshot: &Snapshot, aim: &Aim) -> Result<u16, (Reason, String)> {
+    let catalogue = &snapshot.catalogue;
+    match aim {
+        Aim::Port(port) => Ok(*port),
+        Aim::Service(name) => catalogue
+            .services
+            .get(name)
+            .filter(|service| service.endpoints.contains(&catalogue.me))
+            .map(|service| service.service.port)
+            .ok_or((Reason::NotOffered, String::new())),
+    }
+}
+
+/// Tells the program who calls.
+fn introduce(worker: &Worker, snapshot: &Snapshot, origin: &Origin, headers: &mut HeaderMap) {
+    let workload = origin.workload(&snapshot.gate);
+    let Some(caller) = worker.caller_headers(snapshot, origin.host(), workload.as_deref()) else {
+        return;
+    };
+    headers.insert(marks::CALLER, caller.identity);
+    let forwarded_for = match headers.get(marks::FORWARDED_FOR) {
+        Some(before) => {
+            let mut all = before.as_bytes().to_vec();
+            all.extend_from_slice(b", ");
+            all.extend_from_slice(caller.address.as_bytes());
+            HeaderValue::from_bytes(&all).unwrap_or(caller.address)
+        }
+        None => caller.address,
+    };
+    headers.insert(marks::FORWARDED_FOR, forwarded_for);
+    if !headers.contains_key(marks::FORWARDED_PROTO) {
+        headers.insert(marks::FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+    if !headers.contains_key(marks::FORWARDED_HOST)
+        && let Some(host) = headers.get(HOST).cloned()
+    {
+        headers.insert(marks::FORWARDED_HOST, host);
+    }
+}
+
+/// Brings the target into the form that the program reads.
+fn address(request: &mut Request<ProxyBody>, speech: Speech) {
+    match speech {
+        Speech::Http1 => {
+            *request.version_mut() = Version::HTTP_11;
+            *request.uri_mut() = head::origin_form(request.uri());
+        }
+        Speech::Http2 => {
+            *request.version_mut() = Version::HTTP_2;
+            let host = request.headers_mut().remove(HOST);
+            let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+            let mut parts = http::uri::Parts::default();
+            parts.scheme = Some(Scheme::HTTP);
+            parts.authority = Some(authority.unwrap_or_else(|| Authority::from_static("mesh")));
+            let target = request.uri().path_and_query().cloned();
+            parts.path_and_query = Some(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
+            *request.uri_mut() =
+                Uri::from_parts(parts).expect("scheme, authority and path are there");
+        }
+    }
+}
+
+/// Takes off an answer what is of its connection, or in the name of the mesh.
+pub(crate) fn clean(headers: &mut HeaderMap) {
+    head::strip_connection(headers);
+    head::strip_mesh(headers);
+}

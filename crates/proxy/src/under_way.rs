@@ -1,0 +1,499 @@
+//! A call between its begin and its end, at its source: what holds its place, ends it however it
+//! ends, and tells of it.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use model::ids::HostId;
+use model::time::{Instant, Now};
+use policy::RuleIndex;
+use tokio::time::{Sleep, sleep_until};
+use traffic::{Admission, Call, CallShape, Ending, Next, Outcome, Pick, Upstream};
+
+use crate::asking::{Asked, No};
+use crate::body::{BodyError, ProxyBody};
+use crate::grpc;
+use crate::marks::CallId;
+use crate::refusal::Reason;
+use crate::replay::Replay;
+use crate::report::{CallReport, Side, Stages};
+use crate::snapshot::Snapshot;
+use crate::standing::Stand;
+use crate::upstreams::Called;
+use crate::worker::Worker;
+
+/// A call under way. Dropped, it is over: the caller went away, unless it was said otherwise.
+pub(crate) struct UnderWay {
+    worker: Rc<Worker>,
+    snapshot: Arc<Snapshot>,
+    stand: Stand,
+    called: Rc<Called>,
+    /// There until it is over.
+    call: Option<Call>,
+    id: CallId,
+    is_grpc: bool,
+    method: Option<Method>,
+    rule: RuleIndex,
+    began: Now,
+    sent_at: Instant,
+    answered_at: Option<Instant>,
+    ending: Ending,
+    status: u16,
+    grpc_status: Option<u16>,
+    reason: Option<Reason>,
+    replay: Option<Replay>,
+    answer_bytes: u64,
+    bytes_of_socket: Option<Rc<crate::socket_body::Activity>>,
+}
+
+/// What is known of a call when it begins.
+pub(crate) struct Beginning {
+    /// Which.
+    pub id: CallId,
+    /// When it came.
+    pub began: Now,
+    /// What is asked for, and was allowed.
+    pub asked: Asked,
+    /// By this rule.
+    pub rule: RuleIndex,
+    /// What the answer is to be if the mesh makes it.
+    pub is_grpc: bool,
+    /// What it is to the balancer.
+    pub shape: CallShape,
+    /// Its body, if it has one.
+    pub replay: Option<Replay>,
+}
+
+impl UnderWay {
+    /// Begins a call that the policy allows.
+    pub(crate) fn begin(
+        worker: &Rc<Worker>,
+        snapshot: Arc<Snapshot>,
+        called: Rc<Called>,
+        beginning: Beginning,
+    ) -> Box<Self> {
+        let Beginning {
+            id,
+            began,
+            asked,
+            rule,
+            is_grpc,
+            shape,
+            replay,
+        } = beginning;
+        let call = called.upstream.borrow_mut().begin(shape, began.monotonic);
+        Box::new(Self {
+            method: asked
+                .request
+                .as_ref()
+                .map(|request| request.method().clone()),
+            stand: worker.standing.enter(asked),
+            worker: Rc::clone(worker),
+            snapshot,
+            called,
+            call: Some(call),
+            id,
+            is_grpc,
+            rule,
+            began,
+            sent_at: began.monotonic,
+            answered_at: None,
+            ending: Ending::Abandoned,
+            status: 0,
+            grpc_status: None,
+            reason: None,
+            replay,
+            answer_bytes: 0,
+            bytes_of_socket: None,
+        })
+    }
+
+    /// Returns its id.
+    pub(crate) const fn id(&self) -> CallId {
+        self.id
+    }
+
+    /// Returns what was known when it began.
+    pub(crate) const fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// Returns its body, if it has one.
+    pub(crate) const fn replay(&self) -> Option<&Replay> {
+        self.replay.as_ref()
+    }
+
+    /// Returns its place among those under way.
+    pub(crate) const fn stand(&self) -> &Stand {
+        &self.stand
+    }
+
+    /// Returns what is called.
+    pub(crate) const fn called(&self) -> &Rc<Called> {
+        &self.called
+    }
+
+    /// Returns what the balancer knows of it.
+    pub(crate) fn call(&self) -> &Call {
+        self.call
+            .as_ref()
+            .expect("a call is there until it is over")
+    }
+
+    /// Counts what passes on this socket as its bytes.
+    pub(crate) fn count(&mut self, activity: Rc<crate::socket_body::Activity>) {
+        self.bytes_of_socket = Some(activity);
+    }
+
+    /// Waits until it has room, and for an endpoint.
+    ///
+    /// # Errors
+    /// There is none, or no room in time; or the policy does not allow the one that was chosen.
+    pub(crate) async fn pick(&mut self, headers: Option<&HeaderMap>) -> Result<HostId, Reason> {
+        let admission = self.polled(Upstream::poll_admission).await?;
+        if let Admission::Overflow(_) = admission {
+            return Err(Reason::Overflow);
+        }
+        let chosen = match self.polled(Upstream::poll_pick).await? {
+            Pick::Chosen(choice) => choice.endpoint,
+            Pick::NoneReady(_) => return Err(Reason::NoEndpoint),
+        };
+        if self.stand.with_asked(|asked| asked.to != chosen) {
+            self.stand.goes_to(chosen);
+            let at = self.worker.now().unix;
+            let decided = self
+                .stand
+                .with_asked(|asked| asked.decide(&self.snapshot.gate, headers, at));
+            self.rule = decided.map_err(No::reason)?;
+        }
+        self.sent_at = self.worker.now().monotonic;
+        Ok(chosen)
+    }
+
+    /// Polls what may wait for others, until it is ready or the policy cuts the call.
+    async fn polled<T>(
+        &mut self,
+        mut poll: impl FnMut(&mut Upstream, &mut Call, &Waker, Instant) -> Poll<T>,
+    ) -> Result<T, Reason> {
+        let Self {
+            worker,
+            stand,
+            called,
+            call,
+            ..
+        } = self;
+        let call = call.as_mut().expect("a call is there until it is over");
+        let mut timer: Option<Pin<Box<Sleep>>> = None;
+        std::future::poll_fn(|context| {
+            if stand.poll_cut(context) {
+                return Poll::Ready(Err(Reason::CutByPolicy));
+            }
+            loop {
+                let now = worker.now().monotonic;
+                let mut upstream = called.upstream.borrow_mut();
+                if let Poll::Ready(ready) = poll(&mut upstream, call, context.waker(), now) {
+                    return Poll::Ready(Ok(ready));
+                }
+                drop(upstream);
+                let until = worker.clock.tokio_deadline(call.poll_again_at());
+                let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
+                timer.as_mut().reset(until);
+                ready!(timer.as_mut().poll(context));
+            }
+        })
+        .await
+    }
+
+    /// Takes in what came of an attempt.
+    pub(crate) fn finished(&mut self, outcome: Outcome) -> Next {
+        let now = self.worker.now().monotonic;
+        self.answered_at = Some(now);
+        let replay = match &self.replay {
+            Some(replay) if !replay.can_repeat() => traffic::Replay::Impossible,
+            _ => traffic::Replay::Possible,
+        };
+        let call = self
+            .call
+            .as_mut()
+            .expect("a call is there until it is over");
+        self.called
+            .upstream
+            .borrow_mut()
+            .finished(call, outcome, replay, now)
+    }
+
+    /// Makes the answer in a program's place; the call is over with it.
+    pub(crate) fn refuse(
+        mut self: Box<Self>,
+        reason: Reason,
+        detail: &str,
+    ) -> Response<AnswerBody> {
+        self.reason = Some(reason);
+        self.ending = Ending::Complete;
+        let fallback = self.called.settings.borrow().fallback.clone();
+        if let Some(fallback) = fallback.filter(|_| reason == Reason::NoEndpoint && !self.is_grpc) {
+            self.status = fallback.status;
+            return fallback_answer(&fallback, self.id);
+        }
+        let answer = reason.answer(self.id, self.is_grpc, detail);
+        self.status = answer.status().as_u16();
+        if self.is_grpc {
+            self.grpc_status = Some(grpc::status_for(reason.status()).into());
+        }
+        answer.map(AnswerBody::Own)
+    }
+
+    /// Passes an answer on; the call is over when all of it was read.
+    pub(crate) fn pass_on(
+        mut self: Box<Self>,
+        answer: Response<ProxyBody>,
+    ) -> Response<AnswerBody> {
+        let (mut head, body) = answer.into_parts();
+        head.version = http::Version::HTTP_11;
+        self.status = head.status.as_u16();
+        self.reason = reason_of(&head.headers);
+        if self.is_grpc {
+            self.take_grpc_status(&head.headers);
+        }
+        let body = if body.is_end_stream() {
+            self.ending = Ending::Complete;
+            AnswerBody::Own(Bytes::new())
+        } else {
+            let patience = self
+                .called
+                .upstream
+                .borrow()
+                .settings()
+                .timeouts
+                .idle_stream;
+            AnswerBody::Passing(Box::new(Passing {
+                body,
+                under_way: self,
+                patience,
+                has_passed: false,
+                timer: None,
+            }))
+        };
+        Response::from_parts(head, body)
+    }
+
+    /// Says that the connection speaks something else from now on.
+    pub(crate) const fn switched(&mut self) {
+        self.status = StatusCode::SWITCHING_PROTOCOLS.as_u16();
+    }
+
+    /// Says that all went well to the end.
+    pub(crate) fn complete(&mut self, reason: Option<Reason>) {
+        self.ending = Ending::Complete;
+        self.reason = self.reason.or(reason);
+    }
+
+    /// Says that it broke off.
+    pub(crate) fn broke(&mut self, reason: Reason) {
+        self.ending = Ending::Broken;
+        self.reason = self.reason.or(Some(reason));
+    }
+
+    fn take_grpc_status(&mut self, headers: &HeaderMap) {
+        let Some(status) = headers.get(grpc::GRPC_STATUS) else {
+            return;
+        };
+        let status: Option<u16> = status.to_str().ok().and_then(|text| text.parse().ok());
+        self.grpc_status = status;
+        if let (Some(status), Some(call)) = (status, self.call.as_mut()) {
+            let now = self.worker.now().monotonic;
+            let outcome = Outcome::of_grpc(status.into());
+            self.called.upstream.borrow_mut().settle(call, outcome, now);
+        }
+    }
+
+    fn tell(&self, call: &Call, now: Instant) {
+        let answered_at = self.answered_at.unwrap_or(now);
+        let (mut request_bytes, mut answer_bytes) = (
+            self.replay.as_ref().map_or(0, Replay::passed_bytes),
+            self.answer_bytes,
+        );
+        if let Some(activity) = &self.bytes_of_socket {
+            (request_bytes, answer_bytes) = activity.bytes();
+        }
+        self.stand.with_asked(|asked| {
+            let workload = asked.origin.workload(&self.snapshot.gate);
+            self.worker.observer.call_ended(
+                self.worker.thread,
+                &CallReport {
+                    id: self.id,
+                    side: Side::Source,
+                    from: asked.origin.host(),
+                    workload: workload.as_deref(),
+                    tried: call.tried(),
+                    aim: &asked.aim,
+                    method: self.method.as_ref(),
+                    path: asked.request.as_ref().map(|request| request.path()),
+                    status: self.status,
+                    grpc_status: self.grpc_status,
+                    reason: self.reason,
+                    rule: Some(self.rule),
+                    policy: self.snapshot.gate.version(),
+                    began: self.began,
+                    stages: Stages {
+                        queue: self.sent_at - self.began.monotonic,
+                        answer: answered_at - self.sent_at,
+                        body: now - answered_at,
+                    },
+                    request_bytes,
+                    answer_bytes,
+                },
+            );
+        });
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let Some(call) = self.call.take() else {
+            return;
+        };
+        let now = self.worker.now().monotonic;
+        self.tell(&call, now);
+        self.called
+            .upstream
+            .borrow_mut()
+            .end(call, self.ending, now);
+    }
+}
+
+/// Returns why the mesh answered, if it did.
+pub(crate) fn reason_of(headers: &HeaderMap) -> Option<Reason> {
+    Reason::of_name(headers.get(crate::marks::REASON)?.as_bytes())
+}
+
+fn fallback_answer(fallback: &model::rule::StaticAnswer, id: CallId) -> Response<AnswerBody> {
+    use http::HeaderValue;
+    let mut answer = Response::new(AnswerBody::Own(Bytes::from(fallback.body.clone())));
+    let status = StatusCode::from_u16(fallback.status);
+    *answer.status_mut() = status.unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    let headers = answer.headers_mut();
+    if let Ok(content_type) = HeaderValue::from_str(&fallback.content_type)
+        && !content_type.is_empty()
+    {
+        headers.insert(http::header::CONTENT_TYPE, content_type);
+    }
+    headers.insert(
+        crate::marks::REASON,
+        HeaderValue::from_static(Reason::NoEndpoint.name()),
+    );
+    headers.insert(crate::marks::CALL, id.header());
+    answer
+}
+
+/// The body of an answer to a program of this host.
+pub(crate) enum AnswerBody {
+    /// Made here, all of it.
+    Own(Bytes),
+    /// On its way through.
+    Passing(Box<Passing>),
+}
+
+/// An answer on its way through.
+pub(crate) struct Passing {
+    body: ProxyBody,
+    under_way: Box<UnderWay>,
+    /// How long it may stand still.
+    patience: std::time::Duration,
+    has_passed: bool,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Passing {
+    fn poll_passing(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.under_way.stand.poll_cut(context) {
+            self.under_way.broke(Reason::CutByPolicy);
+            self.under_way.ending = Ending::Abandoned;
+            return Poll::Ready(Some(Err(BodyError::GivenUp("the policy has changed"))));
+        }
+        match Pin::new(&mut self.body).poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.has_passed = true;
+                if let Some(data) = frame.data_ref() {
+                    self.under_way.answer_bytes += data.len() as u64;
+                } else if let Some(trailers) = frame.trailers_ref() {
+                    self.under_way.take_grpc_status(trailers);
+                }
+                if self.body.is_end_stream() {
+                    self.under_way.complete(None);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                self.under_way.broke(Reason::Broken);
+                Poll::Ready(Some(Err(error)))
+            }
+            Poll::Ready(None) => {
+                self.under_way.complete(None);
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                ready!(self.poll_patience(context));
+                self.under_way.broke(Reason::Deadline);
+                Poll::Ready(Some(Err(BodyError::GivenUp(
+                    "the answer stood still for too long",
+                ))))
+            }
+        }
+    }
+
+    fn poll_patience(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let patience = self.patience;
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        loop {
+            ready!(timer.as_mut().poll(context));
+            if !std::mem::take(&mut self.has_passed) {
+                return Poll::Ready(());
+            }
+            // Something came meanwhile: it is waited for as long again.
+            timer.as_mut().reset(tokio::time::Instant::now() + patience);
+        }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut *self {
+            Self::Own(bytes) => {
+                let bytes = std::mem::take(bytes);
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
+            Self::Passing(passing) => passing.poll_passing(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own(bytes) => bytes.is_empty(),
+            Self::Passing(passing) => passing.body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Passing(passing) => passing.body.size_hint(),
+        }
+    }
+}

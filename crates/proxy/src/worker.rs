@@ -1,0 +1,203 @@
+//! What one proxy thread holds: everything in it stays on that thread.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use model::address::HostAddresses;
+use model::ids::HostId;
+use model::name::Name;
+use model::time::Now;
+use runtime::clock::Clock;
+use tokio::sync::watch;
+use tokio::time::interval;
+
+use crate::config::ProxyLimits;
+use crate::local_apps::LocalApps;
+use crate::marks::{CallId, CallIds};
+use crate::report::Observer;
+use crate::sessions::Sessions;
+use crate::snapshot::{Snapshot, Snapshots};
+use crate::standing::Standing;
+use crate::surroundings::Surroundings;
+use crate::upstreams::{Gauges, Upstreams};
+
+/// How often idle connections and services are looked after.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// One thread's proxy.
+pub(crate) struct Worker {
+    /// Which thread it is, from 0.
+    pub thread: usize,
+    /// Its bounds.
+    pub limits: ProxyLimits,
+    /// The machine.
+    pub surroundings: Arc<dyn Surroundings>,
+    /// What is known of the fleet.
+    pub snapshots: Arc<Snapshots>,
+    /// The time.
+    pub clock: Clock,
+    /// To other hosts.
+    pub sessions: Rc<Sessions>,
+    /// To programs of this host.
+    pub apps: LocalApps,
+    /// What is called.
+    pub upstreams: Upstreams,
+    /// What is under way.
+    pub standing: Rc<Standing>,
+    /// Who is told of calls.
+    pub observer: Arc<dyn Observer>,
+    /// Becomes true when the proxy is to stop.
+    pub stop: watch::Receiver<bool>,
+    /// Connections of programs.
+    pub connections: Cell<usize>,
+    call_ids: RefCell<CallIds>,
+    callers: RefCell<BTreeMap<(HostId, Option<Name>), CallerHeaders>>,
+}
+
+/// What a program is told of its caller.
+#[derive(Clone, Debug)]
+pub(crate) struct CallerHeaders {
+    /// Its SPIFFE ID.
+    pub identity: HeaderValue,
+    /// The overlay address of its host.
+    pub address: HeaderValue,
+}
+
+/// What the threads of a proxy have in common.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    /// Bounds of each thread.
+    pub limits: ProxyLimits,
+    /// The machine.
+    pub surroundings: Arc<dyn Surroundings>,
+    /// What is known of the fleet.
+    pub snapshots: Arc<Snapshots>,
+    /// The time.
+    pub clock: Clock,
+    /// Who is told of calls.
+    pub observer: Arc<dyn Observer>,
+    /// Calls under way.
+    pub gauges: Arc<Gauges>,
+    /// Becomes true when the proxy is to stop.
+    pub stop: watch::Receiver<bool>,
+    /// Of dice and ids.
+    pub seed: u64,
+}
+
+impl Worker {
+    /// Begins on this thread.
+    pub(crate) fn new(thread: usize, shared: Shared) -> Rc<Self> {
+        let surroundings = Arc::clone(&shared.surroundings);
+        let make_socket = Rc::new(move |to| surroundings.dial_underlay(to));
+        // Far apart, whatever the seed.
+        let seed = shared.seed ^ (thread as u64 + 1).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        Rc::new(Self {
+            thread,
+            sessions: Sessions::new(Arc::clone(&shared.snapshots), make_socket),
+            apps: LocalApps::new(Arc::clone(&shared.surroundings), shared.limits.clone()),
+            upstreams: Upstreams::new(shared.gauges, seed),
+            standing: Rc::default(),
+            connections: Cell::new(0),
+            call_ids: RefCell::new(CallIds::new(seed)),
+            callers: RefCell::default(),
+            limits: shared.limits,
+            surroundings: shared.surroundings,
+            snapshots: shared.snapshots,
+            clock: shared.clock,
+            observer: shared.observer,
+            stop: shared.stop,
+        })
+    }
+
+    /// Returns a name for the next call.
+    pub(crate) fn next_call(&self) -> CallId {
+        self.call_ids.borrow_mut().next()
+    }
+
+    /// Reads the clocks.
+    pub(crate) fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    /// Follows what is known of the fleet, and decides again what is under way: when something
+    /// changes, and now and then because of rules that know the time of day.
+    pub(crate) async fn follow(self: Rc<Self>) {
+        let mut changes = self.snapshots.watch();
+        let mut again = interval(self.limits.decide_again_every);
+        let mut sweep = interval(SWEEP_INTERVAL);
+        loop {
+            tokio::select! {
+                changed = changes.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.adopt();
+                }
+                _ = again.tick() => self.decide_again(),
+                _ = sweep.tick() => {
+                    self.apps.sweep();
+                    self.upstreams.sweep(&self.snapshots.current().catalogue);
+                }
+            }
+        }
+    }
+
+    fn adopt(&self) {
+        let snapshot = self.snapshots.to_keep();
+        self.callers.borrow_mut().clear();
+        self.upstreams
+            .follow(&snapshot.catalogue, self.now().monotonic);
+        self.sessions.review();
+        self.decide_again();
+    }
+
+    fn decide_again(&self) {
+        let gate = Arc::clone(&self.snapshots.current().gate);
+        let cut = self.standing.decide_again(&gate, self.now().unix);
+        if cut > 0 {
+            tracing::info!(
+                cut,
+                "calls under way were cut: the policy does not allow them any more"
+            );
+        }
+    }
+
+    /// Returns what a program is told of its caller.
+    pub(crate) fn caller_headers(
+        &self,
+        snapshot: &Snapshot,
+        host: HostId,
+        workload: Option<&Name>,
+    ) -> Option<CallerHeaders> {
+        let key = (host, workload.cloned());
+        if let Some(known) = self.callers.borrow().get(&key) {
+            return Some(known.clone());
+        }
+        let catalogue = &snapshot.catalogue;
+        let record = catalogue.hosts.get(&host)?;
+        let fleet = &catalogue.fleet_name;
+        let identity = match workload {
+            Some(workload) => format!("spiffe://{fleet}/workload/{workload}"),
+            None => format!("spiffe://{fleet}/host/{}", record.name),
+        };
+        let headers = CallerHeaders {
+            identity: HeaderValue::try_from(identity).ok()?,
+            address: HeaderValue::try_from(record.addresses.v4.to_string()).ok()?,
+        };
+        self.callers.borrow_mut().insert(key, headers.clone());
+        Some(headers)
+    }
+}
+
+/// Returns the overlay addresses of this host; `None`: nobody knows them yet.
+pub(crate) fn my_addresses(snapshot: &Snapshot) -> Option<HostAddresses> {
+    let catalogue = &snapshot.catalogue;
+    catalogue
+        .hosts
+        .get(&catalogue.me)
+        .map(|host| host.addresses)
+}
