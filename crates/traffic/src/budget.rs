@@ -24,17 +24,17 @@ impl RetryBudget {
         self.sent.add(1, 0, now);
     }
 
-    /// Whether there is room for one retry.
-    pub fn has_room(&mut self, settings: &BudgetSettings, now: Instant) -> bool {
+    /// Whether there is room for one retry after `others` that may be asked for.
+    pub fn has_room(&mut self, others: u32, settings: &BudgetSettings, now: Instant) -> bool {
         let sums = self.sent.sums(now);
         let share = u64::from(sums.first) * u64::from(settings.percent) / 100;
         let used = u64::from(sums.second) + u64::from(self.waiting);
-        used < share + u64::from(settings.minimum_in_window)
+        used + u64::from(others) < share + u64::from(settings.minimum_in_window)
     }
 
     /// Promises one retry, if there is room.
     pub fn promise(&mut self, settings: &BudgetSettings, now: Instant) -> bool {
-        let room = self.has_room(settings, now);
+        let room = self.has_room(0, settings, now);
         self.waiting += u32::from(room);
         room
     }

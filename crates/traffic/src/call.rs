@@ -40,6 +40,8 @@ pub struct Call {
     pub(crate) stage: Stage,
     pub(crate) tried: Tried,
     pub(crate) try_until: Instant,
+    /// Whether `try_until` counts on a retry.
+    pub(crate) cut_short: bool,
     /// Whether the endpoint that failed last did nothing, so that it may be asked again.
     pub(crate) untouched: bool,
     pub(crate) poll_again_at: Instant,
@@ -71,6 +73,7 @@ impl Call {
             stage: Stage::New,
             tried: Tried::default(),
             try_until: deadline,
+            cut_short: false,
             untouched: false,
             poll_again_at: deadline,
         }

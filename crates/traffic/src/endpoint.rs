@@ -60,11 +60,14 @@ impl Endpoint {
         self.health != Health::Down && self.breaker.is_closed()
     }
 
-    /// Returns what part of its share it gets, of 1; `None` for all of it.
+    /// Returns how often it takes part in choices, of 1; `None` for always. It is the square of
+    /// the time that has passed: who has little to do wins more choices than its share.
     pub(crate) fn warmth(&self, slow_start: Duration, now: Instant) -> Option<f64> {
         let elapsed = now - self.warming_from?;
-        (elapsed < slow_start)
-            .then(|| (elapsed.as_secs_f64() / slow_start.as_secs_f64()).max(WARMTH_MIN))
+        (elapsed < slow_start).then(|| {
+            let passed = elapsed.as_secs_f64() / slow_start.as_secs_f64();
+            (passed * passed).max(WARMTH_MIN)
+        })
     }
 
     /// Returns how much one more call here would cost: latency × calls, with `typical` seconds
@@ -86,7 +89,7 @@ impl Endpoint {
     }
 }
 
-/// The least share of an endpoint in its slow start, so that it is measured at all.
+/// How often one takes part at least, so that it is measured at all.
 const WARMTH_MIN: f64 = 0.05;
 
 fn word(bytes: &[u8]) -> u64 {

@@ -234,7 +234,7 @@ mod tests {
         let (mut calls, limits) = (InFlight::new(Arc::default()), limits(1, 2));
         let (bell, mut places) = (Arc::new(Bell::default()), [Place::Outside; 4]);
         let waker = Waker::from(bell.clone());
-        let mut ask = |calls: &mut InFlight, place: &mut Place| {
+        let ask = |calls: &mut InFlight, place: &mut Place| {
             calls.poll_enter(place, &limits, FAR, &waker, at(0))
         };
         assert_eq!(ask(&mut calls, &mut places[0]), Poll::Ready(Admission::Go));

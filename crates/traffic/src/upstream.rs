@@ -31,6 +31,8 @@ pub struct Upstream {
     budget: RetryBudget,
     in_flight: InFlight,
     latencies: Quantiles,
+    /// Attempts under way whose time counts on a retry.
+    cut_short: u32,
     /// Since when no endpoint is ready, as far as calls noticed.
     none_ready_since: Option<Instant>,
     /// Calls that wait for one; at most as many as may be under way.
@@ -55,6 +57,7 @@ impl Upstream {
             budget: RetryBudget::default(),
             in_flight: InFlight::new(gauge),
             latencies: Quantiles::new(now),
+            cut_short: 0,
             none_ready_since: None,
             waiting_for_endpoint: Vec::new(),
             settings,
@@ -156,6 +159,7 @@ impl Upstream {
             debug_assert!(false, "an attempt is sent before it is finished");
             return Next::GiveUp(GiveUp::Attempts);
         };
+        self.cut_no_more(call);
         self.balancer.judge(attempt, outcome, now);
         self.measure(attempt, outcome, now);
         let judged = outcome != Outcome::Begun;
@@ -178,7 +182,8 @@ impl Upstream {
     }
 
     /// Ends a call, whatever it is at, and lets in who waits.
-    pub fn end(&mut self, call: Call, ending: Ending, now: Instant) {
+    pub fn end(&mut self, mut call: Call, ending: Ending, now: Instant) {
+        self.cut_no_more(&mut call);
         match call.stage {
             Stage::New | Stage::Over => {}
             Stage::BackOff => self.budget.withdrawn(),
@@ -268,13 +273,15 @@ impl Upstream {
 
     /// Returns how long the attempt that was just chosen may take. `auto` cuts short only what
     /// could be tried elsewhere: otherwise it would make failures out of slow answers.
-    fn try_until(&mut self, call: &Call, now: Instant) -> Instant {
+    fn try_until(&mut self, call: &mut Call, now: Instant) -> Instant {
         if let PerTry::Fixed(time) = self.settings.timeouts.per_try {
             return (now + time).min(call.deadline);
         }
         if !self.could_follow(call, now) {
             return call.deadline;
         }
+        call.cut_short = true;
+        self.cut_short += 1;
         let most = (self.settings.timeouts.request / 2).max(PER_TRY_MIN);
         let time = self
             .latencies
@@ -288,7 +295,13 @@ impl Upstream {
         idempotent
             && call.attempts() < self.settings.retry.attempts
             && self.balancer.has_other(call.tried.hosts())
-            && self.budget.has_room(&self.settings.retry.budget, now)
+            && self
+                .budget
+                .has_room(self.cut_short, &self.settings.retry.budget, now)
+    }
+
+    fn cut_no_more(&mut self, call: &mut Call) {
+        self.cut_short -= u32::from(std::mem::take(&mut call.cut_short));
     }
 
     fn wait_for_endpoint(
