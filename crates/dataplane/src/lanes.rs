@@ -316,6 +316,8 @@ pub(crate) struct LaneEnd {
     pub(crate) is_ended: bool,
     /// The home shard wants a session, whatever the one before was worth.
     pub(crate) is_wanted: bool,
+    /// It was begun anew while its flows waited to go home, where they are thought to be.
+    pub(crate) is_closing: bool,
     /// The home shard is to hear of the session.
     pub(crate) is_ready: bool,
     /// How often it was opened.
@@ -334,6 +336,7 @@ impl LaneEnd {
             is_open: false,
             is_ended: false,
             is_wanted: true,
+            is_closing: false,
             is_ready: false,
             epoch: 0,
             bytes_before: 0,

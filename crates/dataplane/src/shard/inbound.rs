@@ -102,7 +102,7 @@ impl Shard {
         let fate = if plaintext.is_empty() {
             Ok(Fate::Consumed)
         } else if is_mesh && is_control(plaintext) {
-            self.handle_control(index, plaintext, now, out)
+            self.handle_control(index, datagram_bytes, plaintext, now, out)
         } else if let Some(owner) = self.owner_of_opened(index, plaintext, now, out) {
             let opened = Misdirected::Opened {
                 peer: index,

@@ -106,6 +106,7 @@ impl Shard {
         }
         if let Some(end) = &mut peer.lane {
             end.mark = begin.mark;
+            end.is_closing = end.is_open && (end.is_ended || end.is_closing);
             end.is_ended = false;
             end.is_wanted = true;
         }
@@ -160,6 +161,7 @@ impl Shard {
         };
         end.epoch = epoch;
         end.is_open = true;
+        end.is_closing = false;
         end.is_ready = false;
         self.tend_lane_end(index, now, out);
     }
@@ -177,7 +179,7 @@ impl Shard {
         if let Some(end) = &mut peer.lane {
             end.bytes_before = bytes;
             end.is_wanted = false;
-            end.is_ready = !end.is_open;
+            end.is_ready = !end.is_open || end.is_closing;
             self.tend_lane_end(index, now, out);
         }
     }
@@ -238,7 +240,7 @@ impl Shard {
             return false;
         }
         let end = self.lane_end(index).expect("it was there above");
-        end.is_open = false;
+        (end.is_open, end.is_closing) = (false, false);
         true
     }
 
@@ -281,17 +283,12 @@ impl Shard {
             return;
         };
         let Some(end) = &peer.lane else { return };
-        let (lane, mark) = (end.number, end.mark);
-        let (is_ready, has_moved) = (end.is_ready && !end.is_open && !end.is_ended, end.has_moved);
-        let path = peer.path;
-        if end.is_open && (end.is_ended || !peer.tunnel.has_session(time)) {
+        let (lane, has_moved, path) = (end.number, end.has_moved, peer.path);
+        let is_over = end.is_ended || end.is_closing || !peer.tunnel.has_session(time);
+        if end.is_open && is_over {
             self.close_lane_end(index, now, out);
         }
-        if is_ready && !self.say_home(index, lane, Word::Ready { mark }, out) {
-            self.say_again(index, now);
-        } else if let Some(end) = self.lane_end(index) {
-            end.is_ready = false;
-        }
+        self.say_ready(index, lane, now, out);
         if let Some(path) = path.filter(|_| has_moved) {
             let is_said = self.say_home(index, lane, Word::Moved(path), out);
             let end = self.lane_end(index).expect("it was there above");
@@ -301,6 +298,23 @@ impl Shard {
             }
         }
         self.leave_lane(index, lane, now, out);
+    }
+
+    /// Tells the home shard of a new session, once it has the flows of the one before.
+    fn say_ready(&mut self, index: PeerIndex, lane: u16, now: Now, out: &mut impl Outbox) {
+        let Some(end) = self.lane_end(index) else {
+            return;
+        };
+        if end.is_ready && end.is_closing {
+            return;
+        }
+        let is_news = std::mem::take(&mut end.is_ready) && !end.is_open && !end.is_ended;
+        let mark = end.mark;
+        if is_news && !self.say_home(index, lane, Word::Ready { mark }, out) {
+            let end = self.lane_end(index).expect("it was there above");
+            end.is_ready = true;
+            self.say_again(index, now);
+        }
     }
 
     /// Forgets a lane of which nothing is left.

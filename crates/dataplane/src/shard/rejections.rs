@@ -13,6 +13,7 @@ use model::time::{Instant, Now};
 use wireguard::sealed_len;
 
 use super::inbound::Fate;
+use super::spreading::hand_opened_over;
 use super::verdicts::Denied;
 use super::{Shard, tunnel_time};
 use crate::command::PeerKind;
@@ -20,11 +21,19 @@ use crate::drops::DropReason;
 use crate::event::{Denial, Event};
 use crate::flows::FlowKey;
 use crate::greeting::Greeting;
-use crate::outbox::Outbox;
+use crate::outbox::{Misdirected, Outbox};
 use crate::packet::{Fragment, Headers};
 use crate::probe::ProbeMessage;
 use crate::refusal::Refusal;
 use crate::rejection::Rejection;
+
+/// A packet of this host that a peer denies, as far as it is quoted.
+struct Rejected {
+    packet: Vec<u8>,
+    headers: Headers,
+    key: FlowKey,
+    rule: Option<(RuleId, PolicyVersion)>,
+}
 
 impl Shard {
     /// Tells a peer that its packet was denied, when it is one to be told and asked for the flow.
@@ -72,6 +81,7 @@ impl Shard {
     pub(super) fn handle_control(
         &mut self,
         index: PeerIndex,
+        datagram_bytes: usize,
         message: &[u8],
         now: Now,
         out: &mut impl Outbox,
@@ -88,6 +98,44 @@ impl Shard {
         if let Some(greeting) = Greeting::decode(message) {
             return Ok(self.handle_greeting(index, greeting, now, out));
         }
+        let rejected = self.read_rejection(index, message)?;
+        let is_here = self.flows.find_mut(&rejected.key, now.monotonic).is_some();
+        let owner = match is_here {
+            true => None,
+            // The peer has no lane for it, or has one where there is none here.
+            false => self.owner_of_rejected(index, &rejected.packet, now, out),
+        };
+        let Some(owner) = owner else {
+            return self.end_rejected(rejected, now, out);
+        };
+        let opened = Misdirected::Opened {
+            peer: index,
+            ecn: 0,
+            datagram_bytes,
+            bytes: message,
+        };
+        hand_opened_over(owner, opened, out)
+    }
+
+    /// Takes a rejection that came by another session of the peer than its flow's.
+    pub(super) fn handle_handed_rejection(
+        &mut self,
+        index: PeerIndex,
+        message: &[u8],
+        now: Now,
+        out: &mut impl Outbox,
+    ) -> Result<Fate, DropReason> {
+        if self.identity.is_none() {
+            return Err(DropReason::NoIdentity);
+        }
+        if self.peers.get(index).is_none() {
+            return Err(DropReason::PeerRemoved);
+        }
+        let rejected = self.read_rejection(index, message)?;
+        self.end_rejected(rejected, now, out)
+    }
+
+    fn read_rejection(&self, index: PeerIndex, message: &[u8]) -> Result<Rejected, DropReason> {
         let rejection = Rejection::decode(message).ok_or(DropReason::BadControl)?;
         let peer = self.peers.get(index).expect("the caller found the peer");
         let identity = self.identity.as_ref().expect("datagrams need an identity");
@@ -97,7 +145,27 @@ impl Shard {
         if is_made_up || headers.fragment != Fragment::Whole {
             return Err(DropReason::BadControl);
         }
-        let key = FlowKey::of(&headers, Direction::Outbound, index);
+        Ok(Rejected {
+            key: FlowKey::of(&headers, Direction::Outbound, index),
+            rule: rejection.rule,
+            headers,
+            packet,
+        })
+    }
+
+    /// Ends the flow that a peer denies, when this host opened it, and tells its application.
+    fn end_rejected(
+        &mut self,
+        rejected: Rejected,
+        now: Now,
+        out: &mut impl Outbox,
+    ) -> Result<Fate, DropReason> {
+        let Rejected {
+            packet,
+            headers,
+            key,
+            rule,
+        } = rejected;
         self.flows
             .find_mut(&key, now.monotonic)
             .filter(|flow| flow.opened == Direction::Outbound)
@@ -105,7 +173,7 @@ impl Shard {
         self.flows.remove(&key);
         self.counters.set_flows(&self.flows);
         self.counters.add_denied_by_peer();
-        self.tell_rejection(&headers, key, rejection.rule, now.monotonic);
+        self.tell_rejection(&headers, key, rule, now.monotonic);
         self.refuse(Refusal::Prohibited, &headers, &packet, now, out);
         Ok(Fate::Consumed)
     }

@@ -12,6 +12,7 @@ use crate::fragments::FragmentKey;
 use crate::lanes::View;
 use crate::outbox::{Misdirected, Outbox};
 use crate::packet::destination;
+use crate::rejection::is_control;
 use crate::spread::{Spread, lane_of};
 
 impl Shard {
@@ -47,6 +48,22 @@ impl Shard {
             return None;
         }
         let owner = self.owner(peer, packet, Direction::Inbound, now, out)?;
+        (owner != place.number()).then_some(owner)
+    }
+
+    /// Returns the other shard that has the flow of a packet of this host that a peer denies.
+    pub(super) fn owner_of_rejected(
+        &mut self,
+        peer: PeerIndex,
+        packet: &[u8],
+        now: Now,
+        out: &mut impl Outbox,
+    ) -> Option<u16> {
+        let place = self.config.place;
+        if place.is_alone() {
+            return None;
+        }
+        let owner = self.owner(peer, packet, Direction::Outbound, now, out)?;
         (owner != place.number()).then_some(owner)
     }
 
@@ -138,7 +155,7 @@ impl Shard {
 
 /// What was opened in one shard and is of another's flow.
 impl Shard {
-    /// Takes a packet that another shard opened, with the ECN bits and the bytes of its datagram.
+    /// Takes a packet or a rejection that another shard opened, with the ECN bits and the bytes of its datagram.
     pub fn handle_opened(
         &mut self,
         peer: PeerIndex,
@@ -148,6 +165,11 @@ impl Shard {
         now: Now,
         out: &mut impl Outbox,
     ) {
+        if is_control(bytes) {
+            let fate = self.handle_handed_rejection(peer, bytes, now, out);
+            self.settle(peer, now, out);
+            return self.count_datagram(datagram_bytes, fate);
+        }
         let fate = match self.owner_of_opened(peer, bytes, now, out) {
             Some(to) => {
                 let opened = Misdirected::Opened {

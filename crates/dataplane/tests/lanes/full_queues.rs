@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use dataplane::{Bequest, Extent, Limits};
+use dataplane::{Bequest, DropReason, Extent, Limits};
 
 use crate::pair::team::{Arrival, Teams};
 use crate::pair::udp_port;
-use crate::{SECOND, SERVICE, eager, lanes, lost_answers, no_drops, open_lanes, teams};
+use crate::{
+    PORTS, SECOND, SERVICE, eager, lanes, lost, lost_answers, no_drops, open_lanes, passes, teams,
+};
 
 /// Longer than what found no room waits before it is said again.
 const SOON: Duration = Duration::from_millis(100);
@@ -15,6 +17,11 @@ fn flows_of_lanes(teams: &Teams, host: usize) -> u64 {
     // Both hosts know only one peer, the first, whose home is the first shard.
     let lanes = &teams.hosts[host].shards[1..];
     lanes.iter().map(|(_, counters)| counters.flows()).sum()
+}
+
+fn flows(teams: &Teams, host: usize) -> u64 {
+    let all = teams.hosts[host].shards.iter();
+    all.map(|(_, counters)| counters.flows()).sum()
 }
 
 fn bequest(teams: &mut Teams, host: usize) -> Bequest {
@@ -63,8 +70,7 @@ fn flows_that_could_not_go_back_home_go_later() {
     teams.refuse_words(0, &["Closed", "Gone"]);
     teams.pass(SOON);
     assert!(flows_of_lanes(&teams, 0) > 0, "they came too late");
-    let all: u64 = teams.hosts[0].shards.iter().map(|(_, it)| it.flows()).sum();
-    assert_eq!(all, 128);
+    assert_eq!(flows(&teams, 0), 128);
     teams.refuse_words(0, &[]);
     teams.pass(SOON);
     assert_eq!(flows_of_lanes(&teams, 0), 0);
@@ -144,4 +150,52 @@ fn greetings_and_rejections_do_not_use_up_each_other() {
         ..eager()
     };
     assert_eq!(lanes_with(no_greetings), [0]);
+}
+
+#[test]
+fn a_lane_that_is_begun_anew_while_its_flows_wait_opens_at_both_ends() {
+    let mut teams = teams([2, 2]);
+    open_lanes(&mut teams);
+    teams.refuse_words(0, &["Closed"]);
+    // Another run of the peer's daemon ends the lane, and traffic begins it anew.
+    teams.restart(1, 2);
+    for port in PORTS {
+        assert!(passes(&mut teams, 1, 0, (port, SERVICE)), "{port}");
+    }
+    for _ in 0..4 {
+        lost(&mut teams);
+        teams.pass(SECOND);
+    }
+    assert_eq!(lanes(&mut teams, 0), [0, 1]);
+    assert!(flows(&teams, 0) > 128, "some are at both places");
+    teams.refuse_words(0, &[]);
+    teams.pass(SOON);
+    assert_eq!(lost(&mut teams), 0);
+    assert!(flows_of_lanes(&teams, 0) > 0);
+    assert_eq!(flows(&teams, 0), 128);
+}
+
+#[test]
+fn a_rejection_finds_its_flow_where_one_end_only_has_the_lane_open() {
+    let limits = Limits {
+        rejections_per_peer_per_sec: 1000,
+        ..eager()
+    };
+    let mut teams = Teams::with(&[2, 2], limits, udp_port(SERVICE));
+    teams.arrival = Arrival::Steered;
+    teams.refuse_words(1, &["Open"]);
+    open_lanes(&mut teams);
+    assert!(flows_of_lanes(&teams, 0) > 0);
+    assert_eq!(flows_of_lanes(&teams, 1), 0);
+    teams.set_traffic(1, udp_port(SERVICE + 1), 2);
+    for port in PORTS {
+        let packet = teams.udp(0, 1, (port, SERVICE), b"hello");
+        teams.send(0, &packet);
+    }
+    let told = teams.hosts[0]
+        .shards
+        .iter()
+        .map(|(_, it)| it.denied_by_peer());
+    assert_eq!(told.sum::<u64>(), PORTS.len() as u64);
+    assert_eq!(teams.hosts[0].dropped(DropReason::UnrelatedRejection), 0);
 }
