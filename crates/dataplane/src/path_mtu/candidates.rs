@@ -1,22 +1,23 @@
 //! The sizes that are worth a try: those that real links and clouds have. What lies between two of
 //! them costs less than asking for it would.
 
-/// Bytes of IP packets that underlays carry, the largest first.
+/// Bytes of IP packets that underlays carry, the largest first. Where clouds say so is listed in
+/// `docs/decisions/the-path-says-how-large.md`.
 const UNDERLAYS: [u16; 15] = [
-    9000, // jumbo frames as most switches and interfaces are set; AWS has 9001
-    8896, // Google Cloud's largest (its VPC documentation, "Maximum transmission unit")
-    8500, // through an AWS transit gateway (its documentation of quotas)
-    3900, // Azure's largest with most of its interfaces (its documentation, "Configure MTU")
+    9000, // jumbo frames as most switches and interfaces are set; EC2 has 9001
+    8896, // Google Cloud's largest
+    8500, // between VPCs of AWS: transit gateways, peering across regions
+    3900, // Azure's largest with its Mellanox interfaces; newer ones have 9000
     1500, // Ethernet (RFC 894)
     1492, // PPPoE (RFC 2516 7)
     1480, // IP in IP (RFC 2003, RFC 4213)
     1460, // Google Cloud unless configured
     1450, // VXLAN over Ethernet (RFC 7348 5)
     1420, // WireGuard over Ethernet
-    1400, // VPN gateways of clouds (Azure's documentation of its VPN gateway)
+    1400, // where Azure's virtual network begins to cut packets
     1380, // WireGuard over Google Cloud
     1340, // IPv6's smallest with a packet of IPv6's smallest in it, over IPv4
-    1300, // Google Cloud's smallest
+    1300, // Google Cloud's smallest; between a region of AWS and its Outposts or Wavelength Zones
     1280, // the smallest that IPv6 works over (RFC 8200 5)
 ];
 
