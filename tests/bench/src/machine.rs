@@ -3,32 +3,24 @@
 use std::fs;
 use std::thread;
 
-use lab::LabError;
-
-use crate::contender::Contender;
-use crate::rounds::Plan;
-
-/// Returns what a reader must know of the machine, the run and the programs.
-pub(crate) fn describe(plan: &Plan, contenders: &[Box<dyn Contender>]) -> Result<String, LabError> {
-    let mut versions = Vec::new();
-    for contender in contenders {
-        if let Some(version) = contender.version()?
-            && !versions.contains(&version)
-        {
-            versions.push(version);
+/// Returns what a reader must know of the machine, the run and the programs; `how` says in a sentence or
+/// two what else of the run matters.
+pub(crate) fn describe(rounds: u32, how: &str, versions: Vec<String>) -> String {
+    let mut programs: Vec<String> = Vec::new();
+    for version in versions {
+        if !programs.contains(&version) {
+            programs.push(version);
         }
     }
     let system = rustix::system::uname();
     let cores = thread::available_parallelism().map_or(0, usize::from);
-    Ok(format!(
-        "{}, {cores} cores shared by both ends and what measures, Linux {}. Medians of {} rounds; TCP (reno) for \
-         {} s; less than 1 % of UDP datagrams lost; in parentheses the ratio to ours. {}.",
+    format!(
+        "{}, {cores} cores shared by both ends and what measures, Linux {}. Medians of {rounds} rounds; {how}; \
+         in parentheses the ratio to ours. {}.",
         processor(),
         system.release().to_string_lossy(),
-        plan.rounds,
-        plan.seconds,
-        versions.join("; "),
-    ))
+        programs.join("; "),
+    )
 }
 
 fn processor() -> String {

@@ -7,27 +7,30 @@ use lab::LabError;
 use serde_json::json;
 
 use crate::aims;
-use crate::contender::Contender;
+use crate::kind::Kind;
 use crate::link::Link;
 use crate::plot;
+use crate::presentation::{Presentation, Row};
 use crate::results::Results;
-use crate::table::{self, Row};
+use crate::table;
 
 /// What is written besides the results, and where to.
-pub(crate) struct Output {
+pub(crate) struct Output<K: 'static> {
     directory: Option<PathBuf>,
     machine: String,
     links: Vec<Link>,
     rows: Vec<Row>,
+    shown: Presentation<K>,
 }
 
-impl Output {
+impl<K: Kind> Output<K> {
     /// Makes the directory, so that a run does not end without a place for its results.
     pub(crate) fn new(
         directory: Option<PathBuf>,
         machine: String,
         links: &[Link],
-        contenders: &[Box<dyn Contender>],
+        rows: Vec<Row>,
+        shown: Presentation<K>,
     ) -> Result<Self, LabError> {
         if let Some(directory) = &directory {
             fs::create_dir_all(directory).map_err(|error| {
@@ -38,22 +41,24 @@ impl Output {
             directory,
             machine,
             links: links.to_vec(),
-            rows: contenders.iter().map(|one| one.as_ref().into()).collect(),
+            rows,
+            shown,
         })
     }
 
     /// Writes the files anew; without a directory nothing.
-    pub(crate) fn write(&self, results: &Results) -> Result<(), LabError> {
+    pub(crate) fn write(&self, results: &Results<K>) -> Result<(), LabError> {
         let Some(directory) = &self.directory else {
             return Ok(());
         };
         let mut numbers = results.to_json();
         numbers["machine"] = json!(self.machine);
         let numbers = format!("{numbers:#}\n");
-        let picture = plot::render(&self.rows, &self.links, results);
+        let picture = plot::render(self.shown, &self.rows, &self.links, results);
         let table = format!(
-            "# Measured\n\n{}\nWhat the figures mean: [performance](../performance.md).\n",
-            self.table(results)
+            "# Measured\n\n{}\nWhat the figures mean: [performance](../{}).\n",
+            self.table(results),
+            self.shown.page,
         );
         write(&directory.join("table.md"), &table)?;
         write(&directory.join("plot.svg"), &picture)?;
@@ -61,9 +66,13 @@ impl Output {
     }
 
     /// The machine, the tables, and what was reached.
-    pub(crate) fn table(&self, results: &Results) -> String {
-        let tables = table::render(&self.rows, &self.links, results);
-        format!("{}\n\n{}{tables}", self.machine, aims::render(results))
+    pub(crate) fn table(&self, results: &Results<K>) -> String {
+        let tables = table::render(self.shown, &self.rows, &self.links, results);
+        format!(
+            "{}\n\n{}{tables}",
+            self.machine,
+            aims::render(self.shown.aims, results)
+        )
     }
 }
 

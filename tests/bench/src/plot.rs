@@ -3,18 +3,11 @@
 
 use std::fmt::{self, Write};
 
-use crate::figure::Figure;
+use crate::kind::Kind;
 use crate::link::Link;
+use crate::presentation::{Presentation, Row};
 use crate::results::Results;
-use crate::table::Row;
 
-/// Each panel: what it shows, and which way is good.
-const PANELS: [(Figure, &str); 4] = [
-    (Figure::TcpStream, "more is better"),
-    (Figure::ProcessorTime, "less is better"),
-    (Figure::Datagrams128, "more is better"),
-    (Figure::LoadedRoundTrip, "less is better"),
-];
 const PANELS_ABREAST: usize = 2;
 
 // In pixels.
@@ -32,16 +25,27 @@ text{font:12px sans-serif;fill:#222}.title{font-weight:bold}.note{fill:#666}.val
 .ours{font-weight:bold}.default{fill:#2166ac}.nic-like{fill:#92c5de}";
 
 /// Draws the medians.
-pub(crate) fn render(rows: &[Row], links: &[Link], results: &Results) -> String {
+pub(crate) fn render<K: Kind>(
+    shown: Presentation<K>,
+    rows: &[Row],
+    links: &[Link],
+    results: &Results<K>,
+) -> String {
     let mut text = String::new();
-    draw(&mut text, rows, links, results).expect("a String takes every text");
+    draw(&mut text, shown, rows, links, results).expect("a String takes every text");
     text
 }
 
-fn draw(text: &mut String, rows: &[Row], links: &[Link], results: &Results) -> fmt::Result {
+fn draw<K: Kind>(
+    text: &mut String,
+    shown: Presentation<K>,
+    rows: &[Row],
+    links: &[Link],
+    results: &Results<K>,
+) -> fmt::Result {
     let panel_height = HEAD_HEIGHT + ROW_HEIGHT * rows.len() as f64 + MARGIN;
     let width = MARGIN + PANEL_WIDTH * PANELS_ABREAST as f64;
-    let down = PANELS.len().div_ceil(PANELS_ABREAST) as f64;
+    let down = shown.panels.len().div_ceil(PANELS_ABREAST) as f64;
     let height = LEGEND_HEIGHT + panel_height * down + MARGIN;
     writeln!(
         text,
@@ -62,38 +66,39 @@ fn draw(text: &mut String, rows: &[Row], links: &[Link], results: &Results) -> f
             link.name()
         )?;
     }
-    for (number, (figure, way)) in PANELS.into_iter().enumerate() {
+    for (number, (figure, way)) in shown.panels.iter().enumerate() {
         let panel = Panel {
             x: MARGIN + PANEL_WIDTH * (number % PANELS_ABREAST) as f64,
             y: LEGEND_HEIGHT + panel_height * (number / PANELS_ABREAST) as f64,
-            figure,
+            figure: *figure,
             way,
+            beyond_compare: shown.beyond_compare,
         };
         panel.draw(text, rows, links, results)?;
     }
     writeln!(text, "</svg>")
 }
 
-/// Whose bars may be cut, so that they do not make all others short.
-const BEYOND_COMPARE: &str = "no tunnel";
-
 /// One figure of all.
-struct Panel {
+struct Panel<K> {
     x: f64,
     y: f64,
-    figure: Figure,
+    figure: K,
     way: &'static str,
+    beyond_compare: &'static str,
 }
 
-impl Panel {
+impl<K: Kind> Panel<K> {
     fn draw(
         &self,
         text: &mut String,
         rows: &[Row],
         links: &[Link],
-        results: &Results,
+        results: &Results<K>,
     ) -> fmt::Result {
-        let Self { x, y, figure, way } = self;
+        let Self {
+            x, y, figure, way, ..
+        } = self;
         writeln!(
             text,
             "<text x=\"{x}\" y=\"{}\"><tspan class=\"title\">{}</tspan> <tspan class=\"note\">{way}</tspan></text>",
@@ -103,7 +108,7 @@ impl Panel {
         let value = |row: &Row, link: &Link| results.median(*link, row.name, *figure);
         let all = rows
             .iter()
-            .filter(|row| row.name != BEYOND_COMPARE)
+            .filter(|row| row.name != self.beyond_compare)
             .flat_map(|row| links.iter().filter_map(|link| value(row, link)));
         let most = all.fold(0.0, f64::max);
         for (number, row) in rows.iter().enumerate() {
@@ -149,18 +154,32 @@ impl Panel {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kind::Sample::{self, Speed};
+
+    const SHOWN: Presentation<Sample> = Presentation {
+        page: "",
+        facts: &[],
+        tables: &[],
+        panels: &[(Speed, "more is better")],
+        beyond_compare: "no tunnel",
+        aims: &[],
+    };
 
     #[test]
     fn bars_are_as_long_as_their_values_say() {
         let row = |name| Row {
             name,
-            cipher: "none",
-            mtu: 1420,
+            facts: Vec::new(),
         };
         let mut results = Results::default();
-        results.add(Link::NicLike, "ours", [(Figure::TcpStream, 4.0)]);
-        results.add(Link::NicLike, "other", [(Figure::TcpStream, 1.0)]);
-        let picture = render(&[row("ours"), row("other")], &[Link::NicLike], &results);
+        results.add(Link::NicLike, "ours", [(Speed, 4.0)]);
+        results.add(Link::NicLike, "other", [(Speed, 1.0)]);
+        let picture = render(
+            SHOWN,
+            &[row("ours"), row("other")],
+            &[Link::NicLike],
+            &results,
+        );
         let widths: Vec<f64> = picture
             .lines()
             .filter(|line| line.contains("class=\"value\""))
@@ -176,13 +195,12 @@ mod tests {
     fn the_bare_link_does_not_make_the_others_short() {
         let rows = ["no tunnel", "ours"].map(|name| Row {
             name,
-            cipher: "none",
-            mtu: 1420,
+            facts: Vec::new(),
         });
         let mut results = Results::default();
-        results.add(Link::NicLike, "no tunnel", [(Figure::TcpStream, 50.0)]);
-        results.add(Link::NicLike, "ours", [(Figure::TcpStream, 4.0)]);
-        let picture = render(&rows, &[Link::NicLike], &results);
+        results.add(Link::NicLike, "no tunnel", [(Speed, 50.0)]);
+        results.add(Link::NicLike, "ours", [(Speed, 4.0)]);
+        let picture = render(SHOWN, &rows, &[Link::NicLike], &results);
         assert!(picture.contains(">50.00 (cut)<"));
         assert_eq!(picture.matches("width=\"314.0\"").count(), 2, "{picture}");
     }

@@ -4,14 +4,23 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::figure::Figure;
+use crate::kind::Kind;
 use crate::link::Link;
 
 /// Every value of every round.
-#[derive(Debug, Default)]
-pub(crate) struct Results {
-    values: BTreeMap<(Link, &'static str, Figure), Vec<f64>>,
+#[derive(Debug)]
+pub(crate) struct Results<K> {
+    values: BTreeMap<(Link, &'static str, K), Vec<f64>>,
     failures: Vec<Failure>,
+}
+
+impl<K> Default for Results<K> {
+    fn default() -> Self {
+        Self {
+            values: BTreeMap::new(),
+            failures: Vec::new(),
+        }
+    }
 }
 
 /// Somebody could not be measured to the end.
@@ -25,12 +34,12 @@ pub(crate) struct Failure {
     pub(crate) reason: String,
 }
 
-impl Results {
+impl<K: Kind> Results<K> {
     pub(crate) fn add(
         &mut self,
         link: Link,
         contender: &'static str,
-        figures: impl IntoIterator<Item = (Figure, f64)>,
+        figures: impl IntoIterator<Item = (K, f64)>,
     ) {
         for (figure, value) in figures {
             self.values
@@ -61,12 +70,7 @@ impl Results {
     }
 
     /// Returns the median of a figure; `None` where a contender has none of the kind.
-    pub(crate) fn median(
-        &self,
-        link: Link,
-        contender: &'static str,
-        figure: Figure,
-    ) -> Option<f64> {
+    pub(crate) fn median(&self, link: Link, contender: &'static str, figure: K) -> Option<f64> {
         median(self.values.get(&(link, contender, figure))?)
     }
 
@@ -114,6 +118,7 @@ fn median(values: &[f64]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kind::Sample::{self, Speed};
 
     #[test]
     fn one_outlier_does_not_move_the_median_far() {
@@ -124,9 +129,9 @@ mod tests {
 
     #[test]
     fn programs_read_every_round_and_every_failure() {
-        let mut results = Results::default();
+        let mut results = Results::<Sample>::default();
         for value in [1.0, 3.0] {
-            results.add(Link::NicLike, "a", [(Figure::TcpStream, value)]);
+            results.add(Link::NicLike, "a", [(Speed, value)]);
         }
         results.add_failure(Link::DefaultOffloads, "b", 0, "no answer\nits log follows");
         let json = results.to_json();

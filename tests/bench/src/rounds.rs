@@ -2,38 +2,38 @@
 
 use lab::LabError;
 
-use crate::contender::Contender;
-use crate::figure::{self, Figure, Trial};
-use crate::ground::Ground;
+use crate::kind::Kind;
 use crate::link::Link;
 use crate::results::Results;
 
 /// What is measured, how often and how long.
 #[derive(Clone, Debug)]
-pub(crate) struct Plan {
+pub(crate) struct Plan<K> {
     pub(crate) rounds: u32,
-    /// Of each stream.
+    /// Of each stream, or of each load.
     pub(crate) seconds: u32,
     pub(crate) links: Vec<Link>,
-    pub(crate) figures: Vec<Figure>,
+    pub(crate) figures: Vec<K>,
 }
 
-/// Goes through all contenders on all links, as often as planned. Each round begins with another
-/// contender, so that nobody always follows the same one. Who fails is told of and goes on in the next
-/// round; after each round `report` is given what there is.
-pub(crate) fn run(
-    contenders: &[Box<dyn Contender>],
-    plan: &Plan,
-    mut report: impl FnMut(&Results) -> Result<(), LabError>,
-) -> Result<Results, LabError> {
+/// Goes through all contenders on all links, as often as planned; `trial` measures one once. Each round
+/// begins with another contender, so that nobody always follows the same one. Who fails is told of and goes
+/// on in the next round; after each round `report` is given what there is.
+pub(crate) fn run<C, K: Kind>(
+    contenders: &[C],
+    plan: &Plan<K>,
+    name: impl Fn(&C) -> &'static str,
+    mut trial: impl FnMut(&C, Link, &mut Vec<(K, f64)>) -> Result<(), LabError>,
+    mut report: impl FnMut(&Results<K>) -> Result<(), LabError>,
+) -> Result<Results<K>, LabError> {
     let mut results = Results::default();
     for round in 0..plan.rounds {
         for link in &plan.links {
             for contender in in_turn(contenders, round as usize) {
-                let name = contender.name();
+                let name = name(contender);
                 let place = format!("round {} of {}, {}", round + 1, plan.rounds, link.name());
                 let mut figures = Vec::new();
-                let outcome = trial(contender.as_ref(), *link, plan, &mut figures);
+                let outcome = trial(contender, *link, &mut figures);
                 eprintln!("{place}: {name}: {}", shown(&figures));
                 results.add(*link, name, figures);
                 if let Err(error) = outcome {
@@ -47,30 +47,12 @@ pub(crate) fn run(
     Ok(results)
 }
 
-/// Measures one contender once, on machines of its own.
-fn trial(
-    contender: &dyn Contender,
-    link: Link,
-    plan: &Plan,
-    figures: &mut Vec<(Figure, f64)>,
-) -> Result<(), LabError> {
-    let ground = Ground::new(link)?;
-    let joined = contender.join(&ground)?;
-    let trial = Trial {
-        ground: &ground,
-        joined: &joined,
-        wanted: &plan.figures,
-        seconds: plan.seconds,
-    };
-    figure::measure(trial, figures)
-}
-
 fn in_turn<T>(all: &[T], first: usize) -> impl Iterator<Item = &T> {
     let (before, after) = all.split_at(first % all.len().max(1));
     after.iter().chain(before)
 }
 
-fn shown(figures: &[(Figure, f64)]) -> String {
+fn shown<K: Kind>(figures: &[(K, f64)]) -> String {
     let each = figures
         .iter()
         .map(|(figure, value)| format!("{} {value:.*}", figure.title(), figure.decimals()));

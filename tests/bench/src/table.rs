@@ -1,47 +1,37 @@
-//! The results as Markdown: for each link a table about streams and one about packets, every figure with
-//! its ratio to ours.
+//! The results as Markdown: for each link the tables of the bench, every figure with its ratio to ours.
 
 use std::fmt::{self, Write};
 
-use crate::contender::Contender;
-use crate::figure::Figure;
+use crate::kind::Kind;
 use crate::link::Link;
+use crate::presentation::{Presentation, Row};
 use crate::results::Results;
 
 /// The row that the others are compared with.
 const OURS: &str = "ours";
 
-/// A row's head.
-pub(crate) struct Row {
-    pub(crate) name: &'static str,
-    pub(crate) cipher: &'static str,
-    pub(crate) mtu: u16,
-}
-
-impl From<&dyn Contender> for Row {
-    fn from(contender: &dyn Contender) -> Self {
-        Self {
-            name: contender.name(),
-            cipher: contender.cipher(),
-            mtu: contender.mtu(),
-        }
-    }
-}
-
 /// Renders the tables of each link, and below who failed.
-pub(crate) fn render(rows: &[Row], links: &[Link], results: &Results) -> String {
+pub(crate) fn render<K: Kind>(
+    shown: Presentation<K>,
+    rows: &[Row],
+    links: &[Link],
+    results: &Results<K>,
+) -> String {
     let mut text = String::new();
-    write(&mut text, rows, links, results).expect("a String takes every text");
+    write(&mut text, shown, rows, links, results).expect("a String takes every text");
     text
 }
 
-fn write(text: &mut String, rows: &[Row], links: &[Link], results: &Results) -> fmt::Result {
+fn write<K: Kind>(
+    text: &mut String,
+    shown: Presentation<K>,
+    rows: &[Row],
+    links: &[Link],
+    results: &Results<K>,
+) -> fmt::Result {
     for link in links {
-        for (about, figures) in [
-            ("streams", &Figure::OF_STREAMS[..]),
-            ("packets", &Figure::OF_PACKETS[..]),
-        ] {
-            let is_measured = |figure: &Figure| {
+        for (about, figures) in shown.tables {
+            let is_measured = |figure: &K| {
                 let has = |row: &Row| results.median(*link, row.name, *figure).is_some();
                 rows.iter().any(has)
             };
@@ -50,13 +40,20 @@ fn write(text: &mut String, rows: &[Row], links: &[Link], results: &Results) -> 
                 continue;
             }
             writeln!(text, "### {}: {about}\n", link.name())?;
-            write!(text, "| | cipher | MTU |")?;
+            write!(text, "| |")?;
+            for fact in shown.facts {
+                write!(text, " {fact} |")?;
+            }
             for figure in &figures {
                 write!(text, " {} |", figure.title())?;
             }
-            writeln!(text, "\n|---|---|---:|{}", "---:|".repeat(figures.len()))?;
+            let (left, right) = (
+                "---|".repeat(shown.facts.len()),
+                "---:|".repeat(figures.len()),
+            );
+            writeln!(text, "\n|---|{left}{right}")?;
             for row in rows {
-                write!(text, "| {} | {} | {} |", row.name, row.cipher, row.mtu)?;
+                write!(text, "| {} | {} |", row.name, row.facts.join(" | "))?;
                 for figure in &figures {
                     write!(text, " {} |", cell(results, *link, row.name, *figure))?;
                 }
@@ -78,7 +75,7 @@ fn write(text: &mut String, rows: &[Row], links: &[Link], results: &Results) -> 
     Ok(())
 }
 
-fn cell(results: &Results, link: Link, contender: &'static str, figure: Figure) -> String {
+fn cell<K: Kind>(results: &Results<K>, link: Link, contender: &'static str, figure: K) -> String {
     let Some(value) = results.median(link, contender, figure) else {
         return "–".into();
     };
@@ -94,12 +91,21 @@ fn cell(results: &Results, link: Link, contender: &'static str, figure: Figure) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kind::Sample::{self, Cost, Speed};
+
+    const SHOWN: Presentation<Sample> = Presentation {
+        page: "",
+        facts: &["cipher", "MTU"],
+        tables: &[("everything", &[Speed, Cost])],
+        panels: &[],
+        beyond_compare: "",
+        aims: &[],
+    };
 
     fn row(name: &'static str) -> Row {
         Row {
             name,
-            cipher: "none",
-            mtu: 1420,
+            facts: vec!["none".into(), "1420".into()],
         }
     }
 
@@ -107,11 +113,11 @@ mod tests {
     fn medians_stand_beside_their_ratio_to_ours() {
         let mut results = Results::default();
         for value in [1.0, 2.0, 9.0] {
-            results.add(Link::NicLike, OURS, [(Figure::TcpStream, value)]);
+            results.add(Link::NicLike, OURS, [(Speed, value)]);
         }
-        results.add(Link::NicLike, OURS, [(Figure::ProcessorTime, 3.0)]);
-        results.add(Link::NicLike, "other", [(Figure::TcpStream, 0.5)]);
-        let text = render(&[row(OURS), row("other")], &Link::ALL, &results);
+        results.add(Link::NicLike, OURS, [(Cost, 3.0)]);
+        results.add(Link::NicLike, "other", [(Speed, 0.5)]);
+        let text = render(SHOWN, &[row(OURS), row("other")], &Link::ALL, &results);
         assert!(
             text.contains("| ours | none | 1420 | 2.00 | 3.00 |\n"),
             "{text}"
@@ -125,8 +131,8 @@ mod tests {
     #[test]
     fn every_row_has_as_many_cells_as_the_head_and_nothing_unmeasured_has_a_table() {
         let mut results = Results::default();
-        results.add(Link::NicLike, "a", [(Figure::Datagrams64, 1.0)]);
-        let text = render(&[row("a"), row("b")], &Link::ALL, &results);
+        results.add(Link::NicLike, "a", [(Speed, 1.0)]);
+        let text = render(SHOWN, &[row("a"), row("b")], &Link::ALL, &results);
         let cells: Vec<_> = text
             .lines()
             .filter(|line| line.starts_with('|'))
@@ -137,9 +143,9 @@ mod tests {
 
     #[test]
     fn who_failed_is_named_below() {
-        let mut results = Results::default();
+        let mut results = Results::<Sample>::default();
         results.add_failure(Link::NicLike, "a", 1, "no answer");
-        let text = render(&[row("a")], &Link::ALL, &results);
+        let text = render(SHOWN, &[row("a")], &Link::ALL, &results);
         let line = "- a failed in round 2 (NIC-like (TSO, GSO, GRO off)): no answer\n";
         assert_eq!(text, line);
     }

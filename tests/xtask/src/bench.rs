@@ -1,11 +1,13 @@
-//! `cargo xtask bench`: builds what is measured, as users get it, and calls `tests/bench`.
+//! `cargo xtask bench` and `bench-services`: build what is measured, as users get it, and call `tests/bench`.
 
-use std::env;
-use std::path::{Path, PathBuf};
+mod envoy;
+
+use std::path::Path;
 use std::process::Command;
 
 use crate::cargo::cargo;
 use crate::failure::{Doing, Failure};
+use crate::workspace;
 
 /// Peers that crates.io has, in the versions that the documentation speaks of.
 const INSTALLED: &[(&str, &str)] = &[
@@ -14,9 +16,9 @@ const INSTALLED: &[(&str, &str)] = &[
     ("vpncloud", "2.3.0"),
 ];
 
-/// Runs the bench with the arguments that the person gave.
+/// Runs the bench of tunnels with the arguments that the person gave.
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
-    let target = target_directory()?;
+    let target = workspace::target()?;
     let tools = target.join("tools");
     passes(&mut cargo(
         "build --locked --release --package interop --bin mesh-wireguard",
@@ -27,12 +29,28 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     for (name, version) in INSTALLED {
         install(name, version, &tools)?;
     }
+    measure("tunnels", &target, arguments)
+}
+
+/// Runs the bench of services with the arguments that the person gave.
+pub(crate) fn run_services(arguments: &[String]) -> Result<(), Failure> {
+    let target = workspace::target()?;
+    let programs = "--package meshd --package meshctl --package coordinator --package bench";
+    passes(&mut cargo(&format!(
+        "build --locked --release {programs} --bin meshd --bin meshctl --bin mesh-coordinator --bin bench"
+    )))?;
+    envoy::install(&target.join("tools"))?;
+    measure("services", &target, arguments)
+}
+
+fn measure(what: &str, target: &Path, arguments: &[String]) -> Result<(), Failure> {
     let mut bench = Command::new(target.join("release/bench"));
     bench
+        .arg(what)
         .arg("--ours")
         .arg(target.join("release"))
         .arg("--tools")
-        .arg(tools.join("bin"))
+        .arg(target.join("tools/bin"))
         .args(arguments);
     passes(&mut bench)
 }
@@ -51,19 +69,4 @@ fn passes(command: &mut Command) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::new(format!("`{shown}` failed ({status})")))
-}
-
-/// `target` of the program that runs, which is `target/PROFILE/xtask`.
-fn target_directory() -> Result<PathBuf, Failure> {
-    let executable = env::current_exe().doing("find this program's own file")?;
-    executable
-        .ancestors()
-        .nth(2)
-        .map(Path::to_path_buf)
-        .ok_or_else(|| {
-            Failure::new(format!(
-                "{} is in no target directory",
-                executable.display()
-            ))
-        })
 }

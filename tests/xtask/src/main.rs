@@ -1,5 +1,5 @@
-//! The project's own commands: `cargo xtask demo | test | fuzz | bench | micro | storm | figures |
-//! generate | package`.
+//! The project's own commands: `cargo xtask demo | test | python | fuzz | bench | bench-services | micro |
+//! storm | figures | generate | package`.
 //!
 //! Every command is a module; what they share is where the workspace is and how a program is run.
 
@@ -19,6 +19,7 @@ mod fuzz;
 mod generate;
 mod micro;
 mod package;
+mod python;
 mod storm;
 mod test;
 mod workspace;
@@ -55,6 +56,8 @@ enum Command {
         #[arg(long, default_value_t = 10, requires = "long")]
         minutes: u32,
     },
+    /// Installs the packages of Python that clients and servers in the lab import, into target/tools.
+    Python,
     /// Looks for inputs that break a parser, with libFuzzer. What it finds is in target/fuzz.
     Fuzz {
         /// For how long each target runs.
@@ -66,6 +69,13 @@ enum Command {
     /// Measures our tunnel beside others and prints a Markdown table. Needs root.
     Bench {
         /// Passed on: `--output DIRECTORY`, `--rounds N`, `--seconds N`, `--only NAME…`, `--figures FIGURE…`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Measures calls of services between two hosts beside other proxies, and prints a Markdown table. Needs
+    /// root.
+    BenchServices {
+        /// Passed on, as for `bench`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -105,8 +115,10 @@ fn main() -> ExitCode {
         Command::Demo { keep, .. } => demo::run(keep),
         Command::Test { long: false, .. } => test::run(None),
         Command::Test { minutes, .. } => test::run(Some(minutes)),
+        Command::Python => python::install_for_lab(),
         Command::Fuzz { seconds, targets } => fuzz::run(seconds, &targets),
         Command::Bench { arguments } => bench::run(&arguments),
+        Command::BenchServices { arguments } => bench::run_services(&arguments),
         Command::Micro { arguments } => micro::run(&arguments),
         Command::Storm { hosts, release } => storm::run(hosts, release),
         Command::Figures(what) => figures::run(what),

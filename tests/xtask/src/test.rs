@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::cargo::{build_programs, cargo, has_subcommand, passes};
 use crate::failure::{Doing, Failure};
 use crate::package::{self, Packaging};
-use crate::{fuzz, generate};
+use crate::{fuzz, generate, python};
 
 /// How long each fuzz target runs.
 const FUZZ_SECONDS: u32 = 60;
@@ -38,6 +38,7 @@ pub(crate) fn run(long_minutes: Option<u32>) -> Result<(), Failure> {
         report.remarks.push(remark);
     }
     report.step("programs", build_programs)?;
+    report.step("packages of Python", python::install_for_lab)?;
     report.step("packages", || {
         package::run(&Packaging::for_tests())?;
         package::run(&Packaging::newer_for_tests())
