@@ -21,6 +21,7 @@ use model::local::{
     LocalWhyReport, LocalWhyRequest, PeerView, ServiceView,
 };
 use model::rule::FlowQuery;
+use policy::Gate;
 use runtime::clock::Clock;
 use runtime::metrics::Trouble;
 use runtime::state_dir::{StateDir, StateError};
@@ -147,8 +148,8 @@ pub struct Surroundings {
     pub events: mpsc::Receiver<Event>,
     /// What DNS answers from.
     pub names: Arc<ArcSwap<Names>>,
-    /// What the proxy knows of the others.
-    pub catalogue: Arc<ArcSwapOption<Catalogue>>,
+    /// What the proxy knows of the others, and what decides calls.
+    pub catalogue: Arc<ArcSwapOption<(Arc<Catalogue>, Arc<Gate>)>>,
     /// What the proxy shows to the others.
     pub stream_identity: Arc<ArcSwapOption<StreamIdentity>>,
     /// The overlay on this host.
@@ -405,7 +406,7 @@ impl Brain {
                     self.around.names.store(names);
                     self.around.overlay.names_changed().await;
                 }
-                Output::Services(catalogue) => self.around.catalogue.store(catalogue),
+                Output::Services(known) => self.around.catalogue.store(known.map(Arc::new)),
                 Output::StreamIdentity(identity) => self.around.stream_identity.store(identity),
                 Output::Reply { id, result } => self.requests.reply(id, result),
                 Output::Notice { level, message } => log(level, &message),

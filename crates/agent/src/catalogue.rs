@@ -11,15 +11,24 @@ use model::ids::HostId;
 use model::name::Name;
 use model::record::HostRecord;
 use model::rule::{Direction, Rule, Selector, Service};
+use policy::Gate;
 
 use crate::enforcement::Enforcement;
-use crate::map::{Map, Peer};
+use crate::map::{Map, Peer, Policy};
 use crate::names::Names;
 
 /// What the proxy was told.
 #[derive(Debug, Default)]
 pub(crate) struct Services {
-    told: Option<Arc<Catalogue>>,
+    told: Option<Told>,
+}
+
+#[derive(Debug)]
+struct Told {
+    catalogue: Arc<Catalogue>,
+    gate: Arc<Gate>,
+    /// What the gate was made of, beside the hosts of the catalogue.
+    policy: Arc<Policy>,
 }
 
 impl Services {
@@ -29,19 +38,59 @@ impl Services {
         map: &Map,
         names: &Names,
         enforcement: &Enforcement,
-    ) -> Option<Arc<Catalogue>> {
+    ) -> Option<(Arc<Catalogue>, Arc<Gate>)> {
         let catalogue = catalogue_of(map, names, enforcement);
-        if self.told.as_deref() == Some(&catalogue) {
+        let before = self.told.take();
+        let (is_same, gate) = match &before {
+            Some(told) => (
+                *told.catalogue == catalogue,
+                told.decides_as(map, &catalogue).then(|| told.gate.clone()),
+            ),
+            None => (false, None),
+        };
+        if is_same && gate.is_some() {
+            self.told = before;
             return None;
         }
-        self.told = Some(Arc::new(catalogue));
-        self.told.clone()
+        let gate = gate.unwrap_or_else(|| Arc::new(gate_of(map, &catalogue)));
+        let catalogue = match before {
+            Some(told) if is_same => told.catalogue,
+            _ => Arc::new(catalogue),
+        };
+        self.told = Some(Told {
+            catalogue: catalogue.clone(),
+            gate: gate.clone(),
+            policy: map.policy.clone(),
+        });
+        Some((catalogue, gate))
     }
 
     /// Forgets it all; returns whether the proxy was told anything.
     pub(crate) fn clear(&mut self) -> bool {
         self.told.take().is_some()
     }
+}
+
+impl Told {
+    /// Returns whether a gate of these would decide as the one that was told.
+    fn decides_as(&self, map: &Map, catalogue: &Catalogue) -> bool {
+        let is_same_policy = Arc::ptr_eq(&self.policy, &map.policy) || self.policy == map.policy;
+        let (before, now) = (self.catalogue.hosts.values(), catalogue.hosts.values());
+        is_same_policy && before.map(meant).eq(now.map(meant))
+    }
+}
+
+/// What of a host rules can mean.
+fn meant(host: &CatalogueHost) -> impl PartialEq + '_ {
+    (host.host, &host.name, &host.labels, host.addresses)
+}
+
+fn gate_of(map: &Map, catalogue: &Catalogue) -> Gate {
+    let peers: Vec<&HostRecord> = map
+        .peer_records()
+        .filter(|peer| catalogue.hosts.contains_key(&peer.host))
+        .collect();
+    Gate::compile(map.me(), &peers, map.bundle(), map.policy_version())
 }
 
 fn catalogue_of(map: &Map, names: &Names, enforcement: &Enforcement) -> Catalogue {

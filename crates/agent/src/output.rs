@@ -13,6 +13,7 @@ use model::key::{Secret, SecretBytes};
 use model::local::{Joined, KeyRotated, Left};
 use model::name::Name;
 use model::rule::FlowQuery;
+use policy::Gate;
 
 use crate::names::Names;
 
@@ -86,8 +87,9 @@ pub enum Output {
     Interface(Option<InterfaceConfig>),
     /// What DNS answers from now on.
     Names(Arc<Names>),
-    /// What a proxy needs to know of the others; `None`: this host is no member, and every call ends.
-    Services(Option<Arc<Catalogue>>),
+    /// What a proxy needs to know of the others, and what decides calls; `None`: this host is no
+    /// member, and every call ends.
+    Services(Option<(Arc<Catalogue>, Arc<Gate>)>),
     /// What this host shows to others at the ends of streams; `None`: it has nothing to show.
     StreamIdentity(Option<Arc<StreamIdentity>>),
     /// Answers a request of the local API.

@@ -27,12 +27,14 @@ mod coordination;
 mod faults;
 mod flows;
 mod hosts;
+mod paths;
 mod phases;
 mod probing;
 mod quiet;
 mod restoring;
 mod rogues;
 mod rotating;
+pub(crate) mod services;
 mod settling;
 mod shards;
 #[cfg(test)]
@@ -57,6 +59,7 @@ pub(crate) struct World {
     pub(crate) hosts: Vec<Host>,
     pub(crate) operator: Operator,
     pub(crate) ledger: Ledger,
+    pub(crate) service_addresses: services::ServiceAddresses,
     pub(crate) traffic: Traffic,
     /// What the fleet agreed on when everything was right the last time.
     pub(crate) truth: Rc<Truth>,
@@ -68,6 +71,8 @@ pub(crate) struct World {
     /// The authority was rotated, and its old root retired.
     pub(crate) is_rotated: bool,
     pub(crate) violation: Option<Violation>,
+    /// Of the ways between hosts.
+    pub(crate) sights: paths::Sights,
     /// What a host and the coordinator say to each other, for whoever listens in.
     pub(crate) tapped: Option<Tap>,
 }
@@ -95,6 +100,7 @@ impl World {
         let mut keys = Dice::new(seed, "keys");
         let mut places = Dice::new(seed, "places");
         let mut network = Network::new(scenario.nat_boxes());
+        network.is_uneven = scenario.is_spread;
         let hosts = (0..scenario.hosts)
             .map(|index| {
                 let index = HostIndex(index);
@@ -114,12 +120,14 @@ impl World {
             control: Control::default(),
             truth: Rc::new(Truth::new(&[], None)),
             ledger: Ledger::default(),
+            service_addresses: services::ServiceAddresses::default(),
             phase: Phase::Joining,
             loudness: Loudness::default(),
             backup: None,
             is_recovering: false,
             is_rotated: false,
             violation: None,
+            sights: paths::Sights::default(),
             tapped: None,
             scenario,
             now,
@@ -149,7 +157,12 @@ impl World {
             Event::Datagram(datagram) => self.datagram_arrives(datagram),
             Event::HostWakes { host, run, due } => self.host_wakes(host, run, due),
             Event::CoordinatorWakes { run, due } => self.coordinator_wakes(run, due),
-            Event::Handshake { host, run, job } => self.handshake_ends(host, run, job),
+            Event::Handshake {
+                host,
+                run,
+                shard,
+                job,
+            } => self.handshake_ends(host, run, shard, job),
             Event::Persisted { host, run, id } => self.write_ends(host, run, id),
             Event::Flush { run } => self.store_flushes(run),
             Event::Frame { connection, way } => self.frame_arrives(connection, way),

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod believing;
+mod calling;
 mod ciphers;
 mod clocks;
 mod coordinator;

@@ -11,6 +11,7 @@ use model::time::Instant;
 
 use super::World;
 use super::phases::{Phase, Round};
+use super::services::wrong_catalogue;
 use crate::event::Who;
 use crate::host::Host;
 use crate::operator::Errand;
@@ -144,7 +145,10 @@ impl World {
         let Some(map) = &host.in_force else {
             return Some("it enforces nothing".to_owned());
         };
-        truth.objection(map).or_else(|| wrong_name(host, truth))
+        truth
+            .objection(map)
+            .or_else(|| wrong_name(host, truth))
+            .or_else(|| wrong_catalogue(host))
     }
 }
 
