@@ -11,17 +11,15 @@ use agent::{
     Agent, ChannelEvent, Figures, LoadError, Names, NoticeLevel, Output, PersistId, Reply,
     RequestId, ResolvedPeer,
 };
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use dataplane::{Command, DropReason, Event};
 use model::address::HostAddresses;
-use model::catalogue::{Catalogue, StreamIdentity};
 use model::control::{Explanation, FromHost, Refusal};
 use model::local::{
     DropCount, DropsView, HostState, HostStatus, JoinRequest, Joined, KeyRotated, Left,
     LocalWhyReport, LocalWhyRequest, PeerView, ServiceView,
 };
 use model::rule::FlowQuery;
-use policy::Gate;
 use runtime::clock::Clock;
 use runtime::metrics::Trouble;
 use runtime::state_dir::{StateDir, StateError};
@@ -38,6 +36,7 @@ use crate::machine;
 use crate::overlay::OverlayHandle;
 use crate::packets::{WorkerHandle, WorkerMessage};
 use crate::reload::Reload;
+use crate::services::ServicesHandle;
 use crate::state_files::{StateWriter, Work};
 use crate::stopping::Stop;
 
@@ -53,6 +52,8 @@ const INPUTS_MAX: usize = 4096;
 const INTERFACES_INTERVAL: Duration = Duration::from_secs(10);
 /// The longest sleep, so that a deadline that is far away needs no big numbers.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
+/// How long calls of services may take to end when the daemon stops.
+const CALLS_END_WITHIN: Duration = Duration::from_secs(2);
 /// How often the shard is asked how its peers are.
 const REPORT_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -148,10 +149,8 @@ pub struct Surroundings {
     pub events: mpsc::Receiver<Event>,
     /// What DNS answers from.
     pub names: Arc<ArcSwap<Names>>,
-    /// What the proxy knows of the others, and what decides calls.
-    pub catalogue: Arc<ArcSwapOption<(Arc<Catalogue>, Arc<Gate>)>>,
-    /// What the proxy shows to the others.
-    pub stream_identity: Arc<ArcSwapOption<StreamIdentity>>,
+    /// What carries calls of services.
+    pub services: ServicesHandle,
     /// The overlay on this host.
     pub overlay: OverlayHandle,
     /// The overlay's interface, whose addresses are none of the underlay.
@@ -406,8 +405,8 @@ impl Brain {
                     self.around.names.store(names);
                     self.around.overlay.names_changed().await;
                 }
-                Output::Services(known) => self.around.catalogue.store(known.map(Arc::new)),
-                Output::StreamIdentity(identity) => self.around.stream_identity.store(identity),
+                Output::Services(fleet) => self.around.services.set_fleet(fleet),
+                Output::StreamIdentity(identity) => self.around.services.set_identity(identity),
                 Output::Reply { id, result } => self.requests.reply(id, result),
                 Output::Notice { level, message } => log(level, &message),
             }
@@ -480,6 +479,8 @@ impl Brain {
 
     async fn take_back(&mut self, stop: Stop) {
         self.channel = None;
+        // What is caught meanwhile is refused; then nothing is caught any more.
+        self.around.services.retire(CALLS_END_WITHIN).await;
         match stop {
             Stop::ForGood => self.around.overlay.stop().await,
             Stop::ToStartAgain => self.around.overlay.abandon().await,
@@ -501,6 +502,7 @@ impl Brain {
         let mut status = self.with_overlay(self.agent.status(self.around.clock.now()));
         if let Some(detail) = &mut status.detail {
             detail.alarms.extend(self.around.overlay.alarms());
+            detail.alarms.extend(self.around.services.alarms());
             detail.alarms.extend(self.around.metrics_trouble.told());
             detail.drops = self.drops();
             detail.shards = self.around.worker.shard_count();

@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicU64;
 use agent::{AgentConfig, Names};
 use arc_swap::ArcSwap;
 use dataplane::{Event, ShardConfig, Shift};
+use proxy::Listeners;
 use runtime::clock::{Clock, random_seed};
 use runtime::local_socket::LocalSocket;
 use runtime::metrics::Trouble;
@@ -33,6 +34,7 @@ use crate::overlay::{Inherited, OverlayHandle, OverlayParts};
 use crate::packets::{Before, PacketWorker, UdpSockets};
 use crate::reload::Reloader;
 use crate::resolver::HostFiles;
+use crate::services::ServicesHandle;
 use crate::serving::{Ended, Serving};
 use crate::settings::{Flags, Settings};
 use crate::stored;
@@ -61,6 +63,8 @@ pub(crate) struct Parts {
     pub(crate) socket: LocalSocket,
     pub(crate) staged: Staged,
     pub(crate) inherited: Inherited,
+    /// Where calls of services come in, if that is bound already.
+    pub(crate) listeners: Option<Listeners>,
     /// The version of the daemon that this one has taken over from.
     pub(crate) from: Option<String>,
 }
@@ -124,6 +128,7 @@ async fn make(start: Start) -> Result<Parts, String> {
         socket,
         staged,
         inherited,
+        listeners: None,
         from: None,
         start,
     })
@@ -162,6 +167,13 @@ pub(crate) async fn serve(parts: Parts, link: Option<Link>) -> Result<(), String
         inherited: parts.inherited,
     })
     .map_err(text)?;
+    let services = ServicesHandle::start(
+        settings.services.clone(),
+        overlay.clone(),
+        start.clock,
+        parts.listeners,
+    )
+    .map_err(text)?;
     let metrics_trouble = Trouble::default();
     let (brain, handle) = Brain::new(
         parts.staged,
@@ -170,8 +182,7 @@ pub(crate) async fn serve(parts: Parts, link: Option<Link>) -> Result<(), String
             worker: worker.clone(),
             events: packets.events,
             names,
-            catalogue: Arc::default(),
-            stream_identity: Arc::default(),
+            services: services.clone(),
             overlay: overlay.clone(),
             interface: settings.interface.name.clone(),
             nft_table: settings.interface.table.clone(),
@@ -236,6 +247,7 @@ pub(crate) async fn serve(parts: Parts, link: Option<Link>) -> Result<(), String
         metrics_listen,
         asked,
         predecessor: Arc::new(predecessor),
+        services,
         before: link,
     };
     let outcome = serving.run(brain, keeping).await;
@@ -300,7 +312,7 @@ pub(crate) fn agent_config(settings: &Settings, listen_port: u16) -> AgentConfig
         software_version: env!("CARGO_PKG_VERSION").into(),
         machine_id: machine_id(),
         listen_port,
-        stream_port: model::catalogue::STREAM_PORT,
+        stream_port: settings.services.port,
         configured_endpoints: settings.endpoints.clone(),
         interface: settings.interface.name.clone(),
         mtu: settings.interface.mtu,

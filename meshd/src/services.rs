@@ -1,8 +1,80 @@
-//! Calls of services: the sockets on which they come in, who makes them, and what is caught for it.
+//! Calls of services: the sockets on which they come in, who makes them, what is caught for them, and
+//! the proxy that carries them.
 
 mod callers;
+mod keeping;
 mod machine;
 mod settings;
 mod sockets;
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use model::catalogue::{Catalogue, StreamIdentity};
+use policy::Gate;
+use proxy::Listeners;
+use runtime::clock::Clock;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::overlay::OverlayHandle;
+use keeping::{Keeping, Known, Order};
 pub use settings::ServiceSettings;
+pub(crate) use sockets::bind;
+
+/// Talks to the task that keeps the proxy.
+#[derive(Clone)]
+pub struct ServicesHandle {
+    known: watch::Sender<Known>,
+    orders: mpsc::Sender<Order>,
+    alarms: Arc<ArcSwap<Vec<String>>>,
+}
+
+impl ServicesHandle {
+    /// Starts the task, which carries nothing before it is told of a fleet. `listeners` were bound
+    /// before, by a daemon that takes over.
+    ///
+    /// # Errors
+    /// There is no /proc.
+    pub(crate) fn start(
+        settings: ServiceSettings,
+        overlay: OverlayHandle,
+        clock: Clock,
+        listeners: Option<Listeners>,
+    ) -> std::io::Result<Self> {
+        let alarms: Arc<ArcSwap<Vec<String>>> = Arc::default();
+        let keeping = Keeping::new(settings, overlay, clock, listeners, Arc::clone(&alarms))?;
+        let (known, told) = watch::channel(Known::default());
+        let (orders, ordered) = mpsc::channel(1);
+        tokio::spawn(keeping.run(told, ordered));
+        Ok(Self {
+            known,
+            orders,
+            alarms,
+        })
+    }
+
+    /// Takes what this host knows of the fleet; `None`: it is no member, and every call ends.
+    pub fn set_fleet(&self, fleet: Option<(Arc<Catalogue>, Arc<Gate>)>) {
+        self.known.send_modify(|known| known.fleet = fleet);
+    }
+
+    /// Takes what this host shows to others.
+    pub fn set_identity(&self, identity: Option<Arc<StreamIdentity>>) {
+        self.known.send_modify(|known| known.identity = identity);
+    }
+
+    /// Accepts nothing any more, and waits until what is under way has ended, or for so long. Once
+    /// it has retired, this does nothing.
+    pub(crate) async fn retire(&self, drain: Duration) {
+        let (done, awaited) = oneshot::channel();
+        if self.orders.send(Order::Retire(drain, done)).await.is_ok() {
+            let _ = awaited.await;
+        }
+    }
+
+    /// Returns what an operator should look at.
+    pub fn alarms(&self) -> Vec<String> {
+        self.alarms.load().to_vec()
+    }
+}

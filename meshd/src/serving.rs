@@ -22,11 +22,14 @@ use crate::dns::DnsServer;
 use crate::handover::{self, Link, Predecessor};
 use crate::local_api::{self, AskedReload, LocalApi, ReloadAnswer};
 use crate::reload::Reloader;
+use crate::services::ServicesHandle;
 use crate::stopping::{self, Stop};
 use crate::watchdog;
 
 /// For brain and overlay to end once a successor serves: they rest, and have little to do.
 const VANISH_WITHIN: Duration = Duration::from_secs(5);
+/// For calls of services that began before a successor served.
+const CALLS_END_WITHIN: Duration = Duration::from_secs(30);
 
 /// What serves.
 pub(crate) struct Serving {
@@ -39,6 +42,7 @@ pub(crate) struct Serving {
     pub(crate) metrics_listen: watch::Receiver<MetricsListen>,
     pub(crate) asked: mpsc::Receiver<AskedReload>,
     pub(crate) predecessor: Arc<Predecessor>,
+    pub(crate) services: ServicesHandle,
     /// The daemon before this one, which goes when this is dropped.
     pub(crate) before: Option<Link>,
 }
@@ -97,7 +101,7 @@ impl Serving {
                 let vanished = handle.ask(Input::Vanish);
                 let tasks = [thinking.abort_handle(), keeping.abort_handle()];
                 end_or_abort(vanished, VANISH_WITHIN, &tasks).await;
-                leave(successor, answer, &mut self.stop).await
+                leave(successor, answer, &self.services, &mut self.stop).await
             }
         }
     }
@@ -200,6 +204,7 @@ async fn end_or_abort<T>(ended: impl Future<Output = T>, within: Duration, tasks
 async fn leave(
     mut successor: handover::Serving,
     answer: ReloadAnswer,
+    services: &ServicesHandle,
     stop: &mut Termination,
 ) -> Result<Ended, String> {
     let told = successor.farewell().await;
@@ -207,9 +212,11 @@ async fn leave(
     tell(&done);
     let handed_over = Some(done);
     let _ = answer.send(Ok(Reloaded { handed_over }));
+    // The successor listens already: what it will accept is its own from now on.
+    let calls = services.retire(CALLS_END_WITHIN);
     tokio::select! {
-        () = successor.drain() => {}
-        signal = stop.heard() => tracing::debug!(signal, "not waiting for late packets"),
+        _ = async { tokio::join!(successor.drain(), calls) } => {}
+        signal = stop.heard() => tracing::debug!(signal, "not waiting for late packets and calls"),
     }
     Ok(Ended::HandedOver)
 }

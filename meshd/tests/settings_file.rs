@@ -25,6 +25,8 @@ const HEAD: &str = "\
 const EXAMPLES: &[(&str, &str)] = &[
     ("endpoints", r#"["203.0.113.7:51820"]"#),
     ("rotate_key_days", "90"),
+    ("services_listen", r#""10.0.0.7""#),
+    ("services_threads", "4"),
 ];
 
 /// The keys, each with its comment and its default, all commented out.

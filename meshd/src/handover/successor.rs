@@ -26,6 +26,7 @@ use crate::overlay::Inherited;
 use crate::packets::crossing::Crossing;
 use crate::packets::{Before, UdpSockets, WorkerMessage};
 use crate::reload::needs_restart;
+use crate::services;
 use crate::settings::Settings;
 
 /// The predecessor has its own patience, which ends this process: this is for one that hangs.
@@ -109,6 +110,9 @@ async fn take_over(link: &Link, start: Start) -> Result<Parts, String> {
     let device = offered.device;
     let taken = worker.take_up(bequest(all)?, device.clone()).await;
     let flows = taken.map_err(text)?;
+    // Before the other one ceases to listen: what comes in between waits.
+    let listeners = services::bind(&settings.services);
+    let listeners = listeners.inspect_err(|error| tracing::warn!(%error, "tried again later"));
     // A predecessor that has ended by now, or ends before its farewell, has left all the same.
     let _ = link.send(&FromSuccessor::Serving { flows }, &[]).await;
     match wait_for_farewell(link).await {
@@ -126,6 +130,7 @@ async fn take_over(link: &Link, start: Start) -> Result<Parts, String> {
         socket,
         staged,
         inherited: Inherited { device, dns },
+        listeners: listeners.ok(),
         from: Some(offered.version),
     })
 }

@@ -1,4 +1,4 @@
-//! Who has a socket: one exact look-up by the addresses at both ends (sock_diag(7)), never a list. It
+//! Who has a TCP socket: one exact look-up by the addresses at both ends (sock_diag(7)), never a list. It
 //! takes some ten microseconds, however many sockets the machine has.
 
 use std::io;
@@ -18,7 +18,6 @@ const ID_BYTES: usize = 48;
 const ANSWER_BYTES: usize = 4 + ID_BYTES + 20;
 const STATE_AT: usize = 1;
 const ID_AT: usize = 4;
-const COOKIE_AT: usize = ID_AT + 40;
 const UID_AT: usize = ID_AT + ID_BYTES + 12;
 const INODE_AT: usize = ID_AT + ID_BYTES + 16;
 /// No cookie is asked for (`INET_DIAG_NOCOOKIE`).
@@ -33,14 +32,6 @@ const TCP_ESTABLISHED: u8 = 1;
 const TCP_CLOSE_WAIT: u8 = 8;
 const TCP_LISTEN: u8 = 10;
 
-/// A transport.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Transport {
-    Tcp,
-    /// Only for the claims of UDP flows.
-    Udp,
-}
-
 /// A socket as the kernel describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OwnedSocket {
@@ -48,8 +39,6 @@ pub(crate) struct OwnedSocket {
     pub(crate) uid: u32,
     /// Its number among sockets: `socket:[NUMBER]` below /proc/PID/fd.
     pub(crate) inode: u32,
-    /// Its number since the machine was started; no other socket ever has it.
-    pub(crate) cookie: u64,
     /// The control group (version 2) of the process that made it; `None`: the kernel does not tell.
     pub(crate) cgroup: Option<u64>,
     state: u8,
@@ -76,7 +65,6 @@ impl SockDiag {
     /// The kernel cannot be asked.
     pub(crate) fn look_up(
         &self,
-        transport: Transport,
         local: SocketAddr,
         remote: SocketAddr,
     ) -> io::Result<Option<OwnedSocket>> {
@@ -87,7 +75,7 @@ impl SockDiag {
             None => KernelQuestion::open(SOCK_DIAG)?,
         };
         // One that failed is dropped: a late answer to it must not meet the next question.
-        let found = ask(&mut kernel, transport, local, remote)?;
+        let found = ask(&mut kernel, local, remote)?;
         let mut idle = self.lock();
         if idle.len() < IDLE_MAX {
             idle.push(kernel);
@@ -104,24 +92,14 @@ impl SockDiag {
 
 fn ask(
     kernel: &mut KernelQuestion,
-    transport: Transport,
     local: SocketAddr,
     remote: SocketAddr,
 ) -> io::Result<Option<OwnedSocket>> {
-    let Some(question) = question(transport, local, remote) else {
+    let Some(question) = question(local, remote) else {
         return Ok(None);
     };
     let answer = kernel.ask(SOCK_DIAG_BY_FAMILY, &question)?;
-    let found = answer.and_then(|it| read(transport, it, local, remote));
-    if found.is_some() || transport == Transport::Tcp {
-        return Ok(found);
-    }
-    // Kernels take the ends of a UDP socket the other way round (`udp_dump_one`).
-    let Some(question) = self::question(transport, remote, local) else {
-        return Ok(None);
-    };
-    let answer = kernel.ask(SOCK_DIAG_BY_FAMILY, &question)?;
-    Ok(answer.and_then(|it| read(transport, it, local, remote)))
+    Ok(answer.and_then(|it| read(it, local, remote)))
 }
 
 /// IPv4 is looked up as such, also for a socket that speaks it through IPv6.
@@ -130,17 +108,14 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 }
 
 /// `struct inet_diag_req_v2`: family, protocol, extensions, padding, states, the id.
-fn question(transport: Transport, local: SocketAddr, remote: SocketAddr) -> Option<Vec<u8>> {
+fn question(local: SocketAddr, remote: SocketAddr) -> Option<Vec<u8>> {
     let family = match (local.ip(), remote.ip()) {
         (IpAddr::V4(_), IpAddr::V4(_)) => libc::AF_INET,
         (IpAddr::V6(_), IpAddr::V6(_)) => libc::AF_INET6,
         _ => return None,
     };
-    let protocol = match transport {
-        Transport::Tcp => libc::IPPROTO_TCP,
-        Transport::Udp => libc::IPPROTO_UDP,
-    };
-    let mut body = vec![u8::try_from(family).ok()?, u8::try_from(protocol).ok()?];
+    let mut body = vec![u8::try_from(family).ok()?];
+    body.push(u8::try_from(libc::IPPROTO_TCP).ok()?);
     body.extend([0, 0]);
     body.extend(u32::MAX.to_ne_bytes());
     body.extend(local.port().to_be_bytes());
@@ -161,31 +136,16 @@ fn words(ip: IpAddr) -> [u8; 16] {
     words
 }
 
-/// Reads an answer. The kernel falls back to a socket that listens on the port, or is connected to
-/// nobody: that is another one. One without a number has left its process, and the user it names is
+/// Reads an answer. The kernel falls back to a socket that listens on the port: that is another one. One without a number has left its process, and the user it names is
 /// nobody's.
-fn read(
-    transport: Transport,
-    answer: &[u8],
-    local: SocketAddr,
-    remote: SocketAddr,
-) -> Option<OwnedSocket> {
+fn read(answer: &[u8], local: SocketAddr, remote: SocketAddr) -> Option<OwnedSocket> {
     let id = answer.get(ID_AT..ID_AT + ID_BYTES)?;
     let port = |at: usize| Some(u16::from_be_bytes(id.get(at..at + 2)?.try_into().ok()?));
     let is_local = port(0)? == local.port() && is_at(&id[4..20], local.ip());
     let is_remote = port(2)? == remote.port() && is_at(&id[20..36], remote.ip());
-    let is_unconnected = port(2)? == 0 && id[20..36].iter().all(|byte| *byte == 0);
-    let is_it = match transport {
-        Transport::Tcp => is_local && is_remote,
-        Transport::Udp => {
-            let is_any = port(0)? == local.port() && id[4..20].iter().all(|byte| *byte == 0);
-            (is_local || is_any) && (is_remote || is_unconnected)
-        }
-    };
-    let cookie = answer.get(COOKIE_AT..COOKIE_AT + 8)?;
     let inode = number(answer, INODE_AT)?;
     let state = *answer.get(STATE_AT)?;
-    if !is_it || inode == 0 || state == TCP_LISTEN {
+    if !is_local || !is_remote || inode == 0 || state == TCP_LISTEN {
         return None;
     }
     let attributes = answer.get(ANSWER_BYTES..)?;
@@ -193,7 +153,6 @@ fn read(
     Some(OwnedSocket {
         uid: number(answer, UID_AT)?,
         inode,
-        cookie: u64::from_ne_bytes(cookie.try_into().ok()?),
         cgroup: cgroup.and_then(|it| Some(u64::from_ne_bytes(it.try_into().ok()?))),
         state,
     })
@@ -215,7 +174,7 @@ fn is_at(words: &[u8], ip: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
+    use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
     use std::os::fd::AsFd;
 
     use super::*;
@@ -230,7 +189,7 @@ mod tests {
     }
 
     fn found(of: &SockDiag, local: SocketAddr, remote: SocketAddr) -> Option<OwnedSocket> {
-        of.look_up(Transport::Tcp, local, remote).unwrap()
+        of.look_up(local, remote).unwrap()
     }
 
     #[test]
@@ -250,7 +209,6 @@ mod tests {
             assert!(of_client.is_connected() && of_client.cgroup.is_some());
             let of_server = found(&diag, remote, local).unwrap();
             assert_eq!(of_server.inode, inode(&server));
-            assert_ne!(of_server.cookie, of_client.cookie);
         }
     }
 
@@ -290,22 +248,5 @@ mod tests {
         assert_eq!(found(&diag, app, dialled), None);
         let of_server = found(&diag, dialled, app).unwrap();
         assert!(of_server.is_connected(), "it may still answer");
-    }
-
-    #[test]
-    fn datagram_sockets_are_found_connected_or_not() {
-        let diag = SockDiag::default();
-        for host in ["127.0.0.1:0", "[::1]:0"] {
-            let server = UdpSocket::bind(host).unwrap();
-            let to = server.local_addr().unwrap();
-            let client = UdpSocket::bind(host).unwrap();
-            let local = client.local_addr().unwrap();
-            let look = || diag.look_up(Transport::Udp, local, to).unwrap();
-            assert_eq!(look().unwrap().inode, inode(&client));
-            client.connect(to).unwrap();
-            assert_eq!(look().unwrap().inode, inode(&client));
-            drop(client);
-            assert_eq!(look(), None);
-        }
     }
 }

@@ -9,8 +9,11 @@ use proxy::Caller;
 use crate::linux::cgroups::{Cgroups, Hierarchies, path_in, unit_of};
 use crate::linux::conntrack;
 use crate::linux::processes::Processes;
-use crate::linux::sock_diag::{OwnedSocket, SockDiag, Transport};
+use crate::linux::sock_diag::{OwnedSocket, SockDiag};
 use crate::linux::users::Users;
+
+/// linux/capability.h.
+const CAP_SYS_PTRACE: u32 = 19;
 
 /// Tells the callers of one host.
 #[derive(Debug)]
@@ -43,6 +46,15 @@ impl Callers {
         })
     }
 
+    /// Says so when the units of programs cannot be told on this machine.
+    pub(crate) fn alarm(&self) -> Option<String> {
+        let is_told = self.cgroups.is_some() || self.has_version_1 && may_see_others();
+        (!is_told).then(|| {
+            "it cannot be told which unit a program runs in, and rules that name workloads are not satisfied on this host:              its control groups are of version 1 alone (or not mounted), and meshd may not look into other processes;              boot with systemd.unified_cgroup_hierarchy=1, or give meshd.service CAP_SYS_PTRACE"
+                .to_owned()
+        })
+    }
+
     /// Returns who opened the connection that was accepted from `app` and meant for `dialled`.
     pub(crate) fn of(&self, app: SocketAddr, dialled: SocketAddr) -> Caller {
         match self.look(app, dialled) {
@@ -64,7 +76,7 @@ impl Callers {
         // A connection that was reset leaves its port to others: only while this end stands is the
         // socket that was found the one that called.
         let own = self.accepted_at(app);
-        let accepted = self.sockets.look_up(Transport::Tcp, own, app)?;
+        let accepted = self.sockets.look_up(own, app)?;
         if !accepted.is_some_and(|it| it.is_connected()) {
             return Ok(None);
         }
@@ -77,13 +89,12 @@ impl Callers {
     }
 
     fn socket(&self, app: SocketAddr, dialled: SocketAddr) -> io::Result<Option<OwnedSocket>> {
-        let tcp = Transport::Tcp;
-        if let Some(socket) = self.sockets.look_up(tcp, app, dialled)? {
+        if let Some(socket) = self.sockets.look_up(app, dialled)? {
             return Ok(Some(socket));
         }
         // The kernel gave it another port, since two connections had left from this one.
         match conntrack::original_ends(self.accepted_at(app), app)? {
-            Some((from, to)) if to == dialled && from != app => self.sockets.look_up(tcp, from, to),
+            Some((from, to)) if to == dialled && from != app => self.sockets.look_up(from, to),
             _ => Ok(None),
         }
     }
@@ -114,6 +125,15 @@ impl Callers {
         let text = self.processes.cgroup_of(socket.inode)?;
         path_in(&text).map(Unit::of)
     }
+}
+
+/// Whether this process may look at the descriptors of those of other users (proc_pid_status(5)).
+fn may_see_others() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mut lines = status.lines();
+    let effective = lines.find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|it| u64::from_str_radix(it.trim(), 16).ok());
+    effective.is_some_and(|it| it & (1 << CAP_SYS_PTRACE) != 0)
 }
 
 /// The unit of a process; `None`: it is in none of the system's.

@@ -34,6 +34,11 @@ impl Machine {
         }))
     }
 
+    /// Says so when units cannot be told on this machine.
+    pub(crate) fn alarm(&self) -> Option<String> {
+        self.callers.alarm()
+    }
+
     /// Takes which overlay addresses this host has.
     pub(crate) fn set_addresses(&self, own: Option<HostAddresses>) {
         self.own.store(own.map(Arc::new));

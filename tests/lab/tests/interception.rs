@@ -1,0 +1,237 @@
+//! Calls of services by programs that know nothing of it: caught where they are made, carried by the
+//! rules about the unit that made them, refused while no daemon runs, and nobody's to take over.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "whatever cannot be had fails the test that wanted it"
+)]
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::PathBuf;
+
+use lab::fleet::{CHANGE_DEADLINE, Host, Pair};
+use lab::{Lab, LabError, Launch, Process, Ran, wait_until};
+
+const POLICY: &str = "\
+fleet: test
+workloads:
+  web: { unit: web.service, hosts: \"role=web\" }
+services:
+  orders: { port: 8080, protocol: http, endpoints: [\"role=db\"] }
+allow:
+  - { id: ping, from: any, to: any, icmp: true }
+  - { id: web-orders, from: web, to: orders, http: [\"GET /v1/**\"] }
+  - { id: web-direct, from: web, to: \"role=db\", tcp: [9090] }
+";
+const ORDERS: &str = "http://orders.mesh.internal:8080/v1/items";
+/// What curl says when a connection is refused.
+const CURL_REFUSED: i32 = 7;
+
+/// Where systemd has its units, or would: the hierarchy of version 2.
+fn cgroup_root() -> PathBuf {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let mut mounts = mounts
+        .lines()
+        .map(|line| line.split(' ').collect::<Vec<_>>());
+    let mount = mounts.find(|mount| mount[2] == "cgroup2").unwrap();
+    PathBuf::from(mount[1])
+}
+
+/// A systemd unit as far as the kernel knows of one: its control group.
+struct Unit(PathBuf);
+
+impl Unit {
+    fn new(lab: &Lab, name: &str) -> Self {
+        let group = cgroup_root().join(format!("{}.slice", lab.id())).join(name);
+        fs::create_dir_all(&group).unwrap();
+        Self(group)
+    }
+
+    /// A program of the unit.
+    fn program(&self, host: &Host, program: &str, arguments: &[&str]) -> Launch {
+        let enter = format!("echo $$ > {}/cgroup.procs\nexec \"$@\"", self.0.display());
+        let shell = host.namespace().launch("sh");
+        shell.args(["-ec", &enter, "sh", program]).args(arguments)
+    }
+
+    fn curl(&self, host: &Host, arguments: &[&str]) -> Result<Ran, LabError> {
+        let quiet = ["-sS", "--max-time", "10"];
+        let all: Vec<&str> = quiet.iter().chain(arguments).copied().collect();
+        self.program(host, "curl", &all).run()
+    }
+}
+
+impl Drop for Unit {
+    fn drop(&mut self) {
+        // The kernel keeps a group that still has a process: the lab ends those.
+        let _ = fs::remove_dir(&self.0);
+        let _ = self.0.parent().map(fs::remove_dir);
+    }
+}
+
+/// A fleet under the policy, whose service answers.
+struct Calling {
+    unit: Unit,
+    pair: Pair,
+    server: Process,
+}
+
+impl Calling {
+    fn start(lab: &Lab) -> Result<Self, LabError> {
+        let pair = Pair::start(lab)?;
+        let directory = lab.directory().join("site");
+        fs::create_dir_all(directory.join("v1")).unwrap();
+        fs::write(directory.join("v1/items"), "all of them\n").unwrap();
+        let server = pair.beta.namespace().launch("python3");
+        let server = server.args(["-u", "-m", "http.server", "8080", "--bind", "::"]);
+        let server = server.in_directory(&directory).spawn("orders")?;
+        pair.fleet.coordinator.apply_policy_text(POLICY)?;
+        let calling = Self {
+            unit: Unit::new(lab, "web.service"),
+            pair,
+            server,
+        };
+        calling.wait_until_it_works()?;
+        Ok(calling)
+    }
+
+    fn call(&self, arguments: &[&str]) -> Result<Ran, LabError> {
+        self.unit.curl(&self.pair.alpha, arguments)
+    }
+
+    fn wait_until_it_works(&self) -> Result<(), LabError> {
+        wait_until("the service answers", CHANGE_DEADLINE, || {
+            let ran = self.call(&["--fail", ORDERS])?;
+            Ok((ran.stdout == "all of them\n").then_some(()))
+        })
+    }
+}
+
+/// The status of an answer, without its body.
+const STATUS: [&str; 4] = ["-o", "/dev/null", "-w", "%{http_code}"];
+
+fn status_of(url: &'static str) -> [&'static str; 5] {
+    let [a, b, c, d] = STATUS;
+    [a, b, c, d, url]
+}
+
+#[test]
+fn a_unit_calls_what_its_rule_names_and_nothing_else() -> Result<(), LabError> {
+    let lab = Lab::new()?;
+    let calling = Calling::start(&lab)?;
+    for version in ["-4", "-6"] {
+        let ran = calling.call(&[version, "--fail", ORDERS])?.success()?;
+        assert_eq!(ran.stdout, "all of them\n", "{version}");
+    }
+    let elsewhere = status_of("http://orders.mesh.internal:8080/v2/items");
+    assert_eq!(calling.call(&elsewhere)?.stdout, "403");
+    let [a, b, c, d, url] = status_of(ORDERS);
+    assert_eq!(calling.call(&[a, b, c, d, "-XPOST", url])?.stdout, "403");
+    // Another unit of the same host, and a program of none.
+    let other = Unit::new(&lab, "cron.service");
+    assert_eq!(
+        other.curl(&calling.pair.alpha, &status_of(ORDERS))?.stdout,
+        "403"
+    );
+    let bare = calling.pair.alpha.namespace().launch("curl");
+    let bare = bare
+        .args(["-sS", "--max-time", "10"])
+        .args(status_of(ORDERS));
+    assert_eq!(bare.run()?.stdout, "403");
+    Ok(())
+}
+
+#[test]
+fn a_program_sees_its_callers_at_an_overlay_address() -> Result<(), LabError> {
+    let lab = Lab::new()?;
+    let calling = Calling::start(&lab)?;
+    let (v4, v6) = calling.pair.beta.overlay_addresses()?;
+    let log = calling.server.stderr()?;
+    let seen = log.lines().filter(|line| line.contains("GET /v1/items"));
+    for line in seen {
+        let from = line.split(' ').next().unwrap();
+        let from = from.trim_start_matches("::ffff:");
+        assert!(
+            [v4.to_string(), v6.to_string()].contains(&from.to_owned()),
+            "{line}"
+        );
+    }
+    assert!(log.contains("GET /v1/items"));
+    Ok(())
+}
+
+#[test]
+fn a_direct_dial_is_caught_where_a_rule_has_to_know_the_caller() -> Result<(), LabError> {
+    let lab = Lab::new()?;
+    let calling = Calling::start(&lab)?;
+    let (beta, _) = calling.pair.beta.overlay_addresses()?;
+    let hello = calling.pair.beta.namespace().launch("socat");
+    let hello = hello.args(["-U", "TCP4-LISTEN:9090,fork,reuseaddr", "EXEC:echo hello"]);
+    let _hello = hello.spawn("hello")?;
+    let target = format!("TCP4:{beta}:9090");
+    wait_until("the unit is let through", CHANGE_DEADLINE, || {
+        let dial = ["-u", target.as_str(), "-"];
+        let ran = calling
+            .unit
+            .program(&calling.pair.alpha, "socat", &dial)
+            .run()?;
+        Ok((ran.stdout == "hello\n").then_some(()))
+    })?;
+    let bare = calling.pair.alpha.namespace().launch("socat");
+    let ran = bare.args(["-u", target.as_str(), "-"]).run()?;
+    assert_eq!(ran.stdout, "", "{ran:?}");
+    // Past the proxy there is no way, whoever asks: packets say nothing of a unit.
+    let marked = format!("{target},so-mark=1835365224");
+    let ran = calling
+        .unit
+        .program(&calling.pair.alpha, "socat", &["-u", &marked, "-"])
+        .run()?;
+    assert_eq!(ran.stdout, "", "{ran:?}");
+    Ok(())
+}
+
+#[test]
+fn without_a_daemon_calls_are_refused_and_nobody_takes_its_place() -> Result<(), LabError> {
+    let lab = Lab::new()?;
+    let mut calling = Calling::start(&lab)?;
+    let resolved = calling.call(&["-w", "%{remote_ip}", "-o", "/dev/null", ORDERS])?;
+    let at = format!("orders.mesh.internal:8080:{}", resolved.stdout);
+    calling.pair.alpha.kill();
+    let dead = ["--resolve", at.as_str(), ORDERS];
+    let ran = calling.call(&dead)?;
+    assert_eq!(ran.status.code(), Some(CURL_REFUSED), "{ran:?}");
+    let nobody = calling.pair.alpha.namespace().launch("setpriv");
+    let nobody = nobody.args(["--reuid=65534", "--clear-groups", "--bounding-set=-all"]);
+    let ran = nobody.args(["socat", "TCP4-LISTEN:747", "-"]).run()?;
+    assert!(
+        !ran.status.success() && ran.stderr.contains("ermission denied"),
+        "{ran:?}"
+    );
+    calling.pair.alpha.start()?;
+    calling.wait_until_it_works()
+}
+
+#[test]
+fn what_is_caught_is_told_by_the_plan_and_gone_after_a_stop() -> Result<(), LabError> {
+    let lab = Lab::new()?;
+    let mut calling = Calling::start(&lab)?;
+    let table = |calling: &Calling| {
+        let nft = calling.pair.alpha.namespace().launch("nft");
+        nft.args(["list", "ruleset"]).run().map(|ran| ran.stdout)
+    };
+    let standing = table(&calling)?;
+    assert!(standing.contains("redirect to :747"), "{standing}");
+    let plan = calling.pair.alpha.daemon().arg("--plan").run()?.success()?;
+    assert!(plan.stdout.contains("redirect to :747"), "{}", plan.stdout);
+    calling.pair.alpha.stop()?;
+    assert_eq!(table(&calling)?, "");
+    // The ports are free again.
+    let bound = calling
+        .pair
+        .alpha
+        .namespace()
+        .inside(|| [747, 7444].map(|port| TcpListener::bind(("0.0.0.0", port)).map(drop)))?;
+    assert!(bound.iter().all(Result::is_ok), "{bound:?}");
+    Ok(())
+}
