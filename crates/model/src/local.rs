@@ -11,6 +11,7 @@ use crate::ids::{HostId, PolicyVersion, Revision};
 use crate::name::{Labels, Name};
 use crate::pair::PairFacts;
 
+mod calls;
 mod dns;
 mod drops;
 mod keys;
@@ -18,6 +19,7 @@ mod metrics;
 mod ping;
 mod services;
 
+pub use calls::{CallCounts, CallExplained, CallPart, EdgeCounts, LiveEndpoint, LiveService};
 pub use dns::{
     DnsAnswer, DnsQuestion, DnsRecord, DnsView, NameView, NamedThing, ResolverState, ResolverView,
 };

@@ -165,7 +165,8 @@ pub(crate) async fn call(
         shape,
         replay,
     };
-    let under_way = UnderWay::begin(&worker, snapshot, called, beginning);
+    let mut under_way = UnderWay::begin(&worker, snapshot, called, beginning);
+    under_way.trace(&mut parts.headers);
     if let Some(body) = body.filter(|_| is_upgrade) {
         return upgrades::call(worker, caught, under_way, Request::from_parts(parts, body)).await;
     }
@@ -505,6 +506,9 @@ impl Refused<'_> {
                 from: self.caught.origin.host(),
                 workload: workload.as_deref(),
                 tried: &[],
+                choice: None,
+                gave_up: None,
+                trace: None,
                 aim: &self.caught.aim,
                 method: request.map(AskedRequest::method),
                 path: request.map(AskedRequest::path),

@@ -42,6 +42,11 @@ impl CallId {
         Self(number)
     }
 
+    /// Returns the number.
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+
     /// Reads what `Display` wrote.
     pub fn parse(text: &str) -> Option<Self> {
         let is_hex = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());

@@ -80,6 +80,14 @@ impl Reason {
         }
     }
 
+    /// Whether the policy decided so.
+    pub const fn is_of_policy(self) -> bool {
+        matches!(
+            self,
+            Self::Denied | Self::UnknownWorkload | Self::ClaimRefused | Self::CutByPolicy
+        )
+    }
+
     /// Returns the reason of that name.
     pub fn of_name(name: &[u8]) -> Option<Self> {
         let mut all = Self::ALL.into_iter();

@@ -7,14 +7,41 @@ use model::ids::{HostId, PolicyVersion};
 use model::name::Name;
 use model::time::Now;
 use policy::RuleIndex;
+use traffic::{Choice, EndpointView, GiveUp};
 
 use crate::marks::{Aim, CallId};
+use crate::observe::Trace;
 use crate::refusal::Reason;
 
 /// Is told of calls. It is called on proxy threads and must be quick.
 pub trait Observer: Send + Sync + 'static {
     /// One is over.
     fn call_ended(&self, thread: usize, report: &CallReport<'_>);
+
+    /// Whether it wants to know which traces calls belong to.
+    fn traces(&self) -> bool {
+        false
+    }
+
+    /// What a thread knows of the endpoints that it calls; now and then, all of them.
+    fn endpoints_seen(&self, _thread: usize, _seen: Vec<UpstreamSeen>) {}
+}
+
+/// What one thread knows of the endpoints of one service.
+#[derive(Clone, Debug)]
+pub struct UpstreamSeen {
+    /// The service, or a port.
+    pub aim: Aim,
+    /// Whose port.
+    pub host: Option<HostId>,
+    /// Calls under way, of all threads.
+    pub in_flight: u32,
+    /// Calls that wait, of all threads.
+    pub waiting: u32,
+    /// Fewer than half of the endpoints are well, and all get calls.
+    pub using_all: bool,
+    /// The endpoints.
+    pub endpoints: Vec<EndpointView>,
 }
 
 /// Whose part of a call it was.
@@ -39,6 +66,10 @@ pub struct CallReport<'c> {
     pub workload: Option<&'c Name>,
     /// Who had it, in their order; empty: nobody.
     pub tried: &'c [HostId],
+    /// Why the last of them was chosen.
+    pub choice: Option<Choice>,
+    /// Why it was not sent once more, if it failed.
+    pub gave_up: Option<GiveUp>,
     /// What was called.
     pub aim: &'c Aim,
     /// The method; `None`: it was a connection of bytes.
@@ -55,6 +86,8 @@ pub struct CallReport<'c> {
     pub rule: Option<RuleIndex>,
     /// Of which policy.
     pub policy: PolicyVersion,
+    /// The trace that it belongs to, where the observer asks for that.
+    pub trace: Option<Trace>,
     /// When it began.
     pub began: Now,
     /// How long it took.

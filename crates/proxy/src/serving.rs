@@ -26,6 +26,7 @@ use crate::grpc;
 use crate::head;
 use crate::local_apps::{AppError, Speech};
 use crate::marks::{self, Aim, CallId, Carries, Marks};
+use crate::observe::Trace;
 use crate::refusal::Reason;
 use crate::report::{CallReport, Side, Stages};
 use crate::sessions::{Arrival, Handler};
@@ -148,6 +149,7 @@ impl Visit {
             status: 0,
             grpc_status: None,
             reason: None,
+            trace: None,
             answered_at: None,
             answer_bytes: 0,
             bytes_of_socket: None,
@@ -183,6 +185,7 @@ impl Visit {
         let deadline = self.deadline.filter(|_| body.is_end_stream());
         let mut request = Request::from_parts(parts, body);
         head::strip_mesh(request.headers_mut());
+        visiting.trace(request.headers_mut());
         let serving = deliver(
             &self.worker,
             &self.snapshot,
@@ -224,6 +227,7 @@ pub(crate) struct Visiting {
     status: u16,
     grpc_status: Option<u16>,
     reason: Option<Reason>,
+    trace: Option<Trace>,
     answered_at: Option<Instant>,
     answer_bytes: u64,
     bytes_of_socket: Option<Rc<crate::socket_body::Activity>>,
@@ -233,6 +237,15 @@ impl Visiting {
     /// Returns its place among those under way.
     pub(crate) const fn stand(&self) -> &Stand {
         &self.stand
+    }
+
+    /// Goes on with the caller's trace, and tells the program of it.
+    fn trace(&mut self, headers: &mut HeaderMap) {
+        if self.worker.observer.traces() {
+            let trace = Trace::of(headers, self.id, Side::Destination);
+            trace.write(headers);
+            self.trace = Some(trace);
+        }
     }
 
     /// Says why the mesh ended it.
@@ -293,6 +306,9 @@ impl Drop for Visiting {
                     from: asked.origin.host(),
                     workload: workload.as_deref(),
                     tried: std::slice::from_ref(&asked.to),
+                    choice: None,
+                    gave_up: None,
+                    trace: self.trace,
                     aim: &asked.aim,
                     method: self.method.as_ref(),
                     path: asked.request.as_ref().map(AskedRequest::path),

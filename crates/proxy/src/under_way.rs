@@ -13,12 +13,13 @@ use model::ids::HostId;
 use model::time::{Instant, Now};
 use policy::RuleIndex;
 use tokio::time::{Sleep, sleep_until};
-use traffic::{Admission, Call, CallShape, Ending, Next, Outcome, Pick, Upstream};
+use traffic::{Admission, Call, CallShape, Choice, Ending, GiveUp, Next, Outcome, Pick, Upstream};
 
 use crate::asking::{Asked, No};
 use crate::body::{BodyError, ProxyBody};
 use crate::grpc;
 use crate::marks::CallId;
+use crate::observe::Trace;
 use crate::refusal::Reason;
 use crate::replay::Replay;
 use crate::report::{CallReport, Side, Stages};
@@ -46,6 +47,9 @@ pub(crate) struct UnderWay {
     status: u16,
     grpc_status: Option<u16>,
     reason: Option<Reason>,
+    choice: Option<Choice>,
+    gave_up: Option<GiveUp>,
+    trace: Option<Trace>,
     replay: Option<Replay>,
     answer_bytes: u64,
     bytes_of_socket: Option<Rc<crate::socket_body::Activity>>,
@@ -107,6 +111,9 @@ impl UnderWay {
             status: 0,
             grpc_status: None,
             reason: None,
+            choice: None,
+            gave_up: None,
+            trace: None,
             replay,
             answer_bytes: 0,
             bytes_of_socket: None,
@@ -150,6 +157,15 @@ impl UnderWay {
         self.bytes_of_socket = Some(activity);
     }
 
+    /// Goes on with the caller's trace, or begins one, and tells the next of it.
+    pub(crate) fn trace(&mut self, headers: &mut HeaderMap) {
+        if self.worker.observer.traces() {
+            let trace = Trace::of(headers, self.id, Side::Source);
+            trace.write(headers);
+            self.trace = Some(trace);
+        }
+    }
+
     /// Waits until it has room, and for an endpoint.
     ///
     /// # Errors
@@ -160,7 +176,10 @@ impl UnderWay {
             return Err(Reason::Overflow);
         }
         let chosen = match self.polled(Upstream::poll_pick).await? {
-            Pick::Chosen(choice) => choice.endpoint,
+            Pick::Chosen(choice) => {
+                self.choice = Some(choice);
+                choice.endpoint
+            }
             Pick::NoneReady(_) => return Err(Reason::NoEndpoint),
         };
         if self.stand.with_asked(|asked| asked.to != chosen) {
@@ -221,10 +240,12 @@ impl UnderWay {
             .call
             .as_mut()
             .expect("a call is there until it is over");
-        self.called
-            .upstream
-            .borrow_mut()
-            .finished(call, outcome, replay, now)
+        let mut upstream = self.called.upstream.borrow_mut();
+        let next = upstream.finished(call, outcome, replay, now);
+        if let Next::GiveUp(why) = next {
+            self.gave_up = Some(why);
+        }
+        next
     }
 
     /// Makes the answer in a program's place; the call is over with it.
@@ -331,6 +352,9 @@ impl UnderWay {
                     from: asked.origin.host(),
                     workload: workload.as_deref(),
                     tried: call.tried(),
+                    choice: self.choice,
+                    gave_up: self.gave_up,
+                    trace: self.trace,
                     aim: &asked.aim,
                     method: self.method.as_ref(),
                     path: asked.request.as_ref().map(|request| request.path()),

@@ -14,6 +14,7 @@ use model::time::Instant;
 use traffic::{Change, Gauge, Settings, Upstream};
 
 use crate::marks::Aim;
+use crate::report::UpstreamSeen;
 
 /// What is called.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -124,6 +125,12 @@ impl Upstreams {
         }
     }
 
+    /// Returns what is known of all of them now.
+    pub(crate) fn seen(&self, now: Instant) -> Vec<UpstreamSeen> {
+        let known = self.known.borrow();
+        known.values().map(|called| called.seen(now)).collect()
+    }
+
     /// Each has its own dice.
     fn seed_of(&self, number: usize) -> [u8; 32] {
         let mut seed = [0; 32];
@@ -149,6 +156,22 @@ impl Called {
                 }
                 None => upstream.set_endpoints(&[], now),
             },
+        }
+    }
+
+    fn seen(&self, now: Instant) -> UpstreamSeen {
+        let upstream = self.upstream.borrow();
+        let (aim, host) = match &self.key {
+            Key::Service(name) => (Aim::Service(name.clone()), None),
+            Key::Port(host, port) => (Aim::Port(*port), Some(*host)),
+        };
+        UpstreamSeen {
+            aim,
+            host,
+            in_flight: upstream.gauge().in_flight(),
+            waiting: upstream.gauge().waiting(),
+            using_all: upstream.is_using_all(),
+            endpoints: upstream.endpoints(now).collect(),
         }
     }
 

@@ -141,6 +141,8 @@ impl Worker {
                 _ = sweep.tick() => {
                     self.apps.sweep();
                     self.upstreams.sweep(&self.snapshots.current().catalogue);
+                    let seen = self.upstreams.seen(self.now().monotonic);
+                    self.observer.endpoints_seen(self.thread, seen);
                 }
             }
         }

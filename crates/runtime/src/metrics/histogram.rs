@@ -37,6 +37,15 @@ impl Histogram {
         self.sum_micros.fetch_add(micros, Ordering::Relaxed);
     }
 
+    /// Counts all that another counted, too.
+    pub fn absorb(&self, other: &Self) {
+        for (mine, other) in self.buckets.iter().zip(&other.buckets) {
+            mine.fetch_add(other.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        let sum = other.sum_micros.load(Ordering::Relaxed);
+        self.sum_micros.fetch_add(sum, Ordering::Relaxed);
+    }
+
     /// Returns how many took at most as long as each bound, then how many there are.
     pub(super) fn cumulative(&self) -> [u64; BOUNDS.len() + 1] {
         let mut so_far = 0;
@@ -66,5 +75,10 @@ mod tests {
         assert_eq!(counts[..4], [1, 2, 2, 3]);
         assert_eq!((counts[11], counts[12]), (3, 4));
         assert_eq!(histogram.sum(), Duration::from_micros(31_005_201));
+
+        let sum = Histogram::default();
+        sum.absorb(&histogram);
+        sum.absorb(&histogram);
+        assert_eq!(sum.cumulative(), counts.map(|count| 2 * count));
     }
 }

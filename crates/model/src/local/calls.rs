@@ -1,0 +1,144 @@
+//! Calls of services as this host carried them: one of them explained, and all of them counted.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::PolicyVersion;
+
+/// Whose part of a call a host had.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum CallPart {
+    /// The caller's host.
+    Source,
+    /// The endpoint's host.
+    Destination,
+}
+
+/// One of `GET /v1/calls/ID`: a host may have had both parts of a call, and attempts of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CallExplained {
+    /// As it stands in `mesh-call` and in answers that the mesh makes.
+    pub id: String,
+    /// Whose part this is.
+    pub part: CallPart,
+    /// Unix milliseconds when it began.
+    pub began_millis: u64,
+    /// The calling host.
+    pub from: String,
+    /// Who on it called; `None`: the policy names nobody there.
+    pub workload: Option<String>,
+    /// The service, or the host and port.
+    pub to: String,
+    /// `None`: it was a connection of bytes.
+    pub method: Option<String>,
+    /// Without its query; `None`: it was a connection of bytes.
+    pub path: Option<String>,
+    /// Of the answer; `None`: there was none, or it was a connection of bytes.
+    pub status: Option<u16>,
+    /// Of a gRPC call, if its answer had one.
+    pub grpc_status: Option<u16>,
+    /// Why the mesh answered or ended it; `None`: it did not.
+    pub reason: Option<String>,
+    /// The policy that was in force.
+    pub policy: PolicyVersion,
+    /// What it decided, a sentence.
+    pub decision: String,
+    /// The rule that decided.
+    pub rule: Option<String>,
+    /// `file:line` where it was written.
+    pub source: Option<String>,
+    /// Rules that nearly decided otherwise, one sentence each.
+    pub near_misses: Vec<String>,
+    /// The hosts that it was sent to, in their order.
+    pub tried: Vec<String>,
+    /// Why the last of them was chosen.
+    pub choice: Option<String>,
+    /// Why it was not sent once more after it failed.
+    pub gave_up: Option<String>,
+    /// Microseconds until an endpoint had room for it, back-off included.
+    pub queue_micros: u64,
+    /// Microseconds from then to the head of the answer.
+    pub answer_micros: u64,
+    /// Microseconds from then to the answer's end.
+    pub body_micros: u64,
+    /// Bytes of the request's body, or from the caller.
+    pub request_bytes: u64,
+    /// Bytes of the answer's body, or to the caller.
+    pub answer_bytes: u64,
+}
+
+/// `GET /v1/top`: counts since the daemon began to carry calls. Two of them make a rate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CallCounts {
+    /// Microseconds on a clock that never goes back.
+    pub at_micros: u64,
+    /// Who calls what.
+    pub edges: Vec<EdgeCounts>,
+    /// What is called from here.
+    pub services: Vec<LiveService>,
+}
+
+/// Calls of one caller to one service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EdgeCounts {
+    /// Whose part this host has; `None`: those above the number of edges that are counted apart.
+    pub part: Option<CallPart>,
+    /// The workload, or else the host.
+    pub from: String,
+    /// The service, or the host and port.
+    pub to: String,
+    /// Calls that have ended.
+    pub calls: u64,
+    /// Those that failed: answered with 5xx or by the mesh, or broken off.
+    pub failed: u64,
+    /// Those of them that the policy denied.
+    pub denied: u64,
+    /// Attempts after the first.
+    pub retries: u64,
+    /// Bytes from the caller.
+    pub request_bytes: u64,
+    /// Bytes to the caller.
+    pub answer_bytes: u64,
+    /// How long calls took to the head of their answer: upper bounds in microseconds, each with the
+    /// calls that took so long and longer than the bound before.
+    pub latencies: Vec<(u64, u64)>,
+}
+
+/// A service that is called from here, as it is now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LiveService {
+    /// Its name, or the host and port.
+    pub service: String,
+    /// Calls under way.
+    pub in_flight: u32,
+    /// Calls that wait until there is room for them.
+    pub waiting: u32,
+    /// Fewer than half of its endpoints are well, and all get calls.
+    pub using_all: bool,
+    /// Its endpoints.
+    pub endpoints: Vec<LiveEndpoint>,
+}
+
+/// An endpoint, as the proxy sees it now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LiveEndpoint {
+    /// Its host.
+    pub host: String,
+    /// Calls under way.
+    pub in_flight: u32,
+    /// The average latency that it is weighed by, in microseconds; `None`: nothing was measured.
+    pub latency_micros: Option<u64>,
+    /// Proxy threads that send it no calls for a while; each learns by itself.
+    pub ejected_by: u32,
+    /// Proxy threads that know it.
+    pub known_by: u32,
+    /// Why they do, or would if there were more endpoints; a sentence.
+    pub why: Option<String>,
+    /// Active checks say that it is down.
+    pub down: bool,
+    /// It gets less than its share because it has just joined or come back.
+    pub warming: bool,
+}

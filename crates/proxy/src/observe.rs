@@ -1,0 +1,198 @@
+//! What is seen of calls: counts by who calls what, and the calls of late by their ids. Each proxy
+//! thread writes to what is its own, without ever waiting; who asks puts it together.
+
+mod access_log;
+mod edges;
+mod explain;
+mod latencies;
+mod live;
+mod otlp;
+mod record;
+mod telling;
+mod trace;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use model::catalogue::Catalogue;
+use model::local::{CallCounts, CallExplained, LiveService};
+use policy::Gate;
+
+pub use access_log::AccessLog;
+use edges::{EdgeKey, EdgeTable};
+pub use edges::{EdgeSum, Stage};
+pub use otlp::Collector;
+pub use telling::Telling;
+pub use trace::Trace;
+
+use record::Recent;
+use telling::Teller;
+
+use crate::marks::CallId;
+use crate::report::{CallReport, Observer, UpstreamSeen};
+
+/// Policies of which the rules are kept to explain calls that they decided.
+const POLICIES_KEPT: usize = 3;
+
+/// Sees all calls of one proxy.
+#[derive(Debug)]
+pub struct Observatory {
+    threads: Box<[Thread]>,
+    began: Instant,
+    /// Who writes calls down elsewhere, if anybody.
+    teller: Option<Teller>,
+    known: Mutex<VecDeque<Known>>,
+}
+
+/// What one proxy thread writes.
+#[derive(Debug)]
+struct Thread {
+    edges: EdgeTable,
+    /// Locked by the thread for each call, and by whoever asks about one: the thread does not wait
+    /// for that, it leaves the call out.
+    recent: Mutex<Recent>,
+    endpoints: Mutex<Vec<UpstreamSeen>>,
+}
+
+/// What gives hosts and rules their names.
+#[derive(Clone, Debug)]
+struct Known {
+    catalogue: Arc<Catalogue>,
+    gate: Arc<Gate>,
+}
+
+impl Observatory {
+    /// Begins to see so many threads, and to write down elsewhere what is asked for.
+    pub fn new(threads: usize, telling: Telling) -> Arc<Self> {
+        let threads = threads.max(1);
+        Arc::new_cyclic(|this| Self {
+            threads: std::iter::repeat_with(|| Thread::of(threads))
+                .take(threads)
+                .collect(),
+            began: Instant::now(),
+            teller: Teller::start(telling, this.clone()),
+            known: Mutex::default(),
+        })
+    }
+
+    /// Takes what gives hosts and rules their names from now on.
+    pub fn follow(&self, catalogue: Arc<Catalogue>, gate: Arc<Gate>) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known
+            .front()
+            .is_some_and(|it| it.gate.version() == gate.version())
+        {
+            known.pop_front();
+        }
+        known.push_front(Known { catalogue, gate });
+        known.truncate(POLICIES_KEPT);
+    }
+
+    /// Returns what is known of a call: a host may have had both parts, and attempts of it.
+    pub fn explain(&self, id: CallId) -> Vec<CallExplained> {
+        let known = self.known();
+        let mut found = Vec::new();
+        for thread in &self.threads {
+            let recent = thread.recent.lock().unwrap_or_else(PoisonError::into_inner);
+            found.extend(recent.find(id).map(|call| explain::explain(call, &known)));
+        }
+        found.sort_by_key(|call| (call.began_millis, call.part));
+        found
+    }
+
+    /// Returns the counts of all threads together, by who calls what.
+    pub fn edges(&self) -> Vec<EdgeSum> {
+        let known = self.known();
+        let mut sums: BTreeMap<Option<EdgeKey>, EdgeSum> = BTreeMap::new();
+        for edge in self.threads.iter().flat_map(|thread| thread.edges.all()) {
+            let named = || EdgeSum::named(edge.key(), known.first().map(|it| &*it.catalogue));
+            sums.entry(edge.key().cloned())
+                .or_insert_with(named)
+                .absorb(edge);
+        }
+        sums.into_values().collect()
+    }
+
+    /// Returns the endpoints that are called from here.
+    pub fn services(&self) -> Vec<LiveService> {
+        let known = self.known();
+        let seen: Vec<Vec<UpstreamSeen>> = self
+            .threads
+            .iter()
+            .map(|thread| {
+                thread
+                    .endpoints
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone()
+            })
+            .collect();
+        live::services(&seen, known.first().map(|it| &*it.catalogue))
+    }
+
+    /// Returns what `meshctl top` makes rates of.
+    pub fn counts(&self) -> CallCounts {
+        CallCounts {
+            at_micros: u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX),
+            edges: self.edges().iter().map(EdgeSum::counts).collect(),
+            services: self.services(),
+        }
+    }
+
+    /// Returns the calls that were not written down because nobody took them in time, and the spans
+    /// that no collector took.
+    pub fn lost(&self) -> (u64, u64) {
+        self.teller.as_ref().map_or((0, 0), Teller::lost)
+    }
+
+    fn known(&self) -> Vec<Known> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().cloned().collect()
+    }
+}
+
+impl Thread {
+    fn of(threads: usize) -> Self {
+        Self {
+            edges: EdgeTable::default(),
+            recent: Mutex::new(Recent::of(threads)),
+            endpoints: Mutex::default(),
+        }
+    }
+}
+
+impl Observer for Observatory {
+    fn call_ended(&self, thread: usize, report: &CallReport<'_>) {
+        let Some(thread) = self.threads.get(thread) else {
+            return;
+        };
+        thread.edges.edge(report).count(report);
+        if let Ok(mut recent) = thread.recent.try_lock() {
+            recent.keep(report);
+        }
+        if let Some(teller) = &self.teller {
+            teller.tell(report);
+        }
+    }
+
+    fn traces(&self) -> bool {
+        self.teller.as_ref().is_some_and(Teller::traces)
+    }
+
+    fn endpoints_seen(&self, thread: usize, seen: Vec<UpstreamSeen>) {
+        if let Some(Ok(mut endpoints)) = self.threads.get(thread).map(|it| it.endpoints.try_lock())
+        {
+            *endpoints = seen;
+        }
+    }
+}
+
+/// Returns the name of a host, or its id where it has none any more.
+fn host_name(host: model::ids::HostId, catalogue: Option<&Catalogue>) -> String {
+    let known = catalogue.and_then(|catalogue| catalogue.hosts.get(&host));
+    known.map_or_else(|| host.to_string(), |known| known.name.to_string())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,157 @@
+//! One call for people: names in place of ids, the rule with its file and line, and what nearly
+//! decided otherwise.
+
+use std::time::Duration;
+
+use model::local::{CallExplained, CallPart};
+use policy::{Headers, Question, RequestFacts, Target};
+
+use super::record::Record;
+use super::{Known, host_name};
+use crate::marks::Aim;
+use crate::report::Side;
+
+/// Explains a call by the policy that decided it, if it is still known.
+pub(super) fn explain(call: &Record, known: &[Known]) -> CallExplained {
+    let then = known.iter().find(|it| it.gate.version() == call.policy);
+    let catalogue = then.or(known.first()).map(|it| &*it.catalogue);
+    let name = |host| host_name(host, catalogue);
+    let decision = decision(call, then);
+    CallExplained {
+        id: call.id.to_string(),
+        part: match call.side {
+            Side::Source => CallPart::Source,
+            Side::Destination => CallPart::Destination,
+        },
+        began_millis: millis(call.began.unix.since_epoch()),
+        from: name(call.from),
+        workload: call.workload.as_ref().map(ToString::to_string),
+        to: match (&call.aim, call.tried.last()) {
+            (Aim::Port(port), Some(host)) => format!("{}:{port}", name(*host)),
+            (aim, _) => aim.to_string(),
+        },
+        method: call.method.as_ref().map(ToString::to_string),
+        path: call.method.as_ref().map(|_| call.path.clone()),
+        status: Some(call.status).filter(|status| *status != 0),
+        grpc_status: call.grpc_status,
+        reason: call.reason.map(|reason| reason.name().to_owned()),
+        policy: call.policy,
+        decision: decision.sentence,
+        rule: decision.rule,
+        source: decision.source,
+        near_misses: decision.near_misses,
+        tried: call.tried.iter().copied().map(name).collect(),
+        choice: call.choice.map(choice),
+        gave_up: call.gave_up.map(|why| why.name().to_owned()),
+        queue_micros: micros(call.stages.queue),
+        answer_micros: micros(call.stages.answer),
+        body_micros: micros(call.stages.body),
+        request_bytes: call.request_bytes,
+        answer_bytes: call.answer_bytes,
+    }
+}
+
+struct Decision {
+    sentence: String,
+    rule: Option<String>,
+    source: Option<String>,
+    near_misses: Vec<String>,
+}
+
+fn decision(call: &Record, then: Option<&Known>) -> Decision {
+    let Some(known) = then else {
+        return Decision {
+            sentence: format!(
+                "policy {} decided, which is no longer kept here",
+                call.policy
+            ),
+            rule: None,
+            source: None,
+            near_misses: Vec::new(),
+        };
+    };
+    let rule = call.rule.map(|rule| known.gate.rule(rule));
+    let verb = match call.reason {
+        Some(reason) if reason.is_of_policy() => "denied",
+        _ => "allowed",
+    };
+    Decision {
+        sentence: match rule {
+            Some(rule) => format!("{verb} by rule {} ({})", rule.id, rule.source),
+            None if verb == "denied" => "denied: no rule allows it".to_owned(),
+            None => "the policy was not asked".to_owned(),
+        },
+        rule: rule.map(|rule| rule.id.to_string()),
+        source: rule.map(|rule| rule.source.to_string()),
+        near_misses: near_misses(call, known),
+    }
+}
+
+/// Asks the policy once more, for what it tells of rules that nearly matched. Only for denials:
+/// nobody wonders about the others.
+fn near_misses(call: &Record, known: &Known) -> Vec<String> {
+    if !call
+        .reason
+        .is_some_and(crate::refusal::Reason::is_of_policy)
+    {
+        return Vec::new();
+    }
+    let to = call.tried.last().copied().or_else(|| endpoint(call, known));
+    let request = call.method.as_ref().map(|method| RequestFacts {
+        method: method.as_str(),
+        path: &call.path,
+        host: "",
+        headers: &NotKept,
+    });
+    let explained = known.gate.explain(&Question {
+        from: call.from,
+        workload: call.workload.as_ref(),
+        to: to.unwrap_or(known.catalogue.me),
+        target: match &call.aim {
+            Aim::Service(name) => Target::Service(name),
+            Aim::Port(port) => Target::Port(*port),
+        },
+        request,
+        at: call.began.unix,
+    });
+    explained.near_misses
+}
+
+fn endpoint(call: &Record, known: &Known) -> Option<model::ids::HostId> {
+    let Aim::Service(name) = &call.aim else {
+        return None;
+    };
+    let service = known.catalogue.services.get(name)?;
+    service.endpoints.first().copied()
+}
+
+/// Headers are not kept of calls that have ended.
+struct NotKept;
+
+impl Headers for NotKept {
+    fn each(&self, _: &str, _: &mut dyn FnMut(&[u8])) {}
+}
+
+fn choice(choice: traffic::Choice) -> String {
+    let how = match choice.why {
+        traffic::Why::LeastLoaded => "it had the least to do",
+        traffic::Why::LesserOfTwo => "of two that were drawn it had less to do",
+        traffic::Why::Sticky => "it is the one of the call's sticky key",
+        traffic::Why::StickySpilled => "the one of the call's sticky key had too much to do",
+        traffic::Why::Probe => "it had failed, and this call was to show whether it works again",
+    };
+    let all = if choice.using_all {
+        "; fewer than half are well, so all get calls"
+    } else {
+        ""
+    };
+    format!("{how}, of {} that were ready{all}", choice.of)
+}
+
+fn micros(took: Duration) -> u64 {
+    u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn millis(took: Duration) -> u64 {
+    u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
+}

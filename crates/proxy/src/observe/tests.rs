@@ -1,0 +1,170 @@
+//! Reports of made-up calls, and what is seen of them.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use http::Method;
+use model::ids::{HostId, PolicyVersion};
+use model::local::CallPart;
+use model::name::Name;
+use model::time::Now;
+
+use super::*;
+use crate::marks::Aim;
+use crate::refusal::Reason;
+use crate::report::{Side, Stages};
+
+const ME: HostId = HostId::from_bytes([1; HostId::LEN]);
+const OTHER: HostId = HostId::from_bytes([2; HostId::LEN]);
+
+static WEB: LazyLock<Name> = LazyLock::new(|| "web".parse().unwrap());
+static ORDERS: LazyLock<Aim> = LazyLock::new(|| Aim::Service("orders".parse().unwrap()));
+
+/// A call of `web` to a service that went well.
+pub(super) fn report(id: u64) -> CallReport<'static> {
+    CallReport {
+        id: CallId::from_number(id),
+        side: Side::Source,
+        from: ME,
+        workload: Some(&WEB),
+        tried: &[OTHER],
+        choice: None,
+        gave_up: None,
+        aim: &ORDERS,
+        method: Some(&Method::GET),
+        path: Some("/v1/items"),
+        status: 200,
+        grpc_status: None,
+        reason: None,
+        rule: None,
+        policy: PolicyVersion(1),
+        trace: None,
+        began: Now::default(),
+        stages: Stages {
+            queue: Duration::from_millis(1),
+            answer: Duration::from_millis(20),
+            body: Duration::from_millis(2),
+        },
+        request_bytes: 10,
+        answer_bytes: 100,
+    }
+}
+
+/// Lets the observatory see such a call, changed by `change`.
+fn call<'c>(observatory: &Observatory, id: u64, change: impl FnOnce(&mut CallReport<'c>)) {
+    let mut report = report(id);
+    change(&mut report);
+    observatory.call_ended((id % 2) as usize, &report);
+}
+
+#[test]
+fn calls_are_counted_by_who_calls_what_over_all_threads() {
+    let observatory = Observatory::new(2, Telling::default());
+    for id in 0..10 {
+        call(&observatory, id, |_| {});
+    }
+    call(&observatory, 10, |report| {
+        (report.status, report.reason) = (403, Some(Reason::Denied));
+    });
+    call(&observatory, 11, |report| report.status = 503);
+    call(&observatory, 12, |report| report.tried = &[OTHER, ME]);
+    let edges = observatory.edges();
+    let [edge] = &edges[..] else {
+        panic!("{edges:?}");
+    };
+    assert_eq!(
+        (edge.part, &*edge.from, &*edge.to),
+        (Some(CallPart::Source), "web", "orders")
+    );
+    let ended: Vec<_> = edge.ended().collect();
+    assert_eq!(
+        ended,
+        [("2xx", "", 11), ("4xx", "denied", 1), ("5xx", "", 1)]
+    );
+    let counts = edge.counts();
+    assert_eq!(
+        (counts.calls, counts.failed, counts.denied, counts.retries),
+        (13, 2, 1, 1)
+    );
+    assert_eq!((counts.request_bytes, counts.answer_bytes), (130, 1300));
+    let [(bound, 13)] = counts.latencies[..] else {
+        panic!("{:?}", counts.latencies);
+    };
+    assert!((21_000..26_500).contains(&bound), "{bound}");
+}
+
+#[test]
+fn callers_without_a_workload_and_dialled_ports_are_edges_of_their_own() {
+    let observatory = Observatory::new(1, Telling::default());
+    call(&observatory, 0, |_| {});
+    call(&observatory, 2, |report| report.workload = None);
+    let port = Aim::Port(5432);
+    call(&observatory, 4, |report| report.aim = &port);
+    call(&observatory, 6, |report| report.side = Side::Destination);
+    let edges = observatory.edges();
+    let named: Vec<_> = edges.iter().map(|edge| (&*edge.from, &*edge.to)).collect();
+    let (me, other) = (ME.to_string(), OTHER.to_string());
+    let dialled = format!("{other}:5432");
+    assert_eq!(
+        named,
+        [
+            (&*me, "orders"),
+            ("web", &*dialled),
+            ("web", "orders"),
+            ("web", "orders"),
+        ]
+    );
+}
+
+#[test]
+fn edges_above_the_bound_are_counted_together_and_none_is_lost() {
+    let observatory = Observatory::new(1, Telling::default());
+    for port in 1..=2000_u16 {
+        let aim = Aim::Port(port);
+        call(&observatory, u64::from(port) * 2, |report| {
+            report.aim = &aim
+        });
+    }
+    let edges = observatory.edges();
+    assert!(edges.len() <= 513, "{}", edges.len());
+    assert_eq!(edges[0].part, None);
+    assert!(edges[0].counts().calls > 1000);
+    assert_eq!(
+        edges.iter().map(|edge| edge.counts().calls).sum::<u64>(),
+        2000
+    );
+}
+
+#[test]
+fn denials_are_kept_when_ordinary_calls_of_the_time_are_forgotten() {
+    let observatory = Observatory::new(1, Telling::default());
+    call(&observatory, 2, |_| {});
+    call(&observatory, 4, |report| {
+        (report.status, report.reason) = (403, Some(Reason::Denied));
+    });
+    for id in 0..10_000 {
+        call(&observatory, 100 + 2 * id, |_| {});
+    }
+    assert!(observatory.explain(CallId::from_number(2)).is_empty());
+    let explained = observatory.explain(CallId::from_number(4));
+    assert_eq!(explained.len(), 1);
+    assert_eq!(explained[0].reason.as_deref(), Some("denied"));
+    assert_eq!(explained[0].workload.as_deref(), Some("web"));
+    assert!(
+        explained[0].decision.contains("no longer kept"),
+        "{explained:?}"
+    );
+}
+
+#[test]
+fn a_long_path_is_cut_at_a_letter_and_says_how_long_it_was() {
+    let observatory = Observatory::new(1, Telling::default());
+    let path = "/é".repeat(500);
+    call(&observatory, 2, |report| report.path = Some(&path));
+    let explained = observatory.explain(CallId::from_number(2));
+    let kept = explained[0].path.as_deref().unwrap();
+    assert!(
+        kept.ends_with("… (1500 bytes)") && kept.len() < 300,
+        "{kept}"
+    );
+}
