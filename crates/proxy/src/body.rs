@@ -70,17 +70,29 @@ pub enum BodyError {
 
 impl StreamBody {
     pub(crate) fn new(stream: RecvStream, length: Option<u64>, place: Option<StreamPlace>) -> Self {
-        let is_over = stream.is_end_stream();
-        Self {
+        let mut body = Self {
+            data_is_over: stream.is_end_stream(),
+            is_over: false,
             stream,
             length,
-            data_is_over: is_over,
-            is_over,
-            place: if is_over { None } else { place },
+            place,
+        };
+        if body.data_is_over {
+            body.end();
+        }
+        body
+    }
+
+    /// It has come to its end.
+    fn end(&mut self) {
+        self.is_over = true;
+        if let Some(place) = self.place.take() {
+            place.let_go();
         }
     }
 
-    fn end(&mut self) {
+    /// It broke off.
+    fn break_off(&mut self) {
         self.is_over = true;
         self.place = None;
     }
@@ -116,19 +128,23 @@ impl Body for StreamBody {
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Some(Err(error)) => {
-                    self.end();
+                    self.break_off();
                     return Poll::Ready(Some(Err(error.into())));
                 }
                 None => self.data_is_over = true,
             }
         }
         let trailers = ready!(self.stream.poll_trailers(context));
-        self.end();
-        Poll::Ready(match trailers {
-            Ok(Some(trailers)) => Some(Ok(Frame::trailers(trailers))),
-            Ok(None) => None,
-            Err(error) => Some(Err(error.into())),
-        })
+        match trailers {
+            Ok(trailers) => {
+                self.end();
+                Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+            }
+            Err(error) => {
+                self.break_off();
+                Poll::Ready(Some(Err(error.into())))
+            }
+        }
     }
 
     fn is_end_stream(&self) -> bool {

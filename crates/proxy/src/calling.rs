@@ -1,6 +1,7 @@
 //! Requests of programs of this host: admitted, decided, sent to an endpoint, sent to another when
 //! that is worth it, and answered.
 
+use std::cell::Cell;
 use std::hash::Hasher;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -16,6 +17,7 @@ use hyper::body::Incoming;
 use model::ids::HostId;
 use model::rule::Sticky;
 use policy::RuleIndex;
+use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use traffic::{CallShape, Failure, Next, Outcome};
 
@@ -46,6 +48,53 @@ pub(crate) struct Caught {
     pub host: Option<HostId>,
     /// Whether it speaks HTTP/2.
     pub is_http2: bool,
+    /// How it behaves.
+    pub manners: Manners,
+}
+
+/// How a connection behaves: who begins requests only to give them up makes work for nothing (rapid
+/// reset, CVE-2023-44487).
+#[derive(Debug, Default)]
+pub(crate) struct Manners {
+    /// Requests that were given up before they were answered, less those that were answered.
+    given_up: Cell<u32>,
+    too_bad: Notify,
+}
+
+/// One request as its connection's manners see it.
+struct Begun<'m> {
+    manners: &'m Manners,
+    most: u32,
+    is_answered: bool,
+}
+
+impl Manners {
+    /// Returns when the connection has given up more than anybody does in good faith.
+    pub(crate) async fn too_bad(&self) {
+        self.too_bad.notified().await;
+    }
+
+    const fn begin(&self, most: u32) -> Begun<'_> {
+        Begun {
+            manners: self,
+            most,
+            is_answered: false,
+        }
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        let given_up = self.manners.given_up.get();
+        if self.is_answered {
+            self.manners.given_up.set(given_up.saturating_sub(1));
+            return;
+        }
+        self.manners.given_up.set(given_up + 1);
+        if given_up >= self.most {
+            self.manners.too_bad.notify_one();
+        }
+    }
 }
 
 impl Caught {
@@ -77,7 +126,7 @@ impl Caught {
         snapshot: &Arc<Snapshot>,
         request: Option<AskedRequest>,
         headers: Option<&HeaderMap>,
-    ) -> Result<(Asked, RuleIndex), (Asked, No)> {
+    ) -> Result<(Asked, RuleIndex), Box<(Asked, No)>> {
         let endpoints = self.endpoints(snapshot);
         let at = worker.now().unix;
         let mut asked = Asked {
@@ -97,7 +146,7 @@ impl Caught {
                 return Ok((asked, rule));
             }
         }
-        Err((asked, first))
+        Err(Box::new((asked, first)))
     }
 }
 
@@ -107,14 +156,26 @@ pub(crate) async fn call(
     caught: Rc<Caught>,
     request: Request<Incoming>,
 ) -> Response<AnswerBody> {
+    let mut begun = caught.manners.begin(worker.limits.given_up_requests);
+    let answer = answer(&worker, &caught, request).await;
+    begun.is_answered = true;
+    drop(begun);
+    answer
+}
+
+async fn answer(
+    worker: &Rc<Worker>,
+    caught: &Rc<Caught>,
+    request: Request<Incoming>,
+) -> Response<AnswerBody> {
     let began = worker.now();
     let id = worker.next_call();
     let (mut parts, body) = request.into_parts();
     let is_grpc = grpc::is_call(&parts.headers);
     let snapshot = worker.snapshots.to_keep();
     let refused = Refused {
-        worker: &worker,
-        caught: &caught,
+        worker,
+        caught,
         snapshot: &snapshot,
         id,
         began,
@@ -129,10 +190,10 @@ pub(crate) async fn call(
         );
     }
     let request = AskedRequest::new(&parts);
-    let (asked, rule) = match caught.decide(&worker, &snapshot, Some(request), Some(&parts.headers))
+    let (asked, rule) = match caught.decide(worker, &snapshot, Some(request), Some(&parts.headers))
     {
         Ok(allowed) => allowed,
-        Err((asked, no)) => return refused.by_policy(&asked, no),
+        Err(refusal) => return refused.by_policy(&refusal.0, refusal.1),
     };
     let is_upgrade = head::is_upgrade(&parts);
     let called =
@@ -165,14 +226,33 @@ pub(crate) async fn call(
         shape,
         replay,
     };
-    let mut under_way = UnderWay::begin(&worker, snapshot, called, beginning);
+    let mut under_way = UnderWay::begin(worker, snapshot, called, beginning);
     under_way.trace(&mut parts.headers);
     if let Some(body) = body.filter(|_| is_upgrade) {
         return upgrades::call(worker, caught, under_way, Request::from_parts(parts, body)).await;
     }
     head::strip_connection(&mut parts.headers);
     head::strip_expectation(&mut parts.headers);
-    attempts(&worker, &caught, under_way, parts).await
+    attempts(worker, caught, under_way, parts).await
+}
+
+/// Answers a request that says its length in two ways.
+pub(crate) fn refuse_two_lengths(
+    worker: &Worker,
+    caught: &Caught,
+    request: Request<Incoming>,
+) -> Response<AnswerBody> {
+    let parts = request.into_parts().0;
+    let refused = Refused {
+        worker,
+        caught,
+        snapshot: &worker.snapshots.to_keep(),
+        id: worker.next_call(),
+        began: worker.now(),
+        is_grpc: false,
+    };
+    let why = head::BadHead::TwoLengths.to_string();
+    refused.answer(&AskedRequest::new(&parts), Reason::BadRequest, None, &why)
 }
 
 async fn attempts(
@@ -271,6 +351,7 @@ const fn outcome_of_reason(reason: Reason) -> Outcome {
         | Reason::BadRequest
         | Reason::AmbiguousPath => Outcome::NotJudged,
         Reason::NotOffered
+        | Reason::Unhealthy
         | Reason::NoEndpoint
         | Reason::Unreachable
         | Reason::ConnectionRefused

@@ -18,7 +18,7 @@ use crate::calling::{Came, Caught, Refused, marks, own};
 use crate::marks::Carries;
 use crate::refusal::Reason;
 use crate::serving::{Visit, offered_port};
-use crate::socket_body::{Activity, Hold, SocketBody, pump, reset};
+use crate::socket_body::{Activity, Hold, SocketBody, break_off, pump, reset};
 use crate::standing::Stand;
 use crate::under_way::{Beginning, UnderWay};
 use crate::worker::{Worker, my_addresses};
@@ -29,7 +29,8 @@ pub(crate) async fn call(worker: Rc<Worker>, caught: Rc<Caught>, socket: TcpStre
     let snapshot = worker.snapshots.to_keep();
     let (asked, rule) = match caught.decide(&worker, &snapshot, None, None) {
         Ok(allowed) => allowed,
-        Err((_, no)) => {
+        Err(refusal) => {
+            let no = refusal.1;
             let refused = Refused {
                 worker: &worker,
                 caught: &caught,
@@ -90,7 +91,7 @@ pub(crate) async fn call(worker: Rc<Worker>, caught: Rc<Caught>, socket: TcpStre
         Ok(()) => under_way.complete(None),
         Err(reason) => {
             under_way.broke(reason);
-            reset(&socket);
+            break_off(&socket, &activity);
         }
     }
 }
@@ -183,7 +184,7 @@ async fn reach_here(
 ) -> Result<ProxyBody, (Outcome, Reason)> {
     let snapshot = under_way.snapshot();
     let failed = |reason| (Outcome::Failed(Failure::Connect), reason);
-    let port = offered_port(snapshot, &caught.aim).map_err(|(reason, _)| failed(reason))?;
+    let port = offered_port(worker, snapshot, &caught.aim).map_err(|(reason, _)| failed(reason))?;
     let me = my_addresses(snapshot).ok_or(failed(Reason::NotOffered))?;
     let program = worker.apps.connect(me, port).await;
     let program = Rc::new(program.map_err(|_| failed(Reason::ConnectionRefused))?);
@@ -201,7 +202,7 @@ async fn reach_here(
     );
     spawn_local(async move {
         if pump(near, &program, &there).await.is_err() {
-            reset(&program);
+            break_off(&program, &there);
         }
     });
     Ok(ProxyBody::Socket(far))
@@ -236,14 +237,15 @@ pub(crate) async fn serve(visit: Visit, from_caller: StreamBody) -> Response<Pro
         );
         if let Err(reason) = carried.await {
             visiting.ended_with(reason);
-            reset(&socket);
+            break_off(&socket, &activity);
         }
     });
     Response::new(ProxyBody::Socket(from_program))
 }
 
 async fn connect(visit: &Visit) -> Result<TcpStream, Reason> {
-    let port = offered_port(&visit.snapshot, &visit.aim).map_err(|(reason, _)| reason)?;
+    let port =
+        offered_port(&visit.worker, &visit.snapshot, &visit.aim).map_err(|(reason, _)| reason)?;
     let me = my_addresses(&visit.snapshot).ok_or(Reason::NotOffered)?;
     let connected: io::Result<TcpStream> = visit.worker.apps.connect(me, port).await;
     connected.map_err(|error| {

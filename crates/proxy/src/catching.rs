@@ -1,9 +1,10 @@
 //! Connections that were caught: of programs of this host on their way out, and of other hosts that
 //! came through the tunnel to a port about which policy wants to know more than packets tell.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,9 +19,11 @@ use tokio::task::spawn_local;
 use tokio::time::sleep;
 
 use crate::asking::{Origin, target};
-use crate::calling::{self, Caught};
+use crate::calling::{self, Caught, Manners};
 use crate::carrying;
 use crate::detection::{Spoken, detect};
+use crate::directory::Holder;
+use crate::framing::Suspect;
 use crate::marks::Aim;
 use crate::runtimes::{LocalExecutor, PatientSocket};
 use crate::snapshot::Snapshot;
@@ -102,7 +105,7 @@ async fn connection(
     let snapshot = worker.snapshots.to_keep();
     let aimed = match way {
         Way::Out => leaving(worker, &snapshot, peer, dialled),
-        Way::In => entering(&snapshot, peer, dialled),
+        Way::In => entering(worker, &snapshot, peer, dialled),
     };
     let Some((origin, aim, host)) = aimed else {
         tracing::debug!(%dialled, %peer, "nothing is known of what was dialled");
@@ -123,6 +126,7 @@ async fn connection(
         aim: Rc::new(aim),
         host,
         is_http2: spoken == Spoken::Http2,
+        manners: Manners::default(),
     });
     match spoken {
         Spoken::Bytes => carrying::call(Rc::clone(worker), caught, stream).await,
@@ -142,36 +146,33 @@ fn leaving(
     dialled: SocketAddr,
 ) -> Option<Aimed> {
     let catalogue = &snapshot.catalogue;
-    let (aim, host) = match catalogue.service_at(dialled.ip()) {
-        Some(service) if service.service.port == dialled.port() => {
-            (Aim::Service(service.service.name.clone()), None)
+    let (aim, host) = match worker.directory.holder(catalogue, dialled.ip())? {
+        Holder::Service(name) => {
+            let port = catalogue.services.get(&name)?.service.port;
+            (port == dialled.port()).then_some((Aim::Service(name), None))?
         }
-        Some(_) => return None,
-        None => (
-            Aim::Port(dialled.port()),
-            Some(host_at(snapshot, dialled.ip())?),
-        ),
+        Holder::Host(host) => (Aim::Port(dialled.port()), Some(host)),
     };
     let caller = worker.surroundings.caller(app, dialled);
     Some((Origin::process(catalogue.me, caller), aim, host))
 }
 
 /// Another host dials a port of this one, through the tunnel: who of it, it does not say.
-fn entering(snapshot: &Snapshot, peer: SocketAddr, dialled: SocketAddr) -> Option<Aimed> {
-    let from = host_at(snapshot, peer.ip())?;
+fn entering(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    peer: SocketAddr,
+    dialled: SocketAddr,
+) -> Option<Aimed> {
+    let Holder::Host(from) = worker.directory.holder(&snapshot.catalogue, peer.ip())? else {
+        return None;
+    };
     let me = snapshot.catalogue.me;
     Some((
         Origin::claimed(from, None),
         Aim::Port(dialled.port()),
         Some(me),
     ))
-}
-
-fn host_at(snapshot: &Snapshot, address: IpAddr) -> Option<HostId> {
-    let mut hosts = snapshot.catalogue.hosts.values();
-    hosts
-        .find(|host| host.addresses.contains(address))
-        .map(|host| host.host)
 }
 
 /// Returns what is spoken to what is called. Direct dials are looked at only where a rule wants it.
@@ -188,23 +189,31 @@ fn protocol(snapshot: &Snapshot, aim: &Aim) -> Protocol {
 
 async fn serve_http1(worker: &Rc<Worker>, caught: Rc<Caught>, stream: TcpStream) {
     let limits = &worker.limits;
+    let suspect = Suspect::default();
+    let requests = Cell::new(0);
     let service = service_fn(|request| {
-        let answer = calling::call(Rc::clone(worker), Rc::clone(&caught), request);
-        async move { Ok::<_, Infallible>(answer.await) }
+        let has_two_lengths = suspect.covers(requests.get());
+        requests.set(requests.get() + 1);
+        let (worker, caught) = (Rc::clone(worker), Rc::clone(&caught));
+        async move {
+            Ok::<_, Infallible>(if has_two_lengths {
+                calling::refuse_two_lengths(&worker, &caught, request)
+            } else {
+                calling::call(worker, caught, request).await
+            })
+        }
     });
+    let socket = PatientSocket::new(stream, limits.body_wait).suspecting(suspect.clone());
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.head_wait)
             .max_header_size(limits.head_bytes as usize)
             .auto_date_header(false)
-            .serve_connection(
-                TokioIo::new(PatientSocket::new(stream, limits.body_wait)),
-                service
-            )
+            .serve_connection(TokioIo::new(socket), service)
             .with_upgrades()
     );
-    until_stopped(worker, connection.as_mut(), |connection| {
+    until_stopped(worker, &caught, connection.as_mut(), |connection| {
         connection.graceful_shutdown()
     })
     .await;
@@ -233,15 +242,17 @@ async fn serve_http2(worker: &Rc<Worker>, caught: Rc<Caught>, stream: TcpStream)
                 service
             )
     );
-    until_stopped(worker, connection.as_mut(), |connection| {
+    until_stopped(worker, &caught, connection.as_mut(), |connection| {
         connection.graceful_shutdown()
     })
     .await;
 }
 
-/// Serves a connection to its end. When the proxy is to stop, it takes no more requests.
+/// Serves a connection to its end. When the proxy is to stop, or the program has no manners, it takes
+/// no more requests.
 async fn until_stopped<C>(
     worker: &Worker,
+    caught: &Caught,
     mut connection: Pin<&mut C>,
     end_gracefully: impl FnOnce(Pin<&mut C>),
 ) where
@@ -251,6 +262,11 @@ async fn until_stopped<C>(
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         _ = stop.wait_for(|stop| *stop) => {
+            end_gracefully(connection.as_mut());
+            connection.await
+        }
+        () = caught.manners.too_bad() => {
+            tracing::warn!(aim = %caught.aim, "a program gives up its requests as it makes them");
             end_gracefully(connection.as_mut());
             connection.await
         }

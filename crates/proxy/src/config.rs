@@ -32,6 +32,9 @@ pub struct ProxyLimits {
     pub http2_streams: u32,
     /// Streams of one HTTP/2 connection that a program may reset before they were looked at.
     pub http2_pending_resets: usize,
+    /// Requests that one connection of a program may give up, unanswered, above those that it lets be
+    /// answered; then no more are taken on it.
+    pub given_up_requests: u32,
     /// Bytes of a request's body that are kept to send it again.
     pub replay_bytes: usize,
     /// Idle connections kept to one port of this host.
@@ -58,6 +61,7 @@ impl Default for ProxyLimits {
             detection_wait: Duration::from_millis(300),
             http2_streams: 256,
             http2_pending_resets: 64,
+            given_up_requests: 1000,
             replay_bytes: 64 << 10, // TRAFFIC.md, Retries
             idle_local_connections: 256,
             local_connect_wait: Duration::from_secs(1), // TRAFFIC.md, Timeouts: connect

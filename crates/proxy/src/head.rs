@@ -8,8 +8,8 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 
-/// How headers of the mesh begin.
-const MESH_PREFIX: &str = "mesh-";
+/// How headers of the mesh begin, before a hyphen.
+const MESH: &str = "mesh";
 /// A name that no standard knows and some old programs send.
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -146,15 +146,17 @@ pub(crate) fn strip_expectation(headers: &mut HeaderMap) {
     }
 }
 
-/// Takes off every header in the name of the mesh.
+/// Takes off every header in the name of the mesh, also as `mesh_…`: many programs read both alike.
 pub(crate) fn strip_mesh(headers: &mut HeaderMap) {
-    while let Some(name) = headers
-        .keys()
-        .find(|name| name.as_str().starts_with(MESH_PREFIX))
-    {
+    while let Some(name) = headers.keys().find(|name| is_of_mesh(name)) {
         let name = name.clone();
         headers.remove(name);
     }
+}
+
+fn is_of_mesh(name: &HeaderName) -> bool {
+    let rest = name.as_str().strip_prefix(MESH);
+    rest.is_some_and(|rest| rest.starts_with(['-', '_']))
 }
 
 /// Returns whether the request asks to speak another protocol on its connection.
@@ -196,7 +198,8 @@ mod tests {
                 .header("x-kept", "4"),
         );
         strip_connection(&mut parts.headers);
-        let left: Vec<&str> = parts.headers.keys().map(HeaderName::as_str).collect();
+        let mut left: Vec<&str> = parts.headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
         assert_eq!(left, ["content-length", "x-kept"]);
     }
 
@@ -218,6 +221,7 @@ mod tests {
                 .header("mesh-workload", "web")
                 .header("mesh-caller", "spiffe://x")
                 .header("Mesh-Caller", "again")
+                .header("mesh_caller", "as CGI reads it")
                 .header("meshed", "kept"),
         );
         strip_mesh(&mut parts.headers);

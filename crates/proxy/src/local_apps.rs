@@ -39,16 +39,28 @@ pub(crate) enum AppError {
     Broken(#[from] hyper::Error),
 }
 
+/// Where a program of this host is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct AppPort {
+    /// Its TCP port.
+    pub number: u16,
+    /// The policy says that this host offers a service there. Only such a one may listen on loopback
+    /// alone; elsewhere that means that nobody from outside is to reach it.
+    pub is_service: bool,
+}
+
 /// The connections of one thread to programs of this host.
 pub(crate) struct LocalApps {
     surroundings: Arc<dyn Surroundings>,
     limits: ProxyLimits,
-    ports: RefCell<BTreeMap<u16, Rc<Port>>>,
+    ports: RefCell<BTreeMap<AppPort, Rc<Port>>>,
+    /// Where the proxy itself listens: who is led there comes back to it, without end.
+    own: Arc<[u16]>,
 }
 
 /// One port of this host.
 struct Port {
-    number: u16,
+    at: AppPort,
     /// Most recently used last.
     idle: RefCell<Vec<Idle>>,
     http2: RefCell<Option<http2::SendRequest<ProxyBody>>>,
@@ -84,10 +96,15 @@ pub(crate) enum Speech {
 
 impl LocalApps {
     /// Begins without connections.
-    pub(crate) fn new(surroundings: Arc<dyn Surroundings>, limits: ProxyLimits) -> Self {
+    pub(crate) fn new(
+        surroundings: Arc<dyn Surroundings>,
+        limits: ProxyLimits,
+        own: Arc<[u16]>,
+    ) -> Self {
         Self {
             surroundings,
             limits,
+            own,
             ports: RefCell::default(),
         }
     }
@@ -99,7 +116,7 @@ impl LocalApps {
     pub(crate) async fn request(
         &self,
         me: HostAddresses,
-        port: u16,
+        port: AppPort,
         speech: Speech,
         request: Request<ProxyBody>,
     ) -> Result<Response<AppBody>, AppError> {
@@ -114,7 +131,7 @@ impl LocalApps {
     ///
     /// # Errors
     /// Nobody takes it at any of the addresses where a program of this host may listen.
-    pub(crate) async fn connect(&self, me: HostAddresses, port: u16) -> io::Result<TcpStream> {
+    pub(crate) async fn connect(&self, me: HostAddresses, port: AppPort) -> io::Result<TcpStream> {
         let port = self.port(port);
         self.dial(me, &port).await
     }
@@ -147,7 +164,7 @@ impl LocalApps {
     pub(crate) async fn request_alone(
         &self,
         me: HostAddresses,
-        port: u16,
+        port: AppPort,
         request: Request<ProxyBody>,
     ) -> Result<Response<Incoming>, AppError> {
         let port = self.port(port);
@@ -161,7 +178,7 @@ impl LocalApps {
         port: &Port,
     ) -> Result<http1::SendRequest<ProxyBody>, AppError> {
         let stream = self.dial(me, port).await;
-        let stream = stream.map_err(|error| AppError::Refused(port.number, error))?;
+        let stream = stream.map_err(|error| AppError::Refused(port.at.number, error))?;
         let (sender, connection) = http1::Builder::new()
             .max_header_size(self.limits.head_bytes as usize)
             .handshake(TokioIo::new(stream))
@@ -205,7 +222,7 @@ impl LocalApps {
         port: &Port,
     ) -> Result<http2::SendRequest<ProxyBody>, AppError> {
         let stream = self.dial(me, port).await;
-        let stream = stream.map_err(|error| AppError::Refused(port.number, error))?;
+        let stream = stream.map_err(|error| AppError::Refused(port.at.number, error))?;
         let (sender, connection) = http2::Builder::new(LocalExecutor)
             .timer(TokioTimer::new())
             .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
@@ -220,19 +237,28 @@ impl LocalApps {
         Ok(sender)
     }
 
-    /// A program may listen on every address, on the overlay's, or on loopback alone so that only the
-    /// mesh reaches it. Where the last connection was taken, the next is tried first.
+    /// A program may listen on every address or on the overlay's; that of a service also on loopback
+    /// alone, so that only the mesh reaches it. Where the last connection was taken, the next is tried
+    /// first.
     async fn dial(&self, me: HostAddresses, port: &Port) -> io::Result<TcpStream> {
-        let addresses: [IpAddr; 4] = [
+        if self.own.contains(&port.at.number) {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        let all: [IpAddr; 4] = [
             me.v4.into(),
-            Ipv4Addr::LOCALHOST.into(),
             me.v6.into(),
+            Ipv4Addr::LOCALHOST.into(),
             Ipv6Addr::LOCALHOST.into(),
         ];
+        let addresses = if port.at.is_service {
+            &all[..]
+        } else {
+            &all[..2]
+        };
         let mut last = None;
         for offset in 0..addresses.len() {
             let place = (port.preferred.get() + offset) % addresses.len();
-            let to = SocketAddr::new(addresses[place], port.number);
+            let to = SocketAddr::new(addresses[place], port.at.number);
             match self.dial_address(to).await {
                 Ok(stream) => {
                     port.preferred.set(place);
@@ -259,11 +285,11 @@ impl LocalApps {
         Ok(stream)
     }
 
-    fn port(&self, number: u16) -> Rc<Port> {
+    fn port(&self, at: AppPort) -> Rc<Port> {
         let mut ports = self.ports.borrow_mut();
-        let port = ports.entry(number).or_insert_with(|| {
+        let port = ports.entry(at).or_insert_with(|| {
             Rc::new(Port {
-                number,
+                at,
                 idle: RefCell::default(),
                 http2: RefCell::default(),
                 preferred: Cell::new(0),

@@ -14,6 +14,7 @@ use tokio::task::{JoinSet, LocalSet};
 
 use crate::catching::{self, Way};
 use crate::config::ProxyConfig;
+use crate::health;
 use crate::report::Observer;
 use crate::serving::Reception;
 use crate::sessions::Acceptor;
@@ -54,8 +55,10 @@ impl Proxy {
             clock,
             observer,
             gauges: Arc::default(),
+            ailing: Arc::default(),
             stop: stopped,
             seed: config.seed,
+            own_ports: ports(&listeners),
         };
         let mut own = split(listeners, config.threads.max(1));
         let mut threads = Vec::with_capacity(own.len());
@@ -114,6 +117,13 @@ struct Own {
     streams: Vec<StdListener>,
 }
 
+fn ports(listeners: &Listeners) -> Arc<[u16]> {
+    let all = [&listeners.outgoing, &listeners.incoming, &listeners.streams];
+    let sockets = all.into_iter().flatten().flatten();
+    let ports = sockets.filter_map(|socket| socket.local_addr().ok());
+    ports.map(|address| address.port()).collect()
+}
+
 fn split(listeners: Listeners, threads: usize) -> Vec<Own> {
     let mut own: Vec<Own> = std::iter::repeat_with(Own::default).take(threads).collect();
     for (number, sockets) in listeners.outgoing.into_iter().enumerate() {
@@ -134,6 +144,7 @@ async fn run(number: usize, shared: Shared, own: Own, mut cut: watch::Receiver<b
     tokio::select! {
         () = serve(&worker, own) => {}
         () = Rc::clone(&worker).follow() => {}
+        () = health::watch(Rc::clone(&worker)), if number == 0 => {}
         _ = cut.wait_for(|cut| *cut) => {}
     }
 }

@@ -23,6 +23,8 @@ pub enum Reason {
     AmbiguousPath,
     /// The host does not offer what was called.
     NotOffered,
+    /// The program there fails its health checks.
+    Unhealthy,
     /// Every endpoint is down, or there is none.
     NoEndpoint,
     /// As many calls as there may be are under way.
@@ -43,13 +45,14 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Denied,
         Self::UnknownWorkload,
         Self::ClaimRefused,
         Self::BadRequest,
         Self::AmbiguousPath,
         Self::NotOffered,
+        Self::Unhealthy,
         Self::NoEndpoint,
         Self::Overflow,
         Self::Unreachable,
@@ -69,6 +72,7 @@ impl Reason {
             Self::BadRequest => "bad-request",
             Self::AmbiguousPath => "ambiguous-path",
             Self::NotOffered => "not-offered",
+            Self::Unhealthy => "unhealthy",
             Self::NoEndpoint => "no-endpoint",
             Self::Overflow => "overflow",
             Self::Unreachable => "unreachable",
@@ -102,6 +106,7 @@ impl Reason {
             }
             Self::BadRequest | Self::AmbiguousPath => StatusCode::BAD_REQUEST,
             Self::NotOffered
+            | Self::Unhealthy
             | Self::NoEndpoint
             | Self::Overflow
             | Self::Unreachable
@@ -123,6 +128,7 @@ impl Reason {
             Self::BadRequest => "the request is malformed",
             Self::AmbiguousPath => "the path can be read in more than one way",
             Self::NotOffered => "the host does not offer this service",
+            Self::Unhealthy => "the program at the endpoint fails its health checks",
             Self::NoEndpoint => "no endpoint of the service is up",
             Self::Overflow => "too many calls of the service are under way",
             Self::Unreachable => "the endpoint's host cannot be reached",

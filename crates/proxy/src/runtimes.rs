@@ -11,6 +11,8 @@ use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, Sleep, sleep};
 
+use crate::framing::{Framing, Suspect};
+
 /// Runs futures in the thread's `LocalSet`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LocalExecutor;
@@ -26,11 +28,13 @@ where
     }
 }
 
-/// A socket whose writes fail when the other side has taken nothing for a while.
+/// A program's socket. Its writes fail when the program has taken nothing for a while.
 #[derive(Debug)]
 pub(crate) struct PatientSocket {
     socket: TcpStream,
     patience: Duration,
+    /// Follows the requests, where they are HTTP/1.1.
+    framing: Option<Framing>,
     /// Set while a write waits.
     stalled: Option<Pin<Box<Sleep>>>,
 }
@@ -41,8 +45,15 @@ impl PatientSocket {
         Self {
             socket,
             patience,
+            framing: None,
             stalled: None,
         }
+    }
+
+    /// Notices requests that say their length in two ways.
+    pub(crate) fn suspecting(mut self, suspect: Suspect) -> Self {
+        self.framing = Some(Framing::new(suspect));
+        self
     }
 
     fn after<T>(
@@ -74,7 +85,12 @@ impl AsyncRead for PatientSocket {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let outcome = Pin::new(&mut self.socket).poll_read(context, buffer);
+        if let Some(framing) = &mut self.framing {
+            framing.read(&buffer.filled()[before..]);
+        }
+        outcome
     }
 }
 

@@ -24,7 +24,7 @@ use crate::calling::own;
 use crate::carrying;
 use crate::grpc;
 use crate::head;
-use crate::local_apps::{AppError, Speech};
+use crate::local_apps::{AppError, AppPort, Speech};
 use crate::marks::{self, Aim, CallId, Carries, Marks};
 use crate::observe::Trace;
 use crate::refusal::Reason;
@@ -174,8 +174,12 @@ impl Visit {
     }
 
     /// Serves one request.
-    async fn serve(self, parts: Parts, body: ProxyBody) -> Response<ProxyBody> {
+    async fn serve(self, mut parts: Parts, body: ProxyBody) -> Response<ProxyBody> {
         let is_grpc = grpc::is_call(&parts.headers);
+        // The other host should have seen to it; whether it has is not known.
+        if let Err(bad) = head::admit(&mut parts) {
+            return own(Reason::BadRequest.answer(self.id, is_grpc, &bad.to_string()));
+        }
         let mut visiting = match self.decide(Some(AskedRequest::new(&parts)), Some(&parts.headers))
         {
             Ok(visiting) => visiting,
@@ -398,7 +402,7 @@ pub(crate) async fn deliver(
     carries: Carries,
     mut request: Request<ProxyBody>,
 ) -> Served {
-    let port = offered_port(snapshot, aim)?;
+    let port = offered_port(worker, snapshot, aim)?;
     let me = my_addresses(snapshot).ok_or((Reason::NotOffered, String::new()))?;
     introduce(worker, snapshot, origin, request.headers_mut());
     let speech = match carries {
@@ -432,7 +436,7 @@ pub(crate) async fn deliver_upgrade(
     aim: &Aim,
     mut request: Request<ProxyBody>,
 ) -> Result<Response<Incoming>, (Reason, String)> {
-    let port = offered_port(snapshot, aim)?;
+    let port = offered_port(worker, snapshot, aim)?;
     let me = my_addresses(snapshot).ok_or((Reason::NotOffered, String::new()))?;
     introduce(worker, snapshot, origin, request.headers_mut());
     address(&mut request, Speech::Http1);
@@ -454,16 +458,29 @@ fn refused(error: AppError) -> (Reason, String) {
 /// Returns the port of this host where what is called is offered.
 ///
 /// # Errors
-/// It is not.
-pub(crate) fn offered_port(snapshot: &Snapshot, aim: &Aim) -> Result<u16, (Reason, String)> {
+/// It is not, or by a program that is not well.
+pub(crate) fn offered_port(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    aim: &Aim,
+) -> Result<AppPort, (Reason, String)> {
     let catalogue = &snapshot.catalogue;
     match aim {
-        Aim::Port(port) => Ok(*port),
+        Aim::Port(number) => Ok(AppPort {
+            number: *number,
+            is_service: false,
+        }),
+        Aim::Service(name) if worker.ailing.contains(name) => {
+            Err((Reason::Unhealthy, String::new()))
+        }
         Aim::Service(name) => catalogue
             .services
             .get(name)
             .filter(|service| service.endpoints.contains(&catalogue.me))
-            .map(|service| service.service.port)
+            .map(|service| AppPort {
+                number: service.service.port,
+                is_service: true,
+            })
             .ok_or((Reason::NotOffered, String::new())),
     }
 }
@@ -475,14 +492,15 @@ fn introduce(worker: &Worker, snapshot: &Snapshot, origin: &Origin, headers: &mu
         return;
     };
     headers.insert(marks::CALLER, caller.identity);
-    let forwarded_for = match headers.get(marks::FORWARDED_FOR) {
-        Some(before) => {
-            let mut all = before.as_bytes().to_vec();
-            all.extend_from_slice(b", ");
-            all.extend_from_slice(caller.address.as_bytes());
-            HeaderValue::from_bytes(&all).unwrap_or(caller.address)
-        }
-        None => caller.address,
+    let forwarded_for = if headers.contains_key(marks::FORWARDED_FOR) {
+        let before = headers.get_all(marks::FORWARDED_FOR).iter();
+        let all: Vec<&[u8]> = before
+            .chain([&caller.address])
+            .map(HeaderValue::as_bytes)
+            .collect();
+        HeaderValue::from_bytes(&all.join(&b", "[..])).unwrap_or(caller.address)
+    } else {
+        caller.address
     };
     headers.insert(marks::FORWARDED_FOR, forwarded_for);
     if !headers.contains_key(marks::FORWARDED_PROTO) {

@@ -228,6 +228,10 @@ impl Body for SocketBody {
         match ready!(self.poll_read(context)) {
             Ok(data) if data.is_empty() => {
                 self.is_over = true;
+                if self.activity.directions[TO_SOCKET].get() == Direction::Broken {
+                    let why = BodyError::GivenUp("the connection was broken off");
+                    return Poll::Ready(Some(Err(why)));
+                }
                 self.activity.end(FROM_SOCKET, Direction::Ended);
                 Poll::Ready(None)
             }
@@ -283,6 +287,13 @@ async fn write(mut data: Bytes, socket: &TcpStream, activity: &Activity) -> io::
         }
     }
     Ok(())
+}
+
+/// Breaks a connection off, so that both ends of it see that it did not end.
+pub(crate) fn break_off(socket: &TcpStream, activity: &Activity) {
+    activity.end(TO_SOCKET, Direction::Broken);
+    activity.directions[TO_SOCKET].set(Direction::Broken);
+    reset(socket);
 }
 
 /// Lets the program see that its connection did not end but broke.

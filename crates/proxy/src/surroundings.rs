@@ -4,6 +4,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 
+use model::name::Name;
 use policy::Process;
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -31,6 +32,11 @@ pub trait Surroundings: Send + Sync + 'static {
     /// # Errors
     /// The kernel gives no socket.
     fn dial_underlay(&self, to: SocketAddr) -> io::Result<TcpSocket>;
+
+    /// Returns whether the systemd unit of a workload is active on this host; `None`: nobody knows.
+    fn is_active(&self, _workload: &Name) -> Option<bool> {
+        None
+    }
 }
 
 /// Who opened a connection on this host.

@@ -42,8 +42,8 @@ const COPY_BYTES: usize = 16 << 10;
 
 /// Answers a request that asks for an upgrade, and carries what follows.
 pub(crate) async fn call(
-    worker: Rc<Worker>,
-    caught: Rc<Caught>,
+    worker: &Rc<Worker>,
+    caught: &Caught,
     mut under_way: Box<UnderWay>,
     mut request: Request<Incoming>,
 ) -> Response<AnswerBody> {
@@ -57,8 +57,8 @@ pub(crate) async fn call(
     let asking = timeout_at(
         until,
         ask(
-            &worker,
-            &caught,
+            worker,
+            caught,
             &under_way,
             endpoint,
             request.map(ProxyBody::Local),

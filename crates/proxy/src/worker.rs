@@ -16,6 +16,8 @@ use tokio::sync::watch;
 use tokio::time::interval;
 
 use crate::config::ProxyLimits;
+use crate::directory::Directory;
+use crate::health::Ailing;
 use crate::local_apps::LocalApps;
 use crate::marks::{CallId, CallIds};
 use crate::report::Observer;
@@ -44,10 +46,14 @@ pub(crate) struct Worker {
     pub sessions: Rc<Sessions>,
     /// To programs of this host.
     pub apps: LocalApps,
+    /// Who has which address.
+    pub directory: Directory,
     /// What is called.
     pub upstreams: Upstreams,
     /// What is under way.
     pub standing: Rc<Standing>,
+    /// Which programs of this host are not well.
+    pub ailing: Arc<Ailing>,
     /// Who is told of calls.
     pub observer: Arc<dyn Observer>,
     /// Becomes true when the proxy is to stop.
@@ -55,7 +61,13 @@ pub(crate) struct Worker {
     /// Connections of programs.
     pub connections: Cell<usize>,
     call_ids: RefCell<CallIds>,
-    callers: RefCell<BTreeMap<(HostId, Option<Name>), CallerHeaders>>,
+    callers: RefCell<BTreeMap<HostId, Vec<KnownCaller>>>,
+}
+
+/// A caller that programs were told of before.
+struct KnownCaller {
+    workload: Option<Name>,
+    headers: CallerHeaders,
 }
 
 /// What a program is told of its caller.
@@ -82,10 +94,14 @@ pub(crate) struct Shared {
     pub observer: Arc<dyn Observer>,
     /// Calls under way.
     pub gauges: Arc<Gauges>,
+    /// Which programs of this host are not well.
+    pub ailing: Arc<Ailing>,
     /// Becomes true when the proxy is to stop.
     pub stop: watch::Receiver<bool>,
     /// Of dice and ids.
     pub seed: u64,
+    /// Where the proxy listens.
+    pub own_ports: Arc<[u16]>,
 }
 
 impl Worker {
@@ -98,8 +114,13 @@ impl Worker {
         Rc::new(Self {
             thread,
             sessions: Sessions::new(Arc::clone(&shared.snapshots), make_socket),
-            apps: LocalApps::new(Arc::clone(&shared.surroundings), shared.limits.clone()),
+            apps: LocalApps::new(
+                Arc::clone(&shared.surroundings),
+                shared.limits.clone(),
+                shared.own_ports,
+            ),
             upstreams: Upstreams::new(shared.gauges, seed),
+            directory: Directory::default(),
             standing: Rc::default(),
             connections: Cell::new(0),
             call_ids: RefCell::new(CallIds::new(seed)),
@@ -108,6 +129,7 @@ impl Worker {
             surroundings: shared.surroundings,
             snapshots: shared.snapshots,
             clock: shared.clock,
+            ailing: shared.ailing,
             observer: shared.observer,
             stop: shared.stop,
         })
@@ -175,9 +197,10 @@ impl Worker {
         host: HostId,
         workload: Option<&Name>,
     ) -> Option<CallerHeaders> {
-        let key = (host, workload.cloned());
-        if let Some(known) = self.callers.borrow().get(&key) {
-            return Some(known.clone());
+        if let Some(of_host) = self.callers.borrow().get(&host)
+            && let Some(known) = of_host.iter().find(|it| it.workload.as_ref() == workload)
+        {
+            return Some(known.headers.clone());
         }
         let catalogue = &snapshot.catalogue;
         let record = catalogue.hosts.get(&host)?;
@@ -190,7 +213,11 @@ impl Worker {
             identity: HeaderValue::try_from(identity).ok()?,
             address: HeaderValue::try_from(record.addresses.v4.to_string()).ok()?,
         };
-        self.callers.borrow_mut().insert(key, headers.clone());
+        let mut callers = self.callers.borrow_mut();
+        callers.entry(host).or_default().push(KnownCaller {
+            workload: workload.cloned(),
+            headers: headers.clone(),
+        });
         Some(headers)
     }
 }

@@ -67,6 +67,14 @@ impl Use {
     }
 }
 
+impl StreamPlace {
+    /// The answer has come to its end; what is still being sent goes on to its own, as on a
+    /// connection whose two directions end apart. Who does not want it resets the stream.
+    pub(crate) fn let_go(mut self) {
+        self.pump = None;
+    }
+}
+
 impl Drop for StreamPlace {
     fn drop(&mut self) {
         self.use_.count.set(self.use_.count.get() - 1);

@@ -1,0 +1,159 @@
+//! Programs that are called, and programs that call.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// A program that answers by the path that it is asked for.
+pub(crate) struct App {
+    name: &'static str,
+    requests: AtomicUsize,
+}
+
+type Answer = Response<BoxBody<Bytes, hyper::Error>>;
+
+impl App {
+    /// Starts it.
+    pub(crate) fn start(name: &'static str, listener: TcpListener) -> Arc<Self> {
+        let app = Arc::new(Self {
+            name,
+            requests: AtomicUsize::new(0),
+        });
+        let serving = Arc::clone(&app);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let app = Arc::clone(&serving);
+                tokio::spawn(async move {
+                    let service = service_fn(|request| {
+                        let app = Arc::clone(&app);
+                        async move { Ok::<_, Infallible>(app.answer(request).await) }
+                    });
+                    let _ = auto::Builder::new(TokioExecutor::new())
+                        .serve_connection_with_upgrades(TokioIo::new(stream), service)
+                        .await;
+                });
+            }
+        });
+        app
+    }
+
+    /// Returns how many requests it got.
+    pub(crate) fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    async fn answer(&self, mut request: Request<Incoming>) -> Answer {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let path = request.uri().path().to_owned();
+        match path.as_str() {
+            "/echo" => {
+                let length = request.headers().get("content-length").cloned();
+                let mut answer = Response::new(request.into_body().boxed());
+                if let Some(length) = length {
+                    answer.headers_mut().insert("content-length", length);
+                }
+                answer
+            }
+            "/headers" => text(StatusCode::OK, format!("{:?}", request.headers())),
+            "/503" => text(StatusCode::SERVICE_UNAVAILABLE, self.name.into()),
+            "/never" => std::future::pending().await,
+            "/forged" => {
+                let mut answer = text(StatusCode::OK, String::new());
+                answer
+                    .headers_mut()
+                    .insert("mesh-reason", HeaderValue::from_static("denied"));
+                answer
+                    .headers_mut()
+                    .insert("keep-alive", HeaderValue::from_static("timeout=9"));
+                answer
+            }
+            "/trailers" => trailers(),
+            "/endless" => endless(),
+            "/upgrade" => {
+                let upgrade = hyper::upgrade::on(&mut request);
+                tokio::spawn(async move {
+                    let mut stream = TokioIo::new(upgrade.await.unwrap());
+                    let mut heard = [0; 1024];
+                    while let Ok(length @ 1..) = stream.read(&mut heard).await {
+                        stream.write_all(&heard[..length]).await.unwrap();
+                    }
+                });
+                let mut answer = text(StatusCode::SWITCHING_PROTOCOLS, String::new());
+                let headers = answer.headers_mut();
+                headers.insert("connection", HeaderValue::from_static("upgrade"));
+                headers.insert("upgrade", HeaderValue::from_static("echo"));
+                headers.insert("x-accepted", HeaderValue::from_static("yes"));
+                answer
+            }
+            _ => text(StatusCode::OK, self.name.into()),
+        }
+    }
+}
+
+fn text(status: StatusCode, text: String) -> Answer {
+    let body = Full::new(Bytes::from(text))
+        .map_err(|never| match never {})
+        .boxed();
+    let mut answer = Response::new(body);
+    *answer.status_mut() = status;
+    answer
+}
+
+fn trailers() -> Answer {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    let frames = [
+        Frame::data(Bytes::from_static(b"hello")),
+        Frame::trailers(trailers),
+    ];
+    let stream = futures_util::stream::iter(frames.map(Ok));
+    let mut answer = Response::new(BoxBody::new(StreamBody::new(stream)));
+    let headers = answer.headers_mut();
+    headers.insert("content-type", HeaderValue::from_static("application/grpc"));
+    headers.insert("trailer", HeaderValue::from_static("grpc-status"));
+    answer
+}
+
+/// The first piece of an answer that never ends.
+fn endless() -> Answer {
+    use futures_util::StreamExt;
+    let first = futures_util::stream::iter([Ok(Frame::data(Bytes::from_static(b"first")))]);
+    let stream = first.chain(futures_util::stream::pending());
+    Response::new(BoxBody::new(StreamBody::new(stream)))
+}
+
+/// Sends one request in its own words, and returns all that comes until the connection ends.
+pub(crate) async fn say(mut stream: TcpStream, words: &[u8]) -> String {
+    stream.write_all(words).await.unwrap();
+    let mut heard = Vec::new();
+    // An end by a reset is an end.
+    let _ = stream.read_to_end(&mut heard).await;
+    String::from_utf8_lossy(&heard).into_owned()
+}
+
+/// Asks for a path on a connection of its own.
+pub(crate) async fn get(stream: TcpStream, path: &str) -> (u16, String) {
+    let words = format!("GET {path} HTTP/1.1\r\nhost: orders\r\nconnection: close\r\n\r\n");
+    let heard = say(stream, words.as_bytes()).await;
+    (status(&heard), heard)
+}
+
+/// Returns the status of an answer; 0: there is none.
+pub(crate) fn status(answer: &str) -> u16 {
+    answer
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .unwrap_or(0)
+}

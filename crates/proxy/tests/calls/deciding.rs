@@ -1,0 +1,207 @@
+//! What policy decides: at the source, at the destination, and again when it changes.
+
+use model::rule::{Protocol, Selector};
+use proxy::{Reason, Side};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::apps::{App, get, say, status};
+use crate::run;
+use crate::world::{Plan, World, name, requests, rule, workload};
+
+#[test]
+fn the_source_refuses_what_no_rule_allows() {
+    run(async {
+        let reads = rule("reads", Selector::Any, &[requests("GET", "/v1/**")]);
+        let world = World::new(Plan {
+            allow: vec![reads],
+            ..Plan::default()
+        });
+        let app = App::start("one", world.app_listener(1));
+        assert_eq!(get(world.caller().dial().await, "/v1/items").await.0, 200);
+        let (status, heard) = get(world.caller().dial().await, "/admin").await;
+        assert_eq!(status, 403, "{heard}");
+        assert!(
+            heard.contains("mesh-reason: denied") && heard.contains("mesh-call: "),
+            "{heard}"
+        );
+        assert_eq!(app.requests(), 1);
+        let told = world.caller().told.calls(2).await;
+        assert_eq!(told[1], (Side::Source, 403, Some(Reason::Denied), 0));
+    });
+}
+
+#[test]
+fn the_destination_believes_its_own_policy() {
+    run(async {
+        let world = World::new(Plan {
+            allow_there: Some(Vec::new()),
+            ..Plan::default()
+        });
+        let app = App::start("one", world.app_listener(1));
+        let (status, heard) = get(world.caller().dial().await, "/").await;
+        assert_eq!(status, 403, "{heard}");
+        assert!(heard.contains("mesh-reason: denied"), "{heard}");
+        assert_eq!(app.requests(), 0);
+        let told = world.hosts[1].told.calls(1).await;
+        assert_eq!(told[0], (Side::Destination, 403, Some(Reason::Denied), 1));
+    });
+}
+
+#[test]
+fn a_rule_about_a_workload_is_for_its_unit_alone() {
+    run(async {
+        let world = World::new(Plan {
+            allow: vec![rule("web", Selector::Workload(name("web")), &[])],
+            workloads: vec![
+                workload("web", "web.service"),
+                workload("other", "other.service"),
+            ],
+            ..Plan::default()
+        });
+        App::start("one", world.app_listener(1));
+        let (status, heard) = get(world.caller().dial().await, "/").await;
+        assert_eq!(status, 403);
+        assert!(heard.contains("mesh-reason: unknown-workload"), "{heard}");
+        world.caller().machine.runs("other.service");
+        assert_eq!(get(world.caller().dial().await, "/").await.0, 403);
+        world.caller().machine.runs("web.service");
+        let (status, heard) = get(world.caller().dial().await, "/headers").await;
+        assert_eq!(status, 200, "{heard}");
+        assert!(heard.contains("spiffe://prod/workload/web"), "{heard}");
+    });
+}
+
+#[test]
+fn a_path_that_means_two_things_is_refused_where_a_rule_reads_it() {
+    run(async {
+        let denied = rule("no-admin", Selector::Any, &[requests("GET", "/admin/**")]);
+        let world = World::new(Plan {
+            deny: vec![denied],
+            ..Plan::default()
+        });
+        let app = App::start("one", world.app_listener(1));
+        for path in [
+            "/v1/../admin/x",
+            "//admin/x",
+            "/v1/%2e%2e/admin/x",
+            "/admin%2fx",
+            "/%61dmin;/x",
+        ] {
+            let (status, heard) = get(world.caller().dial().await, path).await;
+            assert_eq!(status, 400, "{path}: {heard}");
+            assert!(heard.contains("mesh-reason: ambiguous-path"), "{heard}");
+        }
+        assert_eq!(get(world.caller().dial().await, "/%61dmin/x").await.0, 403);
+        assert_eq!(app.requests(), 0);
+        let plain = World::new(Plan::default());
+        App::start("two", plain.app_listener(1));
+        assert_eq!(get(plain.caller().dial().await, "/a//b;c").await.0, 200);
+    });
+}
+
+#[test]
+fn bytes_that_a_rule_about_requests_would_allow_are_refused() {
+    run(async {
+        let reads = rule("reads", Selector::Any, &[requests("GET", "/**")]);
+        let world = World::new(Plan {
+            protocol: Protocol::Auto,
+            allow: vec![reads],
+            ..Plan::default()
+        });
+        let listener = world.app_listener(1);
+        let heard = say(world.caller().dial().await, b"\0binary").await;
+        assert_eq!(heard, "");
+        App::start("one", listener);
+        assert_eq!(get(world.caller().dial().await, "/").await.0, 200);
+    });
+}
+
+#[test]
+fn another_host_that_comes_through_the_tunnel_is_itself_alone() {
+    run(async {
+        let reads = rule("reads", Selector::Any, &[requests("GET", "/v1/**")]);
+        let world = World::new(Plan {
+            allow: vec![reads],
+            ..Plan::default()
+        });
+        App::start("one", world.app_listener(1));
+        let dial = async || {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket
+                .bind(std::net::SocketAddr::new(world.caller().address.into(), 0))
+                .unwrap();
+            socket.connect(world.hosts[1].entrance).await.unwrap()
+        };
+        assert_eq!(get(dial().await, "/v1/x").await.0, 200);
+        assert_eq!(get(dial().await, "/admin").await.0, 403);
+    });
+}
+
+#[test]
+fn a_stream_that_is_not_allowed_any_more_is_cut() {
+    run(async {
+        let mut world = World::new(Plan::default());
+        App::start("one", world.app_listener(1));
+        let mut stream = world.caller().dial().await;
+        stream
+            .write_all(b"GET /endless HTTP/1.1\r\nhost: orders\r\n\r\n")
+            .await
+            .unwrap();
+        let mut heard = Vec::new();
+        while !heard.windows(5).any(|five| five == b"first") {
+            heard.push(stream.read_u8().await.unwrap());
+        }
+        world.apply(vec![rule(
+            "others",
+            Selector::Any,
+            &[requests("GET", "/other")],
+        )]);
+        let rest = say(stream, b"").await;
+        assert!(
+            !rest.contains("0\r\n\r\n"),
+            "it ended as if it were whole: {rest:?}"
+        );
+        let told = world.caller().told.calls(1).await;
+        assert_eq!(told[0].2, Some(Reason::CutByPolicy));
+    });
+}
+
+#[test]
+fn a_connection_of_bytes_that_is_not_allowed_any_more_is_cut() {
+    for hosts in [1, 2] {
+        run(async {
+            let mut world = World::new(Plan {
+                protocol: Protocol::Tcp,
+                hosts,
+                ..Plan::default()
+            });
+            let listener = world.app_listener(usize::from(hosts) - 1);
+            let mut near = world.caller().dial().await;
+            near.write_all(b"x").await.unwrap();
+            let (mut far, _) = listener.accept().await.unwrap();
+            assert_eq!(far.read_u8().await.unwrap(), b'x');
+            world.apply(Vec::new());
+            assert!(near.read(&mut [0; 8]).await.is_err());
+            assert!(matches!(far.read(&mut [0; 8]).await, Ok(0) | Err(_)));
+        });
+    }
+}
+
+#[test]
+fn an_upgraded_connection_that_is_not_allowed_any_more_is_cut() {
+    run(async {
+        let mut world = World::new(Plan::default());
+        App::start("one", world.app_listener(1));
+        let mut stream = world.caller().dial().await;
+        let words =
+            b"GET /upgrade HTTP/1.1\r\nhost: orders\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+        stream.write_all(words).await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        assert_eq!(status(&String::from_utf8(head).unwrap()), 101);
+        world.apply(Vec::new());
+        assert!(matches!(stream.read(&mut [0; 8]).await, Ok(0) | Err(_)));
+    });
+}

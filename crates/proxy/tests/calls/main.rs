@@ -1,0 +1,29 @@
+//! Calls through the proxies of a small fleet, over real sockets and sessions.
+
+#[path = "../fleet/mod.rs"]
+mod fleet;
+
+mod apps;
+mod bytes;
+mod damage;
+mod deciding;
+mod requests;
+mod world;
+
+use std::time::Duration;
+
+/// More than anything here takes, and less than anybody's patience.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Runs a test; the proxies have threads of their own.
+fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        tokio::time::timeout(PATIENCE, test)
+            .await
+            .expect("it hangs");
+    });
+}

@@ -1,0 +1,252 @@
+//! Requests that are answered.
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use model::rule::Protocol;
+use proxy::Side;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::apps::{App, get, say, status};
+use crate::run;
+use crate::world::{Plan, World};
+
+#[test]
+fn a_request_reaches_the_program_and_its_answer_comes_back() {
+    run(async {
+        let world = World::new(Plan::default());
+        let app = App::start("one", world.app_listener(1));
+        let (status, heard) = get(world.caller().dial().await, "/").await;
+        assert_eq!(status, 200, "{heard}");
+        assert!(heard.ends_with("one"), "{heard}");
+        assert_eq!(app.requests(), 1);
+        let [source] = world.hosts[0].told.calls(1).await[..] else {
+            panic!()
+        };
+        assert_eq!(source, (Side::Source, 200, None, 1));
+        let [destination] = world.hosts[1].told.calls(1).await[..] else {
+            panic!()
+        };
+        assert_eq!(destination, (Side::Destination, 200, None, 1));
+    });
+}
+
+#[test]
+fn a_program_of_the_same_host_is_reached_without_a_session() {
+    run(async {
+        let world = World::new(Plan {
+            hosts: 1,
+            ..Plan::default()
+        });
+        world.caller().machine.cut_off();
+        App::start("here", world.app_listener(0));
+        let (status, heard) = get(world.caller().dial().await, "/headers").await;
+        assert_eq!(status, 200, "{heard}");
+        assert!(
+            heard.contains("\"mesh-caller\": \"spiffe://prod/host/vm-1\""),
+            "{heard}"
+        );
+    });
+}
+
+#[test]
+fn the_program_learns_who_calls_and_nobody_else_says_so() {
+    run(async {
+        let world = World::new(Plan::default());
+        App::start("one", world.app_listener(1));
+        let words = "GET /headers HTTP/1.1\r\nhost: orders:80\r\nmesh-caller: spiffe://x/y\r\n\
+                     mesh-workload: root\r\nx-forwarded-for: 10.1.2.3\r\nx-private: 1\r\n\
+                     connection: close, x-private\r\nte: gzip\r\n\r\n";
+        let heard = say(world.caller().dial().await, words.as_bytes()).await;
+        assert_eq!(status(&heard), 200, "{heard}");
+        for expected in [
+            "\"host\": \"orders:80\"",
+            "\"mesh-caller\": \"spiffe://prod/host/vm-1\"",
+            "\"x-forwarded-for\": \"10.1.2.3, 127.0.1.1\"",
+            "\"x-forwarded-host\": \"orders:80\"",
+            "\"x-forwarded-proto\": \"http\"",
+        ] {
+            assert!(heard.contains(expected), "{expected} in {heard}");
+        }
+        for gone in [
+            "mesh-workload",
+            "mesh-service",
+            "mesh-call\"",
+            "x-private",
+            "\"te\"",
+        ] {
+            assert!(!heard.contains(gone), "{gone} in {heard}");
+        }
+    });
+}
+
+#[test]
+fn a_program_cannot_speak_for_the_mesh() {
+    run(async {
+        let world = World::new(Plan::default());
+        App::start("one", world.app_listener(1));
+        let (status, heard) = get(world.caller().dial().await, "/forged").await;
+        assert_eq!(status, 200);
+        assert!(
+            !heard.contains("mesh-reason") && !heard.contains("keep-alive"),
+            "{heard}"
+        );
+    });
+}
+
+#[test]
+fn one_connection_takes_many_requests() {
+    run(async {
+        let world = World::new(Plan::default());
+        let app = App::start("one", world.app_listener(1));
+        let (mut sender, connection) = http1::handshake(TokioIo::new(world.caller().dial().await))
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        for number in 0..50_usize {
+            let body = vec![7; number * 1000];
+            let request = Request::post("/echo").header("host", "orders");
+            let request = request.body(Full::new(Bytes::from(body.clone()))).unwrap();
+            sender.ready().await.unwrap();
+            let answer = sender.send_request(request).await.unwrap();
+            assert_eq!(answer.status(), 200);
+            assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), body);
+        }
+        assert_eq!(app.requests(), 50);
+    });
+}
+
+#[test]
+fn chunks_pass_both_ways() {
+    run(async {
+        let world = World::new(Plan::default());
+        App::start("one", world.app_listener(1));
+        let words = "POST /echo HTTP/1.1\r\nhost: orders\r\nconnection: close\r\n\
+                     transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n";
+        let heard = say(world.caller().dial().await, words.as_bytes()).await;
+        assert_eq!(status(&heard), 200, "{heard}");
+        assert!(
+            heard.contains("hello") && heard.contains(" world"),
+            "{heard}"
+        );
+    });
+}
+
+#[test]
+fn a_hundred_megabytes_pass_in_both_directions() {
+    run(async {
+        let world = World::new(Plan::default());
+        App::start("one", world.app_listener(1));
+        let (mut sender, connection) = http1::handshake(TokioIo::new(world.caller().dial().await))
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        let body = Full::new(Bytes::from(vec![1; 100 << 20]));
+        let request = Request::post("/echo")
+            .header("host", "orders")
+            .body(body)
+            .unwrap();
+        let mut answer = sender.send_request(request).await.unwrap().into_body();
+        let mut length = 0;
+        while let Some(frame) = answer.frame().await {
+            length += frame.unwrap().into_data().map_or(0, |data| data.len());
+        }
+        assert_eq!(length, 100 << 20);
+    });
+}
+
+#[test]
+fn who_waits_for_continue_is_told_to_go_on() {
+    run(async {
+        let world = World::new(Plan::default());
+        App::start("one", world.app_listener(1));
+        let mut stream = world.caller().dial().await;
+        let words = b"POST /echo HTTP/1.1\r\nhost: orders\r\nexpect: 100-continue\r\n\
+                      content-length: 5\r\nconnection: close\r\n\r\n";
+        stream.write_all(words).await.unwrap();
+        let mut first = [0; 25];
+        stream.read_exact(&mut first).await.unwrap();
+        assert_eq!(&first, b"HTTP/1.1 100 Continue\r\n\r\n");
+        let heard = say(stream, b"hello").await;
+        assert_eq!(status(&heard), 200, "{heard}");
+        assert!(heard.ends_with("hello"), "{heard}");
+    });
+}
+
+#[test]
+fn http2_with_trailers_passes_whole() {
+    run(async {
+        let world = World::new(Plan {
+            protocol: Protocol::Grpc,
+            ..Plan::default()
+        });
+        App::start("one", world.app_listener(1));
+        let (mut sender, connection) = http2::handshake(
+            TokioExecutor::new(),
+            TokioIo::new(world.caller().dial().await),
+        )
+        .await
+        .unwrap();
+        tokio::spawn(connection);
+        let request = Request::post("http://orders/trailers")
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(Full::new(Bytes::from_static(b"question")))
+            .unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let whole = answer.into_body().collect().await.unwrap();
+        assert_eq!(whole.trailers().unwrap()["grpc-status"], "0");
+        assert_eq!(whole.to_bytes(), "hello");
+        let told = world.caller().told.calls(1).await;
+        assert_eq!(told[0], (Side::Source, 200, None, 1));
+    });
+}
+
+#[test]
+fn an_upgraded_connection_carries_what_it_likes() {
+    for hosts in [1, 2] {
+        run(async {
+            let world = World::new(Plan {
+                hosts,
+                ..Plan::default()
+            });
+            App::start("one", world.app_listener(usize::from(hosts) - 1));
+            let mut stream = world.caller().dial().await;
+            let words = b"GET /upgrade HTTP/1.1\r\nhost: orders\r\nconnection: Upgrade\r\n\
+                          upgrade: echo\r\n\r\n";
+            stream.write_all(words).await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            let head = String::from_utf8(head).unwrap();
+            assert_eq!(status(&head), 101, "{head}");
+            assert!(
+                head.contains("x-accepted: yes") && head.contains("upgrade: echo"),
+                "{head}"
+            );
+            for word in ["one", "another"] {
+                stream.write_all(word.as_bytes()).await.unwrap();
+                let mut echoed = vec![0; word.len()];
+                stream.read_exact(&mut echoed).await.unwrap();
+                assert_eq!(echoed, word.as_bytes());
+            }
+        });
+    }
+}
+
+#[test]
+fn an_upgrade_that_is_refused_is_answered_as_any_request() {
+    run(async {
+        let world = World::new(Plan::default());
+        App::start("one", world.app_listener(1));
+        let words = "GET / HTTP/1.1\r\nhost: orders\r\nconnection: Upgrade, close\r\n\
+                     upgrade: echo\r\n\r\n";
+        let heard = say(world.caller().dial().await, words.as_bytes()).await;
+        assert_eq!(status(&heard), 200, "{heard}");
+        assert!(heard.ends_with("one"), "{heard}");
+    });
+}
