@@ -7,8 +7,8 @@ use model::admin::{
     PolicyVersionView, RecoveryStatus, RemovedHost, RemovedHostView, Rollout, TokenView, WhyReport,
 };
 use model::local::{
-    DnsView, DropsView, Joined, KeyRotated, Left, LocalWhyReport, MetricsText, PeerView, Reloaded,
-    ServiceView,
+    CallExplained, DnsView, DropsView, Joined, KeyRotated, Left, LocalWhyReport, MetricsText,
+    PeerView, Reloaded, ServiceView,
 };
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::commands::policy::{AppliedOutcome, CheckReport, DiffReport, FormatReport, TestRun};
 use crate::commands::{
-    admins, audit, backup, bugreport, dns, doctor, ping, status, version, wait_online,
+    admins, audit, backup, bugreport, dns, doctor, ping, status, top, version, wait_online,
 };
 use crate::failure::ErrorReport;
 use crate::output::SCHEMA_VERSION;
@@ -38,6 +38,7 @@ const KINDS: &[(&str, Describe)] = &[
     ("AuthorityView", of::<AuthorityView>),
     ("Backup", of::<backup::Written>),
     ("BugReport", of::<bugreport::Report>),
+    ("CallList", of::<Vec<CallExplained>>),
     ("CreatedAdmin", of::<admins::Made<'_>>),
     ("CreatedToken", of::<CreatedToken>),
     ("Dns", of::<DnsView>),
@@ -72,6 +73,7 @@ const KINDS: &[(&str, Describe)] = &[
     ("Status", of::<status::Status>),
     ("Token", of::<TokenView>),
     ("TokenList", of::<Vec<TokenView>>),
+    ("Top", of::<top::Rates>),
     ("Versions", of::<version::Versions>),
     ("WhyReport", of::<WhyReport>),
 ];

@@ -123,6 +123,10 @@ pub enum Command {
     /// Show the services that this host may reach or offers
     #[command(subcommand)]
     Services(Services),
+    /// Show who calls what through this host, how fast and how well, and the endpoints
+    Top(Top),
+    /// Tell what became of one call of a service, and which rule decided
+    Explain(Explain),
     /// Look for what is wrong on this host, and say what to do; changes nothing
     Doctor(Doctor),
     /// Collect what is known of this host in one file for who is to help; no secrets
@@ -360,6 +364,24 @@ pub struct Drops {
     /// Explain also the reasons that did not occur within the last minute
     #[arg(short, long)]
     pub all: bool,
+}
+
+/// `meshctl top`
+#[derive(Debug, Args)]
+pub struct Top {
+    /// How many seconds between two looks
+    #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub interval: u64,
+    /// How often to show it [default: once, or until it is interrupted on a terminal]
+    #[arg(short = 'n', long, value_name = "TIMES")]
+    pub count: Option<u64>,
+}
+
+/// `meshctl explain`
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// The call's id: the header mesh-call of an answer, 16 hexadecimal digits
+    pub id: String,
 }
 
 /// `meshctl doctor`

@@ -9,6 +9,7 @@ pub mod completion;
 pub mod dns;
 pub mod doctor;
 pub mod drops;
+pub mod explain;
 pub mod hosts;
 pub mod join;
 pub mod keys;
@@ -20,6 +21,7 @@ pub mod reload;
 pub mod services;
 pub mod status;
 pub mod tokens;
+pub mod top;
 pub mod unattended;
 pub mod version;
 pub mod wait_online;
@@ -56,6 +58,8 @@ pub async fn run(arguments: Arguments, output: &Output) -> Result<(), Failure> {
         Command::Metrics(asked) => metrics::metrics(&asked, targets, output).await,
         Command::Dns(dns) => dns::run(dns, targets, output).await,
         Command::Services(services) => services::run(services, targets, output).await,
+        Command::Top(asked) => top::top(asked, targets, output).await,
+        Command::Explain(asked) => explain::explain(asked, targets, output).await,
         Command::Doctor(doctor) => doctor::doctor(doctor, targets, output).await,
         Command::Bugreport(report) => bugreport::bugreport(report, targets, output).await,
         Command::Version => version::version(targets, output).await,

@@ -196,6 +196,7 @@ pub(crate) async fn serve(parts: Parts, link: Option<Link>) -> Result<(), String
         worker: worker.clone(),
         overlay: overlay.clone(),
         dns: tally,
+        services: services.clone(),
         own: Arc::new(Own {
             started: start.clock.now().unix,
             taken_over_from: parts.from.clone(),

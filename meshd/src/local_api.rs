@@ -1,6 +1,7 @@
 //! The local API of the daemon: JSON over its Unix socket. Any local user sees up or down and the
 //! version; the rest is for root and group `mesh`.
 
+mod calls;
 mod dns;
 mod metrics;
 mod ping;
@@ -74,6 +75,8 @@ pub fn router(api: LocalApi) -> Router {
         .route("/v1/metrics", get(metrics::show))
         .route("/metrics", get(metrics::show_text))
         .route("/v1/services", get(services))
+        .route("/v1/calls/{id}", get(calls::explain))
+        .route("/v1/top", get(calls::top))
         .route("/v1/dns", get(dns::show))
         .route("/v1/dns/query", post(dns::query))
         .layer(middleware::from_fn(only_trusted));

@@ -3,7 +3,10 @@
 //!
 //! There is no series for a peer or a rule: a host may have thousands of the one, and names of both are
 //! nobody's business who reaches a port of the host. `meshctl peers` and `meshctl why` tell of them.
+//! Calls of services are counted by who calls what, since that is what is asked of them; the number of
+//! such pairs is bounded.
 
+mod calls;
 mod page;
 
 pub use page::MetricsSource;
@@ -83,6 +86,21 @@ runtime::catalogue! {
 
     /// Questions to mesh DNS: `answered` and `no_such_name` of the mesh's own names, `forwarded` others that the host's servers answered, `forward_failed` others that they did not, `refused`, and `malformed` ones.
     DNS: Counter = "meshd_dns_queries_total", by "outcome";
+    /// Calls of services that have ended, by whose `part` this host had in them, `from` a workload or else a host, `to` a service or else a host and its port, class of the answer's `status` (`none` for connections of bytes), and the `reason` where the mesh answered or ended the call. What is above the pairs that are counted apart is `others`.
+    CALLS: Counter = "meshd_service_calls_total", by "part", "from", "to", "status", "reason";
+    /// How long parts of calls took: `queue` until an endpoint had room for it, back-off included, `answer` from then to the head of the answer, `body` from then to its end.
+    CALL_STAGE_SECONDS: Histogram = "meshd_service_call_stage_seconds", by "part", "from", "to", "stage";
+    /// Bytes of bodies, and of connections of bytes: `request` from the caller, `answer` to it.
+    CALL_BYTES: Counter = "meshd_service_call_bytes_total", by "part", "from", "to", "direction";
+    /// Attempts after the first, of calls from this host.
+    CALL_RETRIES: Counter = "meshd_service_call_retries_total", by "from", "to";
+    /// Calls from this host that are under way: `sent`, and `waiting` until there is room for them.
+    CALLS_UNDER_WAY: Gauge = "meshd_service_calls_under_way", by "to", "state";
+    /// Calls that were not written down because more came than could be written: lines of the access `log`, and `spans` that no collector took.
+    CALLS_NOT_TOLD: Counter = "meshd_service_calls_not_told_total", by "to";
+    /// Endpoints of the services that are called from this host: `ready`, `ejected` for a while because they failed, and `down` as active checks say.
+    ENDPOINTS: Gauge = "meshd_service_endpoints", by "to", "state";
+
     /// Packet threads.
     SHARDS: Gauge = "meshd_shards";
     /// News of the packet threads that were lost because nobody took them in time.

@@ -102,6 +102,14 @@ pub(crate) fn needs_restart(now: &Settings, next: &Settings) -> Vec<&'static str
             "intercept_port",
             now.services.intercept_port != next.services.intercept_port,
         ),
+        (
+            "access_log",
+            now.services.telling.access_log != next.services.telling.access_log,
+        ),
+        (
+            "otlp",
+            now.services.telling.collector != next.services.telling.collector,
+        ),
         ("log_format", now.log_format != next.log_format),
     ];
     let changed = all.into_iter().filter(|(_, differs)| *differs);

@@ -13,13 +13,13 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use model::catalogue::{Catalogue, StreamIdentity};
 use policy::Gate;
-use proxy::Listeners;
+use proxy::{Listeners, Observatory};
 use runtime::clock::Clock;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::overlay::OverlayHandle;
 use keeping::{Keeping, Known, Order};
-pub use settings::ServiceSettings;
+pub use settings::{AccessLogMode, OtlpCollector, ServiceSettings};
 pub(crate) use sockets::bind;
 
 /// Talks to the task that keeps the proxy.
@@ -28,6 +28,7 @@ pub struct ServicesHandle {
     known: watch::Sender<Known>,
     orders: mpsc::Sender<Order>,
     alarms: Arc<ArcSwap<Vec<String>>>,
+    observatory: Arc<Observatory>,
 }
 
 impl ServicesHandle {
@@ -43,7 +44,10 @@ impl ServicesHandle {
         listeners: Option<Listeners>,
     ) -> std::io::Result<Self> {
         let alarms: Arc<ArcSwap<Vec<String>>> = Arc::default();
-        let keeping = Keeping::new(settings, overlay, clock, listeners, Arc::clone(&alarms))?;
+        let observatory = Observatory::new(settings.threads, settings.telling.clone());
+        let seen_by = Arc::clone(&observatory);
+        let alarms_of = Arc::clone(&alarms);
+        let keeping = Keeping::new(settings, overlay, clock, listeners, alarms_of, seen_by)?;
         let (known, told) = watch::channel(Known::default());
         let (orders, ordered) = mpsc::channel(1);
         tokio::spawn(keeping.run(told, ordered));
@@ -51,6 +55,7 @@ impl ServicesHandle {
             known,
             orders,
             alarms,
+            observatory,
         })
     }
 
@@ -71,6 +76,11 @@ impl ServicesHandle {
         if self.orders.send(Order::Retire(drain, done)).await.is_ok() {
             let _ = awaited.await;
         }
+    }
+
+    /// Returns who sees the calls.
+    pub(crate) fn observatory(&self) -> &Observatory {
+        &self.observatory
     }
 
     /// Returns what an operator should look at.

@@ -15,7 +15,7 @@ use crate::ciphers::CipherOffer;
 use crate::linux::interface::InterfaceSettings;
 use crate::mtu::Mtu;
 use crate::resolver::ResolverMode;
-use crate::services::ServiceSettings;
+use crate::services::{AccessLogMode, OtlpCollector, ServiceSettings};
 use crate::shards::Shards;
 
 /// The mesh daemon of one host.
@@ -94,6 +94,15 @@ pub struct FileSettings {
     /// Port of this host, below 1024, to which what its programs call is brought [default: 747]
     #[arg(long, value_name = "PORT")]
     pub intercept_port: Option<u16>,
+    /// Calls of services that are logged, a line of JSON each: off, denied (those that the mesh refused or ended), or all [default: off]
+    #[arg(long, value_name = "WHICH")]
+    pub access_log: Option<AccessLogMode>,
+    /// File that they are appended to; it may be moved away at any time [default: standard output, which is the journal]
+    #[arg(long, value_name = "FILE")]
+    pub access_log_file: Option<PathBuf>,
+    /// Collector that spans of calls are sent to, by OTLP over HTTP [default: none]
+    #[arg(long, value_name = "URL")]
+    pub otlp: Option<OtlpCollector>,
     /// How log lines look: text or json [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,

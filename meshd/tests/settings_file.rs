@@ -27,6 +27,8 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("rotate_key_days", "90"),
     ("services_listen", r#""10.0.0.7""#),
     ("services_threads", "4"),
+    ("access_log_file", r#""/var/log/mesh/access.log""#),
+    ("otlp", r#""http://127.0.0.1:4318""#),
 ];
 
 /// The keys, each with its comment and its default, all commented out.

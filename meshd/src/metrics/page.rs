@@ -15,6 +15,7 @@ use crate::dns::DnsTally;
 use crate::drops::KernelDrops;
 use crate::overlay::OverlayHandle;
 use crate::packets::WorkerHandle;
+use crate::services::ServicesHandle;
 
 /// Every state, with what the page calls it.
 const STATES: [(HostState, &str); 6] = [
@@ -33,6 +34,7 @@ pub struct MetricsSource {
     pub(crate) worker: WorkerHandle,
     pub(crate) overlay: OverlayHandle,
     pub(crate) dns: Arc<DnsTally>,
+    pub(crate) services: ServicesHandle,
     pub(crate) own: Arc<Own>,
 }
 
@@ -202,6 +204,7 @@ impl Source for MetricsSource {
         self.write_flows(&mut page);
         self.write_handshakes(&mut page, &figures);
         self.write_control(&mut page, &figures);
+        calls::write(&mut page, self.services.observatory());
         self.write_rest(&mut page);
         Some(page.finish())
     }

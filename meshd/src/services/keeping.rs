@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use model::address::HostAddresses;
 use model::catalogue::{Catalogue, StreamIdentity};
 use policy::Gate;
-use proxy::{Listeners, NoObserver, Proxy, ProxyConfig, Snapshot, Snapshots, Surroundings};
+use proxy::{Listeners, Observatory, Proxy, ProxyConfig, Snapshot, Snapshots, Surroundings};
 use runtime::clock::{Clock, random_seed};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until};
@@ -49,6 +49,8 @@ pub(super) struct Keeping {
     listeners: Option<Listeners>,
     running: Option<(Proxy, Arc<Snapshots>)>,
     alarms: Arc<ArcSwap<Vec<String>>>,
+    /// Sees the calls.
+    observatory: Arc<Observatory>,
     failure: Option<String>,
 }
 
@@ -59,6 +61,7 @@ impl Keeping {
         clock: Clock,
         listeners: Option<Listeners>,
         alarms: Arc<ArcSwap<Vec<String>>>,
+        observatory: Arc<Observatory>,
     ) -> std::io::Result<Self> {
         Ok(Self {
             machine: Machine::new(settings.intercept_port)?,
@@ -68,6 +71,7 @@ impl Keeping {
             listeners,
             running: None,
             alarms,
+            observatory,
             failure: None,
         })
     }
@@ -112,6 +116,8 @@ impl Keeping {
         let me = catalogue.hosts.get(&catalogue.me);
         self.machine.set_addresses(me.map(|me| me.addresses));
         let caught = caught(self.settings.intercept_port, &catalogue, &gate);
+        self.observatory
+            .follow(Arc::clone(&catalogue), Arc::clone(&gate));
         let snapshot = Snapshot {
             catalogue,
             gate,
@@ -162,7 +168,7 @@ impl Keeping {
             machine,
             Arc::clone(&snapshots),
             self.clock,
-            Arc::new(NoObserver),
+            Arc::clone(&self.observatory) as _,
         );
         let proxy = proxy.map_err(|error| format!("no threads: {error}"))?;
         tracing::info!(

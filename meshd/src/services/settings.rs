@@ -1,8 +1,10 @@
 //! Where calls of services come in: from other hosts, and from this host's own programs.
 
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use model::catalogue::STREAM_PORT;
+use proxy::{AccessLog, Collector, Telling};
 use runtime::config::Fault;
 
 use crate::linux::interception;
@@ -24,6 +26,8 @@ pub struct ServiceSettings {
     pub threads: usize,
     /// To which port of this host what its programs call is brought.
     pub intercept_port: u16,
+    /// Where calls are written down beside what `meshctl` shows.
+    pub telling: Telling,
 }
 
 impl ServiceSettings {
@@ -40,6 +44,7 @@ impl ServiceSettings {
             listen: flags.services_listen.or(file.services_listen),
             threads: threads.map_or(cores.min(THREADS_MAX.into()), usize::from),
             intercept_port: port.unwrap_or(interception::DEFAULT_PORT),
+            telling: telling(flags, file),
         }
     }
 
@@ -79,6 +84,57 @@ impl ServiceSettings {
             self.intercept_port
         );
         [("tcp", format!("port {}, {at}", self.port)), ("tcp", own)]
+    }
+}
+
+/// Which calls are written to the access log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessLogMode {
+    /// None
+    #[default]
+    Off,
+    /// Those that the mesh refused or ended
+    Denied,
+    /// All
+    All,
+}
+
+fn telling(flags: &FileSettings, file: &FileSettings) -> Telling {
+    let path = flags
+        .access_log_file
+        .as_ref()
+        .or(file.access_log_file.as_ref());
+    let path = path.cloned();
+    let collector = flags.otlp.as_ref().or(file.otlp.as_ref());
+    Telling {
+        access_log: match flags.access_log.or(file.access_log).unwrap_or_default() {
+            AccessLogMode::Off => AccessLog::Off,
+            AccessLogMode::Denied => AccessLog::Denied(path),
+            AccessLogMode::All => AccessLog::All(path),
+        },
+        collector: collector.map(|it| it.0.clone()),
+    }
+}
+
+/// Where spans of calls go, as it is written in a file or a flag.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(try_from = "String")]
+pub struct OtlpCollector(Collector);
+
+impl FromStr for OtlpCollector {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse().map(Self)
+    }
+}
+
+impl TryFrom<String> for OtlpCollector {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
     }
 }
 
