@@ -1,8 +1,6 @@
 //! Requests of programs of this host: admitted, decided, sent to an endpoint, sent to another when
 //! that is worth it, and answered.
 
-use std::cell::Cell;
-use std::hash::Hasher;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,24 +13,24 @@ use http::{HeaderMap, Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use model::ids::HostId;
-use model::rule::Sticky;
 use policy::RuleIndex;
-use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
-use traffic::{CallShape, Failure, Next, Outcome};
+use traffic::{CallShape, Failure, Next};
 
 use crate::asking::{Asked, AskedRequest, No, Origin};
 use crate::body::ProxyBody;
+use crate::came::Came;
 use crate::grpc;
 use crate::head;
+use crate::manners::Manners;
 use crate::marks::{Aim, CallId, Carries, Marks};
 use crate::refusal::Reason;
 use crate::replay::Replay;
 use crate::report::{CallReport, Side, Stages};
-use crate::serving::{self, Served};
-use crate::sessions::SessionError;
+use crate::serving;
 use crate::snapshot::Snapshot;
-use crate::under_way::{AnswerBody, Beginning, UnderWay, reason_of};
+use crate::sticky::sticky_key;
+use crate::under_way::{AnswerBody, Beginning, UnderWay};
 use crate::upgrades;
 use crate::upstreams::Key;
 use crate::worker::Worker;
@@ -50,51 +48,6 @@ pub(crate) struct Caught {
     pub is_http2: bool,
     /// How it behaves.
     pub manners: Manners,
-}
-
-/// How a connection behaves: who begins requests only to give them up makes work for nothing (rapid
-/// reset, CVE-2023-44487).
-#[derive(Debug, Default)]
-pub(crate) struct Manners {
-    /// Requests that were given up before they were answered, less those that were answered.
-    given_up: Cell<u32>,
-    too_bad: Notify,
-}
-
-/// One request as its connection's manners see it.
-struct Begun<'m> {
-    manners: &'m Manners,
-    most: u32,
-    is_answered: bool,
-}
-
-impl Manners {
-    /// Returns when the connection has given up more than anybody does in good faith.
-    pub(crate) async fn too_bad(&self) {
-        self.too_bad.notified().await;
-    }
-
-    const fn begin(&self, most: u32) -> Begun<'_> {
-        Begun {
-            manners: self,
-            most,
-            is_answered: false,
-        }
-    }
-}
-
-impl Drop for Begun<'_> {
-    fn drop(&mut self) {
-        let given_up = self.manners.given_up.get();
-        if self.is_answered {
-            self.manners.given_up.set(given_up.saturating_sub(1));
-            return;
-        }
-        self.manners.given_up.set(given_up + 1);
-        if given_up >= self.most {
-            self.manners.too_bad.notify_one();
-        }
-    }
 }
 
 impl Caught {
@@ -156,10 +109,9 @@ pub(crate) async fn call(
     caught: Rc<Caught>,
     request: Request<Incoming>,
 ) -> Response<AnswerBody> {
-    let mut begun = caught.manners.begin(worker.limits.given_up_requests);
+    let begun = caught.manners.begin(worker.limits.given_up_requests);
     let answer = answer(&worker, &caught, request).await;
-    begun.is_answered = true;
-    drop(begun);
+    begun.answered();
     answer
 }
 
@@ -283,94 +235,6 @@ async fn attempts(
     }
 }
 
-/// What came of an attempt.
-pub(crate) enum Came {
-    /// An answer.
-    Answer(Response<ProxyBody>),
-    /// None.
-    Failure(Failure, Reason, String),
-}
-
-impl Came {
-    /// Returns what it says of the endpoint.
-    pub(crate) fn outcome(&self, is_grpc: bool) -> Outcome {
-        match self {
-            Self::Failure(failure, ..) => Outcome::Failed(*failure),
-            Self::Answer(answer) => match reason_of(answer.headers()) {
-                Some(reason) => outcome_of_reason(reason),
-                None if is_grpc => outcome_of_grpc(answer),
-                None => Outcome::of_status(answer.status().as_u16()),
-            },
-        }
-    }
-
-    fn answer(self, under_way: Box<UnderWay>) -> Response<AnswerBody> {
-        match self {
-            Self::Answer(answer) => under_way.pass_on(answer),
-            Self::Failure(_, reason, detail) => under_way.refuse(reason, &detail),
-        }
-    }
-}
-
-impl From<SessionError> for Came {
-    fn from(error: SessionError) -> Self {
-        let (failure, reason) = match &error {
-            SessionError::Broken(_) => (Failure::Broken, Reason::Broken),
-            SessionError::Refused(_) => (Failure::Refused, Reason::Unreachable),
-            SessionError::Full => (Failure::Refused, Reason::Overflow),
-            SessionError::NoAddress
-            | SessionError::NoIdentity
-            | SessionError::Connect(_)
-            | SessionError::Untrusted(_) => (Failure::Connect, Reason::Unreachable),
-        };
-        // What it says of addresses and keys is for the log, not for programs.
-        tracing::debug!(%error, "a call did not reach its endpoint's host");
-        Self::Failure(failure, reason, String::new())
-    }
-}
-
-impl From<Served> for Came {
-    fn from(served: Served) -> Self {
-        match served {
-            Ok(answer) => Self::Answer(answer),
-            Err((reason, detail)) => match outcome_of_reason(reason) {
-                Outcome::Failed(failure) => Self::Failure(failure, reason, detail),
-                _ => Self::Failure(Failure::Error, reason, detail),
-            },
-        }
-    }
-}
-
-/// What an answer that the mesh made at the other end says of the endpoint.
-const fn outcome_of_reason(reason: Reason) -> Outcome {
-    match reason {
-        Reason::Denied
-        | Reason::UnknownWorkload
-        | Reason::ClaimRefused
-        | Reason::CutByPolicy
-        | Reason::BadRequest
-        | Reason::AmbiguousPath => Outcome::NotJudged,
-        Reason::NotOffered
-        | Reason::Unhealthy
-        | Reason::NoEndpoint
-        | Reason::Unreachable
-        | Reason::ConnectionRefused
-        | Reason::Stopping => Outcome::Failed(Failure::Connect),
-        Reason::Overflow => Outcome::Failed(Failure::Shed),
-        Reason::Broken => Outcome::Failed(Failure::Broken),
-        Reason::Deadline => Outcome::Failed(Failure::Timeout),
-    }
-}
-
-fn outcome_of_grpc(answer: &Response<ProxyBody>) -> Outcome {
-    let status = answer.headers().get(grpc::GRPC_STATUS);
-    match status.and_then(|status| status.to_str().ok()?.parse().ok()) {
-        Some(code) => Outcome::of_grpc(code),
-        None if answer.status() == http::StatusCode::OK => Outcome::Begun,
-        None => Outcome::of_status(answer.status().as_u16()),
-    }
-}
-
 /// Sends the request to an endpoint and waits for the head of its answer; `None`: it was cut.
 async fn attempt(
     worker: &Rc<Worker>,
@@ -476,58 +340,6 @@ fn poll_deadline<T>(
         }
     }
     Poll::Pending
-}
-
-/// What keeps the caller at one endpoint, as a number.
-fn sticky_key(
-    sticky: &Sticky,
-    headers: &HeaderMap,
-    asked: &Asked,
-    snapshot: &Snapshot,
-) -> Option<u64> {
-    let mut hasher = Fnv::default();
-    match sticky {
-        Sticky::Header(name) => hasher.write(headers.get(name.as_str())?.as_bytes()),
-        Sticky::Cookie(name) => hasher.write(cookie(headers, name)?),
-        Sticky::Identity => {
-            hasher.write(asked.origin.host().as_bytes());
-            if let Some(workload) = asked.origin.workload(&snapshot.gate) {
-                hasher.write(workload.as_str().as_bytes());
-            }
-        }
-    }
-    Some(hasher.finish())
-}
-
-fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
-    let cookies = headers.get_all(http::header::COOKIE).iter();
-    let mut pairs = cookies.flat_map(|cookies| cookies.as_bytes().split(|byte| *byte == b';'));
-    pairs.find_map(|pair| {
-        pair.trim_ascii()
-            .strip_prefix(name.as_bytes())?
-            .strip_prefix(b"=")
-    })
-}
-
-/// FNV-1a: the same on every host and in every version, so that all send a caller to the same place.
-struct Fnv(u64);
-
-impl Default for Fnv {
-    fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl Hasher for Fnv {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
 }
 
 /// A call that ends before it begins.

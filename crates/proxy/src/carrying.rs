@@ -14,7 +14,8 @@ use tokio::time::{sleep, timeout_at};
 use traffic::{CallShape, Failure, Next, Outcome};
 
 use crate::body::{BodyError, ProxyBody, StreamBody};
-use crate::calling::{Came, Caught, Refused, marks, own};
+use crate::calling::{Caught, Refused, marks, own};
+use crate::came::Came;
 use crate::marks::Carries;
 use crate::refusal::Reason;
 use crate::serving::{Visit, offered_port};

@@ -19,11 +19,12 @@ use tokio::task::spawn_local;
 use tokio::time::sleep;
 
 use crate::asking::{Origin, target};
-use crate::calling::{self, Caught, Manners};
+use crate::calling::{self, Caught};
 use crate::carrying;
 use crate::detection::{Spoken, detect};
 use crate::directory::Holder;
 use crate::framing::Suspect;
+use crate::manners::Manners;
 use crate::marks::Aim;
 use crate::runtimes::{LocalExecutor, PatientSocket};
 use crate::snapshot::Snapshot;

@@ -25,7 +25,8 @@ use traffic::{Failure, Next, Outcome};
 
 use crate::asking::AskedRequest;
 use crate::body::{ProxyBody, StreamBody};
-use crate::calling::{Came, Caught, marks, own};
+use crate::calling::{Caught, marks, own};
+use crate::came::Came;
 use crate::grpc;
 use crate::head;
 use crate::marks::Carries;

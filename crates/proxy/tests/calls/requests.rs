@@ -5,7 +5,7 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use model::rule::Protocol;
+use model::rule::{Protocol, Sticky, TrafficSettings};
 use proxy::Side;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -248,5 +248,53 @@ fn an_upgrade_that_is_refused_is_answered_as_any_request() {
         let heard = say(world.caller().dial().await, words.as_bytes()).await;
         assert_eq!(status(&heard), 200, "{heard}");
         assert!(heard.ends_with("one"), "{heard}");
+    });
+}
+
+#[test]
+fn who_is_kept_by_a_cookie_stays_where_it_is() {
+    run(async {
+        let settings = TrafficSettings {
+            sticky: Some(Sticky::Cookie("user".into())),
+            ..TrafficSettings::default()
+        };
+        let world = World::new(Plan {
+            hosts: 3,
+            settings,
+            ..Plan::default()
+        });
+        let apps = [
+            App::start("one", world.app_listener(1)),
+            App::start("two", world.app_listener(2)),
+        ];
+        let words = "GET / HTTP/1.1\r\nhost: orders\r\ncookie: a=b; user=7\r\n\
+                     connection: close\r\n\r\n";
+        for _ in 0..8 {
+            let heard = say(world.caller().dial().await, words.as_bytes()).await;
+            assert_eq!(status(&heard), 200, "{heard}");
+        }
+        let mut requests = apps.each_ref().map(|app| app.requests());
+        requests.sort_unstable();
+        assert_eq!(requests, [0, 8]);
+    });
+}
+
+#[test]
+fn a_thousand_requests_at_once_are_all_answered() {
+    run(async {
+        let world = World::new(Plan {
+            protocol: Protocol::Auto,
+            ..Plan::default()
+        });
+        let app = App::start("one", world.app_listener(1));
+        let mut calls = tokio::task::JoinSet::new();
+        for _ in 0..1000 {
+            let stream = world.caller().dial().await;
+            calls.spawn(async move { get(stream, "/").await.0 });
+        }
+        while let Some(status) = calls.join_next().await {
+            assert_eq!(status.unwrap(), 200);
+        }
+        assert_eq!(app.requests(), 1000);
     });
 }
