@@ -11,6 +11,7 @@ pub mod interception;
 pub mod interface;
 mod kernel_question;
 pub(crate) mod late_port;
+pub(crate) mod precedence;
 pub(crate) mod processes;
 pub mod routes;
 pub mod send_runs;

@@ -8,19 +8,22 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
 use std::time::Duration;
 
-use dataplane::{Bequest, Command, Event, Extent, HandshakeDone, HandshakeJob, Shard, Shift};
-use model::time::Instant;
+use dataplane::{Bequest, Command, Event, HandshakeDone, HandshakeJob, Shard, Shift};
 use runtime::clock::Clock;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::{mpsc, oneshot};
 
-use super::crossing::{Crossed, Crossing};
-use super::duty::{Duty, Resting, Whose};
+use super::crossing::Crossing;
+use super::duty::{Duty, Whose};
 use super::hand_over::{HandOverInbox, HandedOver};
 use super::outbox::BatchOutbox;
+use super::pace::Pace;
+use super::precedence::Precedence;
 use super::tun_queue::TunQueue;
 use super::udp_socket::{Names, UdpSockets};
 use super::worker::Job;
+
+mod succession;
 
 /// Reads from one source before the others have their turn.
 const BURST_READS: usize = 64;
@@ -31,14 +34,6 @@ const BURST_DATAGRAMS: usize = 256;
 const ROUNDS_MAX: u32 = 8;
 /// The longest sleep, so that a deadline that is far away needs no big numbers.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
-
-/// How long a daemon that takes over begins handshakes before it says with how many.
-const BEGUN_WITHIN: Duration = Duration::from_secs(2);
-/// How long it ends handshakes before it takes packets. What would wait for a session is more than
-/// may, but nor may packets wait for those of a thousand peers.
-const AGREED_WITHIN: Duration = Duration::from_millis(100);
-/// Handshakes that wait for the handshake thread meanwhile: far fewer than a shard has room for.
-const AGREED_ELSEWHERE_MAX: usize = 256;
 
 /// What one packet thread is told.
 pub(super) enum ToLoop {
@@ -121,12 +116,18 @@ pub(super) struct PacketLoop {
     pub(super) clock: Clock,
     pub(super) duty: Duty,
     pub(super) shift: Shift,
+    /// Packets from anybody in this turn.
+    pub(super) taken: usize,
 }
 
 impl PacketLoop {
     /// Runs until it is told to stop.
     pub(super) fn run(mut self) {
+        let start = self.clock.now().monotonic;
+        let mut precedence = Precedence::claim(start);
+        let mut pace = Pace::new(start);
         loop {
+            self.taken = 0;
             let ready = match self.wait() {
                 Ok(ready) => ready,
                 Err(error) => {
@@ -175,6 +176,13 @@ impl PacketLoop {
             }
             self.pass_events_on();
             self.outbox.flush();
+            precedence.look_when_due(now.monotonic);
+            // Others find what has gathered while they waited for their turn.
+            if precedence.is_ahead()
+                && let Some(pause) = pace.handle_turn(self.taken, now.monotonic)
+            {
+                std::thread::sleep(pause);
+            }
         }
     }
 
@@ -183,6 +191,7 @@ impl PacketLoop {
         let sockets = self.take_datagrams(ready.sockets);
         self.outbox.flush();
         let tun = ready.tun && self.outbox.takes_super_packet() && self.take_overlay_packets();
+        self.taken += self.outbox.datagrams_waiting();
         self.outbox.flush();
         Ready {
             sockets,
@@ -348,6 +357,7 @@ impl PacketLoop {
             clock,
             duty,
             shift,
+            taken,
             ..
         } = self;
         let mut has_more = [false; 2];
@@ -360,6 +370,7 @@ impl PacketLoop {
             let is_watching = queue.is_watching();
             outbox.borrow(queue.memory());
             let received = queue.receive(|path, ecn, datagram| {
+                *taken += 1;
                 let names = match is_watching && shard.names_session(datagram) {
                     true => Names::Session,
                     false => Names::Nobody,
@@ -447,154 +458,6 @@ impl PacketLoop {
                 self.shard
                     .handle_handshake(done, self.clock.now(), &mut self.outbox);
             }
-        }
-    }
-}
-
-/// Handing over, and taking over.
-impl PacketLoop {
-    fn rest(&mut self, crossing: Crossing) -> Bequest {
-        self.duty = Duty::Resting(Box::new(Resting {
-            crossing,
-            jobs: Vec::new(),
-            done: Vec::new(),
-        }));
-        self.shard.hold_lanes();
-        self.shard.bequeath(Extent::Peers, self.clock.now())
-    }
-
-    fn leave(&mut self) -> Bequest {
-        // Flows that other shards gave before they rested are among it.
-        self.take_handed_over();
-        self.outbox.flush_for_good();
-        self.duty = match std::mem::take(&mut self.duty) {
-            Duty::Resting(resting) => {
-                self.outbox.set_silent(true);
-                self.sockets.open();
-                Duty::Leaving(resting)
-            }
-            other => other,
-        };
-        let left = self.shard.bequeath(Extent::PeersAndFlows, self.clock.now());
-        self.shard.abandon_pending();
-        left
-    }
-
-    fn resume(&mut self, successor: Succession) {
-        self.outbox.set_silent(false);
-        // The successor may have filtered what comes, and did not live to end it.
-        self.sockets.open();
-        let duty = std::mem::take(&mut self.duty);
-        let now = self.clock.now();
-        match successor {
-            Succession::Begun => self.shard.reclaim_dates(now),
-            Succession::Served => self.shard.reclaim(now, &mut self.outbox),
-        }
-        if let Duty::Resting(resting) | Duty::Leaving(resting) = duty {
-            for done in resting.done {
-                self.shard.handle_handshake(done, now, &mut self.outbox);
-            }
-            for job in resting.jobs {
-                self.run_elsewhere(job);
-            }
-        }
-    }
-
-    /// Nobody else needs this thread yet: its predecessor serves.
-    fn inherit(&mut self, left: &Bequest) -> usize {
-        let now = self.clock.now();
-        self.shard.inherit_peers(left, now, &mut self.outbox);
-        self.agree_here(now.monotonic + BEGUN_WITHIN);
-        self.shard.inherited_begun()
-    }
-
-    fn take_up(&mut self, left: &Bequest, device: Option<Arc<OwnedFd>>) -> usize {
-        let now = self.clock.now();
-        let flows = self.shard.inherit_flows(left, now);
-        self.set_device(device);
-        // As in `resume`, of the one before.
-        self.sockets.open();
-        // What the one before has passed on before it left is all there by now.
-        self.take_crossed();
-        let until = now.monotonic + AGREED_WITHIN;
-        self.duty = match std::mem::take(&mut self.duty) {
-            Duty::Waiting(waiting) => {
-                for (path, ecn, mut datagram) in waiting.held {
-                    let (now, outbox) = (self.clock.now(), &mut self.outbox);
-                    self.shard
-                        .handle_datagram(path, ecn, &mut datagram, now, outbox);
-                    self.agree_here(until);
-                }
-                Duty::Following(waiting.crossing)
-            }
-            other => other,
-        };
-        let now = self.clock.now();
-        self.shard.inherit_wishes(left, now, &mut self.outbox);
-        self.agree_here(until);
-        flows
-    }
-
-    /// Does public-key work on this thread, until the time is over; then as long as more of it waits
-    /// elsewhere than should.
-    fn agree_here(&mut self, until: Instant) {
-        while let Some(event) = self.shard.poll_event() {
-            match event {
-                Event::Handshake(job) => {
-                    let now = self.clock.now();
-                    let is_late = now.monotonic >= until;
-                    if is_late && self.shard.handshake_jobs() <= AGREED_ELSEWHERE_MAX {
-                        self.run_elsewhere(job);
-                        continue;
-                    }
-                    self.shard
-                        .handle_handshake(job.run(), now, &mut self.outbox);
-                    if self.outbox.datagrams_waiting() >= BURST_DATAGRAMS {
-                        self.outbox.flush();
-                    }
-                }
-                event => self.pass_on(event),
-            }
-        }
-        self.outbox.flush();
-    }
-
-    /// Takes what the other daemon has passed on.
-    fn take_crossed(&mut self) {
-        loop {
-            let Self {
-                shard,
-                outbox,
-                clock,
-                duty,
-                shift,
-                ..
-            } = self;
-            let crossed = match duty {
-                Duty::Waiting(waiting) => waiting.take_one(*shift),
-                Duty::Alone => return,
-                other => {
-                    let crossing = other.crossing_mut().expect("only who is alone has none");
-                    crossing.take(|path, ecn, datagram| {
-                        shard.handle_datagram(path, ecn, datagram, clock.now(), outbox);
-                    })
-                }
-            };
-            match crossed {
-                Crossed::Datagram => {}
-                Crossed::Nothing => return,
-                Crossed::Ended => {
-                    self.other_ended();
-                    return;
-                }
-            }
-        }
-    }
-
-    /// The other daemon is gone. Whoever rests or leaves is told by its own daemon what to do then.
-    fn other_ended(&mut self) {
-        if matches!(self.duty, Duty::Following(_)) {
-            self.duty = Duty::Alone;
         }
     }
 }

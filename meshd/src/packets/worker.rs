@@ -195,6 +195,7 @@ impl PacketWorker {
                 clock,
                 duty: crossings.next().unwrap_or_default(),
                 shift: config.shift,
+                taken: 0,
             };
             threads.push(spawn(format!("packets-{number}"), move || {
                 cores::pin(number, count);
