@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lab::fleet::{Fleet, Host};
-use lab::{Dialled, Lab, LabError, Launch, Process};
+use lab::{Dialled, Lab, LabError, Launch, Process, wait_until};
 
 use super::narrator::Narrator;
 
@@ -21,6 +21,22 @@ tests:
   - { allow: \"role=app -> role=app:8080\" }
   - { deny:  \"alpha -> beta:23\", rule: no-telnet }
 ";
+/// What the policy becomes: the web server is a service, and requests are what is allowed.
+const SERVICE_POLICY: &str = "\
+fleet: demo
+services:
+  hello: { port: 8080, protocol: http, endpoints: [\"role=app\"] }
+allow:
+  - { id: ping, from: any, to: any, icmp: true }
+  - { id: read, from: \"role=app\", to: hello, http: [\"GET /**\"] }
+deny:
+  - { id: no-admin, from: any, to: hello, http: [\"* /admin/**\"] }
+tests:
+  - { allow: \"alpha -> hello GET /\" }
+  - { deny:  \"alpha -> hello DELETE /\" }
+  - { deny:  \"alpha -> hello GET /admin/users\", rule: no-admin }
+";
+const SERVICE_PAGE: &str = "http://hello.mesh.internal:8080/";
 const WEB_PORT: u16 = 8080;
 const WEB_PAGE: &str = "http://beta.mesh.internal:8080/";
 /// How long a policy may take until it is enforced before the story is given up.
@@ -89,6 +105,7 @@ pub(super) fn tell(lab: &Lab, narrator: &Narrator) -> Result<Stage, LabError> {
         beta,
         _web_server: web_server,
     };
+    offer_a_service(&stage, narrator)?;
     lose_the_coordinator(&mut stage, narrator)?;
     narrator.measured(&[
         (
@@ -154,6 +171,38 @@ fn connect(client: &Host, to: SocketAddr, started: Instant) -> Result<Duration, 
     }
 }
 
+/// Beta's web server becomes a service, and its requests are decided by method and path.
+fn offer_a_service(stage: &Stage, narrator: &Narrator) -> Result<(), LabError> {
+    narrator.say(
+        "The web server becomes a service: any endpoint answers for its name, and requests are decided.",
+    );
+    narrator.show_file(SERVICE_POLICY);
+    stage.fleet.coordinator.write_policy(SERVICE_POLICY)?;
+    let apply = stage
+        .fleet
+        .coordinator
+        .meshctl(&["policy", "apply", "policy"]);
+    let apply = apply.in_directory(stage.fleet.coordinator.directory());
+    narrator.show("coordinator", apply)?;
+    let ask = |arguments: &[&str]| {
+        let curl = stage.alpha.namespace().launch("curl");
+        curl.args(["-sS", "-m5"]).args(arguments)
+    };
+    wait_until("the service answers", ENFORCED_WITHIN, || {
+        let ran = ask(&["--fail", SERVICE_PAGE]).run()?;
+        Ok(ran.status.success().then_some(()))
+    })?;
+    narrator.show("alpha", ask(&[SERVICE_PAGE]))?;
+    let refused = narrator.show("alpha", ask(&["-i", "-X", "DELETE", SERVICE_PAGE]))?;
+    let mut lines = refused.stdout.lines();
+    let call = lines
+        .find_map(|line| line.strip_prefix("mesh-call: "))
+        .ok_or_else(|| LabError::new("the refusal has no mesh-call"))?;
+    narrator.show("alpha", stage.alpha.meshctl(&["explain", call]))?;
+    narrator.show("alpha", stage.alpha.meshctl(&["services", "list"]))?;
+    Ok(())
+}
+
 fn lose_the_coordinator(stage: &mut Stage, narrator: &Narrator) -> Result<(), LabError> {
     narrator.say(
         "The coordinator is killed, and so is beta's daemon. Beta comes back from its own disk.",
@@ -162,7 +211,8 @@ fn lose_the_coordinator(stage: &mut Stage, narrator: &Narrator) -> Result<(), La
     stage.beta.start()?;
     stage.alpha.wait_reaches("beta.mesh.internal")?;
     narrator.show("beta", stage.beta.meshctl(&["status"]))?;
-    narrator.show("alpha", fetch(&stage.alpha))?;
+    let curl = stage.alpha.namespace().launch("curl");
+    narrator.show("alpha", curl.args(["-sS", "-m5", SERVICE_PAGE]))?;
 
     narrator.say("The coordinator returns, and its hosts find it.");
     stage.fleet.coordinator.restart()?;
