@@ -8,8 +8,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::HOST;
 use http::request::Parts;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use model::ids::HostId;
@@ -61,6 +62,16 @@ impl Caught {
                 .get(name)
                 .map_or(&[], |service| &service.endpoints),
             (None, Aim::Port(_)) => &[],
+        }
+    }
+
+    /// Returns what stands for the host in a request of HTTP/1.0 that names none.
+    fn host_header(&self) -> HeaderValue {
+        match &*self.aim {
+            Aim::Service(name) => {
+                HeaderValue::from_str(name.as_str()).expect("a name is a DNS label")
+            }
+            Aim::Port(_) => HeaderValue::from_static("mesh"),
         }
     }
 
@@ -140,6 +151,9 @@ async fn answer(
             None,
             &bad.to_string(),
         );
+    }
+    if !parts.headers.contains_key(HOST) {
+        parts.headers.insert(HOST, caught.host_header());
     }
     let request = AskedRequest::new(&parts);
     let (asked, rule) = match caught.decide(worker, &snapshot, Some(request), Some(&parts.headers))
@@ -425,7 +439,9 @@ impl Refused<'_> {
 }
 
 /// Returns an answer that the mesh made, as a body that goes to another host.
-pub(crate) fn own(answer: Response<Bytes>) -> Response<ProxyBody> {
+pub(crate) fn own(mut answer: Response<Bytes>) -> Response<ProxyBody> {
+    // HTTP/2 has no header about its connection.
+    answer.headers_mut().remove(http::header::CONNECTION);
     answer.map(|bytes| {
         if bytes.is_empty() {
             ProxyBody::Empty

@@ -200,6 +200,9 @@ impl Visit {
         );
         let in_time = async {
             match deadline {
+                Some(deadline) if deadline <= self.began.monotonic => {
+                    Err((Reason::Deadline, String::new()))
+                }
                 Some(deadline) => timeout_at(self.worker.clock.tokio_deadline(deadline), serving)
                     .await
                     .unwrap_or_else(|_| Err((Reason::Deadline, String::new()))),

@@ -1,12 +1,16 @@
 //! What policy decides: at the source, at the destination, and again when it changes.
 
+use std::rc::Rc;
+
 use model::rule::{Protocol, Selector};
-use proxy::{Reason, Side};
+use proxy::{ProxyBody, Reason, Sessions, Side};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
+use tokio::task::LocalSet;
 
 use crate::apps::{App, get, say, status};
 use crate::run;
-use crate::world::{Plan, World, name, requests, rule, workload};
+use crate::world::{ORDERS, Plan, World, name, requests, rule, workload};
 
 #[test]
 fn the_source_refuses_what_no_rule_allows() {
@@ -204,4 +208,57 @@ fn an_upgraded_connection_that_is_not_allowed_any_more_is_cut() {
         world.apply(Vec::new());
         assert!(matches!(stream.read(&mut [0; 8]).await, Ok(0) | Err(_)));
     });
+}
+
+#[test]
+fn a_host_may_not_speak_for_a_workload_of_another() {
+    run(LocalSet::new().run_until(async {
+        let mut elsewhere = workload("web", "web.service");
+        elsewhere.hosts = vec![Selector::Host {
+            name: name("vm-2"),
+            id: None,
+        }];
+        let world = World::new(Plan {
+            allow: vec![
+                rule("web", Selector::Workload(name("web")), &[]),
+                rule("anybody", Selector::Any, &[requests("GET", "/open")]),
+            ],
+            workloads: vec![elsewhere],
+            ..Plan::default()
+        });
+        let app = App::start("one", world.app_listener(1));
+        let sessions = Sessions::new(
+            world.caller().snapshots.clone(),
+            Rc::new(|_| TcpSocket::new_v4()),
+        );
+        // As a host would that does not keep to its own policy.
+        let call = async |path: &str, marks: &[(&str, &str)]| {
+            let mut request = http::Request::get(path).header("host", "orders");
+            for (name, value) in marks {
+                request = request.header(*name, *value);
+            }
+            let request = request.body(ProxyBody::Empty).unwrap();
+            let answer = sessions.request(world.host_id(1), request).await.unwrap();
+            let reason = answer.headers().get("mesh-reason").cloned();
+            let reason = reason.map(|reason| reason.to_str().unwrap().to_owned());
+            (answer.status().as_u16(), reason)
+        };
+        let refused = |reason: &str| (403, Some(reason.to_owned()));
+        let (service, id) = (("mesh-service", ORDERS), ("mesh-call", "00000000000000ff"));
+        let web = ("mesh-workload", "web");
+        assert_eq!(
+            call("/open", &[service, id, web]).await,
+            refused("claim-refused")
+        );
+        assert_eq!(call("/", &[service, id]).await, refused("denied"));
+        assert_eq!(call("/open", &[service, id]).await, (200, None));
+        for marks in [&[service][..], &[id], &[service, id, ("mesh-port", "22")]] {
+            let bad = (400, Some("bad-request".to_owned()));
+            assert_eq!(call("/open", marks).await, bad, "{marks:?}");
+        }
+        let too_late = ("mesh-deadline", "0");
+        let deadline = (504, Some("deadline".to_owned()));
+        assert_eq!(call("/open", &[service, id, too_late]).await, deadline);
+        assert_eq!(app.requests(), 1);
+    }));
 }

@@ -298,3 +298,18 @@ fn a_thousand_requests_at_once_are_all_answered() {
         assert_eq!(app.requests(), 1000);
     });
 }
+
+#[test]
+fn a_program_of_http_1_0_needs_no_host() {
+    run(async {
+        let world = World::new(Plan::default());
+        App::start("one", world.app_listener(1));
+        let heard = say(
+            world.caller().dial().await,
+            b"GET /headers HTTP/1.0\r\n\r\n",
+        )
+        .await;
+        assert_eq!(status(&heard), 200, "{heard}");
+        assert!(heard.contains("\"host\": \"orders\""), "{heard}");
+    });
+}

@@ -339,6 +339,11 @@ impl World {
         }
     }
 
+    /// Names a host by its place: 0 is the caller.
+    pub(crate) fn host_id(&self, place: usize) -> HostId {
+        self.hosts[place].member.host
+    }
+
     /// The host that calls.
     pub(crate) fn caller(&self) -> &Host {
         &self.hosts[0]
