@@ -1,6 +1,7 @@
 //! Requests of programs of this host: admitted, decided, sent to an endpoint, sent to another when
 //! that is worth it, and answered.
 
+use std::cell::OnceCell;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -33,7 +34,7 @@ use crate::snapshot::Snapshot;
 use crate::sticky::sticky_key;
 use crate::under_way::{AnswerBody, Beginning, UnderWay};
 use crate::upgrades;
-use crate::upstreams::Key;
+use crate::upstreams::{Called, Key};
 use crate::worker::Worker;
 
 /// A connection that was caught: who calls what with it.
@@ -49,6 +50,8 @@ pub(crate) struct Caught {
     pub is_http2: bool,
     /// How it behaves.
     pub manners: Manners,
+    /// What the thread knows of what it calls, once it has called.
+    pub known: OnceCell<Rc<Called>>,
 }
 
 impl Caught {
@@ -75,9 +78,15 @@ impl Caught {
         }
     }
 
-    /// Returns by what the thread knows what is called.
-    pub(crate) fn key(&self, snapshot: &Snapshot) -> Key {
-        Key::new(&self.aim, self.host.unwrap_or(snapshot.catalogue.me))
+    /// Returns what the thread knows of what is called.
+    pub(crate) fn called(&self, worker: &Worker, snapshot: &Snapshot) -> &Rc<Called> {
+        self.known.get_or_init(|| {
+            let catalogue = &snapshot.catalogue;
+            let key = Key::new(&self.aim, self.host.unwrap_or(catalogue.me));
+            worker
+                .upstreams
+                .called(&key, catalogue, worker.now().monotonic)
+        })
     }
 
     /// Decides, for the first endpoint that may be called.
@@ -162,10 +171,7 @@ async fn answer(
         Err(refusal) => return refused.by_policy(&refusal.0, refusal.1),
     };
     let is_upgrade = head::is_upgrade(&parts);
-    let called =
-        worker
-            .upstreams
-            .called(&caught.key(&snapshot), &snapshot.catalogue, began.monotonic);
+    let called = Rc::clone(caught.called(worker, &snapshot));
     let sticky = called.settings.borrow().sticky.clone();
     let shape = CallShape {
         key: sticky.and_then(|sticky| sticky_key(&sticky, &parts.headers, &asked, &snapshot)),

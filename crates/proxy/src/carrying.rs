@@ -49,10 +49,7 @@ pub(crate) async fn call(worker: Rc<Worker>, caught: Rc<Caught>, socket: TcpStre
             return;
         }
     };
-    let called =
-        worker
-            .upstreams
-            .called(&caught.key(&snapshot), &snapshot.catalogue, began.monotonic);
+    let called = Rc::clone(caught.called(&worker, &snapshot));
     let shape = CallShape::default();
     let beginning = Beginning {
         id,

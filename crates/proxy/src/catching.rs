@@ -1,7 +1,7 @@
 //! Connections that were caught: of programs of this host on their way out, and of other hosts that
 //! came through the tunnel to a port about which policy wants to know more than packets tell.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -128,6 +128,7 @@ async fn connection(
         host,
         is_http2: spoken == Spoken::Http2,
         manners: Manners::default(),
+        known: OnceCell::new(),
     });
     match spoken {
         Spoken::Bytes => carrying::call(Rc::clone(worker), caught, stream).await,
