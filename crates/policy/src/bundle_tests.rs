@@ -8,11 +8,12 @@ use model::ids::{Digest, FleetId, HostId, Revision};
 use model::key::WireguardKey;
 use model::name::{Labels, Name};
 use model::record::HostRecord;
-use model::rule::{Bundle, Protocol, Selector, Service, Source, ip_protocol};
+use model::rule::{Bundle, Protocol, Rule, Selector, Service, Source, ip_protocol};
 
-use crate::document::{Asked, Checked, Expectation, Test};
-use crate::explain::{described, explain, traffic_asked};
-use crate::reference::{Decision, decide};
+use crate::call::{Headers, RequestFacts, Ruling, Target};
+use crate::document::{Asked, AskedRequest, Checked, Expectation, Test};
+use crate::explain::{described, explain, explain_call, traffic_asked};
+use crate::reference::{Call, Decision, decide, decide_call};
 
 /// What came out of one test.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,7 +116,10 @@ impl Runner<'_> {
                     ip_protocol,
                     port,
                 };
-                let decision = decide(self.bundle, from, to, ip_protocol, port);
+                let decision = match self.call(test, &case) {
+                    Some(call) => self.decision(&call),
+                    None => decide(self.bundle, from, to, ip_protocol, port),
+                };
                 if !is_expected(test, decision) {
                     if self.may_differ_in_the_fleet(test) {
                         let message =
@@ -205,6 +209,46 @@ impl Runner<'_> {
         }
     }
 
+    /// Returns the question about a connection or a request, if the test is about more than packets.
+    fn call<'q>(&self, test: &'q Test, case: &Case<'q>) -> Option<Call<'q>> {
+        let workload = match &test.from {
+            Selector::Workload(name) => Some(name),
+            _ => None,
+        };
+        let is_call = workload.is_some() || test.request.is_some() || test.at.is_some();
+        let is_tcp = case.ip_protocol == ip_protocol::TCP;
+        (is_call && is_tcp).then(|| Call {
+            from: case.from,
+            workload,
+            to: case.to,
+            target: match (&test.to, test.asked) {
+                (Selector::Service(name), Asked::ServicePort) => Target::Service(name),
+                _ => Target::Port(case.port),
+            },
+            request: test.request.as_ref().map(|request| RequestFacts {
+                method: &request.method,
+                path: &request.path,
+                host: request.host.as_deref().unwrap_or(called_by(&test.to)),
+                headers: request,
+            }),
+            at: test.at,
+        })
+    }
+
+    fn decision(&self, call: &Call<'_>) -> Decision<'_> {
+        let ruling = decide_call(self.bundle, call);
+        let is_deny = |rule: &Rule| self.bundle.deny.iter().any(|it| it.id == rule.id);
+        let rule = match ruling {
+            // An allow that who calls might have met decides nothing.
+            Ruling::DenyUnknownWorkload(rule) if !is_deny(rule) => None,
+            ruling => ruling.rule(),
+        };
+        Decision {
+            allowed: ruling.is_allowed(),
+            rule,
+        }
+    }
+
     fn services<'s>(&'s self, end: &'s Selector) -> impl Iterator<Item = &'s Service> {
         crate::reference::named(end, &self.bundle.services)
     }
@@ -216,23 +260,57 @@ impl Runner<'_> {
             ip_protocol,
             port,
         } = *case;
-        let explained = explain(self.bundle, from, to, ip_protocol, port);
-        let decision = explained.decision;
+        let (decision, said, near_misses) = match self.call(test, case) {
+            Some(call) => {
+                let explained = explain_call(self.bundle, &call);
+                let decision = self.decision(&call);
+                (decision, explained.decision, explained.near_misses)
+            }
+            None => {
+                let explained = explain(self.bundle, from, to, ip_protocol, port);
+                let said = explained.decision.to_string();
+                (explained.decision, said, explained.near_misses)
+            }
+        };
         let expected = match &test.rule {
             Some(rule) if is_verdict(test, decision) => format!("rule `{rule}` to decide"),
             _ => test.expect.as_str().to_owned(),
         };
         let mut message = format!(
-            "expected {expected}, but {} -> {} {} is {decision}",
+            "expected {expected}, but {} -> {} {} is {said}",
             described(from),
             described(to),
-            traffic_asked(ip_protocol, port),
+            asked(test, ip_protocol, port),
         );
-        for near_miss in &explained.near_misses {
+        for near_miss in &near_misses {
             message.push_str("\n  ");
             message.push_str(near_miss);
         }
         message
+    }
+}
+
+/// Returns how people write what a test asks for: `tcp 22`, `GET /v1/items at tcp 8080`.
+fn asked(test: &Test, ip_protocol: u8, port: u16) -> String {
+    let traffic = traffic_asked(ip_protocol, port);
+    match &test.request {
+        Some(request) => format!("{} {} at {traffic}", request.method, request.path),
+        None => traffic,
+    }
+}
+
+/// Returns the host that a request is for when a test does not say it.
+fn called_by(to: &Selector) -> &str {
+    match to {
+        Selector::Service(name) | Selector::Host { name, .. } => name.as_str(),
+        _ => "",
+    }
+}
+
+impl Headers for AskedRequest {
+    fn each(&self, name: &str, look: &mut dyn FnMut(&[u8])) {
+        let named = self.headers.iter().filter(|(it, _)| it == name);
+        named.for_each(|(_, value)| look(value.as_bytes()));
     }
 }
 

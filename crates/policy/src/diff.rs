@@ -8,12 +8,22 @@ use model::rule::{Bundle, CipherDemand, Rule, Selector, Service, Source, Traffic
 
 use crate::document::Checked;
 use crate::traffic_set::TrafficSet;
+use crate::words;
 
 /// Compares two bundles.
 pub fn diff(old: &Checked, new: &Checked) -> PolicyDiff {
     let mut changes = settings_diff(&old.bundle, &new.bundle);
-    changes.extend(compare(PolicyItem::Rule, rules(old), rules(new)));
-    changes.extend(compare(PolicyItem::Service, services(old), services(new)));
+    changes.extend(compare(
+        PolicyItem::Rule,
+        rules(&old.bundle),
+        rules(&new.bundle),
+    ));
+    changes.extend(compare(
+        PolicyItem::Service,
+        services(&old.bundle),
+        services(&new.bundle),
+    ));
+    changes.extend(workloads_diff(&old.bundle, &new.bundle));
     changes.extend(compare(PolicyItem::Test, tests(old), tests(new)));
     PolicyDiff { changes }
 }
@@ -97,6 +107,37 @@ pub(crate) fn settings_diff(old: &Bundle, new: &Bundle) -> Vec<PolicyChange> {
     compare(PolicyItem::Setting, settings(old), settings(new))
 }
 
+fn workloads_diff(old: &Bundle, new: &Bundle) -> Vec<PolicyChange> {
+    compare(PolicyItem::Workload, workloads(old), workloads(new))
+}
+
+/// Compares what two bundles say beside which packets may pass: of the whole fleet, of workloads, of
+/// requests, of hours, and of how services are called.
+pub(crate) fn diff_beside_packets(old: &Bundle, new: &Bundle) -> Vec<PolicyChange> {
+    let only = |bundle: &Bundle| {
+        let mut asking = bundle.clone();
+        asking.allow.retain(Rule::needs_more_than_packets);
+        asking.deny.retain(Rule::needs_more_than_packets);
+        // What packets tell of a service is told by who gains and loses it.
+        for service in &mut asking.services {
+            service.port = 0;
+            service.endpoints.clear();
+        }
+        asking
+    };
+    let (before, after) = (only(old), only(new));
+    let mut changes = settings_diff(old, new);
+    changes.extend(compare(PolicyItem::Rule, rules(&before), rules(&after)));
+    let services = compare(PolicyItem::Service, services(&before), services(&after));
+    changes.extend(
+        services
+            .into_iter()
+            .filter(|it| it.change == ChangeKind::Changed),
+    );
+    changes.extend(workloads_diff(&before, &after));
+    changes
+}
+
 fn settings(bundle: &Bundle) -> Vec<Item<'_>> {
     match bundle.cipher {
         CipherDemand::AsOffered => Vec::new(),
@@ -108,8 +149,7 @@ fn settings(bundle: &Bundle) -> Vec<Item<'_>> {
     }
 }
 
-fn rules(checked: &Checked) -> Vec<Item<'_>> {
-    let bundle = &checked.bundle;
+fn rules(bundle: &Bundle) -> Vec<Item<'_>> {
     let allows = bundle.allow.iter().map(|rule| ("allow", rule));
     let denies = bundle.deny.iter().map(|rule| ("deny", rule));
     allows
@@ -122,6 +162,8 @@ fn rules(checked: &Checked) -> Vec<Item<'_>> {
                 ("from", selectors(&rule.from)),
                 ("to", selectors(&rule.to)),
                 ("traffic", traffic(rule)),
+                ("http", rule.http.iter().map(ToString::to_string).collect()),
+                ("when", rule.when.iter().map(ToString::to_string).collect()),
             ],
         })
         .collect()
@@ -134,20 +176,51 @@ fn traffic(rule: &Rule) -> BTreeSet<String> {
     }
 }
 
-fn services(checked: &Checked) -> Vec<Item<'_>> {
+fn services(bundle: &Bundle) -> Vec<Item<'_>> {
     let parts = |service: &Service| {
+        let settings = words::settings(&service.settings).into_iter();
+        let workloads = service.workloads.iter().map(ToString::to_string);
         vec![
             ("port", one(&service.port.to_string())),
             ("protocol", one(service.protocol.as_str())),
             ("endpoints", selectors(&service.endpoints)),
+            ("workloads", workloads.collect()),
+            (
+                "settings",
+                settings
+                    .map(|(key, value)| format!("{key}: {value}"))
+                    .collect(),
+            ),
         ]
     };
-    let services = checked.bundle.services.iter();
+    let services = bundle.services.iter();
     services
         .map(|service| Item {
             name: service.name.to_string(),
             source: Some(&service.source),
             parts: parts(service),
+        })
+        .collect()
+}
+
+fn workloads(bundle: &Bundle) -> Vec<Item<'_>> {
+    let text = |text: Option<String>| text.into_iter().collect();
+    let workloads = bundle.workloads.iter();
+    workloads
+        .map(|workload| Item {
+            name: workload.name.to_string(),
+            source: Some(&workload.source),
+            parts: vec![
+                (
+                    "unit",
+                    text(workload.unit.as_ref().map(ToString::to_string)),
+                ),
+                (
+                    "user",
+                    text(workload.user.as_ref().map(ToString::to_string)),
+                ),
+                ("hosts", selectors(&workload.hosts)),
+            ],
         })
         .collect()
 }
@@ -219,6 +292,32 @@ allow:
   - { id: a, from: [y=1, x=1], to: any, tcp: [80, \"22-23\"] }
 ";
         assert_eq!(said(old, new), Vec::<String>::new());
+    }
+
+    #[test]
+    fn requests_windows_workloads_and_settings_are_parts() {
+        let old = "workloads:
+  web: { unit: web.service, hosts: role=web }
+services:
+  orders: { port: 80, protocol: http, endpoints: [a], retry: off }
+allow:
+  - { id: read, from: web, to: orders, http: [\"GET /v1/**\", \"GET /v2/**\"] }
+";
+        let new = "workloads:
+  web: { unit: web2.service, user: www, hosts: role=web }
+services:
+  orders: { port: 80, protocol: http, endpoints: [a], timeout: 2s }
+allow:
+  - { id: read, from: web, to: orders, http: [\"GET /v2/**\"], when: \"08:00-18:00 UTC\" }
+";
+        assert_eq!(
+            said(old, new),
+            [
+                "Changed Rule read (policy.yaml:7) http + -GET /v1/** when +08:00-18:00 UTC -",
+                "Changed Service orders (policy.yaml:5) settings +timeout: { request: 2s } -retry: { attempts: 1 }",
+                "Changed Workload web (policy.yaml:3) unit +web2.service -web.service user +www -",
+            ]
+        );
     }
 
     #[test]

@@ -12,17 +12,22 @@ use crate::yaml::{self, Node};
 
 mod bundle;
 mod expectation;
+mod http;
 mod later;
 mod ports;
+mod quantity;
 mod reader;
 mod rule;
 mod selector;
 mod service;
 mod suggest;
 mod warnings;
+mod when;
+mod workload;
 
-pub(crate) use expectation::Asked;
+pub(crate) use expectation::{Asked, AskedRequest};
 pub use expectation::{Expectation, Test};
+pub(crate) use quantity::Shown;
 pub(crate) use reader::Section;
 pub(crate) use suggest::nearest;
 
@@ -105,12 +110,19 @@ impl Document {
     }
 }
 
-/// The names of all services of the bundle, so that a bare word is known to be one or a host.
+/// What a bundle describes, by name, so that a bare word is known to be one of them or a host.
 #[derive(Default)]
-pub(crate) struct Services(BTreeMap<Name, Place>);
+pub(crate) struct Nouns {
+    workloads: Described,
+    services: Described,
+}
 
-impl Services {
-    /// Adds a service, or returns where one of that name stands already.
+/// Where things of one kind are described.
+#[derive(Default)]
+pub(crate) struct Described(BTreeMap<Name, Place>);
+
+impl Described {
+    /// Adds a name, or returns where one stands already.
     fn add(&mut self, name: &Name, place: Place) -> Result<(), Place> {
         match self.0.get(name) {
             Some(first) => Err(*first),

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use model::record::HostRecord;
-use model::rule::{Bundle, CipherDemand, Protocol};
+use model::rule::{Bundle, CipherDemand, Protocol, Service, TrafficSettings};
 
 use crate::slice::leaves_concerning;
 
@@ -30,13 +30,19 @@ fn of_bundle(bundle: &Bundle) -> BTreeSet<&'static str> {
     let mut all_rules = bundle.allow.iter().chain(&bundle.deny);
     let has_http = all_rules.clone().any(|rule| !rule.http.is_empty());
     let has_when = all_rules.any(|rule| rule.when.is_some());
+    let any_service = |is_it: fn(&Service) -> bool| bundle.services.iter().any(is_it);
+    let has_settings = any_service(|it| it.settings != TrafficSettings::default());
+    let has_addresses = any_service(|it| it.addresses.is_some());
+    let has_workloads = !bundle.workloads.is_empty() || any_service(|it| !it.workloads.is_empty());
     let rules = [
         (!bundle.allow.is_empty()).then_some("allow"),
         (!bundle.deny.is_empty()).then_some("deny"),
         (bundle.cipher == CipherDemand::Standard).then_some("cipher.standard"),
-        (!bundle.workloads.is_empty()).then_some("workloads"),
-        has_http.then_some("rules.http"),
-        has_when.then_some("rules.when"),
+        has_workloads.then_some("workloads"),
+        has_http.then_some("http"),
+        has_when.then_some("when"),
+        has_settings.then_some("services.settings"),
+        has_addresses.then_some("services.addresses"),
     ];
     services.chain(rules.into_iter().flatten()).collect()
 }
@@ -58,6 +64,50 @@ mod tests {
     use super::*;
     use crate::bundle_tests::hypothetical;
     use crate::{SourceFile, first_policy, load};
+
+    #[test]
+    fn what_a_rule_asks_for_beside_packets_is_needed_by_its_ends() {
+        let text = "fleet: prod
+workloads:
+  web: { unit: web.service, hosts: role=web }
+services:
+  orders: { port: 80, protocol: http, endpoints: [\"role=app\"], timeout: 2s }
+allow:
+  - { id: read, from: web, to: orders, http: [\"GET /**\"], when: \"08:00-18:00 UTC\" }
+  - { id: ping, from: any, to: any, icmp: true }
+";
+        let file = SourceFile {
+            path: "policy.yaml".to_owned(),
+            text: text.to_owned(),
+        };
+        let mut bundle = load(&[file]).unwrap().bundle;
+        bundle.services[0].addresses =
+            Some(hypothetical("x".parse().unwrap(), Labels::new()).addresses);
+        let host = |value: &str| {
+            let labels = [("role".parse().unwrap(), value.parse().unwrap())].into();
+            hypothetical("vm-1".parse().unwrap(), labels)
+        };
+        for role in ["web", "app"] {
+            let needed: Vec<&str> = features(&bundle, Some(&host(role))).into_iter().collect();
+            assert_eq!(
+                needed,
+                [
+                    "allow",
+                    "http",
+                    "services.addresses",
+                    "services.http",
+                    "services.settings",
+                    "when",
+                    "workloads"
+                ],
+                "{role}"
+            );
+        }
+        let of_other: Vec<&str> = features(&bundle, Some(&host("other")))
+            .into_iter()
+            .collect();
+        assert_eq!(of_other, ["allow"]);
+    }
 
     #[test]
     fn a_host_needs_what_its_own_part_of_a_bundle_needs() {

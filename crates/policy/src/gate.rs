@@ -179,7 +179,7 @@ impl Gate {
                     to,
                     target: question.target,
                     request: question.request,
-                    at: question.at,
+                    at: Some(question.at),
                 },
             ),
         }

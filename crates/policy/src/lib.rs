@@ -29,6 +29,7 @@ mod slice;
 mod table;
 mod traffic_set;
 mod window;
+mod words;
 mod yaml;
 
 pub use bundle_tests::{TestOutcome, TestVerdict, run_tests, run_tests_in_time};

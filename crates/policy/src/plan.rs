@@ -18,7 +18,7 @@ mod warnings;
 use parts::Parts;
 use search::search;
 
-use crate::diff::settings_diff;
+use crate::diff::diff_beside_packets;
 
 /// Compares what two bundles allow between the hosts. Hosts that a bundle names without an id are
 /// found by name.
@@ -32,7 +32,7 @@ fn plan_within(mut steps: Steps, old: &Bundle, new: &Bundle, hosts: &[HostRecord
     let (warnings, warnings_left_out) = warnings::find(&parts, &groups, hosts, &mut steps);
     let complete = steps.left > 0;
     let mut plan = groups.into_plan(&parts, hosts);
-    plan.settings = settings_diff(old, new);
+    plan.settings = diff_beside_packets(old, new);
     plan.warnings = warnings;
     plan.warnings_left_out = warnings_left_out;
     plan.complete = complete;

@@ -151,6 +151,7 @@ fn without_slashes(path: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use model::rule::{HeaderName, HeaderText};
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -184,6 +185,29 @@ mod tests {
             for it in other {
                 assert!(!path(pattern, it), "{pattern} {it}");
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn paths_match_as_they_are_read_plainly(
+            pattern in "(/(a|b|\\*)){0,4}(/|/\\*\\*)?",
+            path in "(/(a|b|c)){0,5}/?",
+        ) {
+            let Ok(pattern) = pattern.parse() else { return Ok(()) };
+            let plainly = crate::reference::call::matches_path(&pattern, &path);
+            prop_assert_eq!(PathMatcher::new(&pattern).matches(&path), plainly);
+        }
+
+        #[test]
+        fn nothing_that_is_asked_panics(pattern in "/[a-z*/]{0,12}", path in ".{0,40}", host in ".{0,20}") {
+            let (Ok(pattern), Ok(parent)) = (pattern.parse(), "*.example".parse()) else {
+                return Ok(());
+            };
+            let plainly = crate::reference::call::matches_path(&pattern, "/x");
+            prop_assert_eq!(PathMatcher::new(&pattern).matches("/x"), plainly);
+            PathMatcher::new(&pattern).matches(&path);
+            matches_host(&parent, &host);
         }
     }
 

@@ -17,7 +17,16 @@ mod tests {
         let schema: Value = serde_json::from_str(SCHEMA).unwrap();
         for (section, place) in [
             (Section::TopLevel, ""),
+            (Section::Workload, "/$defs/workload"),
             (Section::Service, "/$defs/service"),
+            (Section::Timeout, "/$defs/timeout"),
+            (Section::Retry, "/$defs/retry"),
+            (Section::Breaker, "/$defs/breaker"),
+            (Section::Limits, "/$defs/limits"),
+            (Section::Health, "/$defs/health"),
+            (Section::Fallback, "/$defs/fallback"),
+            (Section::Http, "/$defs/http"),
+            (Section::When, "/$defs/when"),
             (Section::Rule, "/$defs/rule"),
             (Section::Test, "/$defs/test"),
         ] {

@@ -9,8 +9,9 @@ use model::rule::{Bundle, Protocol, Rule, Selector, Service, Traffic};
 
 /// Returns the indices of the leaves that concern the host, ascending, in the order of
 /// [`Bundle::leaves`]: the denies, the allows that it is an end of, and the services that these
-/// name, that it offers, or that it may reach by their port; the workloads that it may run, or that
-/// rules which it gets name. Depends on this host alone, so that other hosts that come and go change
+/// name, that it offers, or that it may reach by their port; the workloads that it may run, and all
+/// of them when a rule that it gets names one: who calls as another has to be told from who calls as
+/// nobody. Depends on this host alone, so that other hosts that come and go change
 /// nothing.
 pub fn leaves_concerning(bundle: &Bundle, host: &HostRecord) -> Vec<u32> {
     let services = &bundle.services;
@@ -25,8 +26,8 @@ pub fn leaves_concerning(bundle: &Bundle, host: &HostRecord) -> Vec<u32> {
         .map(|(_, rule)| &rule.traffic)
         .collect();
     let rules = allows.iter().map(|(_, rule)| *rule).chain(&bundle.deny);
-    let named: BTreeSet<&Name> = rules.clone().flat_map(services_in).collect();
-    let named_workloads: BTreeSet<&Name> = rules.flat_map(workloads_in).collect();
+    let needs_workloads = rules.clone().any(Rule::names_workload);
+    let named: BTreeSet<&Name> = rules.flat_map(services_in).collect();
     let concerns = |service: &Service| {
         named.contains(&service.name)
             || service
@@ -40,9 +41,7 @@ pub fn leaves_concerning(bundle: &Bundle, host: &HostRecord) -> Vec<u32> {
         .filter(|(_, it)| concerns(it));
     let workloads = (1 + bundle.allow.len() + bundle.services.len()..)
         .zip(&bundle.workloads)
-        .filter(|(_, it)| {
-            named_workloads.contains(&it.name) || it.hosts.iter().any(|hosts| hosts.selects(host))
-        })
+        .filter(|(_, it)| needs_workloads || it.hosts.iter().any(|hosts| hosts.selects(host)))
         .map(|(index, _)| index);
     let services = services.map(|(index, _)| index);
     std::iter::once(0)
@@ -51,13 +50,6 @@ pub fn leaves_concerning(bundle: &Bundle, host: &HostRecord) -> Vec<u32> {
         .chain(workloads)
         .map(|index| u32::try_from(index).expect("bounded by Limits::LEAVES"))
         .collect()
-}
-
-fn workloads_in(rule: &Rule) -> impl Iterator<Item = &Name> {
-    rule.from.iter().filter_map(|selector| match selector {
-        Selector::Workload(name) => Some(name),
-        _ => None,
-    })
 }
 
 fn services_in(rule: &Rule) -> impl Iterator<Item = &Name> {

@@ -12,7 +12,7 @@ use model::name::{Label, Labels};
 use model::record::HostRecord;
 use model::rule::{
     Bundle, Direction, PortRange, Protocol, Rule, Selector, Service, Source, Traffic,
-    TrafficSettings, ip_protocol,
+    TrafficSettings, Workload, ip_protocol,
 };
 use policy::{Table, Verdict, reference};
 use proptest::collection::vec;
@@ -375,25 +375,51 @@ fn traffic() -> impl Strategy<Value = Traffic> {
     ]
 }
 
-type RuleParts = (Vec<Selector>, Vec<Selector>, Traffic);
+/// With what it asks for beside packets: nothing, a request, or hours.
+type RuleParts = ((Vec<Selector>, Vec<Selector>, Traffic), u8);
 
 fn rule_parts() -> impl Strategy<Value = RuleParts> {
-    prop_oneof![
-        3 => (vec(selector(), 1..3), vec(selector(), 1..3), traffic()),
-        1 => (vec(selector(), 1..3), vec(service_name(), 1..3), Just(Traffic::Service)),
+    let from = || vec(prop_oneof![5 => selector(), 1 => workload_name()], 1..3);
+    let parts = prop_oneof![
+        3 => (from(), vec(selector(), 1..3), traffic()),
+        1 => (from(), vec(service_name(), 1..3), Just(Traffic::Service)),
         // No parser lets this through, and hosts have to agree on it all the same.
-        1 => (vec(selector(), 1..3), vec(selector(), 1..3), Just(Traffic::Service)),
-    ]
+        1 => (from(), vec(selector(), 1..3), Just(Traffic::Service)),
+    ];
+    (
+        parts,
+        prop_oneof![6 => Just(0u8), 1 => Just(1), 1 => Just(2)],
+    )
+}
+
+/// `load-2` is never described.
+fn workload_name() -> impl Strategy<Value = Selector> {
+    (0..3u8).prop_map(|number| Selector::Workload(format!("load-{number}").parse().unwrap()))
+}
+
+fn workloads() -> impl Strategy<Value = Vec<Workload>> {
+    vec((0..2u8, vec(host_selector(), 1..3)), 0..3).prop_map(|workloads| {
+        let workload = |(number, hosts)| Workload {
+            name: format!("load-{number}").parse().unwrap(),
+            unit: Some("load.service".parse().unwrap()),
+            user: None,
+            hosts,
+            source: Source::default(),
+        };
+        workloads.into_iter().map(workload).collect()
+    })
 }
 
 fn bundle() -> impl Strategy<Value = Bundle> {
     (
         services(),
+        workloads(),
         vec(rule_parts(), 0..12),
         vec(rule_parts(), 0..4),
     )
-        .prop_map(|(services, allow, deny)| Bundle {
+        .prop_map(|(services, workloads, allow, deny)| Bundle {
             services,
+            workloads,
             allow: rules("allow", allow),
             deny: rules("deny", deny),
             ..Bundle::default()
@@ -401,13 +427,24 @@ fn bundle() -> impl Strategy<Value = Bundle> {
 }
 
 fn rules(effect: &str, parts: Vec<RuleParts>) -> Vec<Rule> {
-    let rule = |(number, (from, to, traffic)): (usize, RuleParts)| Rule {
+    let request = || model::rule::HttpMatch {
+        methods: Vec::new(),
+        path: "/a".parse().unwrap(),
+        host: None,
+        headers: Vec::new(),
+    };
+    let night = || model::rule::When {
+        days: model::rule::Days::ALL,
+        hours: None,
+        zone: "UTC".parse().unwrap(),
+    };
+    let rule = |(number, ((from, to, traffic), asks)): (usize, RuleParts)| Rule {
         id: format!("{effect}-{number}").parse().unwrap(),
         from,
         to,
         traffic,
-        http: Vec::new(),
-        when: None,
+        http: (asks == 1).then(request).into_iter().collect(),
+        when: (asks == 2).then(night),
         source: Source {
             file: "rules.yaml".to_owned(),
             line: 1,

@@ -16,7 +16,7 @@ macro_rules! golden {
 }
 
 golden! {
-    cipher deep duplicate_key duplicates empty hidden later not_yaml null_section rules tests
+    calls cipher deep duplicate_key duplicates empty enforceable hidden later not_yaml null_section rules services_and_requests tests
     unknown_keys warnings whole_language
 }
 

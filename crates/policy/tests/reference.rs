@@ -28,14 +28,23 @@ Written by `cargo xtask generate` from [policy.schema.json](policy.schema.json),
 meant, and how to work with it: [policy](policy.md). Keys that are not here are refused, not ignored.
 ";
 /// Objects with keys, in the order in which people meet them; the first is the file itself.
-const OBJECTS: [(&str, &str); 4] = [
+const OBJECTS: [(&str, &str); 13] = [
     ("", "A file"),
+    ("workload", "workload"),
     ("service", "service"),
+    ("timeout", "timeout"),
+    ("retry", "retry"),
+    ("breaker", "breaker"),
+    ("limits", "limits"),
+    ("health", "health"),
+    ("fallback", "fallback"),
     ("rule", "rule"),
+    ("http", "http"),
+    ("when", "when"),
     ("test", "test"),
 ];
 /// Values that keys have.
-const VALUES: [&str; 7] = [
+const VALUES: [&str; 15] = [
     "name",
     "rule_id",
     "selector",
@@ -43,11 +52,24 @@ const VALUES: [&str; 7] = [
     "port",
     "port_range",
     "port_ranges",
+    "request",
+    "requests",
+    "path",
+    "headers",
+    "window",
+    "duration",
+    "percent",
+    "check",
 ];
 
 /// Keys in the order in which people write them.
-const ORDER: [&str; 15] = [
+const ORDER: [&str; 54] = [
     "fleet",
+    "cipher",
+    "workloads",
+    "unit",
+    "user",
+    "hosts",
     "services",
     "id",
     "from",
@@ -58,10 +80,44 @@ const ORDER: [&str; 15] = [
     "port",
     "protocol",
     "endpoints",
+    "timeout",
+    "retry",
+    "sticky",
+    "breaker",
+    "limits",
+    "health",
+    "residency",
+    "fallback",
+    "request",
+    "per_try",
+    "connect",
+    "idle",
+    "attempts",
+    "budget",
+    "idempotent",
+    "failures",
+    "success_rate",
+    "penalty",
+    "ejected_max",
+    "in_flight",
+    "waiting",
+    "wait",
+    "check",
+    "interval",
+    "status",
+    "type",
+    "body",
+    "http",
+    "when",
     "allow",
     "deny",
     "tests",
     "rule",
+    "methods",
+    "path",
+    "host",
+    "headers",
+    "at",
 ];
 
 /// The keys of an object with what they have, as people write them.
@@ -210,6 +266,11 @@ fn limits() -> String {
     let rows = [
         ("rules of a bundle", Limits::RULES.to_string()),
         ("services of a bundle", Limits::SERVICES.to_string()),
+        ("workloads of a bundle", Limits::WORKLOADS.to_string()),
+        (
+            "entries of `http` of a rule",
+            Limits::HTTP_MATCHES_PER_RULE.to_string(),
+        ),
         (
             "selectors of a list",
             Limits::SELECTORS_PER_LIST.to_string(),
@@ -266,12 +327,34 @@ fn every_example_is_understood() {
     let mut rules: Vec<String> = Vec::new();
     let mut rule = |rest: String| rules.push(format!("  - {{ id: r{}, {rest} }}\n", rules.len()));
     for who in all("selector").iter().chain(&all("selectors")) {
-        rule(format!("from: {}, to: any, icmp: true", yaml(who)));
+        rule(format!("from: {}, to: any, tcp: [22]", yaml(who)));
     }
     for name in ["port", "port_range", "port_ranges"] {
         for ports in all(name) {
             rule(format!("from: any, to: any, tcp: {}", yaml(&ports)));
         }
+    }
+    for request in all("request")
+        .iter()
+        .chain(&all("requests"))
+        .chain(&all("http"))
+    {
+        rule(format!("from: web, to: orders, http: {}", yaml(request)));
+    }
+    for path in all("path") {
+        rule(format!(
+            "from: any, to: orders, http: {{ path: {} }}",
+            yaml(&path)
+        ));
+    }
+    for headers in all("headers") {
+        rule(format!(
+            "from: any, to: orders, http: {{ headers: {} }}",
+            yaml(&headers)
+        ));
+    }
+    for when in all("window").iter().chain(&all("when")) {
+        rule(format!("from: any, to: db, when: {}", yaml(when)));
     }
     for id in all("rule_id").iter().filter(|id| **id != "web-db") {
         rules.push(format!(
@@ -280,9 +363,40 @@ fn every_example_is_understood() {
         ));
     }
     rules.extend(all("rule").iter().map(|it| format!("  - {}\n", yaml(it))));
-    let service = yaml(&all("service")[0]);
+    let mut services = String::new();
+    let mut service = |name: &str, said: String| services += &format!("  {name}: {said}\n");
+    service("db", yaml(&all("service")[0]));
+    service("orders", yaml(&all("service")[1]));
+    let settings = [
+        ("timeout", "timeout"),
+        ("timeout", "duration"),
+        ("retry", "retry"),
+        ("breaker", "breaker"),
+        ("limits", "limits"),
+        ("health", "health"),
+        ("health", "check"),
+        ("fallback", "fallback"),
+    ];
+    for (key, name) in settings {
+        for (number, example) in all(name).iter().enumerate() {
+            let said = yaml(example);
+            service(
+                &format!("{key}-{}-{number}", name.replace('_', "-")),
+                format!("{{ port: 1, protocol: http, endpoints: web, {key}: {said} }}"),
+            );
+        }
+    }
+    for (number, share) in all("percent").iter().enumerate() {
+        let said = yaml(share);
+        let said =
+            format!("{{ port: 1, protocol: http, endpoints: web, retry: {{ budget: {said} }} }}");
+        service(&format!("percent-{number}"), said);
+    }
+    let workloads = [yaml(&all("workload")[0]), yaml(&all("workload")[1])];
     let bundle = format!(
-        "fleet: prod\nservices:\n  db: {service}\nallow:\n{}",
+        "fleet: prod\nworkloads:\n  web: {}\n  report: {}\nservices:\n{services}allow:\n{}",
+        workloads[0],
+        workloads[1],
         rules.concat()
     );
     let file = SourceFile {

@@ -9,6 +9,10 @@ use serde_json::Value;
 const RIGHT: &[(&str, &str)] = &[
     ("whole_language", include_str!("golden/whole_language.yaml")),
     ("warnings", include_str!("golden/warnings.yaml")),
+    (
+        "services_and_requests",
+        include_str!("golden/services_and_requests.yaml"),
+    ),
     ("documentation", DOCUMENTATION),
     (
         "first policy",
@@ -63,7 +67,8 @@ fn what_is_wrong_is_refused() {
         "fleet: Prod",
         "fleet: any",
         "fleat: prod",
-        "workloads: {}",
+        "workloads: { web: { unit: web.service } }",
+        "limits: []",
         "allow: { id: a }",
         "allow: [{ id: a, from: any }]",
         "allow: [{ id: a b, from: any, to: any, icmp: true }]",
@@ -76,7 +81,9 @@ fn what_is_wrong_is_refused() {
         "allow: [{ id: a, from: any, to: any, tcp: [65536] }]",
         "allow: [{ id: a, from: any, to: any, http: [x] }]",
         "services: { DB: { port: 1, protocol: tcp, endpoints: a } }",
-        "services: { db: { port: 1, protocol: http, endpoints: a } }",
+        "services: { db: { port: 1, protocol: sctp, endpoints: a } }",
+        "services: { db: { port: 1, protocol: http, endpoints: a, timeout: soon } }",
+        "services: { db: { port: 1, protocol: http, endpoints: a, balance: random } }",
         "services: { db: { port: 1, protocol: tcp } }",
         "tests: [{ allow: a }]",
         "tests: [{ allow: a -> b, deny: a -> b }]",

@@ -17,11 +17,19 @@ use crate::sync::{Step, SyncError, Verifier};
 use trust::enrolment::TlsKey;
 
 /// What this agent can enforce, by name.
-const FEATURES: [&str; 6] = [
+const FEATURES: [&str; 14] = [
     "allow",
     "deny",
     "services.tcp",
     "services.udp",
+    "services.http",
+    "services.grpc",
+    "services.auto",
+    "services.addresses",
+    "services.settings",
+    "workloads",
+    "http",
+    "when",
     "cipher.standard",
     "policy.steps",
 ];

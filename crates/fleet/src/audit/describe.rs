@@ -6,7 +6,7 @@ use model::admin::AuditChange;
 use model::ids::{PolicyVersion, TokenId};
 use model::name::{Labels, Name};
 use model::record::{HostRecord, Signed, TrustStatement};
-use model::rule::{Bundle, CipherDemand, Rule, Service};
+use model::rule::{Bundle, CipherDemand, Rule, Service, Workload};
 use model::store::{Key, Operation, Transaction};
 
 use crate::apply::decode_bundle;
@@ -218,9 +218,13 @@ impl Changes {
         self.parts(&subject, &before.services, &after.services, name, |it| {
             it.source.to_string()
         });
+        let name = |it: &Workload| format!("workload {}", it.name);
+        self.parts(&subject, &before.workloads, &after.workloads, name, |it| {
+            it.source.to_string()
+        });
     }
 
-    /// Tells of rules or services that came, went, or say something else, by where they stand.
+    /// Tells of rules, services or workloads that came, went, or say something else, by where they stand.
     fn parts<T: PartialEq>(
         &mut self,
         subject: &str,

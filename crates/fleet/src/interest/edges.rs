@@ -75,9 +75,10 @@ pub(super) struct Edges {
     openings: Vec<Vec<ServiceId>>,
     /// Named by denies: everybody needs them.
     denied: BTreeSet<ServiceId>,
-    /// Likewise.
-    denied_workloads: BTreeSet<WorkloadId>,
+    /// Some deny names a workload: everybody needs them all.
+    denies_workload: bool,
     service_count: u32,
+    workload_count: u32,
 }
 
 /// What follows from being selected by one selector.
@@ -101,7 +102,8 @@ struct Set {
 #[derive(Debug)]
 struct AllowLeaves {
     named: Vec<ServiceId>,
-    workloads: Vec<WorkloadId>,
+    /// It names one, so that all are needed: see `policy::leaves_concerning`.
+    names_workload: bool,
     /// Index in `openings`.
     opens: Option<usize>,
 }
@@ -115,8 +117,7 @@ impl Edges {
         for rule in &bundle.deny {
             let named = draft.services_in(rule);
             draft.edges.denied.extend(named);
-            let workloads = draft.workloads_in(rule);
-            draft.edges.denied_workloads.extend(workloads);
+            draft.edges.denies_workload |= rule.names_workload();
         }
         draft.finish()
     }
@@ -181,22 +182,26 @@ impl Edges {
         }
         let mut services = self.denied.clone();
         services.extend(&seat.offers);
-        let mut workloads = self.denied_workloads.clone();
-        workloads.extend(&seat.runs);
+        let mut needs_workloads = self.denies_workload;
         for rule in &allows {
             let needed = &self.allows[rule.0 as usize];
             services.extend(&needed.named);
-            workloads.extend(&needed.workloads);
+            needs_workloads |= needed.names_workload;
         }
         for opening in openings {
             services.extend(&self.openings[opening]);
         }
         let first_service = 1 + u32::try_from(self.allows.len()).expect("bounded by Limits::RULES");
         let first_workload = first_service + self.service_count;
+        let workloads: Vec<u32> = if needs_workloads {
+            (0..self.workload_count).collect()
+        } else {
+            seat.runs.iter().map(|workload| workload.0).collect()
+        };
         std::iter::once(0)
             .chain(allows.iter().map(|rule| 1 + rule.0))
             .chain(services.iter().map(|service| first_service + service.0))
-            .chain(workloads.iter().map(|workload| first_workload + workload.0))
+            .chain(workloads.iter().map(|workload| first_workload + workload))
             .collect()
     }
 }
@@ -209,7 +214,7 @@ struct Draft<'b> {
     edges: Edges,
     interner: SelectorInterner,
     services: BTreeMap<&'b Name, Vec<ServiceId>>,
-    workloads: BTreeMap<&'b Name, Vec<(WorkloadId, &'b Workload)>>,
+    workloads: BTreeMap<&'b Name, Vec<&'b Workload>>,
     by_port: BTreeMap<(u8, u16), Vec<ServiceId>>,
     sets: BTreeMap<Vec<Part>, SetId>,
     openings: BTreeMap<Opening, usize>,
@@ -247,7 +252,8 @@ impl<'b> Draft<'b> {
         }
         for (id, workload) in (0..).map(WorkloadId).zip(&bundle.workloads) {
             let same_name = draft.workloads.entry(&workload.name).or_default();
-            same_name.push((id, workload));
+            same_name.push(workload);
+            draft.edges.workload_count += 1;
             for hosts in &workload.hosts {
                 if let Some(selector) = draft.selector(hosts) {
                     draft.edges.selected[selector.index()].runs.push(id);
@@ -276,7 +282,7 @@ impl<'b> Draft<'b> {
         }
         let leaves = AllowLeaves {
             named: self.services_in(rule),
-            workloads: self.workloads_in(rule),
+            names_workload: rule.names_workload(),
             opens: self.opening(&rule.traffic),
         };
         self.edges.allows.push(leaves);
@@ -324,20 +330,10 @@ impl<'b> Draft<'b> {
     /// Returns the hosts that may run a workload: its own selectors, which are known by now.
     fn hosts_of(&mut self, name: &Name) -> Vec<Part> {
         let workloads = self.workloads.get(name).cloned().unwrap_or_default();
-        let hosts = workloads.iter().flat_map(|(_, workload)| &workload.hosts);
+        let hosts = workloads.iter().flat_map(|workload| &workload.hosts);
         hosts
             .filter_map(|selector| self.selector(selector).map(Part::Selector))
             .collect()
-    }
-
-    fn workloads_in(&self, rule: &Rule) -> Vec<WorkloadId> {
-        let named = rule.from.iter().filter_map(|selector| match selector {
-            Selector::Workload(name) => self.workloads.get(name),
-            _ => None,
-        });
-        let mut named: Vec<_> = named.flatten().map(|(id, _)| *id).collect();
-        sort_once(&mut named);
-        named
     }
 
     fn services_in(&self, rule: &Rule) -> Vec<ServiceId> {

@@ -7,7 +7,9 @@ use model::address::HostAddresses;
 use model::ids::{Digest, FleetId, Revision};
 use model::key::WireguardKey;
 use model::name::{Label, Labels, Name, RuleId};
-use model::rule::{PortRange, Protocol, Rule, Selector, Service, Source, Traffic, TrafficSettings};
+use model::rule::{
+    PortRange, Protocol, Rule, Selector, Service, Source, Traffic, TrafficSettings, Workload,
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -102,7 +104,8 @@ fn rule() -> impl Strategy<Value = Rule> {
         Just(Traffic::Service),
     );
     let to = prop_oneof![to_hosts, to_services];
-    (prop::collection::vec(selector(), 1..3), to).prop_map(|(from, (to, traffic))| Rule {
+    let from = prop_oneof![5 => selector(), 1 => workload_selector()];
+    (prop::collection::vec(from, 1..3), to).prop_map(|(from, (to, traffic))| Rule {
         id: "r".parse::<RuleId>().unwrap(),
         from,
         to,
@@ -113,8 +116,32 @@ fn rule() -> impl Strategy<Value = Rule> {
     })
 }
 
+/// `w2` may not be described.
+fn workload_selector() -> impl Strategy<Value = Selector> {
+    (0..3u8).prop_map(|number| Selector::Workload(format!("w{number}").parse().unwrap()))
+}
+
+fn workloads() -> impl Strategy<Value = Vec<Workload>> {
+    let hosts = prop::collection::vec(host_selector(), 1..3);
+    prop::collection::vec(hosts, 0..4).prop_map(|workloads| {
+        let numbered = workloads.into_iter().enumerate();
+        let workload = |(number, hosts): (usize, Vec<Selector>)| Workload {
+            name: format!("w{number}").parse().unwrap(),
+            unit: Some("w.service".parse().unwrap()),
+            user: None,
+            hosts,
+            source: Source::default(),
+        };
+        numbered.map(workload).collect()
+    })
+}
+
 fn bundle() -> impl Strategy<Value = Bundle> {
-    let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)];
+    let protocol = prop_oneof![
+        Just(Protocol::Tcp),
+        Just(Protocol::Udp),
+        Just(Protocol::Http)
+    ];
     let service = (
         port(),
         protocol,
@@ -122,7 +149,7 @@ fn bundle() -> impl Strategy<Value = Bundle> {
     );
     let services = prop::collection::vec(service, 3);
     let rules = |max| prop::collection::vec(rule(), 0..max);
-    (services, rules(4), rules(3)).prop_map(|(services, allow, deny)| {
+    (services, workloads(), rules(4), rules(3)).prop_map(|(services, workloads, allow, deny)| {
         let services = services.into_iter().enumerate();
         let services = services.map(|(number, (port, protocol, endpoints))| Service {
             name: format!("s{number}").parse().unwrap(),
@@ -136,6 +163,7 @@ fn bundle() -> impl Strategy<Value = Bundle> {
         });
         Bundle {
             services: services.collect(),
+            workloads,
             allow,
             deny,
             ..Bundle::default()

@@ -35,11 +35,19 @@ pub(crate) const START_SECS: u64 = 1_795_340_000;
 pub(crate) const ADVERTISED: &str = "coordinator.example:7443";
 
 /// What a host says that it can do.
-const FEATURES: [&str; 6] = [
+const FEATURES: [&str; 14] = [
     "allow",
     "deny",
     "services.tcp",
     "services.udp",
+    "services.http",
+    "services.grpc",
+    "services.auto",
+    "services.addresses",
+    "services.settings",
+    "workloads",
+    "http",
+    "when",
     "cipher.standard",
     "policy.steps",
 ];

@@ -40,6 +40,8 @@ pub enum PolicyItem {
     Rule,
     /// A name with endpoints.
     Service,
+    /// Processes that rules can name.
+    Workload,
     /// What the bundle promises of itself.
     Test,
 }
@@ -78,7 +80,8 @@ pub struct PolicyPlan {
     pub pairs_gaining: u64,
     /// Ordered pairs of hosts that may no longer do something.
     pub pairs_losing: u64,
-    /// What changes for all hosts, apart from rules.
+    /// What changes beside which packets may pass between hosts: settings of the fleet, rules about
+    /// workloads, requests and hours, how services are called.
     #[serde(default)]
     pub settings: Vec<PolicyChange>,
     /// What changes, the most pairs first.

@@ -101,7 +101,7 @@ impl fmt::Display for HttpMatch {
 impl fmt::Display for HeaderMatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.value {
-            HeaderValue::Present => write!(f, "{}: any", self.name),
+            HeaderValue::Present => write!(f, "{}: *", self.name),
             HeaderValue::Exact(text) => write!(f, "{}: {text}", self.name),
             HeaderValue::Prefix(text) => write!(f, "{}: {text}*", self.name),
         }

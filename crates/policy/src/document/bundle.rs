@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use model::limits::Limits;
 use model::name::{Name, RuleId};
-use model::rule::{Bundle, CipherDemand, Rule};
+use model::rule::{Bundle, CipherDemand, Rule, Service};
 
 use super::expectation::{self, RuleIds};
 use super::reader::{self, Fields, Section};
-use super::{Names, Services, Test, rule, service, warnings};
+use super::{Described, Names, Nouns, Test, rule, service, warnings, workload};
 use crate::diagnostic::{Complaint, Place, Report, quoted};
 use crate::reference::Effect;
 use crate::yaml::{Entry, Node, Value};
@@ -33,9 +33,10 @@ pub(super) fn read(roots: &[Option<Node>], report: &mut Report<'_>) -> Contents 
         .collect();
     let fleet = fleet(&sections, report);
     let mut names = Names::default();
-    let described = service_names(&sections, report);
-    names.services = described
-        .entries
+    let mut nouns = Nouns::default();
+    let workloads = entries(&sections, &WORKLOADS, &mut nouns.workloads, report);
+    let services = entries(&sections, &SERVICES, &mut nouns.services, report);
+    names.services = services
         .iter()
         .map(|(name, it)| (name.clone(), it.key_place))
         .collect();
@@ -43,24 +44,40 @@ pub(super) fn read(roots: &[Option<Node>], report: &mut Report<'_>) -> Contents 
         cipher: cipher(&sections, report),
         ..Bundle::default()
     };
-    for (name, entry) in described.entries {
+    for (name, entry) in workloads {
         if report.is_hopeless() {
             break;
         }
-        let service = service::read(entry, name, &described.services, &mut names, report);
+        let workload = workload::read(entry, name, &nouns, &mut names, report);
+        bundle.workloads.extend(workload);
+    }
+    for (name, entry) in services {
+        if report.is_hopeless() {
+            break;
+        }
+        let service = service::read(entry, name, &nouns, &bundle.workloads, &mut names, report);
         bundle.services.extend(service);
     }
     let mut rules = Rules {
-        services: &described.services,
+        nouns: &nouns,
+        services: &bundle.services,
         ids: RuleIds::default(),
     };
-    bundle.allow = rules.read(&sections, Effect::Allow, &mut names, report);
-    bundle.deny = rules.read(&sections, Effect::Deny, &mut names, report);
+    let allow = rules.read(&sections, Effect::Allow, &mut names, report);
+    let deny = rules.read(&sections, Effect::Deny, &mut names, report);
+    let ids = rules.ids;
+    (bundle.allow, bundle.deny) = (allow, deny);
     let (allows, denies) = (bundle.allow.len(), bundle.deny.len());
     check_count(allows + denies, Limits::RULES, "rules", report);
     check_count(bundle.services.len(), Limits::SERVICES, "services", report);
-    let tests = tests(&sections, &described.services, &rules.ids, report);
-    warnings::add(&bundle, &rules.ids, report);
+    check_count(
+        bundle.workloads.len(),
+        Limits::WORKLOADS,
+        "workloads",
+        report,
+    );
+    let tests = tests(&sections, &nouns, &ids, report);
+    warnings::add(&bundle, &ids, report);
     Contents {
         fleet,
         bundle,
@@ -132,50 +149,73 @@ fn cipher(sections: &[Fields<'_>], report: &mut Report<'_>) -> CipherDemand {
     demand
 }
 
-struct Described<'n> {
-    services: Services,
-    entries: Vec<(Name, &'n Entry)>,
+/// A section with things of one kind by their names.
+struct Kind {
+    section: &'static str,
+    one: &'static str,
+    example: &'static str,
 }
 
-fn service_names<'n>(sections: &[Fields<'n>], report: &mut Report<'_>) -> Described<'n> {
-    let mut described = Described {
-        services: Services::default(),
-        entries: Vec::new(),
-    };
+const WORKLOADS: Kind = Kind {
+    section: "workloads",
+    one: "workload",
+    example: "{ web: { unit: web.service, hosts: role=edge } }",
+};
+
+const SERVICES: Kind = Kind {
+    section: "services",
+    one: "service",
+    example: "{ db: { port: 5432, protocol: tcp, endpoints: [\"role=db\"] } }",
+};
+
+/// Returns the entries of a section in all files, each name once, and notes where they stand.
+fn entries<'n>(
+    sections: &[Fields<'n>],
+    kind: &Kind,
+    described: &mut Described,
+    report: &mut Report<'_>,
+) -> Vec<(Name, &'n Entry)> {
+    let Kind {
+        section: key,
+        one,
+        example,
+    } = kind;
+    let mut found = Vec::new();
     for section in sections {
-        let Some(node) = section.optional("services", report) else {
+        let Some(node) = section.optional(key, report) else {
             continue;
         };
         let Value::Map(entries) = &node.value else {
-            let message = format!("`services` is a mapping, not {}", node.value.kind());
-            let help =
-                "write `services: { db: { port: 5432, protocol: tcp, endpoints: [\"role=db\"] } }`";
+            let message = format!("`{key}` is a mapping, not {}", node.value.kind());
+            let help = format!("write `{key}: {example}`");
             report.error(node.place, Complaint::new(message).help(help));
             continue;
         };
         for entry in entries {
             let parsed = entry.key.parse::<Name>();
             let parsed = parsed.map_err(|error| {
-                Complaint::new(error.to_string()).help("a service is a name in DNS, such as `db`")
+                let help = format!("a {one} is a name in DNS, such as `db`");
+                Complaint::new(error.to_string()).help(help)
             });
             let Some(name) = report.check(entry.key_place, parsed) else {
                 continue;
             };
-            match described.services.add(&name, entry.key_place) {
-                Ok(()) => described.entries.push((name, entry)),
+            match described.add(&name, entry.key_place) {
+                Ok(()) => found.push((name, entry)),
                 Err(first) => {
-                    let message = format!("the service `{name}` is described twice");
+                    let message = format!("the {one} `{name}` is described twice");
                     let help = format!("the first one is at {}", report.named(first));
                     report.error(entry.key_place, Complaint::new(message).help(help));
                 }
             }
         }
     }
-    described
+    found
 }
 
 struct Rules<'s> {
-    services: &'s Services,
+    nouns: &'s Nouns,
+    services: &'s [Service],
     ids: RuleIds,
 }
 
@@ -200,7 +240,7 @@ impl Rules<'_> {
                 if report.is_hopeless() {
                     return rules;
                 }
-                let read = rule::read(node, effect, self.services, names, report);
+                let read = rule::read(node, effect, self.nouns, self.services, names, report);
                 let Some(placed) = read else { continue };
                 if self.add_id(&placed.rule.id, placed.id_place, effect, report) {
                     rules.push(placed.rule);
@@ -233,7 +273,7 @@ impl Rules<'_> {
 
 fn tests(
     sections: &[Fields<'_>],
-    services: &Services,
+    nouns: &Nouns,
     ids: &BTreeMap<RuleId, (Place, Effect)>,
     report: &mut Report<'_>,
 ) -> Vec<Test> {
@@ -246,7 +286,7 @@ fn tests(
             if report.is_hopeless() {
                 return tests;
             }
-            tests.extend(expectation::read(node, services, ids, report));
+            tests.extend(expectation::read(node, nouns, ids, report));
         }
     }
     check_count(tests.len(), TESTS_MAX, "tests", report);

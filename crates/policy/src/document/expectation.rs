@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 
 use model::name::RuleId;
-use model::rule::{Protocol, Selector, Source};
+use model::rule::{HeaderMatch, HeaderValue, PathPattern, Protocol, Selector, Source};
+use model::time::UnixTime;
 
-use super::reader::{Fields, Section, text};
+use super::reader::{Fields, Section, present, text};
+use super::selector::Position;
 use super::suggest::nearest;
-use super::{Services, later, ports, rule, selector};
+use super::{Nouns, http, ports, rule, selector};
 use crate::diagnostic::{Complaint, Place, Report, quoted};
 use crate::reference::Effect;
+use crate::window;
 use crate::yaml::Node;
 
 /// All rule ids of a bundle: where they stand, and what the rules do.
@@ -30,6 +33,10 @@ pub struct Test {
     pub(crate) to: Selector,
     /// By what.
     pub(crate) asked: Asked,
+    /// Which request is sent.
+    pub(crate) request: Option<AskedRequest>,
+    /// When.
+    pub(crate) at: Option<UnixTime>,
     /// Where it was written.
     pub source: Source,
 }
@@ -69,13 +76,24 @@ pub(crate) enum Asked {
     Icmp,
 }
 
-const FORM: &str =
-    "write `FROM -> SERVICE`, `FROM -> HOST:PORT`, `FROM -> HOST:PORT/udp` or `FROM -> HOST icmp`";
+/// A request that a test is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AskedRequest {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    /// `None`: what is called is called by its name.
+    pub(crate) host: Option<String>,
+    /// Names in lower case, with values.
+    pub(crate) headers: Vec<(String, String)>,
+}
+
+const FORM: &str = "write `FROM -> SERVICE`, `FROM -> SERVICE GET /path`, `FROM -> HOST:PORT`, \
+                    `FROM -> HOST:PORT/udp` or `FROM -> HOST icmp`";
 
 /// Reads a test.
 pub(super) fn read(
     node: &Node,
-    services: &Services,
+    nouns: &Nouns,
     ids: &RuleIds,
     report: &mut Report<'_>,
 ) -> Option<Test> {
@@ -92,13 +110,41 @@ pub(super) fn read(
         }
     };
     let written = text(line, "a test", report)?;
-    let parsed = parse(written, services);
+    let parsed = parse(written, nouns);
     let question = report.check(line.place, parsed);
     let rule = match fields.optional("rule", report) {
         Some(node) => Some(expected_rule(node, expect, ids, report)?),
         None => None,
     };
-    let Question { from, to, asked } = question?;
+    let headers = present(&fields, "headers", report, headers);
+    let host = present(&fields, "host", report, |node, report| {
+        text(node, "`host`", report).map(str::to_owned)
+    });
+    let at = present(&fields, "at", report, |node, report| {
+        let written = text(node, "`at`", report)?;
+        report.check(node.place, moment(written))
+    });
+    let Question {
+        from,
+        to,
+        asked,
+        mut request,
+    } = question?;
+    let (headers, host) = (headers?, host?);
+    match &mut request {
+        Some(request) => {
+            request.headers = headers.unwrap_or_default();
+            request.host = host;
+        }
+        None if headers.is_some() || host.is_some() => {
+            let complaint =
+                Complaint::new("`host` and `headers` are of a request, and there is none")
+                    .help("say which: `web -> orders GET /v1/items`");
+            report.error(line.place, complaint);
+            return None;
+        }
+        None => {}
+    }
     let text = format!("{} {written}", expect.as_str());
     Some(Test {
         text,
@@ -107,6 +153,8 @@ pub(super) fn read(
         from,
         to,
         asked,
+        request,
+        at: at?,
         source: node.place.source(report.files()),
     })
 }
@@ -142,49 +190,120 @@ struct Question {
     from: Selector,
     to: Selector,
     asked: Asked,
+    request: Option<AskedRequest>,
 }
 
-fn parse(written: &str, services: &Services) -> Result<Question, Complaint> {
+fn parse(written: &str, nouns: &Nouns) -> Result<Question, Complaint> {
     let Some((from, to)) = written.split_once("->") else {
         return Err(Complaint::new(format!("{} has no `->`", quoted(written))).help(FORM));
     };
-    let from = selector::parse(from.trim(), services)?;
+    let from = selector::parse(from.trim(), Position::From, nouns)?;
     let mut words = to.split_whitespace();
     let target = words.next().ok_or_else(|| {
         Complaint::new(format!("{} does not say who is reached", quoted(written))).help(FORM)
     })?;
-    let (to, asked) = match (words.next(), words.next()) {
-        (None, _) => parse_target(target, services)?,
-        (Some("icmp"), None) => (selector::parse(target, services)?, Asked::Icmp),
-        (Some(word), _) => {
-            return Err(later::request(word).unwrap_or_else(|| {
-                Complaint::new(format!(
-                    "{} after {} is not understood",
-                    quoted(word),
-                    quoted(target)
-                ))
-                .help(FORM)
-            }));
+    let (mut request, rest) = (None, [words.next(), words.next(), words.next()]);
+    let (to, asked) = match rest {
+        [None, ..] => parse_target(target, nouns)?,
+        [Some("icmp"), None, _] => (selector::parse(target, Position::To, nouns)?, Asked::Icmp),
+        [Some(method), Some(path), None] if path.starts_with('/') => {
+            request = Some(parse_request(method, path)?);
+            parse_target(target, nouns)?
+        }
+        [Some(word), ..] => {
+            let (word, target) = (quoted(word), quoted(target));
+            let complaint = Complaint::new(format!("{word} after {target} is not understood"));
+            return Err(complaint.help(FORM));
         }
     };
-    Ok(Question { from, to, asked })
+    let is_tcp = !matches!(
+        asked,
+        Asked::Icmp
+            | Asked::Port {
+                protocol: Some(Protocol::Udp),
+                ..
+            }
+    );
+    if request.is_some() && !is_tcp {
+        let complaint = Complaint::new("a request goes over TCP");
+        return Err(complaint.help("leave `/udp` out"));
+    }
+    Ok(Question {
+        from,
+        to,
+        asked,
+        request,
+    })
 }
 
-fn parse_target(target: &str, services: &Services) -> Result<(Selector, Asked), Complaint> {
+fn parse_request(method: &str, path: &str) -> Result<AskedRequest, Complaint> {
+    let method = http::method(method)?;
+    let (path, _) = path.split_once('?').unwrap_or((path, ""));
+    let is_one = !path.contains('*');
+    let parsed: Result<PathPattern, _> = path.parse();
+    match parsed {
+        Ok(path) if is_one => Ok(AskedRequest {
+            method: method.as_str().to_owned(),
+            path: path.as_str().to_owned(),
+            host: None,
+            headers: Vec::new(),
+        }),
+        Ok(_) => Err(Complaint::new(
+            "a test sends one request: its path has no `*`",
+        )),
+        Err(error) => Err(Complaint::new(error.to_string())),
+    }
+}
+
+fn headers(node: &Node, report: &mut Report<'_>) -> Option<Vec<(String, String)>> {
+    let read = http::headers(node, report)?;
+    let sent = read
+        .into_iter()
+        .map(|HeaderMatch { name, value }| match value {
+            HeaderValue::Exact(value) => Some((name.to_string(), value.to_string())),
+            HeaderValue::Present | HeaderValue::Prefix(_) => None,
+        });
+    let sent: Option<Vec<_>> = sent.collect();
+    if sent.is_none() {
+        let complaint = Complaint::new("a test sends one request: its headers have no `*`");
+        report.error(node.place, complaint);
+    }
+    sent
+}
+
+/// Reads `2026-11-23 23:30 Europe/Paris`.
+fn moment(written: &str) -> Result<UnixTime, Complaint> {
+    let wrong = || {
+        Complaint::new(format!("{} is not a moment", quoted(written)))
+            .help("write `at: \"2026-11-23 23:30 Europe/Paris\"`")
+    };
+    let (local, zone) = written.rsplit_once(' ').ok_or_else(wrong)?;
+    let zone = zone
+        .parse()
+        .ok()
+        .and_then(|zone| window::zone(&zone))
+        .ok_or_else(wrong)?;
+    let local: jiff::civil::DateTime = local.trim().parse().map_err(|_| wrong())?;
+    let moment = local.to_zoned(zone).map_err(|_| wrong())?;
+    let seconds = u64::try_from(moment.timestamp().as_second()).map_err(|_| wrong())?;
+    Ok(UnixTime::from_secs(seconds))
+}
+
+fn parse_target(target: &str, nouns: &Nouns) -> Result<(Selector, Asked), Complaint> {
     let (rest, protocol) = match target.rsplit_once('/') {
         Some((rest, "tcp")) => (rest, Some(Protocol::Tcp)),
         Some((rest, "udp")) => (rest, Some(Protocol::Udp)),
         _ => (target, None),
     };
     match rest.rsplit_once(':') {
-        Some((selector, port)) if !is_kind(selector) => {
+        Some((selector, port)) if !selector::is_kind(selector) => {
             let asked = Asked::Port {
                 protocol,
                 port: ports::parse(port)?,
             };
-            Ok((selector::parse(selector, services)?, asked))
+            Ok((selector::parse(selector, Position::To, nouns)?, asked))
         }
-        _ => match (selector::parse(rest, services)?, protocol) {
+        _ => match (selector::parse(rest, Position::To, nouns)?, protocol) {
             (to @ Selector::Service(_), None) => Ok((to, Asked::ServicePort)),
             _ => Err(
                 Complaint::new(format!("{} does not say which port", quoted(target))).help(
@@ -193,9 +312,4 @@ fn parse_target(target: &str, services: &Services) -> Result<(Selector, Asked), 
             ),
         },
     }
-}
-
-/// Returns whether the word before a colon is a kind of selector, and what follows not a port.
-fn is_kind(word: &str) -> bool {
-    matches!(word, "host" | "service") || later::selector_kind(word).is_some()
 }

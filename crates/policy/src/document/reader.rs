@@ -9,8 +9,17 @@ use crate::yaml::{Entry, Node, Value};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Section {
     TopLevel,
+    Workload,
     Service,
+    Timeout,
+    Retry,
+    Breaker,
+    Limits,
+    Health,
+    Fallback,
     Rule,
+    Http,
+    When,
     Test,
 }
 
@@ -18,18 +27,56 @@ impl Section {
     /// Returns the keys that it has.
     pub(crate) const fn keys(self) -> &'static [&'static str] {
         match self {
-            Self::TopLevel => &["fleet", "cipher", "services", "allow", "deny", "tests"],
-            Self::Service => &["port", "protocol", "endpoints"],
-            Self::Rule => &["id", "from", "to", "tcp", "udp", "icmp"],
-            Self::Test => &["allow", "deny", "rule"],
+            Self::TopLevel => &[
+                "fleet",
+                "cipher",
+                "workloads",
+                "services",
+                "allow",
+                "deny",
+                "tests",
+            ],
+            Self::Workload => &["unit", "user", "hosts"],
+            Self::Service => &[
+                "port",
+                "protocol",
+                "endpoints",
+                "timeout",
+                "retry",
+                "sticky",
+                "breaker",
+                "limits",
+                "health",
+                "residency",
+                "fallback",
+            ],
+            Self::Timeout => &["request", "per_try", "connect", "idle"],
+            Self::Retry => &["attempts", "budget", "idempotent"],
+            Self::Breaker => &["failures", "success_rate", "penalty", "ejected_max"],
+            Self::Limits => &["in_flight", "waiting", "wait"],
+            Self::Health => &["check", "interval", "timeout"],
+            Self::Fallback => &["status", "type", "body"],
+            Self::Rule => &["id", "from", "to", "tcp", "udp", "icmp", "http", "when"],
+            Self::Http => &["methods", "path", "host", "headers"],
+            Self::When => &["days", "time", "zone"],
+            Self::Test => &["allow", "deny", "rule", "host", "headers", "at"],
         }
     }
 
     const fn called(self) -> &'static str {
         match self {
             Self::TopLevel => "a policy file",
+            Self::Workload => "a workload",
             Self::Service => "a service",
+            Self::Timeout => "`timeout`",
+            Self::Retry => "`retry`",
+            Self::Breaker => "`breaker`",
+            Self::Limits => "`limits`",
+            Self::Health => "`health`",
+            Self::Fallback => "`fallback`",
             Self::Rule => "a rule",
+            Self::Http => "an entry of `http`",
+            Self::When => "`when`",
             Self::Test => "a test",
         }
     }
@@ -38,6 +85,15 @@ impl Section {
         match self {
             Self::TopLevel => "`fleet: prod`",
             Self::Service => "`db: { port: 5432, protocol: tcp, endpoints: [\"role=db\"] }`",
+            Self::Workload => "`web: { unit: web.service, hosts: role=edge }`",
+            Self::Timeout => "`{ request: 2s, per_try: auto }`",
+            Self::Retry => "`{ attempts: 2, budget: 20% }`",
+            Self::Breaker => "`{ failures: 5, success_rate: 80% }`",
+            Self::Limits => "`{ in_flight: 1024, waiting: 256 }`",
+            Self::Health => "`{ check: \"http /healthz\", interval: 10s }`",
+            Self::Fallback => "`{ status: 503, body: \"back soon\" }`",
+            Self::Http => "`{ methods: [GET], path: /v1/** }`",
+            Self::When => "`{ days: mon-fri, time: \"08:00-18:00\", zone: Europe/Paris }`",
             Self::Rule => "`{ id: ops-ssh, from: role=bastion, to: any, tcp: [22] }`",
             Self::Test => "`{ deny: \"web -> db:22\" }`",
         }
@@ -109,6 +165,12 @@ impl<'n> Fields<'n> {
         self.optional(key, report)
     }
 
+    /// Returns the value of a key as it stands there, also nothing.
+    pub(super) fn node(&self, key: &str) -> Option<&'n Node> {
+        let entry = self.entries.iter().find(|entry| &*entry.key == key)?;
+        Some(&entry.value)
+    }
+
     /// Returns whether an unknown key was probably meant to be this one.
     pub(super) fn is_misspelt(&self, key: &str) -> bool {
         self.slips.iter().any(|slip| slip == key)
@@ -117,6 +179,22 @@ impl<'n> Fields<'n> {
     /// Returns whether the key is there, with or without a value.
     pub(super) fn has(&self, key: &str) -> bool {
         self.entries.iter().any(|entry| &*entry.key == key)
+    }
+}
+
+/// Reads a key that may be absent. `None`: what stands there is wrong.
+#[expect(clippy::option_option, reason = "absent is not wrong")]
+pub(super) fn present<'n, T>(
+    fields: &Fields<'n>,
+    key: &str,
+    report: &mut Report<'_>,
+    read: impl FnOnce(&'n Node, &mut Report<'_>) -> Option<T>,
+) -> Option<Option<T>> {
+    match (fields.optional(key, report), fields.has(key)) {
+        (Some(node), _) => read(node, report).map(Some),
+        (None, true) => None,
+        (None, false) if fields.is_misspelt(key) => None,
+        (None, false) => Some(None),
     }
 }
 

@@ -1,14 +1,16 @@
 //! One entry of `allow:` or `deny:`.
 
 use model::name::RuleId;
-use model::rule::{Rule, Selector, Traffic};
+use model::rule::{Rule, Selector, Service, Traffic};
 
-use super::reader::{Fields, Section, text};
-use super::selector::{self, Placed};
-use super::{Names, Services, ports};
+use super::reader::{Fields, Section, present, text};
+use super::selector::{self, Placed, Position};
+use super::{Names, Nouns, http, ports, when};
 use crate::diagnostic::{Complaint, Place, Report, quoted};
 use crate::reference::Effect;
 use crate::yaml::{Node, Value};
+
+mod enforceable;
 
 /// A rule and where its id stands.
 pub(super) struct PlacedRule {
@@ -20,7 +22,8 @@ pub(super) struct PlacedRule {
 pub(super) fn read(
     node: &Node,
     effect: Effect,
-    services: &Services,
+    nouns: &Nouns,
+    services: &[Service],
     names: &mut Names,
     report: &mut Report<'_>,
 ) -> Option<PlacedRule> {
@@ -30,29 +33,38 @@ pub(super) fn read(
             .help("every denial names its rule: give it a short unique name, such as `id: ops-ssh`")
     });
     let id = id_node.and_then(|node| rule_id(node, report));
-    let mut selectors = |key: &str, example: &str, report: &mut Report<'_>| {
+    let mut selectors = |key: &str, position, example: &str, report: &mut Report<'_>| {
         let missing = || Complaint::new(format!("this rule has no `{key}`")).help(example);
         let node = fields.required(key, node.place, report, missing)?;
-        selector::read(node, &format!("`{key}`"), services, names, report)
+        selector::read(node, &format!("`{key}`"), position, nouns, names, report)
     };
     let from = selectors(
         "from",
+        Position::From,
         "say who opens the connection: `from: role=edge`",
         report,
     );
-    let to = selectors("to", "say who is reached: `to: role=db`", report);
+    let to = selectors(
+        "to",
+        Position::To,
+        "say who is reached: `to: role=db`",
+        report,
+    );
     let traffic = to
         .as_ref()
         .and_then(|to| traffic(node, &fields, to, effect, report));
+    let http = present(&fields, "http", report, http::read);
+    let when = present(&fields, "when", report, when::read);
     let rule = Rule {
         id: id?,
         from: without_places(from?),
         to: without_places(to?),
         traffic: traffic?,
-        http: Vec::new(),
-        when: None,
+        http: http?.unwrap_or_default(),
+        when: when?,
         source: node.place.source(report.files()),
     };
+    enforceable::check(&rule, node.place, &fields, effect, services, report).then_some(())?;
     Some(PlacedRule {
         rule,
         id_place: id_node?.place,
@@ -159,7 +171,7 @@ fn host_traffic(
     Some(Traffic::Ports { tcp, udp, icmp })
 }
 
-fn truth(node: &Node, key: &str, report: &mut Report<'_>) -> Option<bool> {
+pub(super) fn truth(node: &Node, key: &str, report: &mut Report<'_>) -> Option<bool> {
     match &node.value {
         Value::Text {
             text,

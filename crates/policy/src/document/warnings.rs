@@ -70,6 +70,8 @@ impl Comparison {
         self.covers_hosts(&wide.from, &narrow.from)
             && self.covers_hosts(&wide.to, &narrow.to)
             && self.covers_traffic(&wide.traffic, &narrow.traffic)
+            && (wide.http.is_empty() || wide.http == narrow.http)
+            && (wide.when.is_none() || wide.when == narrow.when)
     }
 
     fn covers_hosts(&mut self, wide: &[Selector], narrow: &[Selector]) -> bool {

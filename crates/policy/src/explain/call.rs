@@ -216,7 +216,10 @@ fn window_reason(rule: &Rule, call: &Call<'_>) -> String {
     let Some(when) = &rule.when else {
         return String::new();
     };
-    match Window::new(when).shown(call.at) {
+    let Some(at) = call.at else {
+        return format!("the time: it holds {when}, and no time was said");
+    };
+    match Window::new(when).shown(at) {
         Some(now) => format!("the time: it holds {when}, and there it is {now}"),
         None => format!(
             "the time: this program does not know the zone {}",

@@ -45,6 +45,7 @@ impl Role {
             return Self::Other;
         };
         match (self, text.as_str()) {
+            (Self::Root, "workloads") => Self::Entries(Some(Section::Workload)),
             (Self::Root, "services") => Self::Entries(Some(Section::Service)),
             (Self::Root, "allow" | "deny") => Self::Entries(Some(Section::Rule)),
             (Self::Root, "tests") => Self::Entries(Some(Section::Test)),

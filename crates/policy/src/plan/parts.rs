@@ -168,11 +168,13 @@ impl<'b> Reader<'b> {
         if side == Side::New {
             self.ends.push(Ends {
                 rule,
-                has_from,
+                // What may run a workload is no part of packets.
+                has_from: has_from || rule.names_workload(),
                 has_to,
             });
         }
-        for (to, traffic, service) in reached {
+        let matches_packets = effect == Effect::Deny || rule.http.is_empty() && rule.when.is_none();
+        for (to, traffic, service) in reached.into_iter().filter(|_| matches_packets) {
             if !has_from || is_empty(to, &self.sets) || traffic.is_empty() {
                 continue;
             }

@@ -25,8 +25,8 @@ pub struct Call<'q> {
     pub target: Target<'q>,
     /// The request; `None`: bytes, or a request that was not seen yet.
     pub request: Option<RequestFacts<'q>>,
-    /// When it is asked.
-    pub at: UnixTime,
+    /// When it is asked; `None`: at an unknown time.
+    pub at: Option<UnixTime>,
 }
 
 /// Decides a call: the first deny of the bundle that matches decides, else the first allow, else it
@@ -75,7 +75,7 @@ pub(crate) struct KnownCall<'q> {
     pub(crate) flow: Flow<'q>,
     pub(crate) workload: Option<&'q Name>,
     pub(crate) request: Option<RequestFacts<'q>>,
-    pub(crate) at: UnixTime,
+    pub(crate) at: Option<UnixTime>,
 }
 
 impl<'q> KnownCall<'q> {
@@ -141,9 +141,11 @@ impl<'q> KnownCall<'q> {
     }
 
     pub(crate) fn matches_when(&self, rule: &Rule, effect: Effect) -> bool {
-        rule.when
-            .as_ref()
-            .is_none_or(|when| Window::new(when).is_open(self.at, effect))
+        match (&rule.when, self.at) {
+            (None, _) => true,
+            (Some(when), Some(at)) => Window::new(when).is_open(at, effect),
+            (Some(_), None) => effect == Effect::Deny,
+        }
     }
 
     /// What is no request, or was not seen yet, is none of those that an allow is about, and may be

@@ -85,6 +85,7 @@ pub(super) fn change_text(change: &PolicyChange, output: &Output) -> String {
         PolicyItem::Setting => "setting",
         PolicyItem::Rule => "rule",
         PolicyItem::Service => "service",
+        PolicyItem::Workload => "workload",
         PolicyItem::Test => "test",
     };
     let source = match &*change.source {

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use model::admin::{
     CauseEffect, PlanCause, PlanChange, PlanGroup, PlanRequest, PlanWarning, PlannedPolicy,
-    PolicyFile, PolicyPlan,
+    PolicyFile, PolicyItem, PolicyPlan,
 };
 use model::ids::PolicyVersion;
 use runtime::api_client::ApiClient;
@@ -138,6 +138,9 @@ fn text(report: &PlannedPolicy, output: &Output) -> String {
     lines.push(match (plan.pairs_gaining, plan.pairs_losing) {
         (0, 0) if plan.settings.is_empty() => {
             format!("nothing changes between {hosts} (against version {base})")
+        }
+        (0, 0) if plan.settings.iter().any(|it| it.kind != PolicyItem::Setting) => {
+            format!("no pair of {hosts} gains or loses a port (against version {base})")
         }
         (0, 0) => format!("the same is allowed between {hosts} (against version {base})"),
         (gaining, losing) => format!(
