@@ -130,7 +130,7 @@ fn another_host_that_comes_through_the_tunnel_is_itself_alone() {
         });
         App::start("one", world.app_listener(1));
         let dial = async || {
-            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            let socket = TcpSocket::new_v4().unwrap();
             socket
                 .bind(std::net::SocketAddr::new(world.caller().address.into(), 0))
                 .unwrap();
