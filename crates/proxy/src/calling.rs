@@ -430,7 +430,7 @@ impl Refused<'_> {
                     .is_grpc
                     .then(|| grpc::status_for(reason.status()).into()),
                 reason: Some(reason),
-                rule,
+                rule: rule.map(|rule| self.snapshot.gate.rule(rule)),
                 policy: self.snapshot.gate.version(),
                 began: self.began,
                 stages: Stages {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use model::ids::{HostId, PolicyVersion};
 use model::name::Name;
 use model::time::Now;
-use policy::RuleIndex;
+use policy::RuleInfo;
 use traffic::{Choice, EndpointView, GiveUp};
 
 use crate::marks::{Aim, CallId};
@@ -83,7 +83,7 @@ pub struct CallReport<'c> {
     /// Why the mesh answered, or ended it.
     pub reason: Option<Reason>,
     /// The rule that allowed or denied it.
-    pub rule: Option<RuleIndex>,
+    pub rule: Option<&'c RuleInfo>,
     /// Of which policy.
     pub policy: PolicyVersion,
     /// The trace that it belongs to, where the observer asks for that.

@@ -322,7 +322,7 @@ impl Drop for Visiting {
                     status: self.status,
                     grpc_status: self.grpc_status,
                     reason: self.reason,
-                    rule: self.rule,
+                    rule: self.rule.map(|rule| self.snapshot.gate.rule(rule)),
                     policy: self.snapshot.gate.version(),
                     began: self.began,
                     stages: Stages {

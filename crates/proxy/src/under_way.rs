@@ -361,7 +361,7 @@ impl UnderWay {
                     status: self.status,
                     grpc_status: self.grpc_status,
                     reason: self.reason,
-                    rule: Some(self.rule),
+                    rule: Some(self.snapshot.gate.rule(self.rule)),
                     policy: self.snapshot.gate.version(),
                     began: self.began,
                     stages: Stages {

@@ -9,6 +9,7 @@ use policy::{Headers, Question, RequestFacts, Target};
 use super::record::Record;
 use super::{Known, host_name};
 use crate::marks::Aim;
+use crate::refusal::Reason;
 use crate::report::Side;
 
 /// Explains a call by the policy that decided it, if it is still known.
@@ -59,41 +60,39 @@ struct Decision {
 }
 
 fn decision(call: &Record, then: Option<&Known>) -> Decision {
-    let Some(known) = then else {
-        return Decision {
-            sentence: format!(
-                "policy {} decided, which is no longer kept here",
-                call.policy
-            ),
-            rule: None,
-            source: None,
-            near_misses: Vec::new(),
-        };
+    let rule = call.rule.as_ref();
+    let rule_of = |verb: &str| {
+        let rule = rule.map(|rule| format!("rule {} ({})", rule.id, rule.source));
+        rule.map(|rule| format!("{verb} by {rule}"))
     };
-    let rule = call.rule.map(|rule| known.gate.rule(rule));
-    let verb = match call.reason {
-        Some(reason) if reason.is_of_policy() => "denied",
-        _ => "allowed",
-    };
+    let default = || "denied: no rule allows it".to_owned();
     Decision {
-        sentence: match rule {
-            Some(rule) => format!("{verb} by rule {} ({})", rule.id, rule.source),
-            None if verb == "denied" => "denied: no rule allows it".to_owned(),
-            None => "the policy was not asked".to_owned(),
+        sentence: match call.reason {
+            Some(Reason::CutByPolicy) => format!(
+                "{} when it began, and not any more since the policy has changed",
+                rule_of("allowed").unwrap_or_else(|| "allowed".to_owned())
+            ),
+            Some(Reason::UnknownWorkload) => rule_of("denied").map_or_else(default, |it| {
+                format!("{it}, which has to know the workload")
+            }),
+            Some(Reason::ClaimRefused) => {
+                "denied: the calling host may not speak for the workload".to_owned()
+            }
+            Some(reason) if reason.is_of_policy() => rule_of("denied").unwrap_or_else(default),
+            _ => rule_of("allowed").unwrap_or_else(|| "the policy was not asked".to_owned()),
         },
         rule: rule.map(|rule| rule.id.to_string()),
         source: rule.map(|rule| rule.source.to_string()),
-        near_misses: near_misses(call, known),
+        near_misses: then
+            .map(|known| near_misses(call, known))
+            .unwrap_or_default(),
     }
 }
 
 /// Asks the policy once more, for what it tells of rules that nearly matched. Only for denials:
 /// nobody wonders about the others.
 fn near_misses(call: &Record, known: &Known) -> Vec<String> {
-    if !call
-        .reason
-        .is_some_and(crate::refusal::Reason::is_of_policy)
-    {
+    if !call.reason.is_some_and(Reason::is_of_policy) {
         return Vec::new();
     }
     let to = call.tried.last().copied().or_else(|| endpoint(call, known));

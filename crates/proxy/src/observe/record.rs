@@ -7,7 +7,7 @@ use http::Method;
 use model::ids::{HostId, PolicyVersion};
 use model::name::Name;
 use model::time::Now;
-use policy::RuleIndex;
+use policy::RuleInfo;
 use traffic::{Choice, GiveUp};
 
 use super::trace::Trace;
@@ -95,7 +95,7 @@ pub(super) struct Record {
     pub(super) status: u16,
     pub(super) grpc_status: Option<u16>,
     pub(super) reason: Option<Reason>,
-    pub(super) rule: Option<RuleIndex>,
+    pub(super) rule: Option<RuleInfo>,
     pub(super) policy: PolicyVersion,
     pub(super) trace: Option<Trace>,
     pub(super) began: Now,
@@ -132,7 +132,7 @@ impl Record {
         record
     }
 
-    /// Becomes the record of another call. Names are those of few services: most stay.
+    /// Becomes the record of another call. Names are those of few services and rules: most stay.
     fn take(&mut self, report: &CallReport<'_>) {
         self.id = report.id;
         self.side = report.side;
@@ -154,7 +154,9 @@ impl Record {
         self.status = report.status;
         self.grpc_status = report.grpc_status;
         self.reason = report.reason;
-        self.rule = report.rule;
+        if self.rule.as_ref() != report.rule {
+            self.rule = report.rule.cloned();
+        }
         self.policy = report.policy;
         self.trace = report.trace;
         self.began = report.began;

@@ -150,10 +150,7 @@ fn denials_are_kept_when_ordinary_calls_of_the_time_are_forgotten() {
     assert_eq!(explained.len(), 1);
     assert_eq!(explained[0].reason.as_deref(), Some("denied"));
     assert_eq!(explained[0].workload.as_deref(), Some("web"));
-    assert!(
-        explained[0].decision.contains("no longer kept"),
-        "{explained:?}"
-    );
+    assert_eq!(explained[0].decision, "denied: no rule allows it");
 }
 
 #[test]
@@ -167,4 +164,24 @@ fn a_long_path_is_cut_at_a_letter_and_says_how_long_it_was() {
         kept.ends_with("… (1500 bytes)") && kept.len() < 300,
         "{kept}"
     );
+}
+
+#[test]
+fn the_rule_that_decided_is_named_whatever_policy_came_after() {
+    static RULE: LazyLock<policy::RuleInfo> = LazyLock::new(|| policy::RuleInfo {
+        id: "no-admin".parse().unwrap(),
+        source: model::rule::Source {
+            file: "policy.yaml".into(),
+            line: 12,
+        },
+    });
+    let observatory = Observatory::new(1, Telling::default());
+    call(&observatory, 2, |report| {
+        (report.status, report.reason) = (403, Some(Reason::Denied));
+        report.rule = Some(&RULE);
+    });
+    let explained = &observatory.explain(CallId::from_number(2))[0];
+    let sentence = "denied by rule no-admin (policy.yaml:12)";
+    assert_eq!(explained.decision, sentence);
+    assert_eq!(explained.source.as_deref(), Some("policy.yaml:12"));
 }
