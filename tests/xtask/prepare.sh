@@ -17,6 +17,21 @@ need() {
     apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null
 }
 
+# need_unstarted COMMAND:PACKAGE…  the same for packages whose servers would be started at once.
+need_unstarted() {
+    local policy=/usr/sbin/policy-rc.d
+    if [ -e "$policy" ]; then
+        need "$@"
+        return
+    fi
+    trap "rm -f $policy" EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod +x "$policy"
+    need "$@"
+    rm -f "$policy"
+    trap - EXIT
+}
+
 if [ "$(id -u)" -ne 0 ]; then
     echo "$0: makes network namespaces, so it must be run as root: sudo $0" >&2
     exit 1

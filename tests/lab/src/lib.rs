@@ -31,6 +31,6 @@ pub use launch::{Launch, Ran};
 pub use namespace::Namespace;
 pub use network::{Attachment, Network, Subnets};
 pub use process::Process;
-pub use programs::{Programs, replace_program};
+pub use programs::{Programs, python_packages, replace_program};
 pub use wait::{wait_for_exit, wait_until};
 pub use wiretap::{Overheard, Wiretap};

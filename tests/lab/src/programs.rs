@@ -44,6 +44,25 @@ impl Programs {
     }
 }
 
+/// Where the packages of Python are that the lab's clients and servers import.
+///
+/// # Errors
+///
+/// When they are not installed.
+pub fn python_packages() -> Result<PathBuf, LabError> {
+    let executable = env::current_exe().doing("find this program's own file")?;
+    let profile = build_directory(&executable);
+    let target = profile.parent().unwrap_or(&profile);
+    let packages = target.join("tools/python");
+    if packages.is_dir() {
+        return Ok(packages);
+    }
+    Err(LabError::new(format!(
+        "there is no {}: run `cargo xtask python`, which installs what tests/lab/clients needs",
+        packages.display()
+    )))
+}
+
 /// Puts a script in the place of a program, as a package manager would put another program there:
 /// who runs the former one goes on with it.
 ///

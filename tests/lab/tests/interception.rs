@@ -9,6 +9,8 @@
 use std::fs;
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use lab::fleet::{CHANGE_DEADLINE, Host, Pair};
 use lab::{Lab, LabError, Launch, Process, Ran, wait_until};
@@ -209,6 +211,88 @@ fn without_a_daemon_calls_are_refused_and_nobody_takes_its_place() -> Result<(),
         "{ran:?}"
     );
     calling.pair.alpha.start()?;
+    calling.wait_until_it_works()
+}
+
+/// As Docker and firewalld make them, as far as they meet what a host sends itself.
+const OTHERS: &str = "\
+table ip nat {
+  chain DOCKER { }
+  chain OUTPUT {
+    type nat hook output priority -100; policy accept;
+    ip daddr != 127.0.0.0/8 fib daddr type local counter jump DOCKER
+  }
+  chain POSTROUTING {
+    type nat hook postrouting priority 100; policy accept;
+    ip saddr 172.17.0.0/16 oifname != \"docker0\" counter masquerade
+  }
+}
+table inet firewalld {
+  chain nat_OUTPUT {
+    type nat hook output priority -90; policy accept;
+    ip daddr 203.0.113.9 tcp dport 8080 redirect to :9
+  }
+  chain filter_INPUT {
+    type filter hook input priority 10; policy accept;
+    ct state established,related accept
+    iifname \"lo\" accept
+    iifname \"mesh0\" accept
+    udp dport 51820 accept
+    meta l4proto { icmp, ipv6-icmp } accept
+    reject with icmpx type admin-prohibited
+  }
+}
+";
+
+#[test]
+fn calls_pass_beside_the_tables_of_docker_and_firewalld() -> Result<(), LabError> {
+    let lab = Lab::new()?;
+    let calling = Calling::start(&lab)?;
+    let alpha = calling.pair.alpha.namespace();
+    alpha.load_ruleset(OTHERS)?;
+    for version in ["-4", "-6"] {
+        let ran = calling.call(&[version, "--fail", ORDERS])?.success()?;
+        assert_eq!(ran.stdout, "all of them\n", "{version}");
+    }
+    let theirs = |table: &[&str]| {
+        let list = ["-s", "list", "table"].iter().chain(table).copied();
+        alpha.run("nft", list).map(|ran| ran.stdout)
+    };
+    let docker = theirs(&["ip", "nat"])?;
+    assert!(
+        docker.contains("jump DOCKER") && docker.contains("masquerade"),
+        "{docker}"
+    );
+    let firewalld = theirs(&["inet", "firewalld"])?;
+    assert!(firewalld.contains("redirect to :9"), "{firewalld}");
+    Ok(())
+}
+
+#[test]
+fn calls_go_on_while_one_daemon_takes_over_from_another() -> Result<(), LabError> {
+    let lab = Lab::new()?;
+    let calling = Calling::start(&lab)?;
+    let done = AtomicBool::new(false);
+    let (made, handed) = thread::scope(|scope| {
+        let calls = scope.spawn(|| {
+            let mut made = 0;
+            while !done.load(Ordering::Relaxed) {
+                let ran = calling.call(&["--fail", ORDERS]).and_then(Ran::success);
+                let said = ran.map(|ran| ran.stdout);
+                assert_eq!(said.unwrap(), "all of them\n", "after {made}");
+                made += 1;
+            }
+            made
+        });
+        let handed = [&calling.pair.alpha, &calling.pair.beta]
+            .map(|host| host.ask(&["reload", "--hand-over"]));
+        done.store(true, Ordering::Relaxed);
+        (calls.join(), handed)
+    });
+    for outcome in handed {
+        assert!(outcome?["handed_over"]["to"].is_string());
+    }
+    assert!(made.unwrap() > 0);
     calling.wait_until_it_works()
 }
 
