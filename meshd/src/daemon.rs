@@ -25,7 +25,6 @@ use crate::brain::{Brain, Staged, Surroundings};
 use crate::dns::{DnsServer, DnsSockets, DnsTally, Forwarder, Responder};
 use crate::drops::KernelDrops;
 use crate::handover::{self, Kept, Link, Predecessor, Program};
-use crate::linux::interception::Interception;
 use crate::local_api::{LocalApi, Reloads};
 use crate::machine::machine_id;
 use crate::metrics::{MetricsSource, Own};
@@ -34,7 +33,7 @@ use crate::overlay::{Inherited, OverlayHandle, OverlayParts};
 use crate::packets::{Before, PacketWorker, UdpSockets};
 use crate::reload::Reloader;
 use crate::resolver::HostFiles;
-use crate::services::ServicesHandle;
+use crate::services::{self, ServicesHandle};
 use crate::serving::{Ended, Serving};
 use crate::settings::{Flags, Settings};
 use crate::stored;
@@ -155,7 +154,7 @@ pub(crate) async fn serve(parts: Parts, link: Option<Link>) -> Result<(), String
     let dns = DnsServer::serve(parts.dns, responder.clone()).map_err(text)?;
     let (overlay, keeping) = OverlayHandle::start(OverlayParts {
         interface: settings.interface.clone(),
-        interception: Interception::new(settings.services.intercept_port, [], []),
+        interception: services::caught_from_the_start(&settings.services, parts.staged.fleet()),
         worker: worker.clone(),
         state: Arc::clone(&parts.state),
         names: Arc::clone(&names),

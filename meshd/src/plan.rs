@@ -13,6 +13,7 @@ use crate::dns::reverse;
 use crate::linux::interception::Interception;
 use crate::linux::{firewall, interface, routes};
 use crate::resolver::{Choice, HostFiles, ResolverMode, asked_in_the_end, choose};
+use crate::services;
 use crate::settings::Settings;
 use crate::state_files;
 
@@ -31,6 +32,7 @@ pub async fn print(settings: &Settings) -> Result<(), String> {
 struct Member {
     config: InterfaceConfig,
     suffix: String,
+    caught: Interception,
 }
 
 /// Asks an agent what it would want, on what the state directory holds.
@@ -41,17 +43,19 @@ fn member(settings: &Settings) -> Result<Option<Member>, String> {
     let config = agent_config(settings, settings.listen_port);
     let mut agent = Agent::new(config, stored, seed, Clock::start().now())
         .map_err(|error| error.to_string())?;
-    let (mut wanted, mut names) = (None, Names::default());
+    let (mut wanted, mut names, mut fleet) = (None, Names::default(), None);
     while let Some(output) = agent.poll_output() {
         match output {
             Output::Interface(config) => wanted = config,
             Output::Names(snapshot) => names = (*snapshot).clone(),
+            Output::Services(told) => fleet = told,
             _ => {}
         }
     }
     Ok(wanted.map(|config| Member {
         config,
         suffix: names.suffix().to_owned(),
+        caught: services::caught_from_the_start(&settings.services, fleet.as_ref()),
     }))
 }
 
@@ -105,8 +109,8 @@ async fn describe(settings: &Settings, member: Option<&Member>) -> String {
         format!("the table inet {}:", settings.interface.table),
     );
     let table = &settings.interface.table;
-    let caught = Interception::new(settings.services.intercept_port, [], []);
-    for rule in firewall::ruleset(table, name, overlay.prefixes, Some(&caught)).lines() {
+    let caught = Some(&member.caught);
+    for rule in firewall::ruleset(table, name, overlay.prefixes, caught).lines() {
         let _ = writeln!(plan, "    {rule}");
     }
     plan.push_str("It changes nothing else.\n");

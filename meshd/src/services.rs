@@ -17,10 +17,36 @@ use proxy::{Listeners, Observatory};
 use runtime::clock::Clock;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::linux::interception::Interception;
 use crate::overlay::OverlayHandle;
 use keeping::{Keeping, Known, Order};
 pub use settings::{AccessLogMode, OtlpCollector, ServiceSettings};
-pub(crate) use sockets::bind;
+
+/// Returns what is caught from the start, before the proxy is told anything: with a table that is
+/// whole from its first moment nothing that was caught before goes another way in between.
+pub(crate) fn caught_from_the_start(
+    settings: &ServiceSettings,
+    fleet: Option<&(Arc<Catalogue>, Arc<Gate>)>,
+) -> Interception {
+    let port = settings.intercept_port;
+    match fleet {
+        Some((catalogue, gate)) => keeping::caught(port, catalogue, gate),
+        None => Interception::new(port, [], []),
+    }
+}
+
+/// Listens beside a daemon that is about to end, where there is something to call or to offer; what
+/// comes in waits until the proxy runs.
+pub(crate) fn listen_early(
+    settings: &ServiceSettings,
+    fleet: Option<&(Arc<Catalogue>, Arc<Gate>)>,
+) -> Option<Listeners> {
+    fleet.filter(|(catalogue, _)| keeping::has_calls(catalogue))?;
+    let bound = sockets::bind(settings);
+    bound
+        .inspect_err(|error| tracing::warn!(%error, "it is tried again"))
+        .ok()
+}
 
 /// Talks to the task that keeps the proxy.
 #[derive(Clone)]
@@ -61,7 +87,7 @@ impl ServicesHandle {
 
     /// Takes what this host knows of the fleet; `None`: it is no member, and every call ends.
     pub fn set_fleet(&self, fleet: Option<(Arc<Catalogue>, Arc<Gate>)>) {
-        self.known.send_modify(|known| known.fleet = fleet);
+        self.known.send_modify(|known| known.fleet = Some(fleet));
     }
 
     /// Takes what this host shows to others.

@@ -2,9 +2,12 @@
 //! for waits until this daemon is the one that serves.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use agent::{Agent, AgentConfig, Output};
 use dataplane::Command;
+use model::catalogue::Catalogue;
+use policy::Gate;
 use runtime::clock::Clock;
 use runtime::state_dir::StateDir;
 
@@ -32,6 +35,15 @@ impl Staged {
         let mut agent = Agent::new(config, stored, seed, clock.now())?;
         let outputs = std::iter::from_fn(|| agent.poll_output()).collect();
         Ok(Self { agent, outputs })
+    }
+
+    /// Returns what the proxy will be told first.
+    pub(crate) fn fleet(&self) -> Option<&(Arc<Catalogue>, Arc<Gate>)> {
+        let told = self.outputs.iter().filter_map(|output| match output {
+            Output::Services(fleet) => Some(fleet.as_ref()),
+            _ => None,
+        });
+        told.last().flatten()
     }
 
     /// Takes out what is for the shards, which may know the peers before this daemon serves; another

@@ -111,8 +111,7 @@ async fn take_over(link: &Link, start: Start) -> Result<Parts, String> {
     let taken = worker.take_up(bequest(all)?, device.clone()).await;
     let flows = taken.map_err(text)?;
     // Before the other one ceases to listen: what comes in between waits.
-    let listeners = services::bind(&settings.services);
-    let listeners = listeners.inspect_err(|error| tracing::warn!(%error, "tried again later"));
+    let listeners = services::listen_early(&settings.services, staged.fleet());
     // A predecessor that has ended by now, or ends before its farewell, has left all the same.
     let _ = link.send(&FromSuccessor::Serving { flows }, &[]).await;
     match wait_for_farewell(link).await {
@@ -130,7 +129,7 @@ async fn take_over(link: &Link, start: Start) -> Result<Parts, String> {
         socket,
         staged,
         inherited: Inherited { device, dns },
-        listeners: listeners.ok(),
+        listeners,
         from: Some(offered.version),
     })
 }

@@ -217,5 +217,9 @@ mod tests {
         assert_eq!(after.change(&after, "mesh").as_deref(), Some(""));
         let elsewhere = Interception::new(748, [one], direct(80, 90));
         assert_eq!(elsewhere.change(&before, "mesh"), None);
+        let nothing = Interception::default();
+        assert_eq!(nothing.change(&before, "mesh"), None, "the chain goes");
+        let rules = ruleset("mesh", "mesh0", overlay(), Some(&nothing));
+        assert!(!rules.contains("nat"), "{rules}");
     }
 }

@@ -292,6 +292,9 @@ mod tests {
         let mut interface = overlay().await;
         let [one, two] = [7, 8].map(|nth| interface.overlay().prefixes.nth_host(nth).unwrap());
         let ports = [PortRange::single(80), PortRange::ALL];
+        assert!(!said_by("nft", &["list", "ruleset"]).contains("type nat"));
+        let first = Interception::new(747, [one], []);
+        interface.intercept(&first).await.unwrap();
         // A rule of somebody else shows whether the table was replaced.
         shell("nft add chain inet mesh theirs");
         for ports in ports {
@@ -316,7 +319,7 @@ mod tests {
         let none = Interception::default();
         interface.intercept(&none).await.unwrap();
         assert_eq!(interface.differences().await.unwrap(), []);
-        assert!(!said_by("nft", &["list", "ruleset"]).contains("elements"));
+        assert!(!said_by("nft", &["list", "ruleset"]).contains("type nat"));
     }
 
     #[tokio::test]

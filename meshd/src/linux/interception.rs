@@ -63,9 +63,18 @@ impl Interception {
         }
     }
 
-    /// Returns the sets and the chain in the language of nft(8).
+    /// Whether there is nothing to catch.
+    pub(super) fn is_empty(&self) -> bool {
+        self.services.is_empty() && self.direct.is_empty()
+    }
+
+    /// Returns the sets and the chain in the language of nft(8): nothing where there is nothing to
+    /// catch, since with such a chain the kernel tracks every connection of the host.
     pub(super) fn rules(&self, overlay: OverlayPrefixes) -> String {
         let mut rules = String::new();
+        if self.is_empty() {
+            return rules;
+        }
         for (name, kind, is_of_family) in families() {
             let services = self.services.iter().filter(|it| is_of_family(it));
             let services = elements(services.map(IpAddr::to_string));
@@ -100,7 +109,7 @@ impl Interception {
     /// Returns what makes this out of `before` in one transaction, element by element; `None`: the
     /// chain itself differs, and has to be made anew.
     pub(super) fn change(&self, before: &Self, table: &str) -> Option<String> {
-        if self.port != before.port {
+        if self.port != before.port || self.is_empty() != before.is_empty() {
             return None;
         }
         let mut script = String::new();

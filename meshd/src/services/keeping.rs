@@ -24,11 +24,14 @@ const TRY_AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// The lowest port that every user may listen on (ip-sysctl.rst).
 const UNPRIVILEGED_PORTS: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
 
+/// Services and hosts, and what may be called; `None`: this host is no member.
+pub(crate) type Fleet = Option<(Arc<Catalogue>, Arc<Gate>)>;
+
 /// What the brain knows; replaced whole.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Known {
-    /// Services and hosts, and what may be called; `None`: this host is no member.
-    pub(crate) fleet: Option<(Arc<Catalogue>, Arc<Gate>)>,
+    /// `None`: it has not said yet, and everything stays as it is.
+    pub(crate) fleet: Option<Fleet>,
     /// What this host shows to others.
     pub(crate) identity: Option<Arc<StreamIdentity>>,
 }
@@ -105,7 +108,10 @@ impl Keeping {
     }
 
     async fn bring_about(&mut self, known: Known) {
-        let Some((catalogue, gate)) = known.fleet else {
+        let Some(fleet) = known.fleet else {
+            return;
+        };
+        let Some((catalogue, gate)) = fleet else {
             // What is caught goes first: nobody is to be brought to a proxy that is gone.
             self.catch(Interception::new(self.settings.intercept_port, [], []))
                 .await;
@@ -206,12 +212,12 @@ impl Keeping {
 }
 
 /// Whether a proxy has anything to do: a host that calls and offers nothing listens nowhere.
-fn has_calls(catalogue: &Catalogue) -> bool {
+pub(super) fn has_calls(catalogue: &Catalogue) -> bool {
     !catalogue.services.is_empty() || catalogue.hosts.len() > 1
 }
 
 /// Returns what is caught for a catalogue and its rules.
-fn caught(port: u16, catalogue: &Catalogue, gate: &Gate) -> Interception {
+pub(super) fn caught(port: u16, catalogue: &Catalogue, gate: &Gate) -> Interception {
     let services = catalogue.services.values().map(|it| it.addresses);
     let address = |host| catalogue.hosts.get(&host).map(|it| it.addresses);
     let dials = gate.caught();

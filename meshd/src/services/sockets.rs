@@ -88,6 +88,8 @@ fn try_listen(at: SocketAddr) -> io::Result<TcpListener> {
 
 #[cfg(test)]
 mod tests {
+    use proxy::Telling;
+
     use super::*;
 
     fn settings(port: u16, intercept_port: u16) -> ServiceSettings {
@@ -96,6 +98,7 @@ mod tests {
             listen: Some(Ipv4Addr::LOCALHOST.into()),
             threads: 2,
             intercept_port,
+            telling: Telling::default(),
         }
     }
 
