@@ -173,6 +173,68 @@ fn a_leaf_that_says_more_than_is_understood_is_refused() {
     assert_eq!(decode_leaf(&bytes).unwrap_err().field, "Leaf");
 }
 
+/// A service as it was before services had settings.
+const SERVICE_OF_BEFORE: [u8; 17] = [
+    0x1a, 15, // the leaf's `service`
+    0x0a, 2, b'd', b'b', // name
+    0x10, 0xb8, 0x2a, // port 5432
+    0x18, 1, // protocol tcp
+    0x22, 2, 0x08, 1, // endpoints any
+    0x2a, 0, // source
+];
+
+#[test]
+fn a_leaf_of_before_says_what_it_said() {
+    let leaf = decode_leaf(&SERVICE_OF_BEFORE).unwrap();
+    assert_eq!(encode_leaf(&leaf), SERVICE_OF_BEFORE);
+    let Leaf::Service(service) = leaf else {
+        panic!("a service stays one")
+    };
+    assert_eq!((service.name.as_str(), service.port), ("db", 5432));
+    assert_eq!((service.addresses, service.workloads.len()), (None, 0));
+    assert_eq!(service.settings, crate::rule::TrafficSettings::default());
+}
+
+#[test]
+fn a_protocol_of_a_later_version_is_refused() {
+    let mut later = SERVICE_OF_BEFORE;
+    later[10] = 99;
+    let error = decode_leaf(&later).unwrap_err();
+    assert_eq!(
+        (error.field, error.why.as_str()),
+        ("Service.protocol", "99 is unknown")
+    );
+}
+
+#[test]
+fn a_rule_cannot_reach_a_workload_nor_a_workload_be_anybody() {
+    let selector = |kind| generated::Selector { kind: Some(kind) };
+    let any = || selector(generated::selector::Kind::Any(true));
+    let rule = |to| generated::Rule {
+        id: "r".into(),
+        from: vec![selector(generated::selector::Kind::Workload("web".into()))],
+        to: vec![to],
+        traffic: Some(generated::Traffic {
+            kind: Some(generated::traffic::Kind::All(true)),
+        }),
+        source: Some(generated::Source::default()),
+        ..Default::default()
+    };
+    assert!(crate::rule::Rule::try_from(rule(any())).is_ok());
+    let to_workload = selector(generated::selector::Kind::Workload("web".into()));
+    let error = crate::rule::Rule::try_from(rule(to_workload)).unwrap_err();
+    assert_eq!(error.field, "Rule.to");
+
+    let anybody = generated::Workload {
+        name: "web".into(),
+        hosts: vec![any()],
+        source: Some(generated::Source::default()),
+        ..Default::default()
+    };
+    let error = crate::rule::Workload::try_from(anybody).unwrap_err();
+    assert_eq!(error.field, "Workload.unit");
+}
+
 #[test]
 fn a_demand_of_a_later_version_is_refused() {
     let [none, standard, later] = [0, 1, 2].map(|cipher| {

@@ -116,7 +116,7 @@ impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = self.0.as_millis();
         for (unit, length) in [("h", 3_600_000), ("m", 60_000), ("s", 1_000)] {
-            if millis >= length && millis % length == 0 {
+            if millis >= length && millis.is_multiple_of(length) {
                 return write!(f, "{}{unit}", millis / length);
             }
         }

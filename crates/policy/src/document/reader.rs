@@ -183,7 +183,6 @@ impl<'n> Fields<'n> {
 }
 
 /// Reads a key that may be absent. `None`: what stands there is wrong.
-#[expect(clippy::option_option, reason = "absent is not wrong")]
 pub(super) fn present<'n, T>(
     fields: &Fields<'n>,
     key: &str,
