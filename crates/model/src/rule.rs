@@ -39,6 +39,10 @@ pub struct Bundle {
 
 /// One leaf of a bundle's tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a leaf is decoded and taken apart at once, never kept"
+)]
 pub enum Leaf {
     /// All that is forbidden; always leaf 0, which every host gets.
     Denies(Denies),
