@@ -39,11 +39,11 @@ impl Staged {
 
     /// Returns what the proxy will be told first.
     pub(crate) fn fleet(&self) -> Option<&(Arc<Catalogue>, Arc<Gate>)> {
-        let told = self.outputs.iter().filter_map(|output| match output {
+        let mut told = self.outputs.iter().filter_map(|output| match output {
             Output::Services(fleet) => Some(fleet.as_ref()),
             _ => None,
         });
-        told.last().flatten()
+        told.next_back().flatten()
     }
 
     /// Takes out what is for the shards, which may know the peers before this daemon serves; another
