@@ -1,5 +1,8 @@
 //! Calls through the proxies of a small fleet, over real sockets and sessions.
 
+// Helpers of tests are tests to us, though not to the lint.
+#![allow(clippy::unwrap_used)]
+
 #[path = "../fleet/mod.rs"]
 mod fleet;
 
