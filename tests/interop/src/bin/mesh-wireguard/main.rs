@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use dataplane::{DataCipher, Limits, ShardConfig};
 use ipnet::{Ipv4Net, Ipv6Net};
+use meshd::linux::interception::Interception;
 use meshd::linux::interface::{Interface, InterfaceSettings, OverlayConfig};
 use meshd::packets::{PacketWorker, UdpSockets, WorkerMessage};
 use model::address::{HostAddresses, OverlayPrefixes};
@@ -116,7 +117,9 @@ async fn run(arguments: &Arguments) -> Result<(), String> {
     let (news, events) = mpsc::channel(EVENTS_MAX);
     let worker = PacketWorker::start(shard_config(arguments), vec![sockets], seed, clock, news)
         .map_err(|error| format!("cannot start the packet thread: {error}"))?;
-    let interface = Interface::up(settings, overlay).await.map_err(text)?;
+    let interface = Interface::up(settings, overlay, &Interception::default())
+        .await
+        .map_err(text)?;
     let tun = WorkerMessage::Device(interface.device());
     worker.handle().send(tun).map_err(text)?;
     let device = Device::open(&arguments.interface, configuration, worker.handle(), clock)?;
