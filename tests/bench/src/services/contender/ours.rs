@@ -57,7 +57,7 @@ impl Contender for Ours {
             link,
         )?;
         let target = SocketAddr::new(address_of_service(&client)?, SERVICE_PORT);
-        let daemons = [&mut client, &mut server].map(|host| process_id(host));
+        let daemons = [&mut client, &mut server].map(process_id);
         let [near, far] = daemons;
         Ok(Standing {
             target,
