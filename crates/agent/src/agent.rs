@@ -143,6 +143,8 @@ pub struct Agent {
 
 /// How often the shard is asked how the peers are.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
+/// When it is asked for sessions of which it has told nothing yet: many may begin at once.
+const REPORT_SOON: Duration = Duration::from_millis(250);
 
 impl Agent {
     /// Takes up what the state directory holds. A member's interface, peers, rules and names are

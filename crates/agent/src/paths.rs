@@ -146,10 +146,13 @@ impl Paths {
         self.tell_at.get_or_insert(now + TELL_AFTER);
     }
 
-    pub(crate) fn handle_session(&mut self, peer: HostId, now: Instant) {
-        if let Some(paths) = self.peers.get_mut(&peer) {
-            paths.last_handshake = Some(now);
-        }
+    /// Returns whether it is the first session of which nothing more is known.
+    pub(crate) fn handle_session(&mut self, peer: HostId, now: Instant) -> bool {
+        let Some(paths) = self.peers.get_mut(&peer) else {
+            return false;
+        };
+        paths.last_handshake = Some(now);
+        paths.cipher.is_none()
     }
 
     pub(crate) fn handle_report(&mut self, peer: HostId, report: &PeerReport) {

@@ -9,7 +9,7 @@ use model::name::RuleId;
 use model::rule::Direction;
 use model::time::Now;
 
-use super::{Agent, REPORT_EVERY};
+use super::{Agent, REPORT_EVERY, REPORT_SOON};
 use crate::alarms::AlarmKind;
 use crate::denials::{DeniedFlow, protocol_name};
 use crate::map::Map;
@@ -119,7 +119,10 @@ impl Agent {
                     return;
                 };
                 self.paths.handle_seen(peer, path, now.monotonic);
-                self.paths.handle_session(peer, now.monotonic);
+                if self.paths.handle_session(peer, now.monotonic) {
+                    let soon = now.monotonic + REPORT_SOON;
+                    self.report_at = self.report_at.map(|at| at.min(soon));
+                }
             }
             Event::Denied(denial) => self.handle_denied(&denial, self.denial_line(&denial), now),
             Event::Rejected(denial) => {

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use agent::Output;
 use dataplane::{Command, DataCipher, Event, Path, PathMtuReport, PeerReport, Report, Standing};
 use model::control::FromHost;
 use model::map::{Endpoint, EndpointKind, PeerIndex};
@@ -109,10 +110,38 @@ fn a_peer_seen_elsewhere_is_shown_and_told_to_the_coordinator_once() {
     assert_eq!(view.last_handshake_secs, Some(3));
 }
 
+/// A session with the first peer begins; returns whether the shard is asked how it is within a second.
+fn is_asked_about(host: &mut Host) -> bool {
+    host.said.clear();
+    host.shard(Event::SessionEstablished {
+        peer: PeerIndex(0),
+        path: path("203.0.113.77:4242".parse().unwrap()),
+    });
+    host.advance(Duration::from_secs(1));
+    host.has_said(|output| match output {
+        Output::Shard(commands) => commands.iter().any(|it| matches!(it, Command::Report)),
+        _ => false,
+    })
+}
+
 #[test]
-fn counters_come_from_the_shard_s_reports() {
+fn a_first_session_is_asked_about_soon() {
     let (_, mut host) = member();
-    let report = PeerReport {
+    assert!(is_asked_about(&mut host));
+    let cipher = Some(DataCipher::Aes256Gcm);
+    let report = PeerReport { cipher, ..report() };
+    host.shard(Event::Report(Report {
+        peers: vec![report],
+    }));
+    assert_eq!(
+        host.agent.peers(host.now)[0].cipher.as_deref(),
+        Some("aes-256-gcm")
+    );
+    assert!(!is_asked_about(&mut host), "what is renewed is known");
+}
+
+fn report() -> PeerReport {
+    PeerReport {
         peer: PeerIndex(0),
         lane: 0,
         path: None,
@@ -125,7 +154,13 @@ fn counters_come_from_the_shard_s_reports() {
         last_handshake: None,
         received_bytes: 7,
         sent_bytes: 9,
-    };
+    }
+}
+
+#[test]
+fn counters_come_from_the_shard_s_reports() {
+    let (_, mut host) = member();
+    let report = report();
     let lane = |number, cipher| PeerReport {
         lane: number,
         cipher,
