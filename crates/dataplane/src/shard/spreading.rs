@@ -155,7 +155,8 @@ impl Shard {
 
 /// What was opened in one shard and is of another's flow.
 impl Shard {
-    /// Takes a packet or a rejection that another shard opened, with the ECN bits and the bytes of its datagram.
+    /// Takes a packet or a rejection that another shard opened, with the ECN bits and the bytes of its
+    /// datagram.
     pub fn handle_opened(
         &mut self,
         peer: PeerIndex,
