@@ -178,6 +178,27 @@ fn in6_pktinfo(source: Ipv6Addr) -> [u8; 20] {
     info
 }
 
+/// Has the kernel give a socket's datagrams one by one, as one does that knows no `UDP_GRO` (before
+/// Linux 5.0).
+#[cfg(test)]
+pub(crate) fn join_nothing(socket: impl AsFd) -> io::Result<()> {
+    let off: libc::c_int = 0;
+    // SAFETY: the kernel reads an int, which lives through the call (udp(7)).
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_UDP,
+            libc::UDP_GRO,
+            (&raw const off).cast(),
+            size_of_val(&off) as libc::socklen_t,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::UdpSocket;

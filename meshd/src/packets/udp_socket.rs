@@ -349,6 +349,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 mod tests {
     use super::super::udp_sender::single;
     use super::*;
+    use crate::linux::send_runs::join_nothing;
 
     #[test]
     fn datagrams_arrive_with_the_address_they_came_from() {
@@ -460,6 +461,31 @@ mod tests {
                 assert!(of_sender.map(|(_, datagram)| datagram).eq(sent.iter()));
                 sent.clear();
             }
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_joins_nothing_gives_the_same_datagrams() {
+        let mut sockets = UdpSockets::bind(0).unwrap();
+        let sender = UdpSockets::bind(0).unwrap();
+        let to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), sockets.port());
+        let bytes: Vec<u8> = (0..46 * 1400).map(|at| (at / 1400) as u8).collect();
+        let run = crate::linux::send_runs::Run {
+            segment_size: Some(1400),
+            ..single(to, None, &bytes)
+        };
+        for is_joined in [true, false] {
+            if !is_joined {
+                join_nothing(&sockets.v4.socket).unwrap();
+            }
+            let out = sender.sender().unwrap().send_all([run].into_iter());
+            assert_eq!(out.failed, 0);
+            let seen = received(&mut sockets.v4, 1);
+            // One call gives a whole run, or as many messages as it has room for.
+            assert_eq!(seen.len(), if is_joined { 46 } else { BATCH_SIZE });
+            let rest = received(&mut sockets.v4, 46 - seen.len());
+            let seen = seen.iter().chain(&rest).map(|(_, datagram)| &datagram[..]);
+            assert!(seen.eq(bytes.chunks(1400)), "joined: {is_joined}");
         }
     }
 
