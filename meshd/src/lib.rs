@@ -14,6 +14,7 @@ pub mod local_api;
 pub mod machine;
 pub mod metrics;
 pub mod mtu;
+mod number_or_word;
 pub mod overlay;
 pub mod packets;
 pub mod ping;

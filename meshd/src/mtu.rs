@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::Deserialize;
 
 use crate::linux::underlay_mtu;
+use crate::number_or_word::NumberOrWord;
 
 /// IPv6's smallest (RFC 8200 5), and a jumbo frame less what is around a packet.
 const RANGE: std::ops::RangeInclusive<u16> = 1280..=9000;
@@ -16,21 +17,13 @@ const COMMON: u16 = 1420;
 
 /// The setting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "Written")]
+#[serde(try_from = "NumberOrWord")]
 pub enum Mtu {
     /// What the underlay's largest interface takes.
     #[default]
     Auto,
     /// So many bytes.
     Bytes(u16),
-}
-
-/// As files have it.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Written {
-    Number(u16),
-    Word(String),
 }
 
 impl Mtu {
@@ -90,14 +83,14 @@ impl FromStr for Mtu {
     }
 }
 
-impl TryFrom<Written> for Mtu {
+impl TryFrom<NumberOrWord> for Mtu {
     type Error = String;
 
-    fn try_from(written: Written) -> Result<Self, String> {
-        match written {
-            // Checked with all other settings, so that its line is named.
-            Written::Number(bytes) => Ok(Self::Bytes(bytes)),
-            Written::Word(word) => word.parse(),
+    fn try_from(written: NumberOrWord) -> Result<Self, String> {
+        match written.0.parse() {
+            // Checked with all other settings: a flag may outweigh it.
+            Ok(bytes) => Ok(Self::Bytes(bytes)),
+            Err(_) => written.0.parse(),
         }
     }
 }

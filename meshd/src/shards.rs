@@ -5,23 +5,17 @@ use std::str::FromStr;
 use dataplane::Place;
 use serde::Deserialize;
 
+use crate::number_or_word::NumberOrWord;
+
 /// The setting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "Written")]
+#[serde(try_from = "NumberOrWord")]
 pub enum Shards {
     /// What fits the machine: applications need most of its cores.
     #[default]
     Auto,
     /// So many, a power of two.
     Count(u16),
-}
-
-/// As files have it.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Written {
-    Number(u16),
-    Word(String),
 }
 
 impl Shards {
@@ -56,21 +50,18 @@ impl FromStr for Shards {
         });
         count.map(Self::Count).ok_or_else(|| {
             format!(
-                "shards {text:?}: write auto, or a power of two from 1 to {}",
+                "shards {text}: write auto, or a power of two from 1 to {}",
                 Place::COUNT_MAX
             )
         })
     }
 }
 
-impl TryFrom<Written> for Shards {
+impl TryFrom<NumberOrWord> for Shards {
     type Error = String;
 
-    fn try_from(written: Written) -> Result<Self, String> {
-        match written {
-            Written::Number(number) => number.to_string().parse(),
-            Written::Word(word) => word.parse(),
-        }
+    fn try_from(written: NumberOrWord) -> Result<Self, String> {
+        written.0.parse()
     }
 }
 

@@ -99,9 +99,10 @@ fn advice_of(reason: &str) -> Option<&'static str> {
         "impossible_source" | "not_wireguard" => {
             "Something else sends to the tunnel's UDP port. Restrict the port in the firewall, if it is much."
         }
-        "unknown_receiver" | "session_expired" => {
-            "Normal for seconds after a peer or this daemon restarts."
+        "unknown_receiver" => {
+            "Normal for seconds after a peer or this daemon restarts. Many for longer: somebody floods the tunnels' port with made-up packets; each costs little, and is best stopped in front of this host."
         }
+        "session_expired" => "Normal for seconds after a peer or this daemon restarts.",
         "forged" => "Damaged on the way, or forged. Many from a member: look for a bad link.",
         "replayed" => "Duplicated or very late on the way. Many: look for a bad link or a loop.",
         "spoofed_source" => {
