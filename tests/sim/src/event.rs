@@ -58,6 +58,8 @@ pub(crate) enum Event {
     Handshake {
         host: HostIndex,
         run: Run,
+        /// Which of the host's shards waits for it.
+        shard: usize,
         job: HandshakeJob,
     },
     /// A write to a host's disk ends.

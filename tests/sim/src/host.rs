@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use agent::{Agent, InterfaceConfig, Names, RequestId};
-use dataplane::{Counters, Outbox, Path, Shard};
+use dataplane::{Counters, Shard};
 use model::address::HostAddresses;
 use model::catalogue::{Catalogue, StreamIdentity};
 use model::ids::{HostId, PolicyVersion, Revision};
@@ -67,8 +67,8 @@ pub(crate) struct Running {
     pub(crate) run: Run,
     pub(crate) booted_at: Instant,
     pub(crate) agent: Agent,
-    pub(crate) shard: Shard,
-    pub(crate) counters: Arc<Counters>,
+    /// By number, each with what it counts.
+    pub(crate) shards: Vec<(Shard, Arc<Counters>)>,
     pub(crate) names: Arc<Names>,
     /// What its proxy would know.
     pub(crate) catalogue: Option<Arc<Catalogue>>,
@@ -248,38 +248,4 @@ pub(crate) fn wrong_time(world: Instant, ahead_secs: i64) -> UnixTime {
         0.. => truth + error,
         _ => truth.saturating_sub(error),
     })
-}
-
-/// Takes what a shard sends and delivers.
-#[derive(Default)]
-pub(crate) struct Courier {
-    pub(crate) datagrams: Vec<(Path, u8, Vec<u8>)>,
-    pub(crate) packets: Vec<Vec<u8>>,
-}
-
-impl Outbox for Courier {
-    fn datagram(
-        &mut self,
-        via: Path,
-        ecn: u8,
-        room: usize,
-        write: impl FnOnce(&mut [u8]) -> usize,
-    ) {
-        if let Some(bytes) = written(room, write) {
-            self.datagrams.push((via, ecn, bytes));
-        }
-    }
-
-    fn overlay_packet(&mut self, room: usize, write: impl FnOnce(&mut [u8]) -> usize) {
-        if let Some(bytes) = written(room, write) {
-            self.packets.push(bytes);
-        }
-    }
-}
-
-fn written(room: usize, write: impl FnOnce(&mut [u8]) -> usize) -> Option<Vec<u8>> {
-    let mut bytes = vec![0; room];
-    let length = write(&mut bytes);
-    bytes.truncate(length);
-    (length > 0).then_some(bytes)
 }

@@ -10,6 +10,7 @@
 mod changes;
 mod control;
 mod coordinator;
+mod courier;
 mod dice;
 mod disk;
 mod event;

@@ -110,6 +110,8 @@ pub(crate) struct Arrival {
 /// The underlay.
 pub(crate) struct Network {
     pub(crate) weather: Weather,
+    /// Links differ in what they take at once.
+    pub(crate) is_uneven: bool,
     homes: BTreeMap<(Realm, IpAddr), HostIndex>,
     realms: BTreeMap<HostIndex, Realm>,
     boxes: Vec<NatBox>,
@@ -119,6 +121,10 @@ pub(crate) struct Network {
     overheard: Vec<(SocketAddr, Vec<u8>)>,
 }
 
+/// What is around a datagram: IPv4's header and UDP's (RFC 791, RFC 768).
+const AROUND_BYTES: usize = 28;
+/// RFC 894.
+const ETHERNET_BYTES: usize = 1500;
 /// Datagrams that a stranger keeps.
 const OVERHEARD_KEPT: usize = 64;
 
@@ -127,6 +133,7 @@ impl Network {
     pub(crate) fn new(boxes: u32) -> Self {
         let mut network = Self {
             weather: Weather::FAIR,
+            is_uneven: false,
             homes: BTreeMap::new(),
             realms: BTreeMap::new(),
             boxes: Vec::new(),
@@ -299,6 +306,18 @@ impl Network {
         }
     }
 
+    /// Returns the bytes of the largest IP packet that passes between two machines at once: Ethernet's,
+    /// less through a tunnel between two regions, and least where somebody's own line is narrow.
+    pub(crate) fn takes_at_once(&self, one: HostIndex, other: HostIndex) -> usize {
+        let is_narrow = |host: HostIndex| host.0 % 7 == 3;
+        match self.is_uneven {
+            false => ETHERNET_BYTES,
+            true if is_narrow(one) || is_narrow(other) => 1340,
+            true if region(Place::Host(one)) != region(Place::Host(other)) => 1400,
+            true => ETHERNET_BYTES,
+        }
+    }
+
     /// A stranger on the way hears a datagram, and may send one that it heard earlier: from its own
     /// address, to where it was meant for, or to whom this one is.
     pub(crate) fn overhear(
@@ -326,6 +345,11 @@ impl Network {
     /// Picks a datagram that a stranger heard, and where it was sent.
     pub(crate) fn capture(&self, dice: &mut Dice) -> Option<(SocketAddr, Vec<u8>)> {
         (!self.overheard.is_empty()).then(|| dice.pick(&self.overheard).clone())
+    }
+
+    /// Returns whether a datagram passes that nobody may make fragments of.
+    pub(crate) fn takes(&self, one: HostIndex, other: HostIndex, bytes: usize) -> bool {
+        bytes + AROUND_BYTES <= self.takes_at_once(one, other)
     }
 
     /// Returns when a datagram arrives, as often as it does.

@@ -4,6 +4,9 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use dataplane::{Limits, ShardConfig};
+
+use crate::event::HostIndex;
 use crate::traffic::Counts;
 use crate::world::World;
 
@@ -34,6 +37,8 @@ pub struct Scenario {
     pub is_restored: bool,
     /// The fleet's authority is rotated while things go wrong, and its old root retired afterwards.
     pub is_rotated: bool,
+    /// Half of the machines have two packet threads, and links differ in what they take at once.
+    pub is_spread: bool,
     /// How many others each host tries when everything is right.
     pub probes_per_host: usize,
 }
@@ -57,6 +62,7 @@ impl Scenario {
             sites: 1,
             is_restored: false,
             is_rotated: false,
+            is_spread: false,
             probes_per_host: 100,
         }
     }
@@ -110,6 +116,19 @@ impl Scenario {
         }
     }
 
+    /// Thirty hosts of which half have two packet threads, over links of many sizes, and everything
+    /// goes wrong for four minutes.
+    pub const fn spread() -> Self {
+        Self {
+            name: "spread",
+            hosts: 30,
+            faults: Duration::from_secs(240),
+            flow_every: Duration::from_millis(100),
+            is_spread: true,
+            ..Self::rough()
+        }
+    }
+
     /// Fifty hosts, and nothing goes wrong.
     pub const fn quiet() -> Self {
         Self {
@@ -128,9 +147,35 @@ impl Scenario {
             Self::small(),
             Self::restored(),
             Self::rotated(),
+            Self::spread(),
             Self::quiet(),
         ];
         all.into_iter().find(|scenario| scenario.name == name)
+    }
+
+    /// Returns how many shards a machine has.
+    pub(crate) const fn shards_of(&self, host: HostIndex) -> u16 {
+        match self.is_spread && host.0 % 4 < 2 {
+            true => 2,
+            false => 1,
+        }
+    }
+
+    /// Returns how one of them is set. Where there are two, any traffic is worth a lane.
+    pub(crate) fn shard_config(&self, host: HostIndex, number: u16) -> ShardConfig {
+        let count = self.shards_of(host);
+        if count == 1 {
+            return ShardConfig::default();
+        }
+        ShardConfig {
+            place: dataplane::Place::new(number, count),
+            limits: Limits {
+                lane_bytes_per_sec: 1,
+                lane_bytes_kept: 1,
+                ..Limits::default()
+            },
+            ..ShardConfig::default()
+        }
     }
 
     pub(crate) const fn nat_boxes(&self) -> u32 {

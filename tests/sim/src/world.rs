@@ -27,6 +27,7 @@ mod coordination;
 mod faults;
 mod flows;
 mod hosts;
+mod paths;
 mod phases;
 mod probing;
 mod quiet;
@@ -70,6 +71,8 @@ pub(crate) struct World {
     /// The authority was rotated, and its old root retired.
     pub(crate) is_rotated: bool,
     pub(crate) violation: Option<Violation>,
+    /// Of the ways between hosts.
+    pub(crate) sights: paths::Sights,
     /// What a host and the coordinator say to each other, for whoever listens in.
     pub(crate) tapped: Option<Tap>,
 }
@@ -97,6 +100,7 @@ impl World {
         let mut keys = Dice::new(seed, "keys");
         let mut places = Dice::new(seed, "places");
         let mut network = Network::new(scenario.nat_boxes());
+        network.is_uneven = scenario.is_spread;
         let hosts = (0..scenario.hosts)
             .map(|index| {
                 let index = HostIndex(index);
@@ -123,6 +127,7 @@ impl World {
             is_recovering: false,
             is_rotated: false,
             violation: None,
+            sights: paths::Sights::default(),
             tapped: None,
             scenario,
             now,
@@ -152,7 +157,12 @@ impl World {
             Event::Datagram(datagram) => self.datagram_arrives(datagram),
             Event::HostWakes { host, run, due } => self.host_wakes(host, run, due),
             Event::CoordinatorWakes { run, due } => self.coordinator_wakes(run, due),
-            Event::Handshake { host, run, job } => self.handshake_ends(host, run, job),
+            Event::Handshake {
+                host,
+                run,
+                shard,
+                job,
+            } => self.handshake_ends(host, run, shard, job),
             Event::Persisted { host, run, id } => self.write_ends(host, run, id),
             Event::Flush { run } => self.store_flushes(run),
             Event::Frame { connection, way } => self.frame_arrives(connection, way),

@@ -68,7 +68,12 @@ fn fresh_seeds_hold() {
     let budget = Duration::from_secs(setting("SIM_SECONDS").unwrap_or(60));
     try_fresh_seeds(
         budget,
-        &[Scenario::rough(), Scenario::restored(), Scenario::rotated()],
+        &[
+            Scenario::rough(),
+            Scenario::restored(),
+            Scenario::rotated(),
+            Scenario::spread(),
+        ],
     );
 }
 
@@ -78,10 +83,11 @@ fn fresh_seeds_hold_for_long() {
     let budget = Duration::from_secs(setting("SIM_LONG_SECONDS").unwrap_or(600));
     let [rough, large, small] = [Scenario::rough(), Scenario::large(), Scenario::small()];
     let [restored, rotated] = [Scenario::restored(), Scenario::rotated()];
+    let spread = Scenario::spread();
     try_fresh_seeds(
         budget,
         &[
-            rough, small, restored, rotated, rough, small, restored, large,
+            rough, small, restored, rotated, spread, rough, small, restored, spread, large,
         ],
     );
 }

@@ -120,7 +120,8 @@ impl World {
                 return "down".to_owned();
             };
             let reasons = dataplane::DropReason::ALL.iter().filter_map(|reason| {
-                let count = running.counters.dropped(*reason);
+                let shards = running.shards.iter();
+                let count: u64 = shards.map(|(_, counters)| counters.dropped(*reason)).sum();
                 (count > 0).then(|| format!("{}={count}", reason.name()))
             });
             reasons.collect::<Vec<_>>().join(" ")
@@ -156,7 +157,7 @@ impl World {
             .find(|it| it.name == *name)
     }
 
-    fn owner_of(&self, address: IpAddr) -> Option<HostIndex> {
+    pub(super) fn owner_of(&self, address: IpAddr) -> Option<HostIndex> {
         let has = |host: &&crate::host::Host| {
             let interface = host.running.as_ref().and_then(|running| running.interface);
             interface.is_some_and(|it| it.addresses.contains(address))

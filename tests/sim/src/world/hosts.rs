@@ -8,7 +8,7 @@ use agent::{
     Agent, AgentConfig, InterfaceConfig, NoticeLevel, Output, PersistId, Reply, RequestId,
     StateFile,
 };
-use dataplane::{Command, Counters, Shard, ShardConfig};
+use dataplane::{Command, Counters, Shard};
 use model::catalogue::STREAM_PORT;
 use model::control::{FromHost, Refusal, RefusalCode};
 use model::ids::PolicyVersion;
@@ -33,6 +33,7 @@ impl World {
             return;
         }
         let (world, seed, shard_seed) = (self.now, self.fate.secret(), self.fate.secret());
+        let scenario = self.scenario;
         let host = self.host_mut(index);
         host.last_run.0 += 1;
         host.is_dark = false;
@@ -62,13 +63,19 @@ impl World {
             Ok(agent) => agent,
             Err(error) => return self.violate("a host starts from its disk", error.to_string()),
         };
-        let counters = Arc::new(Counters::default());
+        let shard = |number: u16| {
+            let counters = Arc::new(Counters::default());
+            let config = scenario.shard_config(index, number);
+            let mut seed = shard_seed;
+            seed[0] ^= number.to_le_bytes()[0];
+            (Shard::new(config, seed, now, counters.clone()), counters)
+        };
+        let shards = (0..scenario.shards_of(index)).map(shard).collect();
         let mut running = Running {
             run: host.last_run,
             booted_at: world,
             agent,
-            shard: Shard::new(ShardConfig::default(), shard_seed, now, counters.clone()),
-            counters,
+            shards,
             names: Arc::default(),
             catalogue: None,
             stream_identity: None,
@@ -111,7 +118,12 @@ impl World {
         running.wake = None;
         running.spins += 1;
         if running.spins > SPINS_MAX {
-            let why = (running.agent.poll_timeout(), running.shard.poll_timeout());
+            let shards: Vec<_> = running
+                .shards
+                .iter()
+                .map(|(it, _)| it.poll_timeout())
+                .collect();
+            let why = (running.agent.poll_timeout(), shards);
             return self.violate("no brain spins", format!("{index} at {now:?}: {why:?}"));
         }
         let is_due =
@@ -124,8 +136,15 @@ impl World {
         if is_due(running.agent.poll_timeout()) {
             running.agent.handle_timeout(now);
         }
-        if is_due(running.shard.poll_timeout()) {
-            self.with_shard(index, |shard, now, out| shard.handle_timeout(now, out));
+        let due: Vec<usize> = (0..)
+            .zip(&running.shards)
+            .filter(|(_, (shard, _))| is_due(shard.poll_timeout()))
+            .map(|(number, _)| number)
+            .collect();
+        for number in due {
+            self.with_shard(index, number, |shard, now, out| {
+                shard.handle_timeout(now, out);
+            });
         }
         self.drive_host(index);
     }
@@ -242,8 +261,9 @@ impl World {
         let Some(running) = &mut self.hosts[index.position()].running else {
             return;
         };
-        let timeouts = [running.agent.poll_timeout(), running.shard.poll_timeout()];
-        let Some((at, _)) = timeouts.into_iter().flatten().min() else {
+        let shards = running.shards.iter().map(|(it, _)| it.poll_timeout());
+        let timeouts = std::iter::once(running.agent.poll_timeout()).chain(shards);
+        let Some((at, _)) = timeouts.flatten().min() else {
             return;
         };
         let asked = running.booted_at + at.since_start();
@@ -390,9 +410,12 @@ impl World {
             }
         }
         let commands = self.obeyed(index, commands);
-        self.with_shard(index, |shard, now, out| {
-            shard.handle_commands(commands, now, out)
-        });
+        for number in 0..self.running_mut(index).shards.len() {
+            let commands = commands.clone();
+            self.with_shard(index, number, |shard, now, out| {
+                shard.handle_commands(commands, now, out)
+            });
+        }
     }
 
     fn host_says(&mut self, index: HostIndex, message: FromHost) {

@@ -96,6 +96,7 @@ impl World {
             self.check_acknowledged();
         }
         self.check_strangers();
+        self.look_at_paths();
         self.tend_members();
         let elapsed = self.now.since_start();
         match self.phase {

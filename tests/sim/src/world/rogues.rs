@@ -17,6 +17,7 @@ use policy::Table;
 
 use super::World;
 use super::flows::one_family;
+use crate::courier::Sent;
 use crate::event::{Event, HostIndex, Run, Who};
 use crate::host::LISTEN_PORT;
 use crate::network::STRANGER;
@@ -158,7 +159,13 @@ impl World {
 
     fn throw(&mut self, index: HostIndex, remote: SocketAddr, bytes: &[u8]) {
         let source = Some(self.host(index).home);
-        self.send_datagram(index, Path { remote, source }, 0, bytes);
+        let sent = Sent {
+            via: Path { remote, source },
+            ecn: 0,
+            bytes: bytes.to_vec(),
+            is_whole: false,
+        };
+        self.send_datagram(index, &sent);
     }
 
     fn throw_garbage(&mut self, index: HostIndex) {

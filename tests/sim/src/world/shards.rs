@@ -7,10 +7,13 @@ use dataplane::{Balance, HandshakeJob, Path, Shard, VirtioHeader};
 use model::time::Now;
 
 use super::World;
+use crate::courier::{Courier, Sent};
 use crate::event::{Datagram, Event, HostIndex, Note, Run};
-use crate::host::Courier;
 use crate::network::{Leg, Place, Realm, STRANGER};
 use crate::trace::digest;
+
+/// What shards of one host may give to each other after one input.
+const HAND_OVERS_MAX: usize = 10_000;
 
 /// Inputs.
 impl World {
@@ -39,19 +42,38 @@ impl World {
             remote: from,
             source: Some(self.host(index).home),
         };
-        self.with_shard(index, |shard, now, out| {
+        let number = self.steered(index, &bytes);
+        self.with_shard(index, number, |shard, now, out| {
             shard.handle_datagram(path, ecn, &mut bytes, now, out);
         });
         self.drive_host(index);
     }
 
-    pub(crate) fn handshake_ends(&mut self, index: HostIndex, run: Run, job: HandshakeJob) {
+    /// Which socket the kernel gives a datagram to: the program in `meshd/src/linux/steering.rs` reads
+    /// the receiver's index.
+    fn steered(&self, index: HostIndex, datagram: &[u8]) -> usize {
+        let byte = match datagram.first() {
+            Some(3 | 4) => datagram.get(4),
+            Some(2) => datagram.get(8),
+            _ => None,
+        };
+        let count = usize::from(self.scenario.shards_of(index));
+        byte.map_or(0, |byte| usize::from(*byte) % count)
+    }
+
+    pub(crate) fn handshake_ends(
+        &mut self,
+        index: HostIndex,
+        run: Run,
+        number: usize,
+        job: HandshakeJob,
+    ) {
         if !self.is_running(index, run) {
             return;
         }
         self.note(Note::Handshake(index));
         let done = job.run();
-        self.with_shard(index, |shard, now, out| {
+        self.with_shard(index, number, |shard, now, out| {
             shard.handle_handshake(done, now, out)
         });
         self.drive_host(index);
@@ -63,7 +85,10 @@ impl World {
             return;
         }
         self.note(Note::Packet(index, digest(&packet)));
-        self.with_shard(index, |shard, now, out| {
+        // Any of the device's queues.
+        let count = u64::from(self.scenario.shards_of(index));
+        let number = usize::try_from(digest(&packet) % count).expect("few shards");
+        self.with_shard(index, number, |shard, now, out| {
             shard.handle_overlay_packet(VirtioHeader::default(), &mut packet, now, out);
         });
         self.drive_host(index);
@@ -72,10 +97,11 @@ impl World {
 
 /// Outputs.
 impl World {
-    /// Does something to a host's shard and carries out what follows.
+    /// Does something to one of a host's shards and carries out what follows, in all of them.
     pub(crate) fn with_shard(
         &mut self,
         index: HostIndex,
+        number: usize,
         act: impl FnOnce(&mut Shard, Now, &mut Courier),
     ) {
         let now = self.host(index).now(self.now);
@@ -83,18 +109,38 @@ impl World {
             return;
         };
         let mut courier = Courier::default();
-        act(&mut running.shard, now, &mut courier);
-        let run = running.run;
-        let mut jobs = Vec::new();
-        while let Some(event) = running.shard.poll_event() {
-            match event {
-                dataplane::Event::Handshake(job) => jobs.push(job),
-                event => running.agent.handle_shard(event, now),
-            }
+        act(&mut running.shards[number].0, now, &mut courier);
+        let mut changed = vec![number];
+        for _ in 0..HAND_OVERS_MAX {
+            let Some((to, handed)) = courier.handed.pop_front() else {
+                break;
+            };
+            let to = usize::from(to);
+            handed.give(&mut running.shards[to].0, now, &mut courier);
+            changed.push(to);
         }
-        let balance = running.counters.balance();
-        self.check_balance(index, balance);
-        for job in jobs {
+        let is_endless = !courier.handed.is_empty();
+        let (run, mut jobs, mut balances) = (running.run, Vec::new(), Vec::new());
+        changed.sort_unstable();
+        changed.dedup();
+        for number in changed {
+            let (shard, counters) = &mut running.shards[number];
+            while let Some(event) = shard.poll_event() {
+                match event {
+                    dataplane::Event::Handshake(job) => jobs.push((number, job)),
+                    event => running.agent.handle_shard(event, now),
+                }
+            }
+            balances.push(counters.balance());
+        }
+        for balance in balances {
+            self.check_balance(index, balance);
+        }
+        self.object(
+            "shards give nothing to each other for ever",
+            is_endless.then(|| index.to_string()),
+        );
+        for (shard, job) in jobs {
             let (low, high) = (Duration::from_micros(100), Duration::from_millis(2));
             let after = self.dice.between(low, high);
             self.push_in(
@@ -102,12 +148,13 @@ impl World {
                 Event::Handshake {
                     host: index,
                     run,
+                    shard,
                     job,
                 },
             );
         }
-        for (via, ecn, bytes) in courier.datagrams {
-            self.send_datagram(index, via, ecn, &bytes);
+        for sent in courier.datagrams {
+            self.send_datagram(index, &sent);
         }
         for packet in courier.packets {
             self.packet_delivered(index, &packet);
@@ -121,13 +168,20 @@ impl World {
 
     /// Sends from the machine's address, also when the shard remembers an older one: so does
     /// `meshd` when the kernel refuses that.
-    pub(crate) fn send_datagram(&mut self, index: HostIndex, via: Path, ecn: u8, bytes: &[u8]) {
+    pub(crate) fn send_datagram(&mut self, index: HostIndex, sent: &Sent) {
+        let Sent {
+            via,
+            ecn,
+            bytes,
+            is_whole,
+        } = sent;
         let home = self.host(index).home;
         let Some(leg) = self.network.send(index, home, via.remote, self.now) else {
             return;
         };
         let (from, to) = (Place::Host(index), Place::Host(leg.there));
-        if !self.network.is_open(from, to) {
+        let passes = !is_whole || self.network.takes(index, leg.there, bytes.len());
+        if !passes || !self.network.is_open(from, to) {
             return;
         }
         if leg.realm == Realm::Internet {
@@ -143,7 +197,7 @@ impl World {
                 realm,
                 from: source,
                 to: via.remote,
-                ecn,
+                ecn: *ecn,
                 bytes,
             };
             self.push_in(arrival.after, Event::Datagram(datagram));

@@ -8,6 +8,7 @@ use model::ids::{PolicyVersion, Revision};
 use model::map::MapDelta;
 use model::wire::stored::{decode_map, encode_map};
 
+use super::paths::Sights;
 use super::quiet::Said;
 use super::*;
 use crate::network::Place;
@@ -332,4 +333,13 @@ fn nothing_is_settled_while_operators_are_about_to_do_something() {
     world.push_errand(Errand::RollBack, 1);
     let what = world.what_is_not_settled(&truth, policy);
     assert!(what.is_some_and(|what| what.contains("RollBack")));
+}
+
+#[test]
+fn hosts_with_two_packet_threads_have_lanes_and_find_what_links_take() {
+    let mut world = World::new(Scenario::spread(), 1);
+    while world.step() {}
+    assert_eq!(world.violation, None);
+    let Sights { lanes, narrow } = world.sights;
+    assert!(lanes > 0 && narrow > 0, "{:?}", world.sights);
 }
