@@ -65,6 +65,11 @@ impl Services {
         Some((catalogue, gate))
     }
 
+    /// Returns what the proxy was told last.
+    pub(crate) fn catalogue(&self) -> Option<&Catalogue> {
+        self.told.as_ref().map(|told| &*told.catalogue)
+    }
+
     /// Forgets it all; returns whether the proxy was told anything.
     pub(crate) fn clear(&mut self) -> bool {
         self.told.take().is_some()
@@ -99,14 +104,14 @@ fn catalogue_of(map: &Map, names: &Names, enforcement: &Enforcement) -> Catalogu
     let concerned = hosts_of(map, &services, enforcement);
     let peers = map.peers.iter().filter(|(id, _)| concerned.contains(id));
     let me = map.me();
-    let hosts = peers.map(|(id, peer)| (*id, host_of(&peer.known.record, streams_of(peer))));
+    let hosts = peers.map(|(id, peer)| (*id, host_of(&peer.known.record, Some(peer))));
     Catalogue {
         fleet_name: statement.fleet_name.clone(),
         suffix: statement.dns_suffix.clone(),
         me: me.host,
         policy_version: map.policy_version(),
         service_prefixes: statement.overlay.services(),
-        hosts: hosts.chain([(me.host, host_of(me, Vec::new()))]).collect(),
+        hosts: hosts.chain([(me.host, host_of(me, None))]).collect(),
         services,
     }
 }
@@ -175,14 +180,15 @@ fn offers(host: &HostRecord, service: &Service) -> bool {
     service.endpoints.iter().any(|it| it.selects(host))
 }
 
-fn host_of(record: &HostRecord, streams: Vec<SocketAddr>) -> CatalogueHost {
+fn host_of(record: &HostRecord, peer: Option<&Peer>) -> CatalogueHost {
     CatalogueHost {
         host: record.host,
         name: record.name.clone(),
         addresses: record.addresses,
         tls_key_hash: record.tls_key_hash,
         labels: record.labels.clone(),
-        streams,
+        streams: peer.map(streams_of).unwrap_or_default(),
+        datagrams: peer.map(datagrams_of).unwrap_or_default(),
     }
 }
 
@@ -197,4 +203,10 @@ fn streams_of(peer: &Peer) -> Vec<SocketAddr> {
         }
     }
     streams
+}
+
+/// Returns where a peer's packets may be sent: to the port of its tunnels.
+fn datagrams_of(peer: &Peer) -> Vec<SocketAddr> {
+    let endpoints = peer.endpoints.iter();
+    endpoints.map(|endpoint| endpoint.address).collect()
 }

@@ -1,5 +1,7 @@
 //! `meshctl services`: the services that this host may reach or offers, and where.
 
+use std::net::IpAddr;
+
 use model::local::{ServiceEndpoint, ServiceView};
 
 use crate::arguments::{Services, Targets};
@@ -35,7 +37,7 @@ fn not_here(service: &str) -> Failure {
 }
 
 fn table(services: &[ServiceView], output: &Output) -> String {
-    let mut table = Table::new(&["NAME", "PORT", "ENDPOINTS", "ALLOWED FROM HERE"]);
+    let mut table = Table::new(&["NAME", "PORT", "ADDRESS", "ENDPOINTS", "ALLOWED FROM HERE"]);
     for service in services {
         let others = service.endpoints.iter().filter(|it| !it.here);
         let (allowed, all) = others.fold((0, 0), |(allowed, all), it| {
@@ -57,6 +59,10 @@ fn table(services: &[ServiceView], output: &Output) -> String {
         table.row([
             service.dns_name.clone(),
             format!("{}/{}", service.port, service.protocol),
+            match service.addresses.first() {
+                Some(address) => address.to_string(),
+                None => output.paint(Tone::Faint, "endpoints"),
+            },
             service.endpoints.len().to_string(),
             reach,
         ]);
@@ -73,12 +79,19 @@ fn description(service: &ServiceView, output: &Output) -> String {
         service.source,
         service.selectors.join(" or "),
     );
-    let mut table = Table::new(&["HOST", "ADDRESSES", "FROM HERE"]);
+    if !service.addresses.is_empty() {
+        text += &format!("  resolves to {}\n", list(&service.addresses));
+    }
+    let mut table = Table::new(&["HOST", "ADDRESSES", "CALLS GO TO", "FROM HERE"]);
     for endpoint in &service.endpoints {
-        let addresses: Vec<String> = endpoint.addresses.iter().map(ToString::to_string).collect();
+        let calls_go_to = match (endpoint.here, endpoint.streams.first()) {
+            (false, Some(stream)) => stream.to_string(),
+            _ => output.paint(Tone::Faint, "-"),
+        };
         table.row([
             endpoint.host.to_string(),
-            addresses.join(" "),
+            list(&endpoint.addresses),
+            calls_go_to,
             reach(endpoint, output),
         ]);
     }
@@ -89,11 +102,20 @@ fn description(service: &ServiceView, output: &Output) -> String {
 fn reach(endpoint: &ServiceEndpoint, output: &Output) -> String {
     match (endpoint.here, endpoint.allowed, &endpoint.rule) {
         (true, ..) => output.paint(Tone::Faint, "this host"),
+        (_, true, Some(rule)) if !endpoint.only.is_empty() => {
+            let some = format!("allowed by {rule}: {}", endpoint.only.join(", "));
+            output.paint(Tone::Good, &some)
+        }
         (_, true, Some(rule)) => output.paint(Tone::Good, &format!("allowed by {rule}")),
         (_, true, None) => output.paint(Tone::Good, "allowed"),
         (_, false, Some(rule)) => output.paint(Tone::Bad, &format!("denied by {rule}")),
         (_, false, None) => output.paint(Tone::Bad, "no rule allows it"),
     }
+}
+
+fn list(addresses: &[IpAddr]) -> String {
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    addresses.join(" ")
 }
 
 #[cfg(test)]
@@ -108,6 +130,12 @@ mod tests {
             here,
             allowed: here || rule.is_some(),
             rule: rule.map(str::to_owned),
+            only: Vec::new(),
+            streams: if here {
+                Vec::new()
+            } else {
+                vec!["192.0.2.7:7444".parse().unwrap()]
+            },
         }
     }
 
@@ -116,6 +144,7 @@ mod tests {
             name: "orders".parse().unwrap(),
             dns_name: "orders.mesh.internal".into(),
             protocol: "tcp".into(),
+            addresses: vec![[100, 64, 240, 9].into()],
             port: 8080,
             source: "policy.yaml:3".into(),
             selectors: vec!["role=app".into()],
@@ -133,8 +162,21 @@ mod tests {
         assert_eq!(
             table(&[orders()], &output),
             "\
-NAME                  PORT      ENDPOINTS  ALLOWED FROM HERE
-orders.mesh.internal  8080/tcp  3          1 of 2, offered here"
+NAME                  PORT      ADDRESS       ENDPOINTS  ALLOWED FROM HERE
+orders.mesh.internal  8080/tcp  100.64.240.9  3          1 of 2, offered here"
+        );
+    }
+
+    #[test]
+    fn a_rule_for_some_requests_says_which() {
+        let output = Output::new(false, Color::Never);
+        let some = ServiceEndpoint {
+            only: vec!["GET /v1/**".into()],
+            ..endpoint("app-1", false, Some("web-orders-read"))
+        };
+        assert_eq!(
+            reach(&some, &output),
+            "allowed by web-orders-read: GET /v1/**"
         );
     }
 
@@ -147,10 +189,11 @@ orders.mesh.internal  8080/tcp  3          1 of 2, offered here"
 orders.mesh.internal  8080/tcp
   written at  policy.yaml:3
   endpoints   role=app
-HOST   ADDRESSES    FROM HERE
-app-1  100.64.0.17  allowed by web-orders
-app-2  100.64.0.17  no rule allows it
-me     100.64.0.17  this host"
+  resolves to 100.64.240.9
+HOST   ADDRESSES    CALLS GO TO     FROM HERE
+app-1  100.64.0.17  192.0.2.7:7444  allowed by web-orders
+app-2  100.64.0.17  192.0.2.7:7444  no rule allows it
+me     100.64.0.17  -               this host"
         );
     }
 }

@@ -9,9 +9,9 @@ use model::local::{LocalWhyReport, LocalWhyRequest};
 use model::name::Name;
 use model::pair::PairFacts;
 use model::record::HostRecord;
-use model::rule::{FlowQuery, Service, ip_protocol};
+use model::rule::{Bundle, FlowQuery, Rule, Service, ip_protocol};
 use model::time::Now;
-use policy::explain;
+use policy::{Call, Target, explain, explain_call};
 
 use super::Agent;
 use crate::enrolment::Enrolment;
@@ -52,6 +52,16 @@ impl Agent {
         };
         let mut notes = explained.near_misses.clone();
         notes.extend(protocol_note(to.service, protocol));
+        if protocol == ip_protocol::TCP {
+            let service = to.service.filter(|service| service.port == port);
+            let target = service.map_or(Target::Port(port), |it| Target::Service(&it.name));
+            notes.extend(notes_on_calls(
+                map.bundle(),
+                (from.host, to.host),
+                target,
+                now,
+            ));
+        }
         let rule = explained.decision.rule;
         Ok(LocalWhyReport {
             from: from.host.name.clone(),
@@ -112,6 +122,11 @@ impl Agent {
         explanation.rule = explained.decision.rule.map(|rule| rule.id.clone());
         explanation.source = explained.decision.rule.map(|rule| rule.source.clone());
         explanation.notes = explained.near_misses;
+        if query.ip_protocol == ip_protocol::TCP {
+            let target = Target::Port(query.port);
+            let notes = notes_on_calls(map.bundle(), (from, to), target, now);
+            explanation.notes.extend(notes);
+        }
         let peer = if from.host == map.me().host { to } else { from };
         explanation.pair = Some(self.pair_facts(peer, now));
         explanation
@@ -151,6 +166,11 @@ impl Agent {
         other: Option<&HostRecord>,
     ) -> Result<End<'m>, Refusal> {
         if let Ok(address) = text.trim().parse() {
+            let mut services = map.bundle().services.iter();
+            let has_it = |it: &&Service| it.addresses.is_some_and(|own| own.contains(address));
+            if let Some(service) = services.find(has_it) {
+                return endpoint_of(service, map, other);
+            }
             let host = host_at(map, address).ok_or_else(|| {
                 let text = format!(
                     "no host that this one knows has the overlay address {address}; it knows those \
@@ -184,23 +204,7 @@ impl Agent {
                 ),
             ));
         };
-        let endpoint = |host: &&HostRecord| {
-            other.is_none_or(|other| other.host != host.host)
-                && service
-                    .endpoints
-                    .iter()
-                    .any(|endpoint| endpoint.selects(host))
-        };
-        let host = map.hosts().find(endpoint).ok_or_else(|| {
-            Refusal::new(
-                RefusalCode::NotFound,
-                format!("no host that this one knows is an endpoint of service {name}"),
-            )
-        })?;
-        Ok(End {
-            host,
-            service: Some(service),
-        })
+        endpoint_of(service, map, other)
     }
 
     /// What is known here of a peer and the tunnel to it. Who listens is the program's to find out.
@@ -217,6 +221,64 @@ impl Agent {
             listener: None,
         }
     }
+}
+
+fn endpoint_of<'m>(
+    service: &'m Service,
+    map: &'m Map,
+    other: Option<&HostRecord>,
+) -> Result<End<'m>, Refusal> {
+    let is_endpoint = |host: &&HostRecord| {
+        let mut endpoints = service.endpoints.iter();
+        other.is_none_or(|other| other.host != host.host) && endpoints.any(|it| it.selects(host))
+    };
+    let host = map.hosts().find(is_endpoint).ok_or_else(|| {
+        let name = &service.name;
+        Refusal::new(
+            RefusalCode::NotFound,
+            format!("no host that this one knows is an endpoint of service {name}"),
+        )
+    })?;
+    Ok(End {
+        host,
+        service: Some(service),
+    })
+}
+
+/// Returns how a call is decided, where it takes more than packets to know: nothing of what is asked
+/// here says which request it will be, or which process makes it.
+fn notes_on_calls(
+    bundle: &Bundle,
+    (from, to): (&HostRecord, &HostRecord),
+    target: Target<'_>,
+    now: Now,
+) -> Vec<String> {
+    let mut rules = bundle.allow.iter().chain(&bundle.deny);
+    if !rules.any(Rule::needs_more_than_packets) {
+        return Vec::new();
+    }
+    let explained = explain_call(
+        bundle,
+        &Call {
+            from,
+            workload: None,
+            to,
+            target,
+            request: None,
+            at: Some(now.unix),
+        },
+    );
+    let what = match target {
+        Target::Service(name) => format!("calls of {name}"),
+        Target::Port(port) => format!("calls of tcp {port}"),
+    };
+    let decided = format!(
+        "{what}, by a process and with a request that nobody knows yet: {}",
+        explained.decision
+    );
+    std::iter::once(decided)
+        .chain(explained.near_misses)
+        .collect()
 }
 
 fn host_at(map: &Map, address: IpAddr) -> Option<&HostRecord> {

@@ -1,6 +1,6 @@
 //! The services that a host knows, and what it may do with them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,8 +14,11 @@ pub struct ServiceView {
     pub name: Name,
     /// Its name in DNS, whole.
     pub dns_name: String,
-    /// `tcp udp`
+    /// `tcp udp http grpc auto`
     pub protocol: String,
+    /// What its name resolves to; empty: the addresses of its endpoints.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
     /// Where its endpoints listen.
     pub port: u16,
     /// `file:line` where it was written.
@@ -39,4 +42,10 @@ pub struct ServiceEndpoint {
     pub allowed: bool,
     /// The rule that says so; `None`: no rule does, or it is this host itself.
     pub rule: Option<String>,
+    /// What the rule asks for beside hosts and ports; empty: nothing, every call may be made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<String>,
+    /// Where calls go, outside of the overlay, best first; empty: to its overlay addresses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub streams: Vec<SocketAddr>,
 }
