@@ -176,6 +176,16 @@ mod tests {
     }
 
     #[test]
+    fn an_address_of_a_service_points_to_it() {
+        let names = fleet();
+        let ask = |text: &str| answer(&names, &name(text), RecordType::PTR).unwrap();
+        let found = ask("3.240.64.100.in-addr.arpa.");
+        let target = name("shop.mesh.internal.");
+        assert_eq!(found.records[0].data, RData::PTR(PTR(target)));
+        assert_eq!(ask("240.64.100.in-addr.arpa.").code, ResponseCode::NoError);
+    }
+
+    #[test]
     fn what_is_nobody_s_does_not_exist_and_is_not_somebody_else_s() {
         let names = fleet();
         for text in [

@@ -223,7 +223,12 @@ pub(super) mod tests {
         overlay.nth_host(index).unwrap()
     }
 
-    /// Two hosts, `orders` on both, `metrics` on none.
+    fn shop() -> HostAddresses {
+        let overlay = OverlayPrefixes::derived_from(FleetId::from_bytes([0; 16]));
+        overlay.services().nth_service(3).unwrap()
+    }
+
+    /// Two hosts, `orders` on both, `metrics` on none; `shop` on both, with addresses of its own.
     pub(in crate::dns) fn fleet() -> Names {
         let service = |port, protocol, addresses| NameEntry {
             kind: NameKind::Service {
@@ -238,6 +243,14 @@ pub(super) mod tests {
             addresses: vec![host(index)],
         };
         let both = vec![host(0), host(1)];
+        let shop = NameEntry {
+            kind: NameKind::Service {
+                port: 8000,
+                protocol: Protocol::Http,
+                addresses: Some(shop()),
+            },
+            addresses: both.clone(),
+        };
         Names::new(
             "mesh.internal",
             OverlayPrefixes::derived_from(FleetId::from_bytes([0; 16])),
@@ -246,6 +259,7 @@ pub(super) mod tests {
                 ("beta", member(1)),
                 ("orders", service(8080, Protocol::Tcp, both)),
                 ("metrics", service(8125, Protocol::Udp, Vec::new())),
+                ("shop", shop),
             ]
             .map(|(name, entry)| (name.parse().unwrap(), entry)),
         )
@@ -262,6 +276,25 @@ pub(super) mod tests {
         let alpha = ask("alpha.mesh.internal.", RecordType::AAAA);
         assert_eq!(alpha.records[0].data, RData::AAAA(AAAA(host(0).v6)));
         assert_eq!(ask("orders.mesh.internal.", RecordType::A).records.len(), 2);
+    }
+
+    #[test]
+    fn a_service_with_its_own_addresses_resolves_to_them_and_names_its_hosts() {
+        let v4 = ask("shop.mesh.internal.", RecordType::A);
+        let data: Vec<&RData> = v4.records.iter().map(|it| &it.data).collect();
+        assert_eq!(data, [&RData::A(A(shop().v4))]);
+        let v6 = ask("shop.mesh.internal.", RecordType::AAAA);
+        assert_eq!(v6.records[0].data, RData::AAAA(AAAA(shop().v6)));
+        for asked in ["_shop._tcp.mesh.internal.", "shop.mesh.internal."] {
+            let answer = ask(asked, RecordType::SRV);
+            let data: Vec<&RData> = answer.records.iter().map(|it| &it.data).collect();
+            let srv = |host| RData::SRV(SRV::new(0, 1, 8000, name(host)));
+            assert_eq!(
+                data,
+                [&srv("alpha.mesh.internal."), &srv("beta.mesh.internal.")]
+            );
+            assert_eq!(answer.additionals[0].data, RData::A(A(host(0).v4)));
+        }
     }
 
     #[test]
