@@ -61,6 +61,9 @@ pub struct CatalogueHost {
     /// Underlay TCP addresses where its streams may be reached, best first. Hints only. Empty for
     /// this host itself, and for one that nobody has seen yet.
     pub streams: Vec<SocketAddr>,
+    /// Underlay UDP addresses of its tunnels, best first. Hints only, as `streams`, which are tried
+    /// first: where only UDP passes, streams go there, too.
+    pub datagrams: Vec<SocketAddr>,
 }
 
 /// What this host shows to others, and by what it believes them.

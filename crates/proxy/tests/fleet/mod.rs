@@ -83,6 +83,7 @@ impl Fleet {
             tls_key_hash: member.key.public_key_hash(),
             labels: Labels::default(),
             streams,
+            datagrams: Vec::new(),
         }
     }
 
