@@ -50,6 +50,12 @@ pub struct RequestFacts<'q> {
 pub trait Headers {
     /// Shows each value of a header, in any order. `name` is in lower case.
     fn each(&self, name: &str, look: &mut dyn FnMut(&[u8]));
+
+    /// Whether it is known what a header says, or that it is not there. What is not known satisfies no
+    /// allow that looks at it, and is what a deny means.
+    fn knows(&self, _name: &str) -> bool {
+        true
+    }
 }
 
 /// Names in lower case with values.

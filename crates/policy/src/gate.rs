@@ -72,6 +72,9 @@ struct GateService {
     endpoints: Option<SetId>,
     needs_workload: bool,
     needs_request: bool,
+    needs_path: bool,
+    /// Whether every rule about its port is about all of its endpoints or none.
+    is_one_for_all: bool,
 }
 
 /// Who calls whom.
@@ -130,6 +133,39 @@ impl Gate {
         match target {
             Target::Service(name) => self.services.get(name).is_some_and(|it| it.needs_request),
             Target::Port(port) => self.any_rule_at(port, GateRule::needs_request),
+        }
+    }
+
+    /// Returns whether any rule about what is called looks at the paths of requests. Where none does,
+    /// they may be what they like.
+    pub fn needs_path(&self, target: Target<'_>) -> bool {
+        match target {
+            Target::Service(name) => self.services.get(name).is_some_and(|it| it.needs_path),
+            Target::Port(port) => self.any_rule_at(port, GateRule::needs_path),
+        }
+    }
+
+    /// Returns whether a call is decided alike for all hosts that offer what is called, so that one of
+    /// them need be asked about.
+    pub fn is_one_for_all(&self, target: Target<'_>) -> bool {
+        match target {
+            Target::Service(name) => self.services.get(name).is_some_and(|it| it.is_one_for_all),
+            Target::Port(_) => false,
+        }
+    }
+
+    /// Returns whether the host is one that may be called with this.
+    pub fn offers(&self, target: Target<'_>, host: HostId) -> bool {
+        let Some(place) = self.host(host) else {
+            return false;
+        };
+        match target {
+            Target::Port(_) => true,
+            Target::Service(name) => {
+                let service = self.services.get(name);
+                let endpoints = service.and_then(|service| service.endpoints);
+                endpoints.is_some_and(|endpoints| self.sets.contains(endpoints, place))
+            }
         }
     }
 

@@ -28,6 +28,11 @@ impl RequestPattern {
         }
     }
 
+    /// Returns whether the path says anything to it.
+    pub(crate) fn reads_path(&self) -> bool {
+        !self.path.is_any()
+    }
+
     pub(crate) fn matches(&self, request: &RequestFacts<'_>, effect: Effect) -> bool {
         matches_method(&self.methods, request.method, effect)
             && self.path.matches(request.path)
@@ -74,8 +79,11 @@ fn without_port(authority: &str) -> &str {
 }
 
 /// Returns whether a header says what it has to. Where it stands more than once, an allow needs all
-/// of them to say it, and a deny any.
+/// of them to say it, and a deny any. What is not known any more may be what a deny means.
 pub(crate) fn matches_header(wanted: &HeaderMatch, headers: &dyn Headers, effect: Effect) -> bool {
+    if !headers.knows(wanted.name.as_str()) {
+        return effect == Effect::Deny;
+    }
     let (mut any, mut all) = (false, true);
     headers.each(wanted.name.as_str(), &mut |value| {
         let says_it = match &wanted.value {
@@ -116,9 +124,13 @@ impl PathMatcher {
         }
     }
 
+    fn is_any(&self) -> bool {
+        self.has_rest && self.segments.is_empty()
+    }
+
     /// Returns whether a path is meant; a slash at its end makes no difference.
     pub(crate) fn matches(&self, path: &str) -> bool {
-        if self.has_rest && self.segments.is_empty() {
+        if self.is_any() {
             return true;
         }
         if !path.starts_with('/') {
@@ -258,6 +270,30 @@ mod tests {
             &[("x-a", "12")],
             Effect::Allow
         ));
+    }
+
+    /// As of a request whose headers were not kept.
+    struct Forgotten;
+
+    impl Headers for Forgotten {
+        fn each(&self, _: &str, _: &mut dyn FnMut(&[u8])) {}
+
+        fn knows(&self, _: &str) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn a_header_that_is_not_known_any_more_allows_nothing_and_may_be_what_is_denied() {
+        for value in [
+            HeaderValue::Present,
+            HeaderValue::Exact("1".parse().unwrap()),
+        ] {
+            let name = "x-a".parse().unwrap();
+            let wanted = HeaderMatch { name, value };
+            assert!(!matches_header(&wanted, &Forgotten, Effect::Allow));
+            assert!(matches_header(&wanted, &Forgotten, Effect::Deny));
+        }
     }
 
     #[test]

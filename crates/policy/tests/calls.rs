@@ -90,12 +90,49 @@ proptest! {
                     let blind = Call { request: None, ..*call };
                     prop_assert_eq!(gate.decide(&question(&blind)), ruling);
                 }
+                if !gate.needs_path(call.target)
+                    && let Some(request) = call.request
+                {
+                    for path in ["/v1/x/y", "//admin", "*"] {
+                        let request = Some(RequestFacts { path, ..request });
+                        let elsewhere = Call { request, ..*call };
+                        prop_assert_eq!(gate.decide(&question(&elsewhere)), ruling);
+                    }
+                }
                 if !gate.needs_workload(call.target) {
                     let blind = Call { workload: None, ..*call };
                     prop_assert_eq!(gate.decide(&question(&blind)), ruling);
                 }
                 Ok(())
             })?;
+        }
+    }
+
+    #[test]
+    fn what_is_decided_once_for_all_endpoints_is_decided_so_for_each(fleet in fleet(), bundle in bundle()) {
+        let me = &fleet[0];
+        let peers: Vec<&HostRecord> = fleet[1..].iter().collect();
+        let gate = Gate::compile(me, &peers, &bundle, PolicyVersion(1));
+        for service in names() {
+            let target = Target::Service(&service);
+            let endpoints = fleet.iter().filter(|host| gate.offers(target, host.host));
+            let endpoints: Vec<&HostRecord> = endpoints.collect();
+            for stranger in fleet.iter().filter(|host| !gate.offers(target, host.host)) {
+                for_each_call_at(&bundle, me, stranger, target, &mut |call| {
+                    prop_assert_eq!(gate.decide(&question(call)), Ruling::DenyByDefault);
+                    Ok(())
+                })?;
+            }
+            let Some(first) = endpoints.first().filter(|_| gate.is_one_for_all(target)) else {
+                continue;
+            };
+            for other in &endpoints {
+                for_each_call_at(&bundle, me, other, target, &mut |call| {
+                    let ruling = gate.decide(&question(&Call { to: first, ..*call }));
+                    prop_assert_eq!(gate.decide(&question(call)), ruling);
+                    Ok(())
+                })?;
+            }
         }
     }
 

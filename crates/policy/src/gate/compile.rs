@@ -209,6 +209,8 @@ impl<'b> Compiler<'b> {
                 endpoints,
                 needs_workload: false,
                 needs_request: false,
+                needs_path: false,
+                is_one_for_all: true,
             });
         }
         services
@@ -305,6 +307,8 @@ impl Gate {
                         let rule = &self.rules[entry.rule.0 as usize];
                         service.needs_workload |= rule.needs_workload();
                         service.needs_request |= rule.needs_request();
+                        service.needs_path |= rule.needs_path();
+                        service.is_one_for_all &= self.sets.covers(entry.to, endpoints);
                     }
                 }
             }

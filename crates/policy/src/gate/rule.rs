@@ -34,6 +34,10 @@ impl GateRule {
         !self.http.is_empty()
     }
 
+    pub(super) fn needs_path(&self) -> bool {
+        self.http.iter().any(RequestPattern::reads_path)
+    }
+
     pub(super) fn matches_when(&self, at: UnixTime, effect: Effect) -> bool {
         self.when
             .as_ref()

@@ -52,6 +52,12 @@ impl PeerSets {
         words.any(|(one, other)| one & other != 0)
     }
 
+    /// Returns whether all peers of the other set are in the one.
+    pub(crate) fn covers(&self, one: SetId, other: SetId) -> bool {
+        let mut words = self.words(one).iter().zip(self.words(other));
+        words.all(|(one, other)| other & !one == 0)
+    }
+
     /// Returns an upper bound of the indices in all sets.
     pub(crate) fn peer_bound(&self) -> usize {
         self.words_per_set * 64
