@@ -17,7 +17,7 @@ use crate::outcome::Outcome;
 use crate::settings::{BalanceSettings, BreakerSettings};
 
 pub(crate) use choose::Wish;
-pub use choose::{Choice, Why};
+pub use choose::{Choice, May, Why};
 
 /// Changes that wait to be taken; more push out the oldest.
 const CHANGES_MAX: usize = 64;
@@ -50,6 +50,8 @@ pub enum NoneReady {
     AllDown,
     /// Those that there are have had this call.
     AllTried,
+    /// Those that may have this call are down, and others are not.
+    NotAllowed,
 }
 
 impl NoneReady {
@@ -59,6 +61,7 @@ impl NoneReady {
             Self::NoEndpoints => "no_endpoints",
             Self::AllDown => "all_down",
             Self::AllTried => "all_tried",
+            Self::NotAllowed => "not_allowed",
         }
     }
 }

@@ -44,6 +44,8 @@ pub struct Call {
     pub(crate) cut_short: bool,
     /// Whether the endpoint that failed last did nothing, so that it may be asked again.
     pub(crate) untouched: bool,
+    /// Whether somebody else could have it, where not everybody may.
+    pub(crate) somebody_else: Option<bool>,
     pub(crate) poll_again_at: Instant,
 }
 
@@ -75,6 +77,7 @@ impl Call {
             try_until: deadline,
             cut_short: false,
             untouched: false,
+            somebody_else: None,
             poll_again_at: deadline,
         }
     }

@@ -85,7 +85,7 @@ mod seconds;
 mod settings;
 mod upstream;
 
-pub use balancer::{Balancer, Choice, NoneReady, Why};
+pub use balancer::{Balancer, Choice, May, NoneReady, Why};
 pub use breaker::{Breaker, BreakerState, Tripped};
 pub use budget::RetryBudget;
 pub use call::{Call, CallShape};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use model::ids::HostId;
 use model::time::Instant;
 
-use crate::balancer::{Attempt, Balancer, Choice, NoneReady, Wish};
+use crate::balancer::{Attempt, Balancer, Choice, May, NoneReady, Wish};
 use crate::budget::RetryBudget;
 use crate::call::{Call, CallShape, Stage};
 use crate::change::Change;
@@ -122,6 +122,18 @@ impl Upstream {
     /// Chooses who gets the call now, first or once more. While no endpoint is ready it waits, as
     /// long as the service has not been so for long.
     pub fn poll_pick(&mut self, call: &mut Call, waker: &Waker, now: Instant) -> Poll<Pick> {
+        self.poll_pick_among(call, None, waker, now)
+    }
+
+    /// As [`Upstream::poll_pick`], among those that may have the call. Where none of them is ready and
+    /// others are, it says so at once.
+    pub fn poll_pick_among(
+        &mut self,
+        call: &mut Call,
+        may: Option<May<'_>>,
+        waker: &Waker,
+        now: Instant,
+    ) -> Poll<Pick> {
         debug_assert!(
             matches!(call.stage, Stage::New | Stage::BackOff),
             "one attempt is over before the next begins"
@@ -131,16 +143,27 @@ impl Upstream {
             tried: call.tried.hosts(),
             again: call.untouched,
             expendable: self.may_try_again(call),
+            may,
         };
         let (choice, attempt) = match self.balancer.choose(wish, now) {
             Ok(chosen) => chosen,
-            Err(NoneReady::AllTried) => return Poll::Ready(Pick::NoneReady(NoneReady::AllTried)),
+            Err(why @ (NoneReady::AllTried | NoneReady::NotAllowed)) => {
+                return Poll::Ready(Pick::NoneReady(why));
+            }
             Err(why) => return self.wait_for_endpoint(why, call, waker, now),
         };
         if matches!(call.stage, Stage::BackOff) {
             self.budget.sent(now);
         }
         call.tried.push(choice.endpoint);
+        call.somebody_else = may.map(|_| {
+            let others = Wish {
+                tried: call.tried.hosts(),
+                may,
+                ..Wish::default()
+            };
+            self.balancer.has_another(others)
+        });
         call.stage = Stage::Sent(attempt);
         call.try_until = self.try_until(call, now);
         Poll::Ready(Pick::Chosen(choice))
@@ -234,7 +257,7 @@ impl Upstream {
             replay,
             idempotent: call.shape.idempotent,
             attempts: call.attempts(),
-            somebody_else: self.balancer.has_other(call.tried.hosts()),
+            somebody_else: self.has_other(call),
             left: call.left(now),
         };
         let dice = self.balancer.dice();
@@ -294,10 +317,15 @@ impl Upstream {
         let idempotent = call.shape.idempotent || self.settings.retry.idempotent;
         idempotent
             && call.attempts() < self.settings.retry.attempts
-            && self.balancer.has_other(call.tried.hosts())
+            && self.has_other(call)
             && self
                 .budget
                 .has_room(self.cut_short, &self.settings.retry.budget, now)
+    }
+
+    fn has_other(&self, call: &Call) -> bool {
+        let known = call.somebody_else;
+        known.unwrap_or_else(|| self.balancer.has_other(call.tried.hosts()))
     }
 
     fn cut_no_more(&mut self, call: &mut Call) {

@@ -56,8 +56,11 @@ impl Why {
     }
 }
 
+/// Says of an endpoint whether it may get a call.
+pub type May<'m> = &'m dyn Fn(HostId) -> bool;
+
 /// What a call asks of a choice.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Wish<'t> {
     /// Calls with the same key go to the same endpoint.
     pub(crate) key: Option<u64>,
@@ -67,6 +70,19 @@ pub(crate) struct Wish<'t> {
     pub(crate) again: bool,
     /// Whether it could be sent to another if this one failed.
     pub(crate) expendable: bool,
+    /// Who may have it at all; `None`: all. It is asked about those only that would be chosen.
+    pub(crate) may: Option<May<'t>>,
+}
+
+impl Wish<'_> {
+    /// Whether the endpoint may have the call, and has not had it yet.
+    fn suits(&self, endpoint: &Endpoint) -> bool {
+        !self.tried.contains(&endpoint.id) && self.allows(endpoint)
+    }
+
+    fn allows(&self, endpoint: &Endpoint) -> bool {
+        self.may.is_none_or(|may| may(endpoint.id))
+    }
 }
 
 impl Balancer {
@@ -112,11 +128,11 @@ impl Balancer {
         };
         self.endpoints.iter().position(|endpoint| {
             endpoint.health != Health::Down
-                && !wish.tried.contains(&endpoint.id)
                 && endpoint
                     .breaker
                     .probe_at()
                     .is_some_and(|at| at + patience <= now)
+                && wish.suits(endpoint)
         })
     }
 
@@ -128,34 +144,54 @@ impl Balancer {
                 NoneReady::AllDown
             });
         }
-        self.choose_among(wish.key, wish.tried, now)
-            .or_else(|| wish.again.then(|| self.choose_among(wish.key, &[], now))?)
-            .ok_or(NoneReady::AllTried)
+        let once_more = Wish { tried: &[], ..wish };
+        self.choose_among(wish, now)
+            .or_else(|| wish.again.then(|| self.choose_among(once_more, now))?)
+            .or_else(|| wish.may.and_then(|_| self.choose_sick(wish, now)))
+            .ok_or(if wish.may.is_some() && wish.tried.is_empty() {
+                NoneReady::NotAllowed
+            } else {
+                NoneReady::AllTried
+            })
     }
 
-    fn choose_among(
-        &mut self,
-        key: Option<u64>,
-        tried: &[HostId],
-        now: Instant,
-    ) -> Option<(usize, Why)> {
-        if let Some(key) = key {
-            return self.sticky(key, tried);
+    fn choose_among(&mut self, wish: Wish<'_>, now: Instant) -> Option<(usize, Why)> {
+        if let Some(key) = wish.key {
+            return self.sticky(key, wish);
         }
         // While sick ones are among them all are looked at: two draws might both be sick.
         if self.ready.len() > LOOK_AT_ALL_MAX
             && !self.using_all
-            && let Some(index) = self.lesser_of_two(tried, now)
+            && let Some(index) = self.lesser_of_two(wish, now)
         {
             return Some((index, Why::LesserOfTwo));
         }
-        let index = self.least_loaded(tried, now)?;
+        let index = self.least_loaded(wish, now)?;
         Some((index, Why::LeastLoaded))
+    }
+
+    /// Of a call that not everybody may have: those that may are perhaps ejected, all of them, while
+    /// others are well. It gets the least loaded of them rather than nobody.
+    fn choose_sick(&self, wish: Wish<'_>, now: Instant) -> Option<(usize, Why)> {
+        let load =
+            |index: usize| self.endpoints[index].load(&self.settings, self.typical_secs, now);
+        let not_down = (0..self.endpoints.len()).filter(|index| {
+            let endpoint = &self.endpoints[*index];
+            endpoint.health != Health::Down && wish.suits(endpoint)
+        });
+        let least = not_down.min_by(|one, other| load(*one).total_cmp(&load(*other)));
+        least.map(|index| (index, Why::LeastLoaded))
+    }
+
+    /// Whether somebody who is ready, may have the call and has not had it would get it.
+    pub(crate) fn has_another(&self, wish: Wish<'_>) -> bool {
+        let mut ready = self.ready.iter();
+        ready.any(|index| wish.suits(&self.endpoints[*index]))
     }
 
     /// Looks at all; equals are drawn by lot. One in its slow start takes part as often as it is
     /// warm, and otherwise only if there is nobody else.
-    fn least_loaded(&mut self, tried: &[HostId], now: Instant) -> Option<usize> {
+    fn least_loaded(&mut self, wish: Wish<'_>, now: Instant) -> Option<usize> {
         let Self {
             endpoints,
             ready,
@@ -168,19 +204,22 @@ impl Balancer {
         let mut cold = None;
         for index in ready.iter().copied() {
             let endpoint = &endpoints[index];
-            if tried.contains(&endpoint.id) {
+            if wish.tried.contains(&endpoint.id) {
                 continue;
             }
             if let Some(warmth) = endpoint.warmth(settings.slow_start, now)
                 && dice.fraction() >= warmth
             {
-                cold = cold.or(Some(index));
+                cold = cold.or_else(|| wish.allows(endpoint).then_some(index));
                 continue;
             }
             let load = endpoint.load(settings, *typical_secs, now);
+            if load > best_load || !wish.allows(endpoint) {
+                continue;
+            }
             if load < best_load || best.is_none() {
                 (best, best_load, equals) = (Some(index), load, 1);
-            } else if load == best_load {
+            } else {
                 equals += 1;
                 if dice.below(equals) == 0 {
                     best = Some(index);
@@ -191,9 +230,9 @@ impl Balancer {
     }
 
     /// Draws two that differ, and takes the one with less load.
-    fn lesser_of_two(&mut self, tried: &[HostId], now: Instant) -> Option<usize> {
-        let one = self.draw(tried, None, now)?;
-        let Some(other) = self.draw(tried, Some(one), now) else {
+    fn lesser_of_two(&mut self, wish: Wish<'_>, now: Instant) -> Option<usize> {
+        let one = self.draw(wish, None, now)?;
+        let Some(other) = self.draw(wish, Some(one), now) else {
             return Some(one);
         };
         let load =
@@ -201,11 +240,11 @@ impl Balancer {
         Some(if load(other) < load(one) { other } else { one })
     }
 
-    fn draw(&mut self, tried: &[HostId], but: Option<usize>, now: Instant) -> Option<usize> {
+    fn draw(&mut self, wish: Wish<'_>, but: Option<usize>, now: Instant) -> Option<usize> {
         for _ in 0..DRAWS_MAX {
             let index = self.ready[self.dice.below(self.ready.len())];
             let endpoint = &self.endpoints[index];
-            if but == Some(index) || tried.contains(&endpoint.id) {
+            if but == Some(index) || !wish.suits(endpoint) {
                 continue;
             }
             let warmth = endpoint.warmth(self.settings.slow_start, now);
@@ -218,12 +257,12 @@ impl Balancer {
 
     /// Rendezvous hashing with bounded load: the highest in the key's order that is not above the
     /// bound, healthy ones first.
-    fn sticky(&self, key: u64, tried: &[HostId]) -> Option<(usize, Why)> {
+    fn sticky(&self, key: u64, wish: Wish<'_>) -> Option<(usize, Why)> {
         let rank = |index: &usize| self.endpoints[*index].rank(key);
         let among = |healthy: bool| {
             self.ready.iter().copied().filter(move |index| {
                 let endpoint = &self.endpoints[*index];
-                !tried.contains(&endpoint.id) && (!healthy || endpoint.is_healthy())
+                (!healthy || endpoint.is_healthy()) && wish.suits(endpoint)
             })
         };
         let healthy = among(true).next().is_some();

@@ -4,6 +4,7 @@
 mod allocations;
 mod balancing;
 mod breakers;
+mod choosy;
 mod properties;
 mod retries;
 mod slow_start;
