@@ -54,6 +54,26 @@ impl Fleet {
             .collect())
     }
 
+    /// Returns the connected daemons that lack a feature which their part of a bundle needs.
+    pub(crate) fn online_without(&self, feature: &str, bundle: &Bundle) -> Vec<String> {
+        let lacks = |host: &HostId| {
+            let presence = self.presences.of(*host)?;
+            let features = presence.features.as_ref()?;
+            let record = &self.state.hosts[host].record;
+            let needs = || policy::features(bundle, Some(record)).contains(feature);
+            let is_unable =
+                !features.contains(feature) && self.sessions.is_online(*host) && needs();
+            let version = presence.software_version.as_deref().unwrap_or("unknown");
+            is_unable.then(|| format!("{} (meshd {version})", record.name))
+        };
+        self.state
+            .hosts
+            .keys()
+            .filter_map(lacks)
+            .take(NAMED_MAX)
+            .collect()
+    }
+
     fn unable(&self, bundle: &Bundle) -> Vec<Unable> {
         let needed = policy::features(bundle, None);
         let unable = self.state.hosts.keys().filter_map(|host| {

@@ -34,9 +34,11 @@ impl Fleet {
             };
             return Ok(Plan::HandOut(self.work_on(files, former, task)));
         };
-        let given = self.give_addresses(&mut proposed, request.version);
-        // It would be refused: the plan says so, and shows the rest.
-        planned.diagnostics.extend(given.err().map(as_error));
+        // Where it would be refused the plan says so, and shows the rest.
+        match self.give_addresses(&mut proposed, request.version) {
+            Ok(withheld) => planned.diagnostics.extend(withheld),
+            Err(refused) => planned.diagnostics.push(as_error(refused)),
+        }
         match self.check_enforceable(&proposed) {
             Ok(warnings) => planned.diagnostics.extend(warnings),
             Err(refused) => planned.diagnostics.push(as_error(refused)),

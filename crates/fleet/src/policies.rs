@@ -64,7 +64,8 @@ impl Fleet {
             };
             return Ok(Plan::HandOut(self.work_on(files, former, Task::Version)));
         };
-        self.give_addresses(&mut compiled.bundle, back)?;
+        let withheld = self.give_addresses(&mut compiled.bundle, back)?;
+        compiled.warnings.extend(withheld);
         let unable = self.check_enforceable(&compiled.bundle)?;
         compiled.warnings.extend(unable);
         self.check_services_are_free(&compiled.bundle, now)?;

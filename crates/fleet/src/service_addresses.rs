@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::address::{HostAddresses, ServicePrefixes};
+use model::admin::DiagnosticView;
 use model::control::RefusalCode;
 use model::ids::PolicyVersion;
 use model::name::Name;
@@ -15,6 +16,9 @@ use crate::apply::decode_bundle;
 use crate::fleet::Fleet;
 use crate::output::Rejection;
 
+/// The feature of a daemon that carries what is sent to virtual addresses.
+const SERVICE_ADDRESSES: &str = "services.addresses";
+
 /// More services than addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Exhausted {
@@ -24,12 +28,13 @@ struct Exhausted {
 
 impl Fleet {
     /// Gives the services of a bundle their addresses. `back`: it is that of an old version, whose
-    /// services have theirs again where nobody took them meanwhile.
+    /// services have theirs again where nobody took them meanwhile. Returns a warning when some get
+    /// none yet.
     pub(crate) fn give_addresses(
         &self,
         bundle: &mut Bundle,
         back: Option<PolicyVersion>,
-    ) -> Result<(), Rejection> {
+    ) -> Result<Option<DiagnosticView>, Rejection> {
         let prefixes = self.state.statement.overlay.services();
         // What cannot be read is as if it had never been: the services get other addresses.
         let earlier = back
@@ -46,6 +51,44 @@ impl Fleet {
                 prefixes.v4
             );
             Rejection::new(RefusalCode::Exhausted, text)
+        })?;
+        Ok(self.withhold_addresses(bundle))
+    }
+
+    /// Leaves services of protocol tcp at their endpoints' addresses while a connected daemon, which
+    /// may call or offer one, would not know what to do with others. Who has its own keeps them.
+    fn withhold_addresses(&self, bundle: &mut Bundle) -> Option<DiagnosticView> {
+        let too_old = self.online_without(SERVICE_ADDRESSES, bundle);
+        if too_old.is_empty() {
+            return None;
+        }
+        let has_own: BTreeSet<Name> = self
+            .state
+            .policy
+            .bundle
+            .services
+            .iter()
+            .filter(|service| service.addresses.is_some())
+            .map(|service| service.name.clone())
+            .collect();
+        let mut services = bundle.services.iter_mut();
+        let is_new =
+            |it: &&mut Service| it.protocol == Protocol::Tcp && !has_own.contains(&it.name);
+        let mut withheld = Vec::new();
+        for service in services.by_ref().filter(is_new) {
+            service.addresses = None;
+            withheld.push(service.name.as_str());
+        }
+        (!withheld.is_empty()).then(|| DiagnosticView {
+            severity: "warning".to_owned(),
+            file: String::new(),
+            line: 0,
+            column: 0,
+            message: format!(
+                "services with protocol tcp get no addresses of their own yet: {}",
+                too_old.join(", ")
+            ),
+            help: Some("upgrade meshd there, then apply the policy again".to_owned()),
         })
     }
 

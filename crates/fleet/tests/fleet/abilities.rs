@@ -2,10 +2,11 @@
 
 use fleet::SessionId;
 use model::admin::CreateToken;
-use model::control::{FromHost, RefusalCode};
+use model::control::{FromHost, Hello, RefusalCode};
 use model::wire::decode_from_host;
 
 use crate::machine::Machine;
+use crate::policies::services;
 use crate::world::{World, hour_token, labels};
 
 /// The hello of a daemon from before services, as it went over the wire: version 0.0.9, features
@@ -69,6 +70,51 @@ fn a_demand_for_a_cipher_is_refused_while_a_daemon_would_not_know_it() {
     // One that knows it takes it.
     world.hello(session, None);
     assert!(world.apply_policy(text).unwrap().changed);
+}
+
+#[test]
+fn a_service_gets_addresses_when_every_daemon_that_it_concerns_can_carry_it() {
+    let text = "fleet: prod\nservices:\n  db: { port: 5432, protocol: tcp, endpoints: [\"role=db\"] }\n\
+                allow:\n  - { id: vm-db, from: \"role=vm\", to: db }\n";
+    let mut world = World::new();
+    old_host(&mut world, "vm-1", 1, "vm");
+    let knows_no_addresses = |world: &mut World| {
+        let FromHost::Hello(hello) = decode_from_host(&HELLO_0_0_9).unwrap() else {
+            panic!("no hello")
+        };
+        let features = ["allow", "deny", "services.tcp"].map(str::to_owned);
+        let session = world.open(&Machine::new(1), "vm-1");
+        let hello = Hello {
+            features: features.into(),
+            ..hello
+        };
+        world.say(session, FromHost::Hello(hello));
+    };
+    knows_no_addresses(&mut world);
+    let applied = world.apply_policy(text).unwrap();
+    let warning = &applied.diagnostics[0].message;
+    assert!(
+        warning.ends_with("no addresses of their own yet: vm-1 (meshd 0.0.9)"),
+        "{warning}"
+    );
+    assert_eq!(services(&mut world, 2)[0].addresses, None);
+
+    let session = world.open(&Machine::new(1), "vm-1");
+    world.hello(session, None);
+    let applied = world.apply_policy(text).unwrap();
+    assert!(applied.changed && applied.diagnostics.is_empty());
+    let given = services(&mut world, 3)[0].addresses;
+    assert!(given.is_some());
+    assert!(!world.apply_policy(text).unwrap().changed, "it is in force");
+
+    // What has addresses keeps them: whoever is too old now is too old for the policy.
+    knows_no_addresses(&mut world);
+    let more = text.replace("5432", "5433");
+    let refused = world.apply_policy(&more).unwrap_err().to_string();
+    assert!(
+        refused.contains("vm-1 (meshd 0.0.9 lacks services.addresses)"),
+        "{refused}"
+    );
 }
 
 #[test]

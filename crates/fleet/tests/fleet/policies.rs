@@ -1,12 +1,19 @@
 //! Versions of the policy: applied on what was seen, rolled back forward, signed in a chain.
 
+use std::collections::BTreeMap;
+
 use fleet::{AdminRequest, Caller, Reply};
-use model::admin::{ApplyPolicy, PolicyContent, PolicyVersionView, Role, RollbackPolicy};
+use model::address::HostAddresses;
+use model::admin::{
+    ApplyPolicy, CreateToken, PlanRequest, PolicyContent, PolicyVersionView, Role, RollbackPolicy,
+};
 use model::control::{Applied, FromHost, RefusalCode, ToHost};
 use model::map::PolicySlice;
+use model::rule::Service;
 use trust::sha256;
 
-use crate::world::{World, apply, name, version};
+use crate::machine::Machine;
+use crate::world::{World, apply, hour_token, labels, name, version};
 
 const SSH: &str = "fleet: prod\nallow:\n  - { id: ssh, from: any, to: any, tcp: [22] }\n";
 const WEB: &str = "fleet: prod\nallow:\n  - { id: web, from: any, to: any, tcp: [80] }\n";
@@ -42,6 +49,119 @@ fn slice(world: &mut World, seed: u16) -> PolicySlice {
             _ => None,
         });
     maps.next().unwrap()
+}
+
+/// Returns the services that a new host with the role `vm` is told of.
+pub(crate) fn services(world: &mut World, seed: u16) -> Vec<Service> {
+    let host = format!("vm-{seed}");
+    let token = world.token_with(CreateToken {
+        labels: labels(&[("role", "vm")]),
+        ..hour_token()
+    });
+    let machine = Machine::new(seed);
+    world.enrol(machine.request(world, &token, &host)).unwrap();
+    let session = world.open(&machine, &host);
+    world.hello(session, None);
+    let mut maps = world
+        .taken(session)
+        .into_iter()
+        .filter_map(|message| match message {
+            ToHost::Map(delta) => delta.policy,
+            _ => None,
+        });
+    let slice = maps.next().unwrap();
+    world.anchors().0.verify_slice(&slice).unwrap().1.services
+}
+
+/// Services at hosts with the role `app`, that hosts with the role `vm` may call.
+fn with_services(names: &[&str]) -> String {
+    let mut text = "fleet: prod\nservices:\n".to_owned();
+    for name in names {
+        text += &format!("  {name}: {{ port: 80, protocol: tcp, endpoints: [\"role=app\"] }}\n");
+    }
+    text + "allow:\n  - { id: all, from: \"role=vm\", to: any, tcp: any }\n"
+}
+
+#[test]
+fn addresses_stay_with_the_names_of_services_over_versions_rollbacks_and_restarts() {
+    let mut world = World::new();
+    let addresses = |world: &mut World, seed| -> BTreeMap<String, HostAddresses> {
+        let services = services(world, seed).into_iter();
+        services
+            .map(|it| (it.name.to_string(), it.addresses.unwrap()))
+            .collect()
+    };
+    world
+        .apply_policy(&with_services(&["orders", "db"]))
+        .unwrap();
+    let first = addresses(&mut world, 1);
+    let plan = world.anchors().1.overlay.services();
+    assert!(first.values().all(|it| plan.index_of(*it).is_some()));
+    assert_ne!(first["db"], first["orders"]);
+
+    world
+        .apply_policy(&with_services(&["aaa", "orders", "zzz"]))
+        .unwrap();
+    let second = addresses(&mut world, 2);
+    assert_eq!(second["orders"], first["orders"]);
+
+    let back = RollbackPolicy {
+        to: version(2),
+        base: None,
+        message: String::new(),
+        dry_run: false,
+    };
+    world.admin(AdminRequest::RollbackPolicy(back)).unwrap();
+    assert_eq!(addresses(&mut world, 3), first);
+    world.crash();
+    assert_eq!(addresses(&mut world, 4), first);
+}
+
+#[test]
+fn more_services_than_addresses_are_refused_and_a_plan_says_so() {
+    let mut world = World::with_v4("10.0.0.0/26");
+    let (fits, exceeds) = (
+        with_services(&["a", "b", "c"]),
+        with_services(&["a", "b", "c", "d"]),
+    );
+    assert!(world.apply_policy(&fits).unwrap().changed);
+    let refused = world.apply_policy(&exceeds).unwrap_err();
+    assert_eq!(refused.refusal.code, RefusalCode::Exhausted);
+    assert_eq!(
+        refused.to_string(),
+        "4 services of this policy need addresses of their own, and 10.0.0.60/30 has room for 3; \
+         take some out, or allow ports of hosts in place of some"
+    );
+    let plan = PlanRequest {
+        files: apply(&exceeds).files,
+        version: None,
+    };
+    let Reply::PolicyPlanned(planned) = world.admin(AdminRequest::PlanPolicy(plan)).unwrap() else {
+        panic!()
+    };
+    let said = &planned.diagnostics[0];
+    assert_eq!(
+        (said.severity.as_str(), &said.message),
+        ("error", &refused.to_string())
+    );
+}
+
+#[test]
+fn a_plan_does_not_tell_of_addresses_that_nobody_wrote() {
+    let mut world = World::new();
+    let text = with_services(&["orders"]);
+    world.apply_policy(&text).unwrap();
+    let plan = PlanRequest {
+        files: apply(&text).files,
+        version: None,
+    };
+    let Reply::PolicyPlanned(planned) = world.admin(AdminRequest::PlanPolicy(plan)).unwrap() else {
+        panic!()
+    };
+    assert_eq!(
+        (planned.plan.settings.len(), planned.diagnostics.len()),
+        (0, 0)
+    );
 }
 
 #[test]
@@ -252,7 +372,7 @@ fn wrong_policies_are_refused_with_their_lines() {
 fn a_service_cannot_take_the_name_of_a_host_that_is_joining() {
     let mut world = World::new();
     let token = world.token(None);
-    let request = crate::machine::Machine::new(1).request(&world, &token, "db");
+    let request = Machine::new(1).request(&world, &token, "db");
     let joining = world.start_enrolment(request);
     let yaml =
         "fleet: prod\nservices:\n  db: { port: 5432, protocol: tcp, endpoints: [\"role=db\"] }\n";
@@ -326,7 +446,7 @@ fn a_host_cannot_take_the_name_of_a_service_that_is_coming() {
     let yaml =
         "fleet: prod\nservices:\n  db: { port: 5432, protocol: tcp, endpoints: [\"role=db\"] }\n";
     world.ask(AdminRequest::ApplyPolicy(apply(yaml)));
-    let request = crate::machine::Machine::new(1).request(&world, &token, "db");
+    let request = Machine::new(1).request(&world, &token, "db");
     let joining = world.start_enrolment(request);
     world.settle();
     let rejection = world.taken_enrolment(joining).unwrap().unwrap_err();
