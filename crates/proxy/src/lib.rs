@@ -48,6 +48,9 @@ pub use observe::{AccessLog, Collector, EdgeSum, Observatory, Stage, Telling, Tr
 pub use proxy::Proxy;
 pub use refusal::Reason;
 pub use report::{CallReport, NoObserver, Observer, Side, Stages, UpstreamSeen};
-pub use sessions::{Acceptor, Arrival, Handler, SessionError, Sessions};
+pub use sessions::{
+    Acceptor, Addressee, Arrival, ConnectionsSeen, DatagramPort, Datagrams, Handler, SessionError,
+    Sessions, Transport,
+};
 pub use snapshot::{Snapshot, Snapshots};
 pub use surroundings::{Caller, Listeners, Surroundings};

@@ -60,7 +60,8 @@ impl Proxy {
             seed: config.seed,
             own_ports: ports(&listeners),
         };
-        let mut own = split(listeners, config.threads.max(1));
+            threads: config.threads.max(1),
+        let mut own = split(listeners, shared.threads);
         let mut threads = Vec::with_capacity(own.len());
         for (number, listeners) in own.drain(..).enumerate() {
             let (shared, is_cut, tell) = (shared.clone(), is_cut.clone(), tell.clone());
@@ -155,6 +156,9 @@ async fn serve(worker: &Rc<Worker>, own: Own) {
     for (listeners, way) in [(own.outgoing, Way::Out), (own.incoming, Way::In)] {
         for listener in listeners.into_iter().filter_map(listening) {
             accepting.spawn_local(catching::accept(Rc::clone(worker), listener, way));
+    if let Some(datagrams) = &worker.datagrams {
+        datagrams.close().await;
+    }
         }
     }
     let reception = Reception::new(Rc::clone(worker));
@@ -174,6 +178,9 @@ async fn serve(worker: &Rc<Worker>, own: Own) {
     }
 }
 
+    if let Some(datagrams) = &worker.datagrams {
+        accepting.spawn_local(acceptor.serve_datagrams(Rc::clone(datagrams)));
+    }
 /// How often a thread that stops looks whether its connections are over.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 

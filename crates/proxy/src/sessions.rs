@@ -1,16 +1,20 @@
-//! The streams that carry calls from host to host: TLS 1.3 and HTTP/2 over TCP of the underlay, one
-//! stream for each request or connection. Both ends believe each other by the signed records of the
-//! fleet, not by certificates alone.
+//! The streams that carry calls from host to host: TLS 1.3 and HTTP/2 over TCP of the underlay, or over
+//! QUIC where only UDP passes, one stream for each request or connection. Both ends believe each
+//! other by the signed records of the fleet, not by certificates alone.
 //!
 //! One [`Sessions`] belongs to one proxy thread and shares nothing with the others.
 
 mod accepting;
+mod addressee;
 mod carried;
+mod datagrams;
+mod detour;
 mod dialling;
 mod identity;
 mod manner;
 mod pool;
 mod sending;
+mod transport;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -24,7 +28,10 @@ use model::ids::HostId;
 use tokio::net::TcpSocket;
 
 pub use accepting::{Acceptor, Arrival, Handler};
+pub use addressee::Addressee;
 pub(crate) use carried::StreamPlace;
+pub use datagrams::{DatagramPort, Datagrams};
+pub use transport::Transport;
 
 use crate::body::{ProxyBody, StreamBody};
 use crate::snapshot::Snapshots;
@@ -67,10 +74,23 @@ impl SessionError {
     }
 }
 
+/// How many connections a thread has to a host, over one transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionsSeen {
+    /// Which host.
+    pub host: HostId,
+    /// Over what.
+    pub transport: Transport,
+    /// Each carries many calls.
+    pub connections: usize,
+}
+
 /// The connections of one thread to other hosts.
 pub struct Sessions {
     snapshots: Arc<Snapshots>,
     make_socket: MakeSocket,
+    /// `None`: this host has no QUIC, only TCP.
+    datagrams: Option<Rc<Datagrams>>,
     identities: Identities,
     hosts: RefCell<HashMap<HostId, Rc<HostPool>>>,
 }
@@ -78,9 +98,19 @@ pub struct Sessions {
 impl Sessions {
     /// Begins without any connection.
     pub fn new(snapshots: Arc<Snapshots>, make_socket: MakeSocket) -> Rc<Self> {
+        Self::with(snapshots, make_socket, None)
+    }
+
+    /// As [`Sessions::new`], with QUIC where TCP does not get through.
+    pub fn with(
+        snapshots: Arc<Snapshots>,
+        make_socket: MakeSocket,
+        datagrams: Option<Rc<Datagrams>>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             snapshots,
             make_socket,
+            datagrams,
             identities: Identities::default(),
             hosts: RefCell::default(),
         })
@@ -111,6 +141,20 @@ impl Sessions {
             pool.keep_only(key);
             key.is_some()
         });
+    }
+
+    /// Returns the connections that there are.
+    pub fn seen(&self) -> Vec<ConnectionsSeen> {
+        let hosts = self.hosts.borrow();
+        let seen = hosts.iter().flat_map(|(host, pool)| {
+            let over = |transport| ConnectionsSeen {
+                host: *host,
+                transport,
+                connections: pool.count(transport),
+            };
+            [Transport::Tcp, Transport::Quic].map(over)
+        });
+        seen.filter(|seen| seen.connections > 0).collect()
     }
 
     fn pool(&self, to: HostId) -> Result<Rc<HostPool>, SessionError> {

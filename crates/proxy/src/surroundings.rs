@@ -8,6 +8,8 @@ use model::name::Name;
 use policy::Process;
 use tokio::net::{TcpSocket, TcpStream};
 
+use crate::sessions::DatagramPort;
+
 /// The machine, as one proxy sees it. Every call is made on a proxy thread and must be quick.
 pub trait Surroundings: Send + Sync + 'static {
     /// Returns where the program meant to connect to before the connection was caught.
@@ -32,6 +34,15 @@ pub trait Surroundings: Send + Sync + 'static {
     /// # Errors
     /// The kernel gives no socket.
     fn dial_underlay(&self, to: SocketAddr) -> io::Result<TcpSocket>;
+
+    /// Returns what one of so many proxy threads sends and gets datagrams of QUIC by; `None`: there is
+    /// nothing but TCP here. Called once, in the thread's runtime.
+    ///
+    /// # Errors
+    /// There are no descriptors left.
+    fn datagrams(&self, _thread: usize, _threads: usize) -> io::Result<Option<DatagramPort>> {
+        Ok(None)
+    }
 
     /// Returns whether the systemd unit of a workload is active on this host; `None`: nobody knows.
     fn is_active(&self, _workload: &Name) -> Option<bool> {

@@ -21,7 +21,7 @@ use crate::health::Ailing;
 use crate::local_apps::LocalApps;
 use crate::marks::{CallId, CallIds};
 use crate::report::Observer;
-use crate::sessions::Sessions;
+use crate::sessions::{Datagrams, Sessions};
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::standing::Standing;
 use crate::surroundings::Surroundings;
@@ -44,6 +44,8 @@ pub(crate) struct Worker {
     pub clock: Clock,
     /// To other hosts.
     pub sessions: Rc<Sessions>,
+    /// From and to other hosts where only UDP passes; `None`: there is nothing but TCP here.
+    pub datagrams: Option<Rc<Datagrams>>,
     /// To programs of this host.
     pub apps: LocalApps,
     /// Who has which address.
@@ -102,6 +104,8 @@ pub(crate) struct Shared {
     pub seed: u64,
     /// Where the proxy listens.
     pub own_ports: Arc<[u16]>,
+    /// How many they are.
+    pub threads: usize,
 }
 
 impl Worker {
@@ -109,11 +113,17 @@ impl Worker {
     pub(crate) fn new(thread: usize, shared: Shared) -> Rc<Self> {
         let surroundings = Arc::clone(&shared.surroundings);
         let make_socket = Rc::new(move |to| surroundings.dial_underlay(to));
+        let datagrams = datagrams(thread, &shared);
         // Far apart, whatever the seed.
         let seed = shared.seed ^ (thread as u64 + 1).wrapping_mul(0xd6e8_feb8_6659_fd93);
         Rc::new(Self {
             thread,
-            sessions: Sessions::new(Arc::clone(&shared.snapshots), make_socket),
+            sessions: Sessions::with(
+                Arc::clone(&shared.snapshots),
+                make_socket,
+                datagrams.clone(),
+            ),
+            datagrams,
             apps: LocalApps::new(
                 Arc::clone(&shared.surroundings),
                 shared.limits.clone(),
@@ -220,6 +230,16 @@ impl Worker {
         });
         Some(headers)
     }
+}
+
+/// Has to run in the thread's runtime.
+fn datagrams(thread: usize, shared: &Shared) -> Option<Rc<Datagrams>> {
+    let port = shared.surroundings.datagrams(thread, shared.threads);
+    let port = port.unwrap_or_else(|error| {
+        tracing::error!(%error, "calls of services go over TCP alone");
+        None
+    })?;
+    Some(Datagrams::new(port, thread, shared.threads))
 }
 
 /// Returns the overlay addresses of this host; `None`: nobody knows them yet.

@@ -30,7 +30,7 @@ use tokio_rustls::client::TlsStream;
 use trust::certificate::{self, CertificateError, CertificateFacts};
 
 pub use client_roots::ClientRoots;
-pub use members::{STREAMS_ALPN, shown_by, stream_client, stream_server};
+pub use members::{STREAMS_ALPN, shown_as, shown_by, stream_client, stream_server};
 
 /// How long one address may take to answer, TCP and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -65,7 +65,7 @@ const PLACES: &[(&str, &[&str])] = &[
     ("netlink-packet-route", &["meshd"]),
     ("prometheus-client", &["runtime"]),
     ("protox", &["xtask"]),
-    ("quinn", &["meshd", "coordinator", "runtime"]),
+    ("quinn", &["meshd", "proxy"]),
     ("quinn-proto", &["meshd"]),
     ("rcgen", &["trust"]),
     ("redb", &["coordinator"]),

@@ -12,7 +12,8 @@ use http::{Request, Response};
 use http_body::Body;
 use model::ids::{Digest, HostId};
 use runtime::tls;
-use tokio::io::AsyncReadExt;
+use quinn::{Connection, Endpoint, Incoming};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, join};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -20,8 +21,10 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use trust::certificate::CertificateFacts;
 use super::carried::length;
 use super::identity::Identities;
+use super::datagrams::{self, Datagrams};
 use super::{manner, sending};
 use crate::body::{ProxyBody, StreamBody};
 use crate::snapshot::Snapshots;
@@ -32,6 +35,8 @@ const CONNECTIONS_MAX: usize = 16_384;
 const HANDSHAKES_MAX: usize = 256;
 /// How long a handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// With fewer than this still to be had, whoever begins with QUIC has to prove its address first.
+const HANDSHAKES_FREE_MIN: usize = 192;
 /// How long a connection that is over waits for the other end to close it, too.
 const LINGER_MAX: Duration = Duration::from_secs(2);
 /// How long nothing is accepted after the kernel was out of descriptors.
@@ -123,12 +128,17 @@ impl<H: Handler> Acceptor<H> {
         let acceptor = TlsAcceptor::from(config.map_err(|error| text(&error))?);
         let stream = acceptor.accept(stream).await;
         let stream = stream.map_err(|error| text(&error))?;
-        let facts = tls::shown_by(stream.get_ref().1, &identity.roots)
-            .ok_or("it is no host of this fleet, or speaks another protocol")?;
+        let shown = tls::shown_by(stream.get_ref().1, &identity.roots);
+        let (from, key) = self.believed(shown)?;
+        Ok((stream, from, key))
+    }
+
+    fn believed(&self, shown: Option<CertificateFacts>) -> Result<(HostId, Digest), String> {
+        let facts = shown.ok_or("it is no host of this fleet, or speaks another protocol")?;
         let from = self
             .host_with(&facts.tls_key_hash)
             .ok_or_else(|| format!("{} shows a key that no record here names", facts.spiffe))?;
-        Ok((stream, from, facts.tls_key_hash))
+        Ok((from, facts.tls_key_hash))
     }
 
     /// Whatever a certificate says: a host is whom its record says the key belongs to.
@@ -146,7 +156,10 @@ impl<H: Handler> Acceptor<H> {
         host.is_some_and(|host| host.tls_key_hash == *key)
     }
 
-    async fn streams(self: Rc<Self>, mut stream: TlsStream<TcpStream>, from: HostId, key: Digest) {
+    async fn streams<S>(self: Rc<Self>, mut stream: S, from: HostId, key: Digest)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let is_over = self.take_streams(&mut stream, from, key).await;
         if is_over {
             // What the other end still says would reset the connection, and with it what it has not
@@ -156,12 +169,10 @@ impl<H: Handler> Acceptor<H> {
     }
 
     /// Returns whether the connection came to its end by itself.
-    async fn take_streams(
-        self: &Rc<Self>,
-        stream: &mut TlsStream<TcpStream>,
-        from: HostId,
-        key: Digest,
-    ) -> bool {
+    async fn take_streams<S>(self: &Rc<Self>, stream: &mut S, from: HostId, key: Digest) -> bool
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let shaking = manner::server().handshake::<_, Bytes>(stream);
         let Ok(Ok(mut connection)) = timeout(HANDSHAKE_TIMEOUT, shaking).await else {
             return false;
@@ -227,7 +238,117 @@ impl<H: Handler> Acceptor<H> {
     }
 }
 
-async fn read_to_end(mut stream: TlsStream<TcpStream>) {
+/// Where only UDP passes: a session of QUIC, each stream of which is as a connection over TCP.
+impl<H: Handler> Acceptor<H> {
+    /// As [`Acceptor::serve`]; begins when this host has a certificate.
+    pub async fn serve_datagrams(self: Rc<Self>, datagrams: Rc<Datagrams>) {
+        let mut stop = self.stop.clone();
+        let endpoint = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            endpoint = self.endpoint(&datagrams) => endpoint,
+        };
+        let mut sessions = JoinSet::new();
+        loop {
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => break,
+                Some(_) = sessions.join_next(), if !sessions.is_empty() => {}
+                incoming = endpoint.accept() => match incoming {
+                    Some(incoming) if sessions.len() >= CONNECTIONS_MAX => incoming.refuse(),
+                    Some(incoming) => self.admit(incoming, &mut sessions),
+                    None => break,
+                },
+            }
+        }
+        // Refused from here on, rather than kept waiting.
+        endpoint.set_server_config(None);
+        while sessions.join_next().await.is_some() {}
+    }
+
+    async fn endpoint(&self, datagrams: &Datagrams) -> Endpoint {
+        let mut changes = self.snapshots.watch();
+        loop {
+            let identity = self.snapshots.current().identity.clone();
+            if let Some(identity) = identity {
+                let begun = self.identities.quic_server(&identity);
+                let begun = begun.map_err(io::Error::other);
+                match begun.and_then(|config| datagrams.endpoint(&identity, &config)) {
+                    Ok(endpoint) => return endpoint,
+                    Err(error) => tracing::warn!(%error, "no streams are taken over QUIC"),
+                }
+            }
+            if changes.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    fn admit(self: &Rc<Self>, incoming: Incoming, sessions: &mut JoinSet<()>) {
+        let is_busy = self.handshakes.available_permits() < HANDSHAKES_FREE_MIN;
+        if is_busy && incoming.may_retry() && !incoming.remote_address_validated() {
+            // It costs this end nothing to remember, and what it sends is smaller than what came.
+            if let Err(error) = incoming.retry() {
+                error.into_incoming().ignore();
+            }
+            return;
+        }
+        sessions.spawn_local(Rc::clone(self).session(incoming));
+    }
+
+    async fn session(self: Rc<Self>, incoming: Incoming) {
+        let shaken = {
+            let Ok(_turn) = self.handshakes.try_acquire() else {
+                return incoming.refuse();
+            };
+            timeout(HANDSHAKE_TIMEOUT, self.shake_session(incoming)).await
+        };
+        match shaken {
+            Ok(Ok((session, from, key))) => self.session_streams(session, from, key).await,
+            Ok(Err(why)) => tracing::debug!(why, "a session for streams was not taken"),
+            Err(_) => {}
+        }
+    }
+
+    async fn shake_session(
+        &self,
+        incoming: Incoming,
+    ) -> Result<(Connection, HostId, Digest), String> {
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        let identity = self.snapshots.current().identity.clone();
+        let identity = identity.ok_or("this host has no certificate any more")?;
+        let config = self.identities.quic_server(&identity);
+        let config = config.map_err(|error| text(&error))?;
+        let session = incoming.accept_with(config).map_err(|error| text(&error))?;
+        let session = session.await.map_err(|error| text(&error))?;
+        let shown = datagrams::shown_by(&session, &identity.roots);
+        let (from, key) = self.believed(shown)?;
+        Ok((session, from, key))
+    }
+
+    async fn session_streams(self: Rc<Self>, session: Connection, from: HostId, key: Digest) {
+        let (mut changes, mut stop) = (self.snapshots.watch(), self.stop.clone());
+        let mut is_stopping = false;
+        let mut streams = JoinSet::new();
+        while !is_stopping || !streams.is_empty() {
+            tokio::select! {
+                accepted = session.accept_bi() => match accepted {
+                    Ok((send, receive)) => {
+                        let stream = join(receive, send);
+                        streams.spawn_local(Rc::clone(&self).streams(stream, from, key));
+                    }
+                    // It is over, and each stream has heard of that itself.
+                    Err(_) => break,
+                },
+                Some(_) = streams.join_next(), if !streams.is_empty() => {}
+                _ = changes.changed() => if !self.is_still(from, &key) {
+                    return session.close(0_u32.into(), b"no record names this host any more");
+                },
+                _ = stop.wait_for(|stop| *stop), if !is_stopping => is_stopping = true,
+            }
+        }
+    }
+}
+
+async fn read_to_end(mut stream: impl AsyncRead + Unpin) {
     let mut rest = [0; 4096];
     while stream.read(&mut rest).await.is_ok_and(|count| count > 0) {}
 }

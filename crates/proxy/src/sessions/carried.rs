@@ -10,12 +10,14 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Request, Response};
 use http_body::Body;
 use model::ids::Digest;
+use quinn::Connection;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::Instant;
 
 use super::SessionError;
 use super::manner::STREAMS_MAX;
 use super::sending;
+use super::transport::Transport;
 use crate::body::{ProxyBody, StreamBody};
 
 /// A connection that has been believed.
@@ -25,6 +27,8 @@ pub(super) struct Carrier {
     streams: SendRequest<Bytes>,
     use_: Rc<Use>,
     driver: AbortHandle,
+    /// What it is one stream of; `None`: it has a TCP connection of its own.
+    session: Option<Connection>,
 }
 
 /// How a connection is used; its driver looks at it, too.
@@ -92,13 +96,28 @@ impl Carrier {
         streams: SendRequest<Bytes>,
         use_: Rc<Use>,
         driver: AbortHandle,
+        session: Option<Connection>,
     ) -> Self {
         Self {
             key,
             streams,
             use_,
             driver,
+            session,
         }
+    }
+
+    pub(super) fn transport(&self) -> Transport {
+        match self.session {
+            None => Transport::Tcp,
+            Some(_) => Transport::Quic,
+        }
+    }
+
+    /// Returns the session of QUIC that it is on, if that stands.
+    pub(super) fn session(&self) -> Option<&Connection> {
+        let session = self.session.as_ref();
+        session.filter(|session| session.close_reason().is_none())
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -125,6 +144,9 @@ impl Carrier {
     pub(super) fn close(&self) {
         self.use_.end();
         self.driver.abort();
+        if let Some(session) = &self.session {
+            session.close(0_u32.into(), b"it is not believed any more");
+        }
     }
 }
 
@@ -141,6 +163,10 @@ pub(super) struct Taken {
 }
 
 impl Taken {
+    pub(super) fn transport(&self) -> Transport {
+        self.carrier.transport()
+    }
+
     /// Sends the request, and waits for the head of the answer.
     pub(super) async fn request(
         self,

@@ -1,7 +1,8 @@
-//! Makes a connection to a host: TCP to the first of its addresses that answers, TLS, and the question
-//! whether it is the host of the record.
+//! Makes a connection to a host, over TCP or, where that does not get through, over QUIC: to the first of
+//! its addresses that answers. And asks whether it is the host of the record.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,43 +10,80 @@ use std::time::Duration;
 use model::catalogue::{CatalogueHost, StreamIdentity};
 use model::ids::{Digest, HostId};
 use model::name::Name;
+use quinn::{Connection, Endpoint};
 use runtime::tls;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, join};
 use tokio::net::TcpStream;
 use tokio::task::{JoinSet, spawn_local};
 use tokio::time::{sleep, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
+use trust::certificate::CertificateFacts;
 
 use super::carried::{Carrier, Use};
-use super::{MakeSocket, SessionError, Sessions, manner};
+use super::transport::Transport;
+use super::{MakeSocket, SessionError, Sessions, datagrams, manner};
 
 /// How long an address may take to answer: TRAFFIC's connect timeout.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The same over QUIC, whose first answer comes with most of the handshake: the first datagram may be
+/// lost once, and the sender may have to prove its address.
+const QUIC_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long TLS and the first frames may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long an address is waited for before the next is tried beside it: RFC 8305 5.
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
+/// How long a transport is waited for before the other is tried beside it. TCP answers in one round
+/// trip, so that what is on the other side of the world still comes by it.
+const OTHER_TRANSPORT_AFTER: Duration = Duration::from_millis(400);
 /// Addresses that are tried.
 const ADDRESSES_MAX: usize = 8;
+
+/// In which order transports are tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    TcpFirst,
+    QuicFirst,
+    TcpOnly,
+}
 
 /// Whom to reach, and by what to believe it.
 pub(super) struct Target {
     name: Name,
     key: Digest,
-    addresses: Vec<SocketAddr>,
+    streams: Vec<SocketAddr>,
+    datagrams: Vec<SocketAddr>,
     identity: Arc<StreamIdentity>,
     connector: TlsConnector,
     make_socket: MakeSocket,
+    /// `None`: this host has no QUIC.
+    quic: Option<(Endpoint, quinn::ClientConfig)>,
+    /// It takes one stream more.
+    session: Option<Connection>,
 }
 
+/// What answered, and where; it is not believed yet.
+enum Reached {
+    Tcp(TcpStream, SocketAddr),
+    Quic(Connection, SocketAddr),
+}
+
+/// Why what was tried did not answer, one text for each.
+type Failures = Vec<String>;
+
 impl Target {
-    pub(super) fn of(host: HostId, sessions: &Sessions) -> Result<Self, SessionError> {
+    /// With `session`, QUIC has a connection already.
+    pub(super) fn of(
+        host: HostId,
+        sessions: &Sessions,
+        session: Option<Connection>,
+    ) -> Result<Self, SessionError> {
         let snapshot = sessions.snapshots.current();
         let CatalogueHost {
             name,
             tls_key_hash,
             streams,
+            datagrams,
             ..
         } = snapshot
             .catalogue
@@ -53,27 +91,51 @@ impl Target {
             .get(&host)
             .ok_or(SessionError::NoAddress)?;
         let identity = snapshot.identity.clone().ok_or(SessionError::NoIdentity)?;
-        if streams.is_empty() {
+        let unusable = |error: &dyn std::fmt::Display| {
+            SessionError::Connect(format!("this host's certificate cannot be used: {error}"))
+        };
+        let config = sessions.identities.client(&identity);
+        let config = config.map_err(|error| unusable(&error))?;
+        let quic = quic(sessions, &identity).map_err(|error| unusable(&error))?;
+        if streams.is_empty() && (datagrams.is_empty() || quic.is_none()) {
             return Err(SessionError::NoAddress);
         }
-        let config = sessions.identities.client(&identity).map_err(|error| {
-            SessionError::Connect(format!("this host's certificate cannot be used: {error}"))
-        })?;
+        let some = |all: &[SocketAddr]| all.iter().take(ADDRESSES_MAX).copied().collect();
         Ok(Self {
             name: name.clone(),
             key: *tls_key_hash,
-            addresses: streams.iter().take(ADDRESSES_MAX).copied().collect(),
+            streams: some(streams),
+            datagrams: some(datagrams),
             identity,
             connector: TlsConnector::from(config),
             make_socket: Rc::clone(&sessions.make_socket),
+            quic,
+            session,
         })
     }
 }
 
+fn quic(
+    sessions: &Sessions,
+    identity: &Arc<StreamIdentity>,
+) -> Result<Option<(Endpoint, quinn::ClientConfig)>, rustls::Error> {
+    let Some(datagrams) = &sessions.datagrams else {
+        return Ok(None);
+    };
+    let client = sessions.identities.quic_client(identity)?;
+    let server = sessions.identities.quic_server(identity)?;
+    let endpoint = datagrams.endpoint(identity, &server);
+    let endpoint = endpoint.inspect_err(|error| tracing::warn!(%error, "there is no QUIC"));
+    Ok(endpoint.ok().map(|endpoint| (endpoint, client)))
+}
+
 /// Makes the connection; its driver runs in the thread's `LocalSet`.
-pub(super) async fn dial(target: Target) -> Result<Carrier, SessionError> {
-    let (stream, address) = reach(&target).await?;
-    let shaken = timeout(HANDSHAKE_TIMEOUT, shake(&target, stream, address)).await;
+pub(super) async fn dial(target: Target, order: Order) -> Result<Carrier, SessionError> {
+    let reached = reach(&target, order).await?;
+    let address = match reached {
+        Reached::Tcp(_, address) | Reached::Quic(_, address) => address,
+    };
+    let shaken = timeout(HANDSHAKE_TIMEOUT, shake(&target, reached)).await;
     shaken.unwrap_or_else(|_| {
         Err(SessionError::Connect(format!(
             "{} at {address} took the connection and does not answer",
@@ -82,22 +144,100 @@ pub(super) async fn dial(target: Target) -> Result<Carrier, SessionError> {
     })
 }
 
+async fn reach(target: &Target, order: Order) -> Result<Reached, SessionError> {
+    let first = match order {
+        Order::TcpFirst | Order::TcpOnly => Transport::Tcp,
+        Order::QuicFirst => Transport::Quic,
+    };
+    let reached = match order {
+        Order::TcpOnly => reach_by(first, target).await,
+        _ => first_or_other(reach_by(first, target), reach_by(first.other(), target)).await,
+    };
+    reached.map_err(|failures| {
+        SessionError::Connect(format!(
+            "{} cannot be reached ({}); is its TCP port open from here, or the UDP port of its tunnels?",
+            target.name,
+            failures.join("; ")
+        ))
+    })
+}
+
+/// Waits for one, and a little later for the other beside it.
+async fn first_or_other<T>(
+    first: impl Future<Output = Result<T, Failures>>,
+    other: impl Future<Output = Result<T, Failures>>,
+) -> Result<T, Failures> {
+    let (mut first, mut other) = (pin!(first), pin!(other));
+    let ended = match timeout(OTHER_TRANSPORT_AFTER, &mut first).await {
+        Ok(ended) => ended,
+        Err(_) => tokio::select! {
+            ended = &mut first => ended,
+            ended = &mut other => match ended {
+                Ok(reached) => return Ok(reached),
+                Err(its) => return first.await.map_err(|failures| [failures, its].concat()),
+            },
+        },
+    };
+    match ended {
+        Ok(reached) => Ok(reached),
+        Err(failures) => other.await.map_err(|its| [failures, its].concat()),
+    }
+}
+
+async fn reach_by(transport: Transport, target: &Target) -> Result<Reached, Failures> {
+    match (transport, &target.quic) {
+        (Transport::Tcp, _) => {
+            let reached = first_of(&target.streams, "TCP", CONNECT_TIMEOUT, |address| {
+                let make_socket = Rc::clone(&target.make_socket);
+                async move { make_socket(address)?.connect(address).await }
+            });
+            let (stream, address) = reached.await?;
+            Ok(Reached::Tcp(stream, address))
+        }
+        (Transport::Quic, None) => Err(Failures::new()),
+        (Transport::Quic, Some((endpoint, config))) => {
+            if let Some(session) = &target.session {
+                let address = session.remote_address();
+                return Ok(Reached::Quic(session.clone(), address));
+            }
+            let reached = first_of(&target.datagrams, "UDP", QUIC_TIMEOUT, |address| {
+                let (endpoint, config) = (endpoint.clone(), config.clone());
+                let name = target.name.clone();
+                async move {
+                    let connecting = endpoint.connect_with(config, address, name.as_str());
+                    let connecting = connecting.map_err(std::io::Error::other)?;
+                    connecting.await.map_err(std::io::Error::from)
+                }
+            });
+            let (session, address) = reached.await?;
+            Ok(Reached::Quic(session, address))
+        }
+    }
+}
+
 /// Tries the addresses in their order, each next one a little later, until one answers.
-async fn reach(target: &Target) -> Result<(TcpStream, SocketAddr), SessionError> {
+async fn first_of<T: 'static, F>(
+    addresses: &[SocketAddr],
+    over: &'static str,
+    at_most: Duration,
+    connect: impl Fn(SocketAddr) -> F,
+) -> Result<(T, SocketAddr), Failures>
+where
+    F: Future<Output = std::io::Result<T>> + 'static,
+{
     let mut attempts = JoinSet::new();
-    for (position, address) in (0_u32..).zip(&target.addresses) {
-        let (address, make_socket) = (*address, Rc::clone(&target.make_socket));
+    for (position, address) in (0_u32..).zip(addresses) {
+        let (address, connecting) = (*address, connect(*address));
         attempts.spawn_local(async move {
             sleep(NEXT_ADDRESS_AFTER * position).await;
-            let connecting = async { make_socket(address)?.connect(address).await };
-            match timeout(CONNECT_TIMEOUT, connecting).await {
-                Ok(Ok(stream)) => Ok((stream, address)),
-                Ok(Err(error)) => Err(format!("{address}: {error}")),
-                Err(_) => Err(format!("{address}: no answer")),
+            match timeout(at_most, connecting).await {
+                Ok(Ok(reached)) => Ok((reached, address)),
+                Ok(Err(error)) => Err(format!("{over} {address}: {error}")),
+                Err(_) => Err(format!("{over} {address}: no answer")),
             }
         });
     }
-    let mut failures = Vec::new();
+    let mut failures = Failures::new();
     while let Some(ended) = attempts.join_next().await {
         match ended {
             Ok(Ok(reached)) => return Ok(reached),
@@ -105,34 +245,51 @@ async fn reach(target: &Target) -> Result<(TcpStream, SocketAddr), SessionError>
             Err(error) => failures.push(error.to_string()),
         }
     }
-    Err(SessionError::Connect(format!(
-        "{} cannot be reached ({}); is its TCP port open from here?",
-        target.name,
-        failures.join("; ")
-    )))
+    Err(failures)
 }
 
-async fn shake(
+async fn shake(target: &Target, reached: Reached) -> Result<Carrier, SessionError> {
+    match reached {
+        Reached::Tcp(stream, address) => {
+            let broken = |error: &dyn std::fmt::Display| broken(target, address, error);
+            stream.set_nodelay(true).map_err(|error| broken(&error))?;
+            let name = ServerName::try_from(target.name.as_str());
+            let name = name.expect("a host's name is a DNS label").to_owned();
+            let stream = target.connector.connect(name, stream).await;
+            let stream = stream.map_err(|error| broken(&error))?;
+            let shown = tls::shown_by(stream.get_ref().1, &target.identity.roots);
+            check(target, shown, address)?;
+            carry(target, stream, address, None).await
+        }
+        Reached::Quic(session, address) => {
+            let shown = datagrams::shown_by(&session, &target.identity.roots);
+            check(target, shown, address)?;
+            let stream = session.open_bi().await;
+            let (send, receive) = stream.map_err(|error| broken(target, address, &error))?;
+            carry(target, join(receive, send), address, Some(session)).await
+        }
+    }
+}
+
+fn broken(target: &Target, address: SocketAddr, error: &dyn std::fmt::Display) -> SessionError {
+    SessionError::Connect(format!("{} at {address}: {error}", target.name))
+}
+
+/// Speaks HTTP/2 on what is believed.
+async fn carry(
     target: &Target,
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
     address: SocketAddr,
+    session: Option<Connection>,
 ) -> Result<Carrier, SessionError> {
-    let broken = |error: &dyn std::fmt::Display| {
-        SessionError::Connect(format!("{} at {address}: {error}", target.name))
-    };
-    stream.set_nodelay(true).map_err(|error| broken(&error))?;
-    let name = ServerName::try_from(target.name.as_str()).expect("a host's name is a DNS label");
-    let name = name.to_owned();
-    let stream = target.connector.connect(name, stream).await;
-    let stream = stream.map_err(|error| broken(&error))?;
-    check(target, &stream, address)?;
     let shaken = manner::client().handshake(stream).await;
-    let (streams, mut connection) = shaken.map_err(|error| broken(&error))?;
+    let (streams, mut connection) = shaken.map_err(|error| broken(target, address, &error))?;
     let pings = connection.ping_pong().expect("it is taken once");
     let used = Use::new();
     let watched = Rc::clone(&used);
     let driver = spawn_local(async move {
         tokio::select! {
+            biased;
             ended = connection => {
                 if let Err(error) = ended {
                     tracing::debug!(%error, "a connection between hosts ended");
@@ -148,17 +305,17 @@ async fn shake(
         streams,
         used,
         driver.abort_handle(),
+        session,
     ))
 }
 
 /// Whoever answered may be a host of the fleet, and yet not the one that is meant.
 fn check(
     target: &Target,
-    stream: &TlsStream<TcpStream>,
+    shown: Option<CertificateFacts>,
     address: SocketAddr,
 ) -> Result<(), SessionError> {
-    let facts = tls::shown_by(stream.get_ref().1, &target.identity.roots);
-    match facts {
+    match shown {
         Some(facts) if facts.tls_key_hash == target.key => Ok(()),
         Some(facts) => Err(SessionError::Untrusted(format!(
             "{address} answered as {}, and not with the key of {}'s record",

@@ -7,12 +7,16 @@ use model::catalogue::StreamIdentity;
 use runtime::tls;
 use rustls::{ClientConfig, ServerConfig};
 
-/// Both ends of TLS, for the identity that they were made from.
+use super::datagrams;
+
+/// Both ends of TLS and QUIC, for the identity that they were made from.
 #[derive(Clone)]
 struct Made {
     from: Arc<StreamIdentity>,
     client: Arc<ClientConfig>,
     server: Arc<ServerConfig>,
+    quic_client: quinn::ClientConfig,
+    quic_server: Arc<quinn::ServerConfig>,
 }
 
 /// The last that was made.
@@ -38,6 +42,22 @@ impl Identities {
         self.of(identity).map(|made| made.server)
     }
 
+    /// Returns the connecting end of QUIC.
+    pub(super) fn quic_client(
+        &self,
+        identity: &Arc<StreamIdentity>,
+    ) -> Result<quinn::ClientConfig, rustls::Error> {
+        self.of(identity).map(|made| made.quic_client)
+    }
+
+    /// Returns the accepting end of QUIC.
+    pub(super) fn quic_server(
+        &self,
+        identity: &Arc<StreamIdentity>,
+    ) -> Result<Arc<quinn::ServerConfig>, rustls::Error> {
+        self.of(identity).map(|made| made.quic_server)
+    }
+
     fn of(&self, identity: &Arc<StreamIdentity>) -> Result<Made, rustls::Error> {
         if let Some(made) = &*self.made.borrow()
             && Arc::ptr_eq(&made.from, identity)
@@ -58,9 +78,13 @@ fn make(identity: &Arc<StreamIdentity>) -> Result<Made, rustls::Error> {
         fleet_name,
     } = &**identity;
     let key = private_key.expose();
+    let client = tls::stream_client(roots.clone(), fleet_name.clone(), chain, key)?;
+    let server = tls::stream_server(roots.clone(), fleet_name.clone(), chain, key)?;
     Ok(Made {
         from: Arc::clone(identity),
-        client: tls::stream_client(roots.clone(), fleet_name.clone(), chain, key)?,
-        server: tls::stream_server(roots.clone(), fleet_name.clone(), chain, key)?,
+        quic_client: datagrams::client(Arc::clone(&client))?,
+        quic_server: datagrams::server(Arc::clone(&server))?,
+        client,
+        server,
     })
 }

@@ -10,8 +10,10 @@ use tokio::task::spawn_local;
 use tokio::time::Instant;
 
 use super::carried::{Carrier, Taken};
-use super::dialling::{self, Target};
+use super::detour::Detour;
+use super::dialling::{self, Order, Target};
 use super::manner::CONNECTIONS_PER_HOST_MAX;
+use super::transport::Transport;
 use super::{SessionError, Sessions};
 
 /// How long nothing is dialled after a failure: doubled with each, up to the last.
@@ -27,6 +29,9 @@ pub(super) struct HostPool {
     /// One is made at a time, and everyone who needs it waits for the same.
     dialling: RefCell<Option<watch::Receiver<News>>>,
     trouble: RefCell<Option<Trouble>>,
+    detour: RefCell<Detour>,
+    /// TCP is being tried beside the connections that there are.
+    is_probing: Cell<bool>,
     is_closed: Cell<bool>,
 }
 
@@ -44,6 +49,8 @@ impl HostPool {
             carriers: RefCell::default(),
             dialling: RefCell::default(),
             trouble: RefCell::default(),
+            detour: RefCell::default(),
+            is_probing: Cell::new(false),
             is_closed: Cell::new(false),
         })
     }
@@ -53,6 +60,19 @@ impl HostPool {
         self: Rc<Self>,
         sessions: &Sessions,
     ) -> Result<Taken, SessionError> {
+        match self.take() {
+            Some(taken) => {
+                if taken.transport() == Transport::Quic {
+                    self.look_for_tcp(sessions);
+                }
+                Ok(taken)
+            }
+            None => Box::pin(self.next_connection(sessions)).await,
+        }
+    }
+
+    /// Waits for one.
+    async fn next_connection(self: Rc<Self>, sessions: &Sessions) -> Result<Taken, SessionError> {
         loop {
             if let Some(taken) = self.take() {
                 return Ok(taken);
@@ -69,6 +89,14 @@ impl HostPool {
         }
     }
 
+    /// Returns how many connections there are over a transport.
+    pub(super) fn count(&self, transport: Transport) -> usize {
+        let carriers = self.carriers.borrow();
+        let live = carriers.iter().filter(|carrier| !carrier.is_over());
+        live.filter(|carrier| carrier.transport() == transport)
+            .count()
+    }
+
     /// Closes all connections to another key than this.
     pub(super) fn keep_only(&self, key: Option<Digest>) {
         self.is_closed.set(key.is_none());
@@ -83,7 +111,8 @@ impl HostPool {
         self.trouble.replace(None);
     }
 
-    /// Takes a place on the fullest connection that has room, so that the others may become idle.
+    /// Takes a place on the fullest connection that has room, so that the others may become idle; on
+    /// one over TCP, if there is any.
     fn take(&self) -> Option<Taken> {
         let mut carriers = self.carriers.borrow_mut();
         if carriers.iter().any(|carrier| carrier.is_over()) {
@@ -91,7 +120,10 @@ impl HostPool {
         }
         let with_room = carriers.iter().filter(|carrier| carrier.has_room());
         with_room
-            .max_by_key(|carrier| carrier.stream_count())
+            .max_by_key(|carrier| {
+                let is_tcp = carrier.transport() == Transport::Tcp;
+                (is_tcp, carrier.stream_count())
+            })
             .map(Carrier::take)
     }
 
@@ -107,12 +139,16 @@ impl HostPool {
         {
             return Err(trouble.error.clone());
         }
-        let target = Target::of(self.host, sessions)?;
+        let order = match self.detour.borrow().first(Instant::now()) {
+            Transport::Tcp => Order::TcpFirst,
+            Transport::Quic => Order::QuicFirst,
+        };
+        let target = Target::of(self.host, sessions, self.session())?;
         let (tell, news) = watch::channel(None);
         self.dialling.replace(Some(news.clone()));
         let pool = Rc::clone(self);
         spawn_local(async move {
-            let outcome = dialling::dial(target).await;
+            let outcome = dialling::dial(target, order).await;
             pool.dialling.replace(None);
             let _ = tell.send(Some(
                 outcome
@@ -128,8 +164,38 @@ impl HostPool {
             return Err(SessionError::NoAddress);
         }
         self.trouble.replace(None);
+        let mut detour = self.detour.borrow_mut();
+        detour.handle_reached(carrier.transport(), Instant::now());
         self.carriers.borrow_mut().push(Rc::new(carrier));
         Ok(())
+    }
+
+    /// Tries TCP when it is time, so that later streams go by it; those that there are stay.
+    fn look_for_tcp(self: &Rc<Self>, sessions: &Sessions) {
+        let is_time = self.detour.borrow().wants_tcp(Instant::now());
+        if !is_time || self.is_probing.get() || self.dialling.borrow().is_some() {
+            return;
+        }
+        let Ok(target) = Target::of(self.host, sessions, None) else {
+            return;
+        };
+        self.is_probing.set(true);
+        let pool = Rc::clone(self);
+        spawn_local(async move {
+            let outcome = dialling::dial(target, Order::TcpOnly).await;
+            pool.is_probing.set(false);
+            if outcome.and_then(|carrier| pool.add(carrier)).is_err() {
+                pool.detour.borrow_mut().handle_no_tcp(Instant::now());
+            }
+        });
+    }
+
+    /// Returns a session of QUIC that stands, for one stream more.
+    fn session(&self) -> Option<quinn::Connection> {
+        let carriers = self.carriers.borrow();
+        carriers
+            .iter()
+            .find_map(|carrier| carrier.session().cloned())
     }
 
     fn rest(&self, error: SessionError) {

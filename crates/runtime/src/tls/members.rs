@@ -73,11 +73,23 @@ pub fn stream_server(
 /// Returns what the certificate says that the other end has shown; `None` when it speaks another
 /// protocol, or before the handshake is over.
 pub fn shown_by(connection: &CommonState, roots: &[Vec<u8>]) -> Option<CertificateFacts> {
-    if connection.alpn_protocol() != Some(STREAMS_ALPN) {
+    shown_as(
+        connection.alpn_protocol(),
+        connection.peer_certificates()?,
+        roots,
+    )
+}
+
+/// As [`shown_by`], of a handshake whose keys another library has, as QUIC's.
+pub fn shown_as(
+    protocol: Option<&[u8]>,
+    chain: &[CertificateDer<'_>],
+    roots: &[Vec<u8>],
+) -> Option<CertificateFacts> {
+    if protocol != Some(STREAMS_ALPN) {
         return None;
     }
-    let chain = owned(connection.peer_certificates()?);
-    certificate::verify_chain_of_any_age(&chain, roots, crate::clock::unix_now()).ok()
+    certificate::verify_chain_of_any_age(&owned(chain), roots, crate::clock::unix_now()).ok()
 }
 
 /// Believes the hosts of a fleet, also those whose certificate has expired: what they may is said by
