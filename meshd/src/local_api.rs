@@ -21,7 +21,7 @@ use model::admin::ErrorBody;
 use model::control::{Refusal, RefusalCode};
 use model::local::{
     DropsView, HostStatus, JoinRequest, Joined, KeyRotated, Left, LocalWhyReport, LocalWhyRequest,
-    PeerView, ServiceView,
+    PeerView,
 };
 use model::rule::ip_protocol;
 use runtime::local_socket::LocalPeer;
@@ -74,7 +74,7 @@ pub fn router(api: LocalApi) -> Router {
         .route("/v1/drops", get(drops))
         .route("/v1/metrics", get(metrics::show))
         .route("/metrics", get(metrics::show_text))
-        .route("/v1/services", get(services))
+        .route("/v1/services", get(calls::services))
         .route("/v1/calls/{id}", get(calls::explain))
         .route("/v1/top", get(calls::top))
         .route("/v1/dns", get(dns::show))
@@ -165,10 +165,6 @@ async fn peers(State(brain): State<BrainHandle>) -> Result<Json<Vec<PeerView>>, 
 
 async fn drops(State(brain): State<BrainHandle>) -> Result<Json<DropsView>, Failure> {
     Ok(Json(brain.ask(Input::Drops).await?))
-}
-
-async fn services(State(brain): State<BrainHandle>) -> Result<Json<Vec<ServiceView>>, Failure> {
-    Ok(Json(brain.ask(Input::Services).await?))
 }
 
 async fn why(

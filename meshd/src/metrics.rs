@@ -88,7 +88,9 @@ runtime::catalogue! {
     DNS: Counter = "meshd_dns_queries_total", by "outcome";
     /// Calls of services that have ended, by whose `part` this host had in them, `from` a workload or else a host, `to` a service or else a host and its port, class of the answer's `status` (`none` for connections of bytes), and the `reason` where the mesh answered or ended the call. What is above the pairs that are counted apart is `others`.
     CALLS: Counter = "meshd_service_calls_total", by "part", "from", "to", "status", "reason";
-    /// How long parts of calls took: `queue` until an endpoint had room for it, back-off included, `answer` from then to the head of the answer, `body` from then to its end.
+    /// How long calls took from their arrival to the head of their answer.
+    CALL_SECONDS: Histogram = "meshd_service_call_seconds", by "part", "from", "to";
+    /// How long calls were at what: `queue` until an endpoint had room for them, back-off included, `connect` until there was a session with its host, `tunnel` from one host to the other and back, `server_queue` until the endpoint's host had decided and connected a program, `first_byte` from then to the head of the program's answer, `body` from then to its end. Calls are counted in those stages that they came to; their source knows of all six, their destination of the last three.
     CALL_STAGE_SECONDS: Histogram = "meshd_service_call_stage_seconds", by "part", "from", "to", "stage";
     /// Bytes of bodies, and of connections of bytes: `request` from the caller, `answer` to it.
     CALL_BYTES: Counter = "meshd_service_call_bytes_total", by "part", "from", "to", "direction";
@@ -100,6 +102,8 @@ runtime::catalogue! {
     CALLS_NOT_TOLD: Counter = "meshd_service_calls_not_told_total", by "to";
     /// Endpoints of the services that are called from this host: `ready`, `ejected` for a while because they failed, and `down` as active checks say.
     ENDPOINTS: Gauge = "meshd_service_endpoints", by "to", "state";
+    /// Connections from this host to others that carry calls: over `tcp`, and over `quic` where TCP does not get through.
+    CONNECTIONS: Gauge = "meshd_service_connections", by "transport";
 
     /// Packet threads.
     SHARDS: Gauge = "meshd_shards";

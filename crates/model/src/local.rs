@@ -19,7 +19,10 @@ mod metrics;
 mod ping;
 mod services;
 
-pub use calls::{CallCounts, CallExplained, CallPart, EdgeCounts, LiveEndpoint, LiveService};
+pub use calls::{
+    CallCounts, CallExplained, CallPart, EdgeCounts, LateEdge, LiveEndpoint, LiveService,
+    StageCounts,
+};
 pub use dns::{
     DnsAnswer, DnsQuestion, DnsRecord, DnsView, NameView, NamedThing, ResolverState, ResolverView,
 };

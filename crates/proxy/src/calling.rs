@@ -28,9 +28,10 @@ use crate::manners::Manners;
 use crate::marks::{Aim, CallId, Carries, Marks};
 use crate::refusal::Reason;
 use crate::replay::Replay;
-use crate::report::{CallReport, Side, Stages};
+use crate::report::{CallReport, Side};
 use crate::serving;
 use crate::snapshot::Snapshot;
+use crate::stages::{Stage, Stages};
 use crate::sticky::sticky_key;
 use crate::under_way::{AnswerBody, Beginning, UnderWay};
 use crate::upgrades;
@@ -285,12 +286,13 @@ async fn attempt(
                 &caught.aim,
                 carries,
                 request,
+                under_way.handed(),
             )
             .await;
             return Came::from(served);
         }
         marks(worker, caught, under_way, carries).write(request.headers_mut());
-        match worker.sessions.request(endpoint, request).await {
+        match under_way.send(endpoint, request).await {
             Ok(answer) => Came::Answer(answer.map(ProxyBody::Stream)),
             Err(error) => error.into(),
         }
@@ -433,10 +435,10 @@ impl Refused<'_> {
                 rule: rule.map(|rule| self.snapshot.gate.rule(rule)),
                 policy: self.snapshot.gate.version(),
                 began: self.began,
-                stages: Stages {
-                    queue: self.worker.now().monotonic - self.began.monotonic,
-                    ..Stages::default()
-                },
+                stages: Stages::default().with(
+                    Stage::Queue,
+                    self.worker.clock.monotonic() - self.began.monotonic,
+                ),
                 request_bytes: 0,
                 answer_bytes: 0,
             },

@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout_at};
 use traffic::{CallShape, Failure, Next, Outcome};
 
 use crate::body::{BodyError, ProxyBody, StreamBody};
-use crate::calling::{Caught, Refused, marks, own};
+use crate::calling::{Caught, Refused, marks};
 use crate::came::Came;
 use crate::marks::Carries;
 use crate::refusal::Reason;
@@ -120,6 +120,7 @@ async fn reach(
         let (outcome, reason) = match came {
             Ok(Ok(far)) => {
                 under_way.finished(Outcome::Succeeded);
+                under_way.answered();
                 return Ok(far);
             }
             Ok(Err((outcome, reason))) => (outcome, reason),
@@ -156,12 +157,15 @@ async fn reach_there(
     *request.method_mut() = Method::CONNECT;
     *request.uri_mut() = Uri::from_static("mesh");
     marks(worker, caught, under_way, Carries::Bytes).write(request.headers_mut());
-    let came = match worker.sessions.request(endpoint, request).await {
-        Ok(answer) if answer.status().is_success() => {
-            hold.open();
-            return Ok(ProxyBody::Stream(answer.into_body()));
+    let came = match under_way.send(endpoint, request).await {
+        Ok(mut answer) => {
+            under_way.take_told(answer.headers_mut());
+            if answer.status().is_success() {
+                hold.open();
+                return Ok(ProxyBody::Stream(answer.into_body()));
+            }
+            Came::Answer(answer.map(ProxyBody::Stream))
         }
-        Ok(answer) => Came::Answer(answer.map(ProxyBody::Stream)),
         Err(error) => error.into(),
     };
     let reason = match &came {
@@ -210,17 +214,18 @@ async fn reach_here(
 pub(crate) async fn serve(visit: Visit, from_caller: StreamBody) -> Response<ProxyBody> {
     let mut visiting = match visit.decide(None, None) {
         Ok(visiting) => visiting,
-        Err((reason, detail)) => return own(reason.answer(visit.id, false, &detail)),
+        Err((reason, detail)) => return visit.refuse(reason, false, &detail),
     };
     let socket = match connect(&visit).await {
         Ok(socket) => Rc::new(socket),
         Err(reason) => {
             visiting.ended_with(reason);
-            return own(reason.answer(visit.id, false, ""));
+            return visit.refuse(reason, false, "");
         }
     };
     let activity = Activity::new();
     visiting.count(Rc::clone(&activity));
+    let timing = visiting.told();
     let limits = visit.worker.limits.clone();
     let idle = idle_of(&visit);
     let from_program = SocketBody::new(Rc::clone(&socket), Rc::clone(&activity), limits.copy_bytes);
@@ -238,7 +243,9 @@ pub(crate) async fn serve(visit: Visit, from_caller: StreamBody) -> Response<Pro
             break_off(&socket, &activity);
         }
     });
-    Response::new(ProxyBody::Socket(from_program))
+    let mut answer = Response::new(ProxyBody::Socket(from_program));
+    timing.write(answer.headers_mut());
+    answer
 }
 
 async fn connect(visit: &Visit) -> Result<TcpStream, Reason> {

@@ -20,6 +20,7 @@ use tokio::time::{interval, sleep, timeout};
 use crate::body::ProxyBody;
 use crate::local_apps::AppPort;
 use crate::snapshot::Snapshot;
+use crate::stages::Milestone;
 use crate::worker::{Worker, my_addresses};
 
 /// How often a program is asked, unless the policy says otherwise.
@@ -160,6 +161,7 @@ async fn ask_http(worker: &Worker, me: HostAddresses, port: AppPort, path: &str)
     headers.insert(HOST, HeaderValue::from_static("localhost"));
     headers.insert(USER_AGENT, HeaderValue::from_static("mesh-health"));
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    let answer = worker.apps.request_alone(me, port, request).await;
+    let handed = Milestone::ahead(worker.clock);
+    let answer = worker.apps.request_alone(me, port, request, &handed).await;
     answer.is_ok_and(|answer| answer.status().is_success() || answer.status().is_redirection())
 }

@@ -33,6 +33,7 @@ mod serving;
 mod sessions;
 mod snapshot;
 mod socket_body;
+mod stages;
 mod standing;
 mod sticky;
 mod surroundings;
@@ -44,13 +45,14 @@ mod worker;
 pub use body::{BodyError, ProxyBody, StreamBody};
 pub use config::{ProxyConfig, ProxyLimits};
 pub use marks::{Aim, CallId};
-pub use observe::{AccessLog, Collector, EdgeSum, Observatory, Stage, Telling, Trace};
+pub use observe::{AccessLog, Collector, EdgeSum, Observatory, Telling, Trace};
 pub use proxy::Proxy;
 pub use refusal::Reason;
-pub use report::{CallReport, NoObserver, Observer, Side, Stages, UpstreamSeen};
+pub use report::{CallReport, NoObserver, Observer, Side, UpstreamSeen};
 pub use sessions::{
     Acceptor, Addressee, Arrival, ConnectionsSeen, DatagramPort, Datagrams, Handler, SessionError,
     Sessions, Transport,
 };
 pub use snapshot::{Snapshot, Snapshots};
+pub use stages::{Stage, Stages};
 pub use surroundings::{Caller, Listeners, Surroundings};

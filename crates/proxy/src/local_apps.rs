@@ -26,6 +26,7 @@ use tokio::time::{Instant, timeout};
 use crate::body::{BodyError, ProxyBody};
 use crate::config::ProxyLimits;
 use crate::runtimes::LocalExecutor;
+use crate::stages::Milestone;
 use crate::surroundings::Surroundings;
 
 /// Why a program of this host gave no answer.
@@ -109,7 +110,8 @@ impl LocalApps {
         }
     }
 
-    /// Sends a request to the program at `port`, and returns the head of its answer.
+    /// Sends a request to the program at `port`, and returns the head of its answer. `handed` is
+    /// reached when there is a connection for it.
     ///
     /// # Errors
     /// It takes no connection, or breaks it.
@@ -119,11 +121,12 @@ impl LocalApps {
         port: AppPort,
         speech: Speech,
         request: Request<ProxyBody>,
+        handed: &Milestone,
     ) -> Result<Response<AppBody>, AppError> {
         let port = self.port(port);
         match speech {
-            Speech::Http1 => self.request_http1(me, port, request).await,
-            Speech::Http2 => self.request_http2(me, port, request).await,
+            Speech::Http1 => self.request_http1(me, port, request, handed).await,
+            Speech::Http2 => self.request_http2(me, port, request, handed).await,
         }
     }
 
@@ -141,8 +144,10 @@ impl LocalApps {
         me: HostAddresses,
         port: Rc<Port>,
         mut request: Request<ProxyBody>,
+        handed: &Milestone,
     ) -> Result<Response<AppBody>, AppError> {
         while let Some(mut sender) = port.take(self.limits.idle_local_wait) {
+            handed.reach();
             match sender.try_send_request(request).await {
                 Ok(answer) => return Ok(leased(answer, sender, port)),
                 Err(mut error) => match error.take_message() {
@@ -152,7 +157,9 @@ impl LocalApps {
                 },
             }
         }
+        handed.forget();
         let mut sender = self.open(me, &port).await?;
+        handed.reach();
         let answer = sender.send_request(request).await?;
         Ok(leased(answer, sender, port))
     }
@@ -166,9 +173,11 @@ impl LocalApps {
         me: HostAddresses,
         port: AppPort,
         request: Request<ProxyBody>,
+        handed: &Milestone,
     ) -> Result<Response<Incoming>, AppError> {
         let port = self.port(port);
         let mut sender = self.open(me, &port).await?;
+        handed.reach();
         Ok(sender.send_request(request).await?)
     }
 
@@ -195,6 +204,7 @@ impl LocalApps {
         me: HostAddresses,
         port: Rc<Port>,
         request: Request<ProxyBody>,
+        handed: &Milestone,
     ) -> Result<Response<AppBody>, AppError> {
         let known = port
             .http2
@@ -209,6 +219,7 @@ impl LocalApps {
                 sender
             }
         };
+        handed.reach();
         let answer = sender.send_request(request).await?;
         Ok(answer.map(|incoming| AppBody {
             incoming,

@@ -21,6 +21,8 @@ pub(crate) const DEADLINE: HeaderName = HeaderName::from_static("mesh-deadline")
 pub(crate) const ATTEMPT: HeaderName = HeaderName::from_static("mesh-attempt");
 /// What the stream carries; absent: the request itself, or bytes for `CONNECT`.
 pub(crate) const CARRIES: HeaderName = HeaderName::from_static("mesh-carries");
+/// How long the destination had the call, as it tells the source.
+pub(crate) const TIMING: HeaderName = HeaderName::from_static("mesh-timing");
 /// Why the mesh answers in a program's place.
 pub(crate) const REASON: HeaderName = HeaderName::from_static("mesh-reason");
 /// The SPIFFE ID of the caller, for the program that is called.

@@ -4,6 +4,7 @@
 mod access_log;
 mod edges;
 mod explain;
+mod lately;
 mod latencies;
 mod live;
 mod otlp;
@@ -16,12 +17,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use model::catalogue::Catalogue;
-use model::local::{CallCounts, CallExplained, LiveService};
+use model::local::{CallCounts, CallExplained, EdgeCounts, LateEdge, LiveService};
 use policy::Gate;
 
 pub use access_log::AccessLog;
 use edges::{EdgeKey, EdgeTable};
-pub use edges::{EdgeSum, Stage};
+pub use edges::EdgeSum;
+use lately::Lately;
 pub use otlp::Collector;
 pub use telling::Telling;
 pub use trace::Trace;
@@ -43,6 +45,7 @@ pub struct Observatory {
     /// Who writes calls down elsewhere, if anybody.
     teller: Option<Teller>,
     known: Mutex<VecDeque<Known>>,
+    lately: Mutex<Lately>,
 }
 
 /// What one proxy thread writes.
@@ -73,6 +76,7 @@ impl Observatory {
             began: Instant::now(),
             teller: Teller::start(telling, this.clone()),
             known: Mutex::default(),
+            lately: Mutex::default(),
         })
     }
 
@@ -131,12 +135,34 @@ impl Observatory {
         live::services(&seen, known.first().map(|it| &*it.catalogue))
     }
 
+    /// Returns who called what within the last minute or so.
+    pub fn lately(&self) -> BTreeMap<String, Vec<LateEdge>> {
+        let now = self.edge_counts();
+        let lately = self.lately.lock().unwrap_or_else(PoisonError::into_inner);
+        lately.since(self.micros(), now)
+    }
+
     /// Returns what `meshctl top` makes rates of.
     pub fn counts(&self) -> CallCounts {
         CallCounts {
-            at_micros: u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX),
-            edges: self.edges().iter().map(EdgeSum::counts).collect(),
+            at_micros: self.micros(),
+            edges: self.edge_counts(),
             services: self.services(),
+        }
+    }
+
+    fn edge_counts(&self) -> Vec<EdgeCounts> {
+        self.edges().iter().map(EdgeSum::counts).collect()
+    }
+
+    fn micros(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Keeps the counts, now and then, to tell what was called of late.
+    fn keep_counts(&self) {
+        if let Ok(mut lately) = self.lately.try_lock() {
+            lately.keep(self.micros(), || self.edge_counts());
         }
     }
 
@@ -184,6 +210,9 @@ impl Observer for Observatory {
         if let Some(Ok(mut endpoints)) = self.threads.get(thread).map(|it| it.endpoints.try_lock())
         {
             *endpoints = seen;
+        }
+        if thread == 0 {
+            self.keep_counts();
         }
     }
 }

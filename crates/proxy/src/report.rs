@@ -1,17 +1,16 @@
 //! What is told of each call when it is over, at both ends of it: for metrics, logs, traces and
 //! explanations, which are not this module's.
 
-use std::time::Duration;
-
 use model::ids::{HostId, PolicyVersion};
 use model::name::Name;
-use model::time::Now;
+use model::time::{Instant, Now};
 use policy::RuleInfo;
 use traffic::{Choice, EndpointView, GiveUp};
 
 use crate::marks::{Aim, CallId};
 use crate::observe::Trace;
 use crate::refusal::Reason;
+use crate::stages::Stages;
 
 /// Is told of calls. It is called on proxy threads and must be quick.
 pub trait Observer: Send + Sync + 'static {
@@ -34,6 +33,8 @@ pub struct UpstreamSeen {
     pub aim: Aim,
     /// Whose port.
     pub host: Option<HostId>,
+    /// When it was looked at.
+    pub at: Instant,
     /// Calls under way, of all threads.
     pub in_flight: u32,
     /// Calls that wait, of all threads.
@@ -90,23 +91,12 @@ pub struct CallReport<'c> {
     pub trace: Option<Trace>,
     /// When it began.
     pub began: Now,
-    /// How long it took.
+    /// How long it was at what.
     pub stages: Stages,
     /// Bytes of the request's body, or from the caller.
     pub request_bytes: u64,
     /// Bytes of the answer's body, or to the caller.
     pub answer_bytes: u64,
-}
-
-/// How long a call was at what. Each is the time since the one before.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stages {
-    /// Until it was decided and an endpoint had room for it, back-off included.
-    pub queue: Duration,
-    /// Until the head of the last attempt's answer.
-    pub answer: Duration,
-    /// Until the answer's end.
-    pub body: Duration,
 }
 
 /// Tells nobody.

@@ -28,9 +28,10 @@ use crate::local_apps::{AppError, AppPort, Speech};
 use crate::marks::{self, Aim, CallId, Carries, Marks};
 use crate::observe::Trace;
 use crate::refusal::Reason;
-use crate::report::{CallReport, Side, Stages};
+use crate::report::{CallReport, Side};
 use crate::sessions::{Arrival, Handler};
 use crate::snapshot::Snapshot;
+use crate::stages::{Milestone, Stage, Stages, Told};
 use crate::standing::Stand;
 use crate::under_way::reason_of;
 use crate::upgrades;
@@ -150,6 +151,7 @@ impl Visit {
             grpc_status: None,
             reason: None,
             trace: None,
+            handed: Milestone::ahead(self.worker.clock),
             answered_at: None,
             answer_bytes: 0,
             bytes_of_socket: None,
@@ -173,17 +175,31 @@ impl Visit {
         }
     }
 
+    /// Answers in a program's place, and tells how long the call was here.
+    pub(crate) fn refuse(
+        &self,
+        reason: Reason,
+        is_grpc: bool,
+        detail: &str,
+    ) -> Response<ProxyBody> {
+        let mut answer = own(reason.answer(self.id, is_grpc, detail));
+        let now = self.worker.clock.monotonic();
+        let stages = Stages::default().with_near(self.began.monotonic, None, now);
+        Told::of(&stages).write(answer.headers_mut());
+        answer
+    }
+
     /// Serves one request.
     async fn serve(self, mut parts: Parts, body: ProxyBody) -> Response<ProxyBody> {
         let is_grpc = grpc::is_call(&parts.headers);
         // The other host should have seen to it; whether it has is not known.
         if let Err(bad) = head::admit(&mut parts) {
-            return own(Reason::BadRequest.answer(self.id, is_grpc, &bad.to_string()));
+            return self.refuse(Reason::BadRequest, is_grpc, &bad.to_string());
         }
         let mut visiting = match self.decide(Some(AskedRequest::new(&parts)), Some(&parts.headers))
         {
             Ok(visiting) => visiting,
-            Err((reason, detail)) => return own(reason.answer(self.id, is_grpc, &detail)),
+            Err((reason, detail)) => return self.refuse(reason, is_grpc, &detail),
         };
         // While the caller still sends its body, it watches the time itself.
         let deadline = self.deadline.filter(|_| body.is_end_stream());
@@ -197,6 +213,7 @@ impl Visit {
             &self.aim,
             self.carries,
             request,
+            &visiting.handed,
         );
         let in_time = async {
             match deadline {
@@ -213,7 +230,8 @@ impl Visit {
         match served.unwrap_or_else(|| Err((Reason::CutByPolicy, String::new()))) {
             Ok(answer) => visiting.pass_on(answer),
             Err((reason, detail)) => {
-                let answer = own(reason.answer(self.id, is_grpc, &detail));
+                let mut answer = own(reason.answer(self.id, is_grpc, &detail));
+                visiting.tell_timing(answer.headers_mut());
                 visiting.ended_with(reason);
                 visiting.status = answer.status().as_u16();
                 answer
@@ -235,6 +253,8 @@ pub(crate) struct Visiting {
     grpc_status: Option<u16>,
     reason: Option<Reason>,
     trace: Option<Trace>,
+    /// To a program.
+    handed: Milestone,
     answered_at: Option<Instant>,
     answer_bytes: u64,
     bytes_of_socket: Option<Rc<crate::socket_body::Activity>>,
@@ -255,6 +275,37 @@ impl Visiting {
         }
     }
 
+    /// Returns when it was handed to a program.
+    pub(crate) const fn handed(&self) -> &Milestone {
+        &self.handed
+    }
+
+    /// It has begun only now: what came before was its connection.
+    pub(crate) fn begins(&mut self) {
+        self.began = self.worker.now();
+    }
+
+    /// Tells the source how long it was here so far.
+    pub(crate) fn tell_timing(&self, headers: &mut HeaderMap) {
+        self.told().write(headers);
+    }
+
+    /// Returns what the source is told of how long it was here so far.
+    pub(crate) fn told(&self) -> Told {
+        Told::of(&self.stages(self.worker.clock.monotonic()))
+    }
+
+    fn stages(&self, now: Instant) -> Stages {
+        let answered_at = self.answered_at.unwrap_or(now);
+        // A connection of bytes is answered as soon as there is one.
+        let handed = self.handed.at().filter(|_| self.method.is_some());
+        let stages = Stages::default().with_near(self.began.monotonic, handed, answered_at);
+        match self.answered_at {
+            Some(answered_at) => stages.with(Stage::Body, now - answered_at),
+            None => stages,
+        }
+    }
+
     /// Says why the mesh ended it.
     pub(crate) fn ended_with(&mut self, reason: Reason) {
         self.reason = self.reason.or(Some(reason));
@@ -262,13 +313,13 @@ impl Visiting {
 
     /// The program has answered; counts what passes on this socket from now on.
     pub(crate) fn count(&mut self, activity: Rc<crate::socket_body::Activity>) {
-        self.answered_at = Some(self.worker.now().monotonic);
+        self.answered_at = Some(self.worker.clock.monotonic());
         self.bytes_of_socket = Some(activity);
     }
 
     /// The program has answered so.
     pub(crate) fn answered(&mut self, status: StatusCode) {
-        self.answered_at = Some(self.worker.now().monotonic);
+        self.answered_at = Some(self.worker.clock.monotonic());
         self.status = status.as_u16();
     }
 
@@ -278,6 +329,7 @@ impl Visiting {
         self.grpc_status = grpc_status(answer.headers());
         let (mut head, body) = answer.into_parts();
         self.reason = reason_of(&head.headers);
+        self.tell_timing(&mut head.headers);
         head.version = Version::HTTP_11;
         let body = if body.is_end_stream() {
             ProxyBody::Empty
@@ -293,8 +345,7 @@ impl Visiting {
 
 impl Drop for Visiting {
     fn drop(&mut self) {
-        let now = self.worker.now().monotonic;
-        let answered_at = self.answered_at.unwrap_or(now);
+        let stages = self.stages(self.worker.clock.monotonic());
         let (request_bytes, answer_bytes) = match &self.bytes_of_socket {
             // Here the socket is the program's.
             Some(activity) => {
@@ -325,11 +376,7 @@ impl Drop for Visiting {
                     rule: self.rule.map(|rule| self.snapshot.gate.rule(rule)),
                     policy: self.snapshot.gate.version(),
                     began: self.began,
-                    stages: Stages {
-                        answer: answered_at - self.began.monotonic,
-                        body: now - answered_at,
-                        ..Stages::default()
-                    },
+                    stages,
                     request_bytes,
                     answer_bytes,
                 },
@@ -393,7 +440,8 @@ impl Body for ServedBody {
     }
 }
 
-/// Asks the program of this host that offers what is called.
+/// Asks the program of this host that offers what is called. `handed` is reached when it has a
+/// connection.
 ///
 /// # Errors
 /// None does, or it gives no answer.
@@ -404,6 +452,7 @@ pub(crate) async fn deliver(
     aim: &Aim,
     carries: Carries,
     mut request: Request<ProxyBody>,
+    handed: &Milestone,
 ) -> Served {
     let port = offered_port(worker, snapshot, aim)?;
     let me = my_addresses(snapshot).ok_or((Reason::NotOffered, String::new()))?;
@@ -415,7 +464,7 @@ pub(crate) async fn deliver(
     address(&mut request, speech);
     let answer = worker
         .apps
-        .request(me, port, speech, request)
+        .request(me, port, speech, request, handed)
         .await
         .map_err(refused)?;
     let (mut head, body) = answer.into_parts();
@@ -438,6 +487,7 @@ pub(crate) async fn deliver_upgrade(
     origin: &Origin,
     aim: &Aim,
     mut request: Request<ProxyBody>,
+    handed: &Milestone,
 ) -> Result<Response<Incoming>, (Reason, String)> {
     let port = offered_port(worker, snapshot, aim)?;
     let me = my_addresses(snapshot).ok_or((Reason::NotOffered, String::new()))?;
@@ -445,7 +495,7 @@ pub(crate) async fn deliver_upgrade(
     address(&mut request, Speech::Http1);
     worker
         .apps
-        .request_alone(me, port, request)
+        .request_alone(me, port, request, handed)
         .await
         .map_err(refused)
 }

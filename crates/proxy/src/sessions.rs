@@ -29,7 +29,7 @@ use tokio::net::TcpSocket;
 
 pub use accepting::{Acceptor, Arrival, Handler};
 pub use addressee::Addressee;
-pub(crate) use carried::StreamPlace;
+pub(crate) use carried::{StreamPlace, Taken};
 pub use datagrams::{DatagramPort, Datagrams};
 pub use transport::Transport;
 
@@ -127,8 +127,15 @@ impl Sessions {
         to: HostId,
         request: Request<ProxyBody>,
     ) -> Result<Response<StreamBody>, SessionError> {
-        let connection = self.pool(to)?.connection(self).await?;
-        connection.request(request).await
+        self.connection(to).await?.request(request).await
+    }
+
+    /// Returns a connection to a host with room for a stream, for those who do it step by step.
+    ///
+    /// # Errors
+    /// There is none. Nothing was sent.
+    pub(crate) async fn connection(&self, to: HostId) -> Result<Taken, SessionError> {
+        self.pool(to)?.connection(self).await
     }
 
     /// Closes the connections to hosts that are gone or have another key now. To be called whenever

@@ -1,13 +1,14 @@
 //! A call between its begin and its end, at its source: what holds its place, ends it however it
 //! ends, and tells of it.
 
+use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use model::ids::HostId;
 use model::time::{Instant, Now};
@@ -16,14 +17,16 @@ use tokio::time::{Sleep, sleep_until};
 use traffic::{Admission, Call, CallShape, Choice, Ending, GiveUp, Next, Outcome, Pick, Upstream};
 
 use crate::asking::{Asked, No};
-use crate::body::{BodyError, ProxyBody};
+use crate::body::{BodyError, ProxyBody, StreamBody};
 use crate::grpc;
 use crate::marks::CallId;
 use crate::observe::Trace;
 use crate::refusal::Reason;
 use crate::replay::Replay;
-use crate::report::{CallReport, Side, Stages};
+use crate::report::{CallReport, Side};
+use crate::sessions::SessionError;
 use crate::snapshot::Snapshot;
+use crate::stages::{Milestone, Stage, Stages, Told};
 use crate::standing::Stand;
 use crate::upstreams::Called;
 use crate::worker::Worker;
@@ -41,7 +44,14 @@ pub(crate) struct UnderWay {
     method: Option<Method>,
     rule: RuleIndex,
     began: Now,
-    sent_at: Instant,
+    /// To an endpoint; `None`: it waits for one.
+    sent_at: Option<Instant>,
+    /// To the endpoint's host, if that is another.
+    connected: Milestone,
+    /// To a program of this host.
+    handed: Milestone,
+    /// What the endpoint's host said of its part.
+    told: Cell<Option<Told>>,
     answered_at: Option<Instant>,
     ending: Ending,
     status: u16,
@@ -105,7 +115,10 @@ impl UnderWay {
             is_grpc,
             rule,
             began,
-            sent_at: began.monotonic,
+            sent_at: None,
+            connected: Milestone::ahead(worker.clock),
+            handed: Milestone::ahead(worker.clock),
+            told: Cell::new(None),
             answered_at: None,
             ending: Ending::Abandoned,
             status: 0,
@@ -190,8 +203,47 @@ impl UnderWay {
                 .with_asked(|asked| asked.decide(&self.snapshot.gate, headers, at));
             self.rule = decided.map_err(No::reason)?;
         }
-        self.sent_at = self.worker.now().monotonic;
+        self.sends();
         Ok(chosen)
+    }
+
+    /// Sends a request to another host, and returns the head of its answer.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) async fn send(
+        &self,
+        endpoint: HostId,
+        request: Request<ProxyBody>,
+    ) -> Result<Response<StreamBody>, SessionError> {
+        let connection = self.worker.sessions.connection(endpoint).await?;
+        self.connected.reach();
+        connection.request(request).await
+    }
+
+    /// Returns when it was handed to a program of this host.
+    pub(crate) const fn handed(&self) -> &Milestone {
+        &self.handed
+    }
+
+    /// Takes off an answer what its host says of its part, which is not for programs.
+    pub(crate) fn take_told(&self, headers: &mut HeaderMap) {
+        if let Some(told) = Told::take(headers) {
+            self.told.set(Some(told));
+        }
+    }
+
+    /// The head of an answer is there, or a connection of bytes.
+    pub(crate) fn answered(&mut self) {
+        self.answered_at = Some(self.worker.clock.monotonic());
+    }
+
+    /// It goes to an endpoint now.
+    fn sends(&mut self) {
+        self.sent_at = Some(self.worker.clock.monotonic());
+        self.connected.forget();
+        self.handed.forget();
+        self.told.set(None);
     }
 
     /// Polls what may wait for others, until it is ready or the policy cuts the call.
@@ -230,8 +282,7 @@ impl UnderWay {
 
     /// Takes in what came of an attempt.
     pub(crate) fn finished(&mut self, outcome: Outcome) -> Next {
-        let now = self.worker.now().monotonic;
-        self.answered_at = Some(now);
+        let now = self.worker.clock.monotonic();
         let replay = match &self.replay {
             Some(replay) if !replay.can_repeat() => traffic::Replay::Impossible,
             _ => traffic::Replay::Possible,
@@ -242,8 +293,10 @@ impl UnderWay {
             .expect("a call is there until it is over");
         let mut upstream = self.called.upstream.borrow_mut();
         let next = upstream.finished(call, outcome, replay, now);
-        if let Next::GiveUp(why) = next {
-            self.gave_up = Some(why);
+        match next {
+            Next::GiveUp(why) => self.gave_up = Some(why),
+            Next::Retry { .. } => self.sent_at = None,
+            Next::PassOn => {}
         }
         next
     }
@@ -274,8 +327,10 @@ impl UnderWay {
         mut self: Box<Self>,
         answer: Response<ProxyBody>,
     ) -> Response<AnswerBody> {
+        self.answered();
         let (mut head, body) = answer.into_parts();
         head.version = http::Version::HTTP_11;
+        self.take_told(&mut head.headers);
         self.status = head.status.as_u16();
         self.reason = reason_of(&head.headers);
         if self.is_grpc {
@@ -304,7 +359,8 @@ impl UnderWay {
     }
 
     /// Says that the connection speaks something else from now on.
-    pub(crate) const fn switched(&mut self) {
+    pub(crate) fn switched(&mut self) {
+        self.answered();
         self.status = StatusCode::SWITCHING_PROTOCOLS.as_u16();
     }
 
@@ -333,8 +389,28 @@ impl UnderWay {
         }
     }
 
-    fn tell(&self, call: &Call, now: Instant) {
+    fn stages(&self, now: Instant) -> Stages {
+        let stages = Stages::default();
+        let Some(sent_at) = self.sent_at else {
+            return stages.with(Stage::Queue, now - self.began.monotonic);
+        };
+        let stages = stages.with(Stage::Queue, sent_at - self.began.monotonic);
         let answered_at = self.answered_at.unwrap_or(now);
+        let is_here = self.stand.with_asked(|asked| asked.to) == self.snapshot.catalogue.me;
+        let stages = match self.connected.at() {
+            _ if is_here => stages.with_near(sent_at, self.handed.at(), answered_at),
+            None => stages.with(Stage::Connect, answered_at - sent_at),
+            Some(connected) => stages
+                .with(Stage::Connect, connected - sent_at)
+                .with_far(answered_at - connected, self.told.get()),
+        };
+        match self.answered_at {
+            Some(answered_at) => stages.with(Stage::Body, now - answered_at),
+            None => stages,
+        }
+    }
+
+    fn tell(&self, call: &Call, now: Instant) {
         let (mut request_bytes, mut answer_bytes) = (
             self.replay.as_ref().map_or(0, Replay::passed_bytes),
             self.answer_bytes,
@@ -364,11 +440,7 @@ impl UnderWay {
                     rule: Some(self.snapshot.gate.rule(self.rule)),
                     policy: self.snapshot.gate.version(),
                     began: self.began,
-                    stages: Stages {
-                        queue: self.sent_at - self.began.monotonic,
-                        answer: answered_at - self.sent_at,
-                        body: now - answered_at,
-                    },
+                    stages: self.stages(now),
                     request_bytes,
                     answer_bytes,
                 },

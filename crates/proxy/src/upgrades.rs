@@ -25,7 +25,7 @@ use traffic::{Failure, Next, Outcome};
 
 use crate::asking::AskedRequest;
 use crate::body::{ProxyBody, StreamBody};
-use crate::calling::{Caught, marks, own};
+use crate::calling::{Caught, marks};
 use crate::came::Came;
 use crate::grpc;
 use crate::head;
@@ -86,6 +86,7 @@ pub(crate) async fn call(
         }
     };
     under_way.finished(Outcome::of_status(answer.status().as_u16()));
+    under_way.take_told(answer.headers_mut());
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         serving::clean(answer.headers_mut());
         return under_way.pass_on(answer.map(ProxyBody::Local));
@@ -120,8 +121,15 @@ async fn ask(
 ) -> Result<Response<Incoming>, Came> {
     let snapshot = under_way.snapshot();
     if endpoint == snapshot.catalogue.me {
-        let asked =
-            serving::deliver_upgrade(worker, snapshot, &caught.origin, &caught.aim, request).await;
+        let asked = serving::deliver_upgrade(
+            worker,
+            snapshot,
+            &caught.origin,
+            &caught.aim,
+            request,
+            under_way.handed(),
+        )
+        .await;
         return asked.map_err(|refused| Came::from(Err(refused)));
     }
     let (socket, to_host, from_host) = pipe();
@@ -129,11 +137,7 @@ async fn ask(
     *tunnel.method_mut() = Method::CONNECT;
     *tunnel.uri_mut() = Uri::from_static("mesh");
     marks(worker, caught, under_way, Carries::Http1).write(tunnel.headers_mut());
-    let opened = worker
-        .sessions
-        .request(endpoint, tunnel)
-        .await
-        .map_err(Came::from)?;
+    let opened = under_way.send(endpoint, tunnel).await.map_err(Came::from)?;
     if !opened.status().is_success() {
         return Err(Came::Answer(opened.map(ProxyBody::Stream)));
     }
@@ -179,13 +183,14 @@ async fn answer(visit: &Visit, request: Request<Incoming>) -> Response<ProxyBody
     let (mut parts, body) = request.into_parts();
     let is_grpc = grpc::is_call(&parts.headers);
     if let Err(bad) = head::admit(&mut parts) {
-        return own(Reason::BadRequest.answer(visit.id, is_grpc, &bad.to_string()));
+        return visit.refuse(Reason::BadRequest, is_grpc, &bad.to_string());
     }
     let decided = visit.decide(Some(AskedRequest::new(&parts)), Some(&parts.headers));
     let mut visiting = match decided {
         Ok(visiting) => visiting,
-        Err((reason, detail)) => return own(reason.answer(visit.id, is_grpc, &detail)),
+        Err((reason, detail)) => return visit.refuse(reason, is_grpc, &detail),
     };
+    visiting.begins();
     head::strip_mesh(&mut parts.headers);
     let mut request = Request::from_parts(parts, body);
     let near = hyper::upgrade::on(&mut request);
@@ -197,13 +202,14 @@ async fn answer(visit: &Visit, request: Request<Incoming>) -> Response<ProxyBody
         &visit.origin,
         &visit.aim,
         request,
+        visiting.handed(),
     );
     let asked = visiting.stand().until_cut(asking).await;
     let mut answer = match asked.unwrap_or_else(|| Err((Reason::CutByPolicy, String::new()))) {
         Ok(answer) => answer,
         Err((reason, detail)) => {
             visiting.ended_with(reason);
-            return own(reason.answer(visit.id, is_grpc, &detail));
+            return visit.refuse(reason, is_grpc, &detail);
         }
     };
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -213,6 +219,7 @@ async fn answer(visit: &Visit, request: Request<Incoming>) -> Response<ProxyBody
     let far = hyper::upgrade::on(&mut answer);
     keep_upgrade(answer.headers_mut());
     visiting.answered(answer.status());
+    visiting.tell_timing(answer.headers_mut());
     let idle = crate::carrying::idle_of(visit);
     spawn_local(carry(near, far, visiting, idle));
     answer.map(|_| ProxyBody::Empty)

@@ -168,6 +168,7 @@ impl Called {
         UpstreamSeen {
             aim,
             host,
+            at: now,
             in_flight: upstream.gauge().in_flight(),
             waiting: upstream.gauge().waiting(),
             using_all: upstream.is_using_all(),

@@ -38,7 +38,8 @@ impl Clock {
         deadline.saturating_since(self.monotonic())
     }
 
-    fn monotonic(&self) -> Instant {
+    /// Reads the clock that never goes back.
+    pub fn monotonic(&self) -> Instant {
         Instant::from_start(since_boot().saturating_sub(self.start))
     }
 

@@ -1,12 +1,14 @@
-//! `GET /v1/calls/ID` and `GET /v1/top`: calls of services, as the proxy saw them.
+//! `GET /v1/calls/ID`, `GET /v1/top` and `GET /v1/services`: services as the policy has them, and calls as
+//! the proxy saw them.
 
 use axum::Json;
 use axum::extract::{Path, State};
 use model::control::{Refusal, RefusalCode};
-use model::local::{CallCounts, CallExplained};
+use model::local::{CallCounts, CallExplained, ServiceView};
 use proxy::CallId;
 
 use super::Failure;
+use crate::brain::{BrainHandle, Input};
 use crate::metrics::MetricsSource;
 
 pub(super) async fn explain(
@@ -18,6 +20,23 @@ pub(super) async fn explain(
         Refusal::new(RefusalCode::Invalid, text)
     })?;
     Ok(Json(source.services.observatory().explain(id)))
+}
+
+pub(super) async fn services(
+    State(brain): State<BrainHandle>,
+    State(source): State<MetricsSource>,
+) -> Result<Json<Vec<ServiceView>>, Failure> {
+    let mut services: Vec<ServiceView> = brain.ask(Input::Services).await?;
+    let observatory = source.services.observatory();
+    let mut live = observatory.services();
+    let mut callers = observatory.lately();
+    for service in &mut services {
+        let name = service.name.as_str();
+        let seen = live.iter().position(|it| it.service == name);
+        service.live = seen.map(|position| live.swap_remove(position));
+        service.callers = callers.remove(name).unwrap_or_default();
+    }
+    Ok(Json(services))
 }
 
 pub(super) async fn top(State(source): State<MetricsSource>) -> Json<CallCounts> {

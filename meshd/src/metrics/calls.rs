@@ -1,7 +1,7 @@
 //! Calls of services, by who calls what.
 
 use model::local::CallPart;
-use proxy::{EdgeSum, Observatory, Stage};
+use proxy::{EdgeSum, Observatory, Stage, Transport};
 use runtime::metrics::Page;
 
 use super::*;
@@ -14,6 +14,11 @@ pub(super) fn write(page: &mut Page, observatory: &Observatory) {
         for (status, reason, count) in edge.ended() {
             calls.add([part(edge), &edge.from, &edge.to, status, reason], count);
         }
+    }
+    let mut to_answer = page.metric(CALL_SECONDS);
+    for edge in &edges {
+        let labels = [part(edge), &*edge.from, &*edge.to];
+        to_answer.add_histogram(labels, edge.to_answer());
     }
     let mut stages = page.metric(CALL_STAGE_SECONDS);
     for edge in &edges {
@@ -38,6 +43,7 @@ pub(super) fn write(page: &mut Page, observatory: &Observatory) {
         .add(["log"], log)
         .add(["spans"], spans);
     write_services(page, observatory);
+    write_connections(page, observatory);
 }
 
 fn write_services(page: &mut Page, observatory: &Observatory) {
@@ -63,6 +69,16 @@ fn write_services(page: &mut Page, observatory: &Observatory) {
                 count(|it| !it.down && it.ejected_by > 0),
             )
             .add([&*service.service, "down"], count(|it| it.down));
+    }
+}
+
+fn write_connections(page: &mut Page, observatory: &Observatory) {
+    let seen = observatory.connections();
+    let mut connections = page.metric(CONNECTIONS);
+    for transport in [Transport::Tcp, Transport::Quic] {
+        let over = seen.iter().filter(|it| it.transport == transport);
+        let count: usize = over.map(|it| it.connections).sum();
+        connections.add([transport.name()], count);
     }
 }
 

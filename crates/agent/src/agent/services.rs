@@ -54,6 +54,8 @@ impl Agent {
             source: service.source.to_string(),
             selectors: service.endpoints.iter().map(ToString::to_string).collect(),
             endpoints,
+            live: None,
+            callers: Vec::new(),
         }
     }
 

@@ -62,6 +62,19 @@ pub struct CallExplained {
     pub queue_micros: u64,
     /// Microseconds from then to the head of the answer.
     pub answer_micros: u64,
+    /// Of them, those until there was a session with the endpoint's host; `None` here and below: it did
+    /// not come to that, or nobody told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect_micros: Option<u64>,
+    /// Those from one host to the other and back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel_micros: Option<u64>,
+    /// Those until the endpoint's host had decided and connected a program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_queue_micros: Option<u64>,
+    /// Those until the program had begun with its answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_byte_micros: Option<u64>,
     /// Microseconds from then to the answer's end.
     pub body_micros: u64,
     /// Bytes of the request's body, or from the caller.
@@ -105,6 +118,20 @@ pub struct EdgeCounts {
     /// How long calls took to the head of their answer: upper bounds in microseconds, each with the
     /// calls that took so long and longer than the bound before.
     pub latencies: Vec<(u64, u64)>,
+    /// How long calls were at what, in the order in which they come to it.
+    #[serde(default)]
+    pub stages: Vec<StageCounts>,
+}
+
+/// Calls of one caller to one service, at one stage of their way.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StageCounts {
+    /// `queue connect tunnel server_queue first_byte body`
+    pub stage: String,
+    /// Calls that came to it.
+    pub calls: u64,
+    /// Microseconds that they were at it, all together.
+    pub micros: u64,
 }
 
 /// A service that is called from here, as it is now.
@@ -122,6 +149,26 @@ pub struct LiveService {
     pub endpoints: Vec<LiveEndpoint>,
 }
 
+/// Calls of one caller to a service, of those that have ended within the last minute or so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LateEdge {
+    /// Whose part this host has.
+    pub part: CallPart,
+    /// The workload, or else the host.
+    pub from: String,
+    /// Microseconds that they are of.
+    pub within_micros: u64,
+    /// All.
+    pub calls: u64,
+    /// Those that failed: answered with 5xx or by the mesh, or broken off.
+    pub failed: u64,
+    /// Those of them that the policy denied.
+    pub denied: u64,
+    /// How long calls took to the head of their answer: upper bounds in microseconds, each with the
+    /// calls that took so long and longer than the bound before.
+    pub latencies: Vec<(u64, u64)>,
+}
+
 /// An endpoint, as the proxy sees it now.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LiveEndpoint {
@@ -135,6 +182,10 @@ pub struct LiveEndpoint {
     pub ejected_by: u32,
     /// Proxy threads that know it.
     pub known_by: u32,
+    /// Milliseconds, a second ago at most, until the first of them tries whether it works again; `None`:
+    /// none has to wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ejected_for_millis: Option<u64>,
     /// Why they do, or would if there were more endpoints; a sentence.
     pub why: Option<String>,
     /// Active checks say that it is down.

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::local::{LateEdge, LiveService};
 use crate::name::Name;
 
 /// One row of `GET /v1/services`.
@@ -27,6 +28,12 @@ pub struct ServiceView {
     pub selectors: Vec<String>,
     /// The endpoints that this host knows, in the order of their names.
     pub endpoints: Vec<ServiceEndpoint>,
+    /// What its endpoints look like to those who call it from here; `None`: nobody has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live: Option<LiveService>,
+    /// Who has called it of late, from here and here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub callers: Vec<LateEdge>,
 }
 
 /// A host that offers a service.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use model::catalogue::Catalogue;
 use model::ids::HostId;
-use model::local::{CallPart, EdgeCounts};
+use model::local::{CallPart, EdgeCounts, StageCounts};
 use model::name::Name;
 use runtime::metrics::Histogram;
 
@@ -16,6 +16,7 @@ use super::latencies::Latencies;
 use crate::marks::Aim;
 use crate::refusal::Reason;
 use crate::report::{CallReport, Side};
+use crate::stages::Stage;
 
 /// Edges that are counted apart, by one thread. More than a host's policy names is hard to reach:
 /// direct dials of many hosts' ports do.
@@ -79,31 +80,6 @@ impl StatusClass {
     }
 }
 
-/// A part of a call's time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// Until an endpoint had room for it.
-    Queue,
-    /// From then to the head of the answer.
-    Answer,
-    /// From then to its end.
-    Body,
-}
-
-impl Stage {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Queue, Self::Answer, Self::Body];
-
-    /// Returns the name in metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Queue => "queue",
-            Self::Answer => "answer",
-            Self::Body => "body",
-        }
-    }
-}
-
 /// Reasons, and none.
 const REASONS: usize = Reason::ALL.len() + 1;
 
@@ -117,6 +93,8 @@ pub(super) struct Edge {
     request_bytes: AtomicU64,
     answer_bytes: AtomicU64,
     stages: [Histogram; Stage::ALL.len()],
+    /// From a call's arrival to the head of its answer; for metrics, and finer for `meshctl top`.
+    to_answer: Histogram,
     latencies: Latencies,
 }
 
@@ -129,6 +107,7 @@ impl Edge {
             request_bytes: AtomicU64::new(0),
             answer_bytes: AtomicU64::new(0),
             stages: Default::default(),
+            to_answer: Histogram::default(),
             latencies: Latencies::default(),
         }
     }
@@ -151,15 +130,14 @@ impl Edge {
                 count.fetch_add(more, Ordering::Relaxed);
             }
         }
-        let took = [
-            report.stages.queue,
-            report.stages.answer,
-            report.stages.body,
-        ];
-        for (stage, took) in self.stages.iter().zip(took) {
-            stage.observe(took);
+        for (histogram, stage) in self.stages.iter().zip(Stage::ALL) {
+            if let Some(took) = report.stages.of(stage) {
+                histogram.observe(took);
+            }
         }
-        self.latencies.observe(took[0] + took[1]);
+        let to_answer = report.stages.to_answer();
+        self.to_answer.observe(to_answer);
+        self.latencies.observe(to_answer);
     }
 
     fn absorb(&self, other: &Self) {
@@ -174,6 +152,7 @@ impl Edge {
         for (mine, other) in self.stages.iter().zip(&other.stages) {
             mine.absorb(other);
         }
+        self.to_answer.absorb(&other.to_answer);
         self.latencies.absorb(&other.latencies);
     }
 }
@@ -324,6 +303,11 @@ impl EdgeSum {
         &self.sum.stages[stage as usize]
     }
 
+    /// Returns how long calls took to the head of their answer.
+    pub const fn to_answer(&self) -> &Histogram {
+        &self.sum.to_answer
+    }
+
     /// Returns the attempts after the first.
     pub fn retries(&self) -> u64 {
         self.sum.retries.load(Ordering::Relaxed)
@@ -338,6 +322,16 @@ impl EdgeSum {
         )
     }
 
+    fn stage_counts(&self, stage: Stage) -> StageCounts {
+        let histogram = self.stage(stage);
+        let micros = u64::try_from(histogram.sum().as_micros());
+        StageCounts {
+            stage: stage.name().to_owned(),
+            calls: histogram.count(),
+            micros: micros.unwrap_or(u64::MAX),
+        }
+    }
+
     pub(super) fn counts(&self) -> EdgeCounts {
         let (request_bytes, answer_bytes) = self.bytes();
         let mut counts = EdgeCounts {
@@ -348,6 +342,7 @@ impl EdgeSum {
             request_bytes,
             answer_bytes,
             latencies: self.sum.latencies.by_bound(),
+            stages: Stage::ALL.map(|stage| self.stage_counts(stage)).into(),
             ..EdgeCounts::default()
         };
         for (class, reason, count) in self.ended() {

@@ -11,6 +11,7 @@ use super::{Known, host_name};
 use crate::marks::Aim;
 use crate::refusal::Reason;
 use crate::report::Side;
+use crate::stages::Stage;
 
 /// Explains a call by the policy that decided it, if it is still known.
 pub(super) fn explain(call: &Record, known: &[Known]) -> CallExplained {
@@ -44,9 +45,13 @@ pub(super) fn explain(call: &Record, known: &[Known]) -> CallExplained {
         tried: call.tried.iter().copied().map(name).collect(),
         choice: call.choice.map(choice),
         gave_up: call.gave_up.map(|why| why.name().to_owned()),
-        queue_micros: micros(call.stages.queue),
-        answer_micros: micros(call.stages.answer),
-        body_micros: micros(call.stages.body),
+        queue_micros: of_stage(call, Stage::Queue).unwrap_or(0),
+        answer_micros: micros(call.stages.answer()),
+        connect_micros: of_stage(call, Stage::Connect),
+        tunnel_micros: of_stage(call, Stage::Tunnel),
+        server_queue_micros: of_stage(call, Stage::ServerQueue),
+        first_byte_micros: of_stage(call, Stage::FirstByte),
+        body_micros: of_stage(call, Stage::Body).unwrap_or(0),
         request_bytes: call.request_bytes,
         answer_bytes: call.answer_bytes,
     }
@@ -145,6 +150,10 @@ fn choice(choice: traffic::Choice) -> String {
         ""
     };
     format!("{how}, of {} that were ready{all}", choice.of)
+}
+
+fn of_stage(call: &Record, stage: Stage) -> Option<u64> {
+    call.stages.of(stage).map(micros)
 }
 
 fn micros(took: Duration) -> u64 {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use model::catalogue::Catalogue;
 use model::local::{LiveEndpoint, LiveService};
+use model::time::Instant;
 use traffic::{BreakerState, EndpointView, Health, Tripped};
 
 use super::host_name;
@@ -45,7 +46,7 @@ impl Together {
         self.service.using_all |= seen.using_all;
         for view in &seen.endpoints {
             let host = host_name(view.endpoint, catalogue);
-            add(self.endpoints.entry(host).or_default(), view);
+            add(self.endpoints.entry(host).or_default(), view, seen.at);
         }
         for (host, endpoint) in &mut self.endpoints {
             endpoint.host.clone_from(host);
@@ -53,7 +54,7 @@ impl Together {
     }
 }
 
-fn add(endpoint: &mut LiveEndpoint, view: &EndpointView) {
+fn add(endpoint: &mut LiveEndpoint, view: &EndpointView, at: Instant) {
     endpoint.in_flight += view.in_flight;
     endpoint.known_by += 1;
     endpoint.ejected_by += u32::from(view.breaker != BreakerState::Closed);
@@ -62,6 +63,11 @@ fn add(endpoint: &mut LiveEndpoint, view: &EndpointView) {
     let micros = |latency: std::time::Duration| u64::try_from(latency.as_micros()).ok();
     // The slowest that a thread saw: that is the one to look at.
     endpoint.latency_micros = endpoint.latency_micros.max(view.latency.and_then(micros));
+    if let BreakerState::Open { until } = view.breaker {
+        let left = u64::try_from((until - at).as_millis()).unwrap_or(u64::MAX);
+        let first = endpoint.ejected_for_millis.unwrap_or(u64::MAX);
+        endpoint.ejected_for_millis = Some(first.min(left));
+    }
     if let Some(tripped) = view.tripped {
         endpoint.why = Some(why(tripped));
     }
@@ -74,5 +80,59 @@ fn why(tripped: Tripped) -> String {
             format!("{percent} % of {calls} calls succeeded within ten seconds")
         }
         Tripped::Probe => "the call that was to show whether it works again failed".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use model::ids::HostId;
+
+    use super::*;
+
+    fn seen(breaker: BreakerState, in_flight: u32) -> UpstreamSeen {
+        UpstreamSeen {
+            aim: Aim::Service("orders".parse().unwrap()),
+            host: None,
+            at: Instant::from_start(Duration::from_secs(10)),
+            in_flight: 5,
+            waiting: 1,
+            using_all: false,
+            endpoints: vec![EndpointView {
+                endpoint: HostId::from_bytes([1; HostId::LEN]),
+                health: Health::Unknown,
+                breaker,
+                tripped: (breaker != BreakerState::Closed).then_some(Tripped::Consecutive(5)),
+                in_flight,
+                latency: None,
+                warming: false,
+            }],
+        }
+    }
+
+    #[test]
+    fn an_endpoint_is_what_all_threads_see_of_it_and_comes_back_with_the_first() {
+        let open = |secs| BreakerState::Open {
+            until: Instant::from_start(Duration::from_secs(secs)),
+        };
+        let threads = [
+            vec![seen(BreakerState::Closed, 2)],
+            vec![seen(open(14), 1)],
+            vec![seen(open(12), 0)],
+        ];
+        let services = services(&threads, None);
+        let [service] = &services[..] else {
+            panic!("{services:?}");
+        };
+        assert_eq!((service.in_flight, service.waiting), (5, 1));
+        let [endpoint] = &service.endpoints[..] else {
+            panic!("{service:?}");
+        };
+        assert_eq!((endpoint.known_by, endpoint.ejected_by), (3, 2));
+        assert_eq!(endpoint.in_flight, 3);
+        assert_eq!(endpoint.ejected_for_millis, Some(2000));
+        let why = endpoint.why.as_deref();
+        assert_eq!(why, Some("5 calls in a row failed"));
     }
 }

@@ -17,6 +17,7 @@ use super::host_name;
 use super::record::Record;
 use crate::marks::Aim;
 use crate::report::Side;
+use crate::stages::Stage;
 
 /// Spans of one batch.
 const BATCH_MAX: usize = 256;
@@ -152,7 +153,7 @@ fn span(record: &Record, catalogue: Option<&Catalogue>) -> Option<Value> {
     let trace = record.trace.filter(|trace| trace.sampled)?;
     let began = record.began.unix.since_epoch();
     let stages = record.stages;
-    let ended = began + stages.queue + stages.answer + stages.body;
+    let ended = began + stages.whole();
     let (kind, part) = match record.side {
         Side::Source => (3, "source"),           // SPAN_KIND_CLIENT
         Side::Destination => (2, "destination"), // SPAN_KIND_SERVER
@@ -167,9 +168,12 @@ fn span(record: &Record, catalogue: Option<&Catalogue>) -> Option<Value> {
         text("mesh.from", &host_name(record.from, catalogue)),
         text("mesh.to", &to),
         number("mesh.attempts", record.tried.len() as u64),
-        number("mesh.queue_us", micros(stages.queue)),
-        number("mesh.answer_us", micros(stages.answer)),
+        number("mesh.answer_us", micros(stages.answer())),
     ];
+    attributes.extend(Stage::ALL.into_iter().filter_map(|stage| {
+        let took = stages.of(stage)?;
+        Some(number(&format!("mesh.{}_us", stage.name()), micros(took)))
+    }));
     attributes.extend(
         record
             .workload
@@ -288,6 +292,8 @@ mod tests {
         let attributes = span["attributes"].as_array().unwrap();
         assert!(attributes.contains(&text("mesh.call", "00000000000000ab")));
         assert!(attributes.contains(&number("http.response.status_code", 503)));
+        assert!(attributes.contains(&number("mesh.first_byte_us", 15_000)));
+        assert!(attributes.contains(&number("mesh.body_us", 2_000)));
 
         report.trace = report.trace.map(|trace| crate::observe::Trace {
             sampled: false,

@@ -13,7 +13,8 @@ use traffic::{Choice, GiveUp};
 use super::trace::Trace;
 use crate::marks::{Aim, CallId};
 use crate::refusal::Reason;
-use crate::report::{CallReport, Side, Stages};
+use crate::report::{CallReport, Side};
+use crate::stages::Stages;
 
 /// Calls that are kept, by all threads together.
 const ORDINARY_MAX: usize = 4096;

@@ -201,5 +201,7 @@ mod tests {
         assert_eq!(line["path"], "/v1/items");
         assert_eq!(line["status"], 403);
         assert_eq!(line["answer_micros"], 20_000);
+        assert_eq!(line["first_byte_micros"], 15_000);
+        assert_eq!(line["connect_micros"], Value::Null);
     }
 }

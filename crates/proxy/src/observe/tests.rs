@@ -12,7 +12,8 @@ use model::time::Now;
 use super::*;
 use crate::marks::Aim;
 use crate::refusal::Reason;
-use crate::report::{Side, Stages};
+use crate::report::Side;
+use crate::stages::{Stage, Stages};
 
 const ME: HostId = HostId::from_bytes([1; HostId::LEN]);
 const OTHER: HostId = HostId::from_bytes([2; HostId::LEN]);
@@ -40,11 +41,12 @@ pub(super) fn report(id: u64) -> CallReport<'static> {
         policy: PolicyVersion(1),
         trace: None,
         began: Now::default(),
-        stages: Stages {
-            queue: Duration::from_millis(1),
-            answer: Duration::from_millis(20),
-            body: Duration::from_millis(2),
-        },
+        stages: Stages::default()
+            .with(Stage::Queue, Duration::from_millis(1))
+            .with(Stage::Tunnel, Duration::from_millis(4))
+            .with(Stage::ServerQueue, Duration::from_millis(1))
+            .with(Stage::FirstByte, Duration::from_millis(15))
+            .with(Stage::Body, Duration::from_millis(2)),
         request_bytes: 10,
         answer_bytes: 100,
     }
@@ -91,6 +93,23 @@ fn calls_are_counted_by_who_calls_what_over_all_threads() {
         panic!("{:?}", counts.latencies);
     };
     assert!((21_000..26_500).contains(&bound), "{bound}");
+    let stages: Vec<_> = counts
+        .stages
+        .iter()
+        .map(|it| (&*it.stage, it.calls, it.micros))
+        .collect();
+    assert_eq!(
+        stages,
+        [
+            ("queue", 13, 13_000),
+            ("connect", 0, 0),
+            ("tunnel", 13, 52_000),
+            ("server_queue", 13, 13_000),
+            ("first_byte", 13, 195_000),
+            ("body", 13, 26_000),
+        ]
+    );
+    assert_eq!(edge.to_answer().sum(), Duration::from_millis(13 * 21));
 }
 
 #[test]

@@ -157,7 +157,7 @@ impl Drop for Carrier {
 }
 
 /// A connection with a place for one stream.
-pub(super) struct Taken {
+pub(crate) struct Taken {
     carrier: Rc<Carrier>,
     place: StreamPlace,
 }
@@ -168,7 +168,7 @@ impl Taken {
     }
 
     /// Sends the request, and waits for the head of the answer.
-    pub(super) async fn request(
+    pub(crate) async fn request(
         self,
         request: Request<ProxyBody>,
     ) -> Result<Response<StreamBody>, SessionError> {

@@ -55,8 +55,14 @@ impl Histogram {
         })
     }
 
+    /// Returns how many there are.
+    pub fn count(&self) -> u64 {
+        let buckets = self.buckets.iter();
+        buckets.map(|bucket| bucket.load(Ordering::Relaxed)).sum()
+    }
+
     /// Returns how long all took together.
-    pub(super) fn sum(&self) -> Duration {
+    pub fn sum(&self) -> Duration {
         Duration::from_micros(self.sum_micros.load(Ordering::Relaxed))
     }
 }
@@ -74,6 +80,7 @@ mod tests {
         let counts = histogram.cumulative();
         assert_eq!(counts[..4], [1, 2, 2, 3]);
         assert_eq!((counts[11], counts[12]), (3, 4));
+        assert_eq!(histogram.count(), 4);
         assert_eq!(histogram.sum(), Duration::from_micros(31_005_201));
 
         let sum = Histogram::default();
