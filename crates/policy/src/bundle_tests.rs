@@ -13,7 +13,7 @@ use model::rule::{Bundle, Protocol, Rule, Selector, Service, Source, ip_protocol
 use crate::call::{Headers, RequestFacts, Ruling, Target};
 use crate::document::{Asked, AskedRequest, Checked, Expectation, Test};
 use crate::explain::{described, explain, explain_call, traffic_asked};
-use crate::reference::{Call, Decision, decide, decide_call};
+use crate::reference::{Call, Decision, decide, decide_call, decide_claimed};
 
 /// What came out of one test.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,8 +117,8 @@ impl Runner<'_> {
                     port,
                 };
                 let decision = match self.call(test, &case) {
-                    Some(call) => self.decision(&call),
-                    None => decide(self.bundle, from, to, ip_protocol, port),
+                    Some(call) => self.decision(decide_call(self.bundle, &call)),
+                    None => self.decide_packets(test, &case),
                 };
                 if !is_expected(test, decision) {
                     if self.may_differ_in_the_fleet(test) {
@@ -235,8 +235,31 @@ impl Runner<'_> {
         })
     }
 
-    fn decision(&self, call: &Call<'_>) -> Decision<'_> {
-        let ruling = decide_call(self.bundle, call);
+    /// Decides what is no connection; of datagrams it may be known who sends them.
+    fn decide_packets(&self, test: &Test, case: &Case<'_>) -> Decision<'_> {
+        let Case {
+            from,
+            to,
+            ip_protocol,
+            port,
+        } = *case;
+        match &test.from {
+            Selector::Workload(name) if ip_protocol == ip_protocol::UDP => {
+                let sender = Some(name);
+                self.decision(decide_claimed(
+                    self.bundle,
+                    from,
+                    sender,
+                    to,
+                    ip_protocol,
+                    port,
+                ))
+            }
+            _ => decide(self.bundle, from, to, ip_protocol, port),
+        }
+    }
+
+    fn decision<'r>(&self, ruling: Ruling<&'r Rule>) -> Decision<'r> {
         let is_deny = |rule: &Rule| self.bundle.deny.iter().any(|it| it.id == rule.id);
         let rule = match ruling {
             // An allow that who calls might have met decides nothing.
@@ -263,13 +286,13 @@ impl Runner<'_> {
         let (decision, said, near_misses) = match self.call(test, case) {
             Some(call) => {
                 let explained = explain_call(self.bundle, &call);
-                let decision = self.decision(&call);
+                let decision = self.decision(decide_call(self.bundle, &call));
                 (decision, explained.decision, explained.near_misses)
             }
             None => {
                 let explained = explain(self.bundle, from, to, ip_protocol, port);
-                let said = explained.decision.to_string();
-                (explained.decision, said, explained.near_misses)
+                let decision = self.decide_packets(test, case);
+                (decision, decision.to_string(), explained.near_misses)
             }
         };
         let expected = match &test.rule {

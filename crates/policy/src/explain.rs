@@ -234,7 +234,7 @@ fn host_reason(selector: &Selector, host: &HostRecord, services: &[Service]) -> 
             format!("{host_name} {}", reasons.collect::<Vec<_>>().join(" and "))
         }
         Selector::Workload(name) => {
-            format!("it is for workload {name}, and packets do not tell who sends them")
+            format!("it is for workload {name}, not for whoever else sends from there")
         }
         Selector::Service(name) => match named(selector, services).next() {
             None => format!("service {name} is not in this policy"),

@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 
 use model::record::HostRecord;
-use model::rule::{Bundle, CipherDemand, Protocol, Service, TrafficSettings};
+use model::rule::{
+    Bundle, CipherDemand, Protocol, Rule, Selector, Service, Traffic, TrafficSettings,
+};
 
 use crate::slice::leaves_concerning;
 
@@ -29,7 +31,8 @@ fn of_bundle(bundle: &Bundle) -> BTreeSet<&'static str> {
         });
     let mut all_rules = bundle.allow.iter().chain(&bundle.deny);
     let has_http = all_rules.clone().any(|rule| !rule.http.is_empty());
-    let has_when = all_rules.any(|rule| rule.when.is_some());
+    let has_when = all_rules.clone().any(|rule| rule.when.is_some());
+    let has_senders = all_rules.any(|rule| asks_who_sends(rule, bundle));
     let any_service = |is_it: fn(&Service) -> bool| bundle.services.iter().any(is_it);
     let has_settings = any_service(|it| it.settings != TrafficSettings::default());
     let has_addresses = any_service(|it| it.addresses.is_some());
@@ -39,12 +42,27 @@ fn of_bundle(bundle: &Bundle) -> BTreeSet<&'static str> {
         (!bundle.deny.is_empty()).then_some("deny"),
         (bundle.cipher == CipherDemand::Standard).then_some("cipher.standard"),
         has_workloads.then_some("workloads"),
+        has_senders.then_some("workloads.udp"),
         has_http.then_some("http"),
         has_when.then_some("when"),
         has_settings.then_some("services.settings"),
         has_addresses.then_some("services.addresses"),
     ];
     services.chain(rules.into_iter().flatten()).collect()
+}
+
+/// Whether a rule is about UDP of workloads.
+fn asks_who_sends(rule: &Rule, bundle: &Bundle) -> bool {
+    let reaches_udp = match &rule.traffic {
+        Traffic::All => false,
+        Traffic::Ports { udp, .. } => !udp.is_empty(),
+        Traffic::Service => rule.to.iter().any(|to| {
+            let mut services = bundle.services.iter();
+            matches!(to, Selector::Service(name)
+                if services.any(|it| it.name == *name && it.protocol == Protocol::Udp))
+        }),
+    };
+    rule.names_workload() && reaches_udp
 }
 
 fn part_of(bundle: &Bundle, host: &HostRecord) -> Bundle {
@@ -107,6 +125,43 @@ allow:
             .into_iter()
             .collect();
         assert_eq!(of_other, ["allow"]);
+    }
+
+    #[test]
+    fn workloads_that_rules_of_udp_name_are_needed_by_the_ends_and_of_a_deny_by_all() {
+        let text = |section: &str| {
+            format!(
+                "fleet: prod
+workloads:
+  web: {{ unit: web.service, hosts: role=web }}
+services:
+  dns: {{ port: 53, protocol: udp, endpoints: [\"role=dns\"] }}
+allow:
+  - {{ id: ping, from: any, to: any, icmp: true }}
+{section}
+"
+            )
+        };
+        let needing = |section: &str| {
+            let file = SourceFile {
+                path: "policy.yaml".to_owned(),
+                text: text(section),
+            };
+            let bundle = load(&[file]).unwrap().bundle;
+            ["web", "dns", "other"].map(|role| {
+                let labels = [("role".parse().unwrap(), role.parse().unwrap())].into();
+                let host = hypothetical("vm-1".parse().unwrap(), labels);
+                features(&bundle, Some(&host)).contains("workloads.udp")
+            })
+        };
+        let by_service = needing("  - { id: names, from: web, to: dns }");
+        assert_eq!(by_service, [true, true, false]);
+        let by_port = needing("  - { id: names, from: web, to: role=dns, udp: [53] }");
+        assert_eq!(by_port, [true, true, false]);
+        let of_tcp = needing("  - { id: names, from: web, to: role=dns, tcp: [53] }");
+        assert_eq!(of_tcp, [false; 3]);
+        let denied = needing("deny:\n  - { id: no-dns, from: web, to: any, udp: [53] }");
+        assert_eq!(denied, [true; 3]);
     }
 
     #[test]

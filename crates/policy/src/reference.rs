@@ -14,7 +14,7 @@ use model::rule::{Bundle, Rule, Selector, Service, Traffic, ip_protocol};
 
 pub(crate) mod call;
 
-pub use call::{Call, decide_call, may_vouch};
+pub use call::{Call, decide_call, decide_claimed, may_vouch};
 
 /// How a flow is decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

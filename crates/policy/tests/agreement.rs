@@ -8,13 +8,13 @@ use model::admin::{PlanChange, PlanWarningKind};
 use model::ids::{Digest, FleetId, HostId, PolicyVersion, Revision};
 use model::key::WireguardKey;
 use model::map::PeerIndex;
-use model::name::{Label, Labels};
+use model::name::{Label, Labels, Name};
 use model::record::HostRecord;
 use model::rule::{
     Bundle, Direction, PortRange, Protocol, Rule, Selector, Service, Source, Traffic,
     TrafficSettings, Workload, ip_protocol,
 };
-use policy::{Table, Verdict, reference};
+use policy::{Ruling, Table, Verdict, reference};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -157,6 +157,24 @@ fn check_agreement(fleet: &[HostRecord], bundle: &Bundle) -> Result<(), TestCase
                         table.decide(Direction::Inbound, *index, protocol, *port),
                         here,
                     )?;
+                    let flow = (*index, protocol, *port);
+                    for sender in senders(bundle) {
+                        let ends = [
+                            (Direction::Outbound, me, *peer),
+                            (Direction::Inbound, peer, me),
+                        ];
+                        for (direction, from, to) in ends {
+                            let there = reference::decide_claimed(
+                                bundle,
+                                from,
+                                sender.as_ref(),
+                                to,
+                                protocol,
+                                *port,
+                            );
+                            same_claimed(&table, direction, flow, sender.as_ref(), there)?;
+                        }
+                    }
                 }
             }
         }
@@ -232,8 +250,47 @@ fn same(
     decision: reference::Decision<'_>,
 ) -> Result<(), TestCaseError> {
     prop_assert_eq!(verdict.is_allowed(), decision.allowed);
-    let by_table = verdict.rule().map(|rule| &table.rule(rule).id);
+    let by_table = match verdict {
+        // An allow, if only it were known who sends: to packets it says nothing.
+        Verdict::DenyUnknownWorkload(_) if decision.rule.is_none() => None,
+        _ => verdict.rule().map(|rule| &table.rule(rule).id),
+    };
     prop_assert_eq!(by_table, decision.rule.map(|rule| &rule.id));
+    Ok(())
+}
+
+/// Nobody, everybody that the bundle names, and one that it does not.
+fn senders(bundle: &Bundle) -> Vec<Option<Name>> {
+    let named = bundle.workloads.iter().map(|it| Some(it.name.clone()));
+    let stranger = "stranger".parse().unwrap();
+    named.chain([None, Some(stranger)]).collect()
+}
+
+fn same_claimed(
+    table: &Table,
+    direction: Direction,
+    (peer, protocol, port): (PeerIndex, u8, u16),
+    sender: Option<&Name>,
+    decided: Ruling<&Rule>,
+) -> Result<(), TestCaseError> {
+    let verdict = match sender {
+        Some(sender) => table.decide_claimed(direction, peer, protocol, port, sender),
+        None => table.decide(direction, peer, protocol, port),
+    };
+    let id = |rule| table.rule(rule).id.as_str();
+    let by_table = match verdict {
+        Verdict::Allow(rule) => ("allow", id(rule)),
+        Verdict::DenyByRule(rule) => ("deny", id(rule)),
+        Verdict::DenyUnknownWorkload(rule) => ("unknown", id(rule)),
+        Verdict::DenyByDefault => ("default", ""),
+    };
+    let by_reference = match decided {
+        Ruling::Allow(rule) => ("allow", rule.id.as_str()),
+        Ruling::DenyByRule(rule) => ("deny", rule.id.as_str()),
+        Ruling::DenyUnknownWorkload(rule) => ("unknown", rule.id.as_str()),
+        Ruling::DenyByDefault => ("default", ""),
+    };
+    prop_assert_eq!(by_table, by_reference, "{:?} {:?}", direction, sender);
     Ok(())
 }
 

@@ -33,9 +33,38 @@ pub struct Call<'q> {
 /// is denied. A deny that names a workload which the host may run matches also when it is not known
 /// who calls.
 pub fn decide_call<'b>(bundle: &'b Bundle, call: &Call<'_>) -> Ruling<&'b Rule> {
-    let Some(question) = KnownCall::of(bundle, call) else {
-        return Ruling::DenyByDefault;
+    match KnownCall::of(bundle, call) {
+        Some(question) => decide_known(bundle, &question),
+        None => Ruling::DenyByDefault,
+    }
+}
+
+/// Decides whether `from` may open a flow to `port` of `to` where it says which workload on it does;
+/// `None`: nobody knows. As far as packets tell: what asks for more closes.
+pub fn decide_claimed<'b>(
+    bundle: &'b Bundle,
+    from: &HostRecord,
+    workload: Option<&Name>,
+    to: &HostRecord,
+    ip_protocol: u8,
+    port: u16,
+) -> Ruling<&'b Rule> {
+    let question = KnownCall {
+        flow: Flow {
+            from,
+            to,
+            ip_protocol,
+            port,
+            bundle,
+        },
+        workload: workload.filter(|name| may_vouch(bundle, from, name)),
+        request: None,
+        at: None,
     };
+    decide_known(bundle, &question)
+}
+
+fn decide_known<'b>(bundle: &'b Bundle, question: &KnownCall<'_>) -> Ruling<&'b Rule> {
     for rule in &bundle.deny {
         match question.matches(rule, Effect::Deny) {
             Matching::Yes => return Ruling::DenyByRule(rule),

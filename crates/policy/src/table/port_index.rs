@@ -105,7 +105,8 @@ fn for_each_peer(words: &[u64], mut act: impl FnMut(usize)) {
     }
 }
 
-fn earlier(a: Option<RuleIndex>, b: Option<RuleIndex>) -> Option<RuleIndex> {
+/// Returns the rule that stands first.
+pub(super) fn earlier(a: Option<RuleIndex>, b: Option<RuleIndex>) -> Option<RuleIndex> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),

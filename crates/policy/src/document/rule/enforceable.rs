@@ -1,6 +1,6 @@
-//! Whether what a rule asks for can be known of the traffic that it is about: who on a host calls and
-//! the time of TCP connections, requests of services that have some. A rule that could not be
-//! enforced is an error, never skipped.
+//! Whether what a rule asks for can be known of the traffic that it is about: who on a host sends for
+//! TCP and UDP, the time of TCP connections, requests of services that have some. A rule that could
+//! not be enforced is an error, never skipped.
 
 use model::rule::{Protocol, Rule, Selector, Service, Traffic};
 
@@ -22,9 +22,8 @@ pub(super) fn check(
         let complaint =
             without_requests(rule, services).or_else(|| not_tcp(rule, "`http`", effect, services));
         complaint.map(|it| (place_of("http"), it))
-    } else if rule.names_workload() {
-        let complaint = not_tcp(rule, "a workload in `from`", effect, services);
-        complaint.map(|it| (place_of("from"), it))
+    } else if let Some(complaint) = without_sender(rule, effect) {
+        Some((place_of("from"), complaint))
     } else if rule.when.is_some() {
         not_tcp(rule, "`when`", effect, services).map(|it| (place_of("when"), it))
     } else {
@@ -61,16 +60,32 @@ fn without_requests(rule: &Rule, services: &[Service]) -> Option<Complaint> {
     Some(Complaint::new(message).help(help))
 }
 
+/// Traffic that no socket tells the sender of, in a rule that names workloads.
+fn without_sender(rule: &Rule, effect: Effect) -> Option<Complaint> {
+    if !rule.names_workload() {
+        return None;
+    }
+    let help = match (&rule.traffic, effect) {
+        (Traffic::All, Effect::Deny) => {
+            "say `tcp: any, udp: any`, and deny what else is to be denied by host, in a rule of its own"
+        }
+        (Traffic::All, Effect::Allow) => "say `tcp: any`, `udp: any` or both",
+        (Traffic::Ports { icmp: true, .. }, _) => {
+            "put `icmp` into a rule of its own, which names hosts"
+        }
+        (Traffic::Ports { .. } | Traffic::Service, _) => return None,
+    };
+    let message = "a workload in `from` can be told of TCP and UDP only";
+    Some(Complaint::new(message).help(help))
+}
+
 /// Traffic of which packets are all that is seen.
 fn not_tcp(rule: &Rule, what: &str, effect: Effect, services: &[Service]) -> Option<Complaint> {
     let message = format!("{what} can be told of TCP connections only");
     let help = match &rule.traffic {
         Traffic::Service => {
             let service = reached(rule, services).find(|it| it.protocol == Protocol::Udp)?;
-            format!(
-                "`{}` is a service of UDP: name hosts in `from`, without `when`",
-                service.name
-            )
+            format!("`{}` is a service of UDP: leave `when` out", service.name)
         }
         Traffic::All => match effect {
             Effect::Deny => {
