@@ -1,8 +1,10 @@
 //! Why a connection or a request is allowed or denied: the rule that decided, and those that match
 //! except for one thing, which is named.
 
+use std::cmp::Reverse;
+
 use model::name::Name;
-use model::rule::{Bundle, HttpMatch, Rule, Selector};
+use model::rule::{Bundle, HttpMatch, Rule, Selector, Traffic};
 
 use super::{called, described, host_reason, some_of, traffic_asked};
 use crate::call::{RequestFacts, Ruling, Target};
@@ -104,7 +106,10 @@ fn near_misses(
                 .iter()
                 .filter_map(|rule| Miss::of(rule, call, known))
                 .collect();
-            misses.sort_by_key(|miss| miss.order);
+            misses.sort_by_key(|miss| miss.distance);
+            let nearest = misses.first().map_or(0, |miss| miss.distance.differences);
+            misses.retain(|miss| miss.distance.differences == nearest);
+            misses.truncate(NEAR_MISSES_MAX);
             let told: Vec<String> = misses.into_iter().map(|miss| miss.text).collect();
             if told.is_empty() {
                 vec![nothing_is_near(call, known)]
@@ -115,10 +120,42 @@ fn near_misses(
     }
 }
 
-/// An allow that matches except for one thing. Wrong requests come first, then who calls, then when.
+/// Fewer than for packets: who is refused one request has mostly one rule in mind.
+const NEAR_MISSES_MAX: usize = 3;
+
+/// An allow that nearly matches.
 struct Miss {
-    order: u8,
+    distance: Distance,
     text: String,
+}
+
+/// How far a rule is from allowing a call. Those are told that are nearest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Distance {
+    differences: usize,
+    what: What,
+    /// Segments of the path that are not as the rule has them.
+    segments: usize,
+}
+
+/// What differs: wrong requests come first, then who calls, then when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum What {
+    Request,
+    /// First the rules that would hold if the process were known.
+    Caller(Reverse<Matching>),
+    Time,
+    Port,
+}
+
+impl Distance {
+    const fn of(what: What, differences: usize) -> Self {
+        Self {
+            differences,
+            what,
+            segments: 0,
+        }
+    }
 }
 
 impl Miss {
@@ -127,32 +164,58 @@ impl Miss {
         let from = known.matches_from(rule, Effect::Allow);
         let when = known.matches_when(rule, Effect::Allow);
         let http = known.matches_http(rule, Effect::Allow);
-        let (order, reason) = match (target, from, when, http) {
-            (true, Matching::Yes, true, false) => (0, request_reason(rule, known.request.as_ref())),
+        let (distance, reason) = match (target, from, when, http) {
+            (true, Matching::Yes, true, false) => request_reason(rule, known.request.as_ref()),
             (true, Matching::IfItIsTheWorkload | Matching::No, true, true) => {
-                (1, format!("`from`: {}", from_reason(rule, call, known)))
+                let reason = format!("`from`: {}", from_reason(rule, call, known));
+                (Distance::of(What::Caller(Reverse(from)), 1), reason)
             }
-            (true, Matching::Yes, false, true) => (2, window_reason(rule, call)),
-            (false, Matching::Yes, true, true) => (3, target_reason(rule, known)?),
+            (true, Matching::Yes, false, true) => {
+                (Distance::of(What::Time, 1), window_reason(rule, call))
+            }
+            // Told of where there is nothing nearer.
+            (false, Matching::Yes, true, true) => {
+                (Distance::of(What::Port, 2), target_reason(rule, known)?)
+            }
             _ => return None,
         };
         let text = format!("rule {} matches except {reason}", called(rule));
-        Some(Self { order, text })
+        Some(Self { distance, text })
     }
 }
 
 /// Says what of the entry that comes closest does not match.
-fn request_reason(rule: &Rule, request: Option<&RequestFacts<'_>>) -> String {
+fn request_reason(rule: &Rule, request: Option<&RequestFacts<'_>>) -> (Distance, String) {
     let Some(request) = request else {
         let entries = rule.http.iter().map(HttpMatch::to_string);
-        return format!(
+        let reason = format!(
             "that it is for requests ({}), not for bytes",
             some_of(entries.collect(), ", ")
         );
+        return (Distance::of(What::Request, 1), reason);
     };
-    let closest = rule.http.iter().map(|entry| differences(entry, request));
-    let closest = closest.min_by_key(Vec::len).unwrap_or_default();
-    closest.join(" and ")
+    let entries = rule.http.iter().map(|entry| {
+        let differences = differences(entry, request);
+        let distance = Distance {
+            segments: segments_apart(entry, request),
+            ..Distance::of(What::Request, differences.len())
+        };
+        (distance, differences.join(" and "))
+    });
+    let closest = entries.min_by_key(|(distance, _)| *distance);
+    closest.expect("a rule without entries matches each request")
+}
+
+/// Returns how many segments of the path are not as the pattern begins; none where it matches.
+fn segments_apart(entry: &HttpMatch, request: &RequestFacts<'_>) -> usize {
+    if matches_path(&entry.path, request.path) {
+        return 0;
+    }
+    let wanted = entry.path.as_str().split('/').skip(1);
+    let asked = request.path.split('/').skip(1);
+    let alike = asked.clone().zip(wanted);
+    let alike = alike.take_while(|(asked, wanted)| asked == wanted || *wanted == "*");
+    1 + asked.count() - alike.count()
 }
 
 fn differences(entry: &HttpMatch, request: &RequestFacts<'_>) -> Vec<String> {
@@ -171,14 +234,22 @@ fn differences(entry: &HttpMatch, request: &RequestFacts<'_>) -> Vec<String> {
         .as_ref()
         .filter(|it| !matches_host(it, request.host))
     {
-        differences.push(format!("the host: it allows {host}, not {}", request.host));
+        differences.push(match request.host {
+            "" => format!("perhaps the host, which was not kept: it allows {host}"),
+            other => format!("the host: it allows {host}, not {other}"),
+        });
     }
     let wrong = entry
         .headers
         .iter()
         .filter(|header| !matches_header(header, request.headers, Effect::Allow));
     // What the request says there stays unsaid: headers carry secrets.
-    differences.extend(wrong.map(|header| format!("a header: it needs `{header}`")));
+    differences.extend(
+        wrong.map(|header| match request.headers.knows(header.name.as_str()) {
+            true => format!("a header: it needs `{header}`"),
+            false => format!("perhaps a header, which was not kept: it needs `{header}`"),
+        }),
+    );
     differences
 }
 
@@ -228,10 +299,16 @@ fn window_reason(rule: &Rule, call: &Call<'_>) -> String {
     }
 }
 
-/// Says of a rule that allows this caller something else which port that is; rules about other
-/// hosts are not near.
+/// Says of a rule that allows this caller other ports of that host that this one is none of them. Rules
+/// about other hosts are not near, nor are those for everybody, as for ping or for monitoring.
 fn target_reason(rule: &Rule, known: &KnownCall<'_>) -> Option<String> {
-    let is_there = known.flow.matches_to(rule, Effect::Allow);
+    let is_broad = |selectors: &[Selector]| selectors.contains(&Selector::Any);
+    let has_ports = match &rule.traffic {
+        Traffic::Ports { tcp, .. } => !tcp.is_empty(),
+        Traffic::Service | Traffic::All => true,
+    };
+    let is_near = has_ports && !is_broad(&rule.from) && !is_broad(&rule.to);
+    let is_there = is_near && known.flow.matches_to(rule, Effect::Allow);
     is_there.then(|| {
         let asked = traffic_asked(known.flow.ip_protocol, known.flow.port);
         format!("the port: it is not about {asked}")
@@ -248,4 +325,56 @@ fn nothing_is_near(call: &Call<'_>, known: &KnownCall<'_>) -> String {
         "no rule comes close to allowing {caller} {asked} of {}",
         described(call.to)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{SourceFile, load, run_tests};
+
+    const RULES: &str = "\
+fleet: prod
+workloads:
+  web: { unit: web.service, hosts: \"role=edge\" }
+  batch: { unit: batch.service, hosts: \"role=batch\" }
+services:
+  orders: { port: 8080, protocol: http, endpoints: [\"role=app\"] }
+allow:
+  - { id: ping, from: any, to: any, icmp: true }
+  - { id: ssh, from: any, to: any, tcp: [22] }
+  - { id: health, from: web, to: orders, http: [\"GET /health\"] }
+  - { id: items, from: web, to: orders, http: [\"GET /v1/items/*\"] }
+  - { id: purge, from: batch, to: orders, http: [\"DELETE /v1/items/*\"] }
+  - { id: debug, from: web, to: \"role=app\", tcp: [9000] }
+tests:
+";
+
+    /// Returns the rules that are told of as near misses, in their order.
+    fn near(test: &str) -> Vec<String> {
+        let file = SourceFile {
+            path: "policy.yaml".to_owned(),
+            text: format!("{RULES}  - {{ allow: \"{test}\" }}\n"),
+        };
+        let checked = load(&[file]).unwrap_or_else(|errors| panic!("{}", errors[0].render()));
+        let message = run_tests(&checked, None).remove(0).message;
+        let lines = message
+            .lines()
+            .filter(|line| line.contains(" matches except "));
+        let rules = lines.filter_map(|line| line.split('`').nth(1));
+        rules.map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_nearest_rules_are_told_and_no_others() {
+        assert_eq!(near("web -> orders DELETE /v1/items/7"), ["items", "purge"]);
+        assert_eq!(
+            near("web -> orders GET /v1/items/7/notes"),
+            ["items", "health"]
+        );
+        // Two things differ in each; there is nothing nearer.
+        assert_eq!(
+            near("web -> orders PUT /nothing"),
+            ["health", "items", "debug"]
+        );
+        assert!(near("batch -> orders:8081").is_empty());
+    }
 }
