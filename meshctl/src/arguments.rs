@@ -375,6 +375,9 @@ pub struct Top {
     /// How often to show it [default: once, or until it is interrupted on a terminal]
     #[arg(short = 'n', long, value_name = "TIMES")]
     pub count: Option<u64>,
+    /// Show where the time of calls goes, on average
+    #[arg(long)]
+    pub stages: bool,
 }
 
 /// `meshctl explain`

@@ -13,6 +13,7 @@ pub mod explain;
 pub mod hosts;
 pub mod join;
 pub mod keys;
+mod live;
 pub mod metrics;
 pub mod peers;
 pub mod ping;

@@ -129,13 +129,31 @@ fn answer(call: &CallExplained, output: &Output) -> String {
     }
 }
 
+/// Says how long it was at what, as far as it came and this host knows.
 fn times(call: &CallExplained) -> String {
-    let millis = |micros: u64| format!("{:.1} ms", micros as f64 / 1000.0);
+    let source = call.part == CallPart::Source;
+    let answer = Some(call.answer_micros).filter(|_| call.first_byte_micros.is_none());
+    let stages = [
+        ("queue", source.then_some(call.queue_micros)),
+        ("connect", call.connect_micros),
+        ("tunnel", call.tunnel_micros),
+        ("server queue", call.server_queue_micros),
+        ("first byte", call.first_byte_micros),
+        ("to the answer's head", answer.filter(|micros| *micros > 0)),
+        (
+            "body",
+            Some(call.body_micros).filter(|_| call.answer_micros > 0),
+        ),
+    ];
+    let millis = |micros: u64| format!("{:.1}", micros as f64 / 1000.0);
+    let parts = stages
+        .into_iter()
+        .filter_map(|(stage, micros)| Some(format!("{stage} {}", millis(micros?))));
+    let all = call.queue_micros + call.answer_micros + call.body_micros;
     format!(
-        "{} until an endpoint had room, {} to the answer's head, {} to its end",
-        millis(call.queue_micros),
-        millis(call.answer_micros),
-        millis(call.body_micros)
+        "{} ms: {}",
+        millis(all),
+        parts.collect::<Vec<_>>().join(", ")
     )
 }
 
@@ -169,6 +187,10 @@ mod tests {
             gave_up: None,
             queue_micros: 120,
             answer_micros: 0,
+            connect_micros: None,
+            tunnel_micros: None,
+            server_queue_micros: None,
+            first_byte_micros: None,
             body_micros: 0,
             request_bytes: 0,
             answer_bytes: 61,
@@ -188,7 +210,7 @@ mod tests {
             rule web-orders-read matches except the method
   endpoint  none was asked
   answer    403, by the mesh: denied
-  time      0.1 ms until an endpoint had room, 0.0 ms to the answer's head, 0.0 ms to its end
+  time      0.1 ms: queue 0.1
   bytes     0 B from the caller, 61 B to it"
         );
     }
@@ -211,5 +233,29 @@ mod tests {
             text.contains("not sent once more: it was sent as often"),
             "{text}"
         );
+    }
+    #[test]
+    fn the_time_of_a_call_is_told_by_what_it_was_at() {
+        let call = CallExplained {
+            answer_micros: 20_300,
+            connect_micros: Some(0),
+            tunnel_micros: Some(1_200),
+            server_queue_micros: Some(100),
+            first_byte_micros: Some(19_000),
+            body_micros: 2_000,
+            ..denied()
+        };
+        assert_eq!(
+            times(&call),
+            "22.4 ms: queue 0.1, connect 0.0, tunnel 1.2, server queue 0.1, first byte 19.0, body 2.0"
+        );
+        let silent = CallExplained {
+            tunnel_micros: None,
+            server_queue_micros: None,
+            first_byte_micros: None,
+            ..call
+        };
+        let said = "22.4 ms: queue 0.1, connect 0.0, to the answer's head 20.3, body 2.0";
+        assert_eq!(times(&silent), said);
     }
 }

@@ -1,9 +1,11 @@
-//! `meshctl services`: the services that this host may reach or offers, and where.
+//! `meshctl services`: the services that this host may reach or offers, where, and how calls of them
+//! go.
 
 use std::net::IpAddr;
 
-use model::local::{ServiceEndpoint, ServiceView};
+use model::local::{LiveEndpoint, ServiceEndpoint, ServiceView};
 
+use super::live::{self, Lately, millis};
 use crate::arguments::{Services, Targets};
 use crate::failure::Failure;
 use crate::membership::member;
@@ -37,7 +39,18 @@ fn not_here(service: &str) -> Failure {
 }
 
 fn table(services: &[ServiceView], output: &Output) -> String {
-    let mut table = Table::new(&["NAME", "PORT", "ADDRESS", "ENDPOINTS", "ALLOWED FROM HERE"]);
+    let headings = [
+        "NAME",
+        "PORT",
+        "ADDRESS",
+        "ENDPOINTS",
+        "ALLOWED FROM HERE",
+        "CALLS/S",
+        "FAILED",
+        "P50",
+        "P99",
+    ];
+    let mut table = Table::new(&headings);
     for service in services {
         let others = service.endpoints.iter().filter(|it| !it.here);
         let (allowed, all) = others.fold((0, 0), |(allowed, all), it| {
@@ -56,18 +69,42 @@ fn table(services: &[ServiceView], output: &Output) -> String {
         if service.endpoints.iter().any(|it| it.here) {
             reach += ", offered here";
         }
-        table.row([
+        let known = [
             service.dns_name.clone(),
             format!("{}/{}", service.port, service.protocol),
             match service.addresses.first() {
                 Some(address) => address.to_string(),
                 None => output.paint(Tone::Faint, "endpoints"),
             },
-            service.endpoints.len().to_string(),
+            endpoints(service, output),
             reach,
-        ]);
+        ];
+        table.row(known.into_iter().chain(lately(service, output)));
     }
     table.text("no rule lets this host reach a service, and it offers none")
+}
+
+/// Returns how many there are, and how many get calls where that is known and not all.
+fn endpoints(service: &ServiceView, output: &Output) -> String {
+    let all = service.endpoints.len();
+    let live = service.live.iter().flat_map(|live| &live.endpoints);
+    let out = live.filter(|it| !live::is_ready(it)).count();
+    match out {
+        0 => all.to_string(),
+        out => output.paint(Tone::Bad, &format!("{all}, {out} not ready")),
+    }
+}
+
+fn lately(service: &ServiceView, output: &Output) -> [String; 4] {
+    match Lately::of(&service.callers) {
+        None => ["-", "-", "-", "-"].map(|none| output.paint(Tone::Faint, none)),
+        Some(lately) => [
+            format!("{:.1}", lately.calls_per_second),
+            live::failed(lately.failed_percent, output),
+            millis(lately.p50_micros),
+            millis(lately.p99_micros),
+        ],
+    }
 }
 
 fn description(service: &ServiceView, output: &Output) -> String {
@@ -82,21 +119,86 @@ fn description(service: &ServiceView, output: &Output) -> String {
     if !service.addresses.is_empty() {
         text += &format!("  resolves to {}\n", list(&service.addresses));
     }
-    let mut table = Table::new(&["HOST", "ADDRESSES", "CALLS GO TO", "FROM HERE"]);
+    text += &endpoints_table(service, output);
+    if !service.callers.is_empty() {
+        text += "\n\n";
+        text += &callers_table(service, output);
+    }
+    text
+}
+
+fn endpoints_table(service: &ServiceView, output: &Output) -> String {
+    let headings = [
+        "HOST",
+        "ADDRESSES",
+        "CALLS GO TO",
+        "FROM HERE",
+        "UNDER WAY",
+        "LATENCY",
+        "STATE",
+    ];
+    let mut table = Table::new(&headings);
     for endpoint in &service.endpoints {
         let calls_go_to = match (endpoint.here, endpoint.streams.first()) {
             (false, Some(stream)) => stream.to_string(),
             _ => output.paint(Tone::Faint, "-"),
         };
-        table.row([
+        let known = [
             endpoint.host.to_string(),
             list(&endpoint.addresses),
             calls_go_to,
             reach(endpoint, output),
+        ];
+        let live = seen(service, endpoint, output);
+        table.row(known.into_iter().chain(live));
+    }
+    table.text("no host that this one knows offers it")
+}
+
+/// What those who call it from here see of an endpoint; nobody may have called it yet.
+fn seen(service: &ServiceView, endpoint: &ServiceEndpoint, output: &Output) -> [String; 3] {
+    let live = service.live.as_ref().and_then(|live| {
+        let is_it = |it: &&LiveEndpoint| it.host == endpoint.host.as_str();
+        let found = live.endpoints.iter().find(is_it)?;
+        Some((live, found))
+    });
+    match live {
+        None => ["-", "-", "not called yet"].map(|none| output.paint(Tone::Faint, none)),
+        Some((live, endpoint)) => [
+            endpoint.in_flight.to_string(),
+            millis(endpoint.latency_micros),
+            live::state(live, endpoint, output),
+        ],
+    }
+}
+
+/// Who has called it within the last minute or so.
+fn callers_table(service: &ServiceView, output: &Output) -> String {
+    let headings = [
+        "CALLED BY",
+        "PART",
+        "CALLS/S",
+        "FAILED",
+        "DENIED",
+        "P50",
+        "P99",
+    ];
+    let mut table = Table::new(&headings);
+    for caller in &service.callers {
+        let Some(lately) = Lately::of([caller]) else {
+            continue;
+        };
+        table.row([
+            caller.from.clone(),
+            live::part(Some(caller.part)).to_owned(),
+            format!("{:.1}", lately.calls_per_second),
+            live::failed(lately.failed_percent, output),
+            live::failed(lately.denied_percent, output),
+            millis(lately.p50_micros),
+            millis(lately.p99_micros),
         ]);
     }
-    text += &table.text("  no host that this one knows offers it");
-    text
+    table.text("nobody has called it of late")
 }
 
 fn reach(endpoint: &ServiceEndpoint, output: &Output) -> String {
@@ -120,6 +222,8 @@ fn list(addresses: &[IpAddr]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use model::local::{CallPart, LateEdge, LiveService};
+
     use super::*;
     use crate::output::Color;
 
@@ -153,6 +257,8 @@ mod tests {
                 endpoint("app-2", false, None),
                 endpoint("me", true, None),
             ],
+            live: None,
+            callers: Vec::new(),
         }
     }
 
@@ -162,8 +268,8 @@ mod tests {
         assert_eq!(
             table(&[orders()], &output),
             "\
-NAME                  PORT      ADDRESS       ENDPOINTS  ALLOWED FROM HERE
-orders.mesh.internal  8080/tcp  100.64.240.9  3          1 of 2, offered here"
+NAME                  PORT      ADDRESS       ENDPOINTS  ALLOWED FROM HERE     CALLS/S  FAILED  P50  P99
+orders.mesh.internal  8080/tcp  100.64.240.9  3          1 of 2, offered here  -        -       -    -"
         );
     }
 
@@ -190,10 +296,64 @@ orders.mesh.internal  8080/tcp
   written at  policy.yaml:3
   endpoints   role=app
   resolves to 100.64.240.9
-HOST   ADDRESSES    CALLS GO TO     FROM HERE
-app-1  100.64.0.17  192.0.2.7:7444  allowed by web-orders
-app-2  100.64.0.17  192.0.2.7:7444  no rule allows it
-me     100.64.0.17  -               this host"
+HOST   ADDRESSES    CALLS GO TO     FROM HERE              UNDER WAY  LATENCY  STATE
+app-1  100.64.0.17  192.0.2.7:7444  allowed by web-orders  -          -        not called yet
+app-2  100.64.0.17  192.0.2.7:7444  no rule allows it      -          -        not called yet
+me     100.64.0.17  -               this host              -          -        not called yet"
         );
+    }
+    #[test]
+    fn a_service_that_is_called_tells_how_it_goes_and_who_is_left_out_and_why() {
+        let output = Output::new(false, Color::Never);
+        let live = |host: &str, ejected_by| LiveEndpoint {
+            host: host.into(),
+            in_flight: 2,
+            latency_micros: Some(2_500),
+            known_by: 2,
+            ejected_by,
+            ejected_for_millis: (ejected_by > 0).then_some(800),
+            why: (ejected_by > 0).then(|| "5 calls in a row failed".into()),
+            ..LiveEndpoint::default()
+        };
+        let caller = LateEdge {
+            part: CallPart::Source,
+            from: "web".into(),
+            within_micros: 50_000_000,
+            calls: 5_000,
+            failed: 50,
+            denied: 0,
+            latencies: vec![(2_000, 4_900), (9_000, 100)],
+        };
+        let service = ServiceView {
+            live: Some(LiveService {
+                service: "orders".into(),
+                endpoints: vec![live("app-1", 0), live("app-2", 2)],
+                ..LiveService::default()
+            }),
+            callers: vec![caller],
+            ..orders()
+        };
+        let listed = table(std::slice::from_ref(&service), &output);
+        let (_, row) = listed.split_once('\n').unwrap();
+        let cells: Vec<&str> = row.split("  ").filter(|it| !it.is_empty()).collect();
+        assert_eq!(
+            cells[3..].iter().map(|it| it.trim()).collect::<Vec<_>>(),
+            [
+                "3, 1 not ready",
+                "1 of 2, offered here",
+                "100.0",
+                "1.0 %",
+                "2.0 ms",
+                "9.0 ms"
+            ]
+        );
+        let shown = description(&service, &output);
+        for wanted in [
+            "2          2.5 ms   ready\n",
+            "ejected by 2 of 2 threads for 0.8 s more: 5 calls in a row failed\n",
+            "web        source  100.0    1.0 %   0.0 %   2.0 ms  9.0 ms",
+        ] {
+            assert!(shown.contains(wanted), "{shown}");
+        }
     }
 }

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
-use model::local::{CallCounts, CallPart, EdgeCounts, LiveEndpoint, LiveService};
+use model::local::{CallCounts, CallPart, EdgeCounts, LiveService, StageCounts};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::live::{self, millis, per_second, percent, quantile, state};
 use crate::arguments::{Targets, Top};
 use crate::failure::Failure;
 use crate::membership::member;
-use crate::output::{Output, Table, Tone};
+use crate::output::{Output, Table};
 
 /// Clears a terminal and goes to its beginning (ECMA-48: CUP, ED).
 const CLEAR: &str = "\u{1b}[H\u{1b}[J";
@@ -50,6 +51,19 @@ pub struct EdgeRate {
     pub p50_micros: Option<u64>,
     /// 99 of a hundred had it within so many.
     pub p99_micros: Option<u64>,
+    /// How long calls were at what on average, in the order in which they come to it.
+    pub stages: Vec<StageRate>,
+}
+
+/// One stage of the calls between two looks.
+#[derive(Debug, PartialEq, Serialize, JsonSchema)]
+pub struct StageRate {
+    /// `queue connect tunnel server_queue first_byte body`
+    pub stage: String,
+    /// Calls that came to it and ended, per second.
+    pub calls_per_second: f64,
+    /// Microseconds that one of them was at it on average; `None`: there were none.
+    pub mean_micros: Option<u64>,
 }
 
 /// Looks twice, and again and again until it is interrupted or has looked often enough.
@@ -68,7 +82,7 @@ pub async fn top(asked: Top, targets: &Targets, output: &Output) -> Result<(), F
         if live && asked.count.is_none() {
             output.print(CLEAR.as_bytes());
         }
-        output.show("Top", &rates, |output| text(&rates, output));
+        output.show("Top", &rates, |output| text(&rates, asked.stages, output));
         if !output.has_reader() {
             return Ok(());
         }
@@ -108,18 +122,36 @@ fn rate(before: Option<&EdgeCounts>, now: &EdgeCounts, seconds: f64) -> EdgeRate
     let since =
         |count: fn(&EdgeCounts) -> u64| count(now).saturating_sub(before.map_or(0, count)) as f64;
     let calls = since(|it| it.calls);
-    let percent = |of: f64| if calls > 0.0 { of * 100.0 / calls } else { 0.0 };
     let latencies = latencies_since(before, now);
     EdgeRate {
         part: now.part,
         from: now.from.clone(),
         to: now.to.clone(),
-        calls_per_second: calls / seconds.max(1e-6),
-        failed_percent: percent(since(|it| it.failed)),
-        denied_percent: percent(since(|it| it.denied)),
-        retries_per_second: since(|it| it.retries) / seconds.max(1e-6),
+        calls_per_second: per_second(calls, seconds),
+        failed_percent: percent(since(|it| it.failed), calls),
+        denied_percent: percent(since(|it| it.denied), calls),
+        retries_per_second: per_second(since(|it| it.retries), seconds),
         p50_micros: quantile(&latencies, 50),
         p99_micros: quantile(&latencies, 99),
+        stages: now
+            .stages
+            .iter()
+            .map(|stage| {
+                let mut stages = before.iter().flat_map(|it| &it.stages);
+                let before = stages.find(|it| it.stage == stage.stage);
+                stage_rate(before, stage, seconds)
+            })
+            .collect(),
+    }
+}
+
+fn stage_rate(before: Option<&StageCounts>, now: &StageCounts, seconds: f64) -> StageRate {
+    let since = |count: fn(&StageCounts) -> u64| count(now).saturating_sub(before.map_or(0, count));
+    let calls = since(|it| it.calls);
+    StageRate {
+        stage: now.stage.clone(),
+        calls_per_second: per_second(calls as f64, seconds),
+        mean_micros: since(|it| it.micros).checked_div(calls),
     }
 }
 
@@ -133,22 +165,12 @@ fn latencies_since(before: Option<&EdgeCounts>, now: &EdgeCounts) -> BTreeMap<u6
     latencies
 }
 
-/// Returns the bound below which so many of a hundred are.
-fn quantile(latencies: &BTreeMap<u64, u64>, percent: u64) -> Option<u64> {
-    let all: u64 = latencies.values().sum();
-    let rank = (all * percent).div_ceil(100);
-    let mut so_far = 0;
-    latencies
-        .iter()
-        .find(|(_, count)| {
-            so_far += **count;
-            so_far >= rank && all > 0
-        })
-        .map(|(bound, _)| *bound)
-}
-
-fn text(rates: &Rates, output: &Output) -> String {
-    let mut text = edges_table(rates, output);
+fn text(rates: &Rates, stages: bool, output: &Output) -> String {
+    let mut text = if stages {
+        stages_table(rates)
+    } else {
+        edges_table(rates, output)
+    };
     if !rates.services.is_empty() {
         text += "\n\n";
         text += &endpoints_table(&rates.services, output);
@@ -170,32 +192,49 @@ fn edges_table(rates: &Rates, output: &Output) -> String {
     ];
     let mut table = Table::new(&headings);
     for edge in &rates.edges {
-        let part = match edge.part {
-            Some(CallPart::Source) => "source",
-            Some(CallPart::Destination) => "destination",
-            None => "-",
-        };
-        let percent = |percent: f64| {
-            let tone = match percent {
-                0.0 => Tone::Faint,
-                some if some < 1.0 => Tone::Doubtful,
-                _ => Tone::Bad,
-            };
-            output.paint(tone, &format!("{percent:.1} %"))
-        };
         table.row([
             edge.from.clone(),
             edge.to.clone(),
-            part.to_owned(),
+            live::part(edge.part).to_owned(),
             format!("{:.1}", edge.calls_per_second),
-            percent(edge.failed_percent),
-            percent(edge.denied_percent),
+            live::failed(edge.failed_percent, output),
+            live::failed(edge.denied_percent, output),
             format!("{:.1}", edge.retries_per_second),
             millis(edge.p50_micros),
             millis(edge.p99_micros),
         ]);
     }
-    table.text("no call of a service has ended on this host")
+    table.text(NO_CALLS)
+}
+
+const NO_CALLS: &str = "no call of a service has ended on this host";
+
+/// Where the time of calls goes, on average.
+fn stages_table(rates: &Rates) -> String {
+    let headings = [
+        "FROM",
+        "TO",
+        "PART",
+        "CALLS/S",
+        "QUEUE",
+        "CONNECT",
+        "TUNNEL",
+        "SERVER QUEUE",
+        "FIRST BYTE",
+        "BODY",
+    ];
+    let mut table = Table::new(&headings);
+    for edge in &rates.edges {
+        let known = [
+            edge.from.clone(),
+            edge.to.clone(),
+            live::part(edge.part).to_owned(),
+            format!("{:.1}", edge.calls_per_second),
+        ];
+        let stages = edge.stages.iter().map(|stage| millis(stage.mean_micros));
+        table.row(known.into_iter().chain(stages));
+    }
+    table.text(NO_CALLS)
 }
 
 fn endpoints_table(services: &[LiveService], output: &Output) -> String {
@@ -214,39 +253,10 @@ fn endpoints_table(services: &[LiveService], output: &Output) -> String {
     table.text("nothing is called from here")
 }
 
-fn state(service: &LiveService, endpoint: &LiveEndpoint, output: &Output) -> String {
-    let why = endpoint.why.as_ref();
-    let why = why.map(|why| format!(": {why}")).unwrap_or_default();
-    let mut state = if endpoint.down {
-        output.paint(Tone::Bad, "down, as its health check says")
-    } else if endpoint.ejected_by > 0 {
-        let by = match endpoint.known_by {
-            1 => String::new(),
-            all => format!(" by {} of {all} threads", endpoint.ejected_by),
-        };
-        output.paint(Tone::Bad, &format!("ejected{by}{why}"))
-    } else if !why.is_empty() {
-        output.paint(Tone::Doubtful, &format!("spared{why}"))
-    } else if endpoint.warming {
-        output.paint(Tone::Faint, "slow start")
-    } else {
-        output.paint(Tone::Good, "ready")
-    };
-    if service.using_all {
-        state += "; fewer than half are well, all get calls";
-    }
-    state
-}
-
-fn millis(micros: Option<u64>) -> String {
-    micros.map_or_else(
-        || "-".to_owned(),
-        |micros| format!("{:.1} ms", micros as f64 / 1000.0),
-    )
-}
-
 #[cfg(test)]
 mod tests {
+    use model::local::LiveEndpoint;
+
     use super::*;
     use crate::output::Color;
 
@@ -260,6 +270,20 @@ mod tests {
                 calls,
                 failed,
                 latencies,
+                stages: [
+                    "queue",
+                    "connect",
+                    "tunnel",
+                    "server_queue",
+                    "first_byte",
+                    "body",
+                ]
+                .map(|stage| StageCounts {
+                    stage: stage.into(),
+                    calls: if stage == "connect" { 0 } else { calls },
+                    micros: calls * 1500,
+                })
+                .into(),
                 ..EdgeCounts::default()
             }],
             services: vec![LiveService {
@@ -277,6 +301,7 @@ mod tests {
                         host: "app-2".into(),
                         ejected_by: 1,
                         known_by: 2,
+                        ejected_for_millis: Some(3_200),
                         why: Some("5 calls in a row failed".into()),
                         ..LiveEndpoint::default()
                     },
@@ -297,14 +322,28 @@ mod tests {
         );
         let output = Output::new(false, Color::Never);
         assert_eq!(
-            text(&rates(&before, &now), &output),
+            text(&rates(&before, &now), false, &output),
             "\
 FROM  TO      PART    CALLS/S  FAILED  DENIED  RETRIES/S  P50     P99
 web   orders  source  100.0    5.0 %   0.0 %   0.0        2.0 ms  9.0 ms
 
 SERVICE  ENDPOINT  UNDER WAY  LATENCY  STATE
 orders   app-1     3          2.5 ms   ready
-orders   app-2     0          -        ejected by 1 of 2 threads: 5 calls in a row failed"
+orders   app-2     0          -        ejected by 1 of 2 threads for 3.2 s more: 5 calls in a row failed"
+        );
+    }
+
+    #[test]
+    fn where_the_time_goes_is_an_average_and_what_no_call_came_to_has_none() {
+        let (before, now) = (
+            counts(1_000_000, 100, 0, Vec::new()),
+            counts(3_000_000, 300, 0, Vec::new()),
+        );
+        assert_eq!(
+            stages_table(&rates(&before, &now)),
+            "\
+FROM  TO      PART    CALLS/S  QUEUE   CONNECT  TUNNEL  SERVER QUEUE  FIRST BYTE  BODY
+web   orders  source  100.0    1.5 ms  -        1.5 ms  1.5 ms        1.5 ms      1.5 ms"
         );
     }
 
