@@ -6,10 +6,12 @@ use std::time::Duration;
 use model::address::HostAddresses;
 use model::key::{Secret, WireguardKey};
 use model::map::PeerIndex;
+use model::name::Name;
 use model::time::UnixTime;
 
 use wireguard::DataCipher;
 
+use crate::event::Sending;
 use crate::outbox::Path;
 
 /// What a peer's program is.
@@ -72,6 +74,13 @@ pub enum Command {
     },
     /// What is allowed from now on; every open flow is decided again at its next packet.
     SetTable(Arc<policy::Table>),
+    /// Answers [`crate::Event::WhoSends`].
+    Sender {
+        /// What was asked about.
+        of: Sending,
+        /// Whose it is; `None`: nobody that the policy names, or nobody can tell.
+        workload: Option<Name>,
+    },
     /// Asks for an [`crate::Event::Report`].
     Report,
 }

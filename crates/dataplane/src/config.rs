@@ -71,6 +71,12 @@ pub struct Limits {
     pub rejections_per_sec: u32,
     /// The same for each peer, so that no peer's flood keeps others from being told.
     pub rejections_per_peer_per_sec: u32,
+    /// Flows of UDP that wait to be told who sends them.
+    pub senders_asked: usize,
+    /// Flows of UDP whose sender is known, of this host and of peers each.
+    pub claims: usize,
+    /// Of these, one peer's.
+    pub claims_per_peer: usize,
     /// Times a second that a peer is heard that tells how many shards it has.
     pub greetings_per_peer_per_sec: u32,
 }
@@ -96,6 +102,9 @@ impl Default for Limits {
             refusals_per_sec: 1000,
             rejections_per_sec: 1000,
             rejections_per_peer_per_sec: 20,
+            senders_asked: 1024,
+            claims: 1 << 15,
+            claims_per_peer: 1 << 13,
             greetings_per_peer_per_sec: 20,
         }
     }

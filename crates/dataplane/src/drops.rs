@@ -88,6 +88,8 @@ drop_reasons! {
     UnrelatedReply = "unrelated_reply",
     /// ICMP that would change this host's routes or neighbours.
     ForbiddenIcmp = "forbidden_icmp",
+    /// A rule asks which program sends it, and nobody has told.
+    UnknownWorkload = "unknown_workload",
     /// No room for another flow.
     FlowTableFull = "flow_table_full",
 
@@ -122,6 +124,10 @@ drop_reasons! {
     BadControl = "bad_control",
     /// A peer says that it denied a flow that this host has not opened with it.
     UnrelatedRejection = "unrelated_rejection",
+    /// A peer answers a claim that this host has not made.
+    UnrelatedClaim = "unrelated_claim",
+    /// No room for another claim of a peer of who sends a flow.
+    ClaimTableFull = "claim_table_full",
     /// Congestion was marked on a packet that cannot carry the mark (RFC 6040 4.2).
     CongestionUnmarkable = "congestion_unmarkable",
 

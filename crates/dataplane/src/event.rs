@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use model::ids::PolicyVersion;
 use model::map::PeerIndex;
-use model::name::RuleId;
+use model::name::{Name, RuleId};
 use model::rule::Direction;
 use model::time::{Instant, UnixTime};
 use wireguard::DataCipher;
@@ -46,11 +46,25 @@ pub enum Event {
     /// A peer says that its rules deny a flow that this host opened. Told sparsely, as denials are;
     /// the local application was answered.
     Rejected(Denial),
+    /// A rule asks which program sends a flow of UDP of this host, whose packets wait meanwhile: answer
+    /// with [`crate::Command::Sender`].
+    WhoSends(Sending),
     /// Our handshakes may be dated up to this time: store it, and give it back as
     /// `timestamp_floor` after a restart. Told about every half hour.
     TimestampUsed(UnixTime),
     /// The answer to [`crate::Command::Report`].
     Report(Report),
+}
+
+/// A flow of UDP that this host sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sending {
+    /// The other host.
+    pub peer: PeerIndex,
+    /// Where it leaves.
+    pub source: SocketAddr,
+    /// Where it goes.
+    pub destination: SocketAddr,
 }
 
 /// A flow that the policy denied.
@@ -66,8 +80,12 @@ pub struct Denial {
     pub source: SocketAddr,
     /// Address and port that it was opened to.
     pub destination: SocketAddr,
-    /// The deny that matched; `None`: no rule allows it.
+    /// The deny that matched; `None`: no rule allows it. With `needs_workload`, the rule that asks.
     pub rule: Option<RuleId>,
+    /// The rule names workloads, and it is not known that one of them sends this, or that none does.
+    pub needs_workload: bool,
+    /// Which workload sends it, where that is known.
+    pub workload: Option<Name>,
     /// The policy that said so; 0 in a peer's rejection that names no rule.
     pub version: PolicyVersion,
 }

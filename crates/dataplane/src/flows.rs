@@ -18,7 +18,7 @@ mod flow;
 mod key;
 
 pub use flow::Phase;
-pub(crate) use flow::{ADOPTION_TIME, Flow, Seen};
+pub(crate) use flow::{ADOPTION_TIME, Flow, NO_TABLE, Seen};
 pub(crate) use key::FlowKey;
 
 /// Entries that are looked at to make room for one.

@@ -9,6 +9,8 @@
 
 mod bequest;
 mod checksum;
+mod claim;
+mod claims;
 mod coalescer;
 mod command;
 mod config;
@@ -54,7 +56,7 @@ pub use command::{Command, PeerKind};
 pub use config::{Limits, ShardConfig};
 pub use counters::{Balance, Counters};
 pub use drops::DropReason;
-pub use event::{Denial, Event, PeerReport, Report};
+pub use event::{Denial, Event, PeerReport, Report, Sending};
 pub use handshake_job::{HandshakeDone, HandshakeJob};
 pub use lanes::LaneMessage;
 pub use offload::VirtioHeader;

@@ -16,6 +16,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use wireguard::PrivateKey;
 use zeroize::Zeroizing;
 
+use crate::claims::Claims;
 use crate::config::ShardConfig;
 use crate::cookie_secrets::CookieSecrets;
 use crate::counters::Counters;
@@ -32,6 +33,7 @@ use crate::routes::Routes;
 use crate::stamps::Stamps;
 use crate::timers::Timers;
 
+mod claims;
 mod commands;
 mod handshakes;
 mod inbound;
@@ -78,6 +80,7 @@ pub struct Shard {
     elsewhere: Vec<Option<Elsewhere>>,
     indices: Indices,
     flows: Flows,
+    claims: Claims,
     fragments: Fragments,
     /// To which shards first fragments went.
     fragment_ways: Fragments,
@@ -118,6 +121,12 @@ impl Shard {
             elsewhere: Vec::new(),
             indices: Indices::new(config.place, config.shift, dice.next_u64()),
             flows: Flows::new(limits.flows, limits.flows_per_peer, dice.next_u64()),
+            claims: Claims::new(
+                limits.senders_asked,
+                limits.claims,
+                limits.claims_per_peer,
+                dice.next_u64(),
+            ),
             fragments: Fragments::new(limits.fragments, dice.next_u64()),
             fragment_ways: Fragments::new(limits.fragments, dice.next_u64()),
             denials: Denials::new(limits.denials_per_sec, dice.next_u64()),

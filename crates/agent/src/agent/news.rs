@@ -99,6 +99,8 @@ impl Agent {
         match event {
             // Public-key work is the program's to run, on whichever thread it likes.
             Event::Handshake(_) => {}
+            // So is asking the kernel whose a socket is.
+            Event::WhoSends(_) => {}
             Event::PathUnanswered { peer: index, path } => {
                 let Some(peer) = self.enforcement.host(index) else {
                     return;
@@ -163,11 +165,19 @@ impl Agent {
 
     fn denial_line(&self, denial: &Denial) -> String {
         let verdict = match &denial.rule {
+            Some(rule) if denial.needs_workload => format!(
+                "denied, since rule `{rule}`{} names workloads, and no workload of this policy is known to send it",
+                self.written_at(rule)
+            ),
             Some(rule) => format!("denied by rule `{rule}`{}", self.written_at(rule)),
             None => "denied, no rule allows it".to_owned(),
         };
+        let sender = match &denial.workload {
+            Some(workload) => format!(", sent by workload {workload}"),
+            None => String::new(),
+        };
         format!(
-            "{verdict}: {} {} -> {} (policy version {})",
+            "{verdict}: {} {} -> {}{sender} (policy version {})",
             protocol_name(denial.ip_protocol),
             self.shown_source(denial.source),
             self.shown_destination(denial.destination),
@@ -175,11 +185,12 @@ impl Agent {
         )
     }
 
-    /// Where the policy in force has a deny, in parentheses; nothing when it has none of that id.
+    /// Where the policy in force has a rule, in parentheses; nothing when it has none of that id.
     fn written_at(&self, id: &RuleId) -> String {
         let map = self.staging.in_force();
-        let mut denies = map.into_iter().flat_map(|map| &map.bundle().deny);
-        denies
+        let bundles = map.into_iter().map(Map::bundle);
+        let mut rules = bundles.flat_map(|bundle| bundle.deny.iter().chain(&bundle.allow));
+        rules
             .find(|rule| rule.id == *id)
             .map_or_else(String::new, |rule| format!(" ({})", rule.source))
     }

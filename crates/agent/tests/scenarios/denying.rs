@@ -43,6 +43,8 @@ fn denial_to_db(coordinator: &Coordinator, host: &Host, version: PolicyVersion) 
         source: SocketAddr::new(address(&host.id()), 40_000),
         destination: SocketAddr::new(address(&db), 5432),
         rule: Some("no-admin".parse().unwrap()),
+        needs_workload: false,
+        workload: None,
         version,
     }
 }
@@ -66,6 +68,34 @@ fn a_denial_names_rule_hosts_port_and_version() {
             format!(
                 "denied, no rule allows it: tcp web-1 ({mine}:40000) -> db:5432 (policy version 3)"
             ),
+        ]
+    );
+}
+
+#[test]
+fn a_denial_says_that_it_is_for_want_of_a_workload_or_which_one_sends() {
+    let (coordinator, mut host) = member();
+    let denial = denial_to_db(&coordinator, &host, PolicyVersion(3));
+    let mine = denial.source.ip();
+    host.shard(Event::Denied(Denial {
+        ip_protocol: ip_protocol::UDP,
+        needs_workload: true,
+        ..denial.clone()
+    }));
+    host.shard(Event::Denied(Denial {
+        ip_protocol: ip_protocol::UDP,
+        rule: None,
+        workload: Some("batch".parse().unwrap()),
+        ..denial
+    }));
+    let flow = format!("udp web-1 ({mine}:40000) -> db:5432");
+    assert_eq!(
+        host.notices(),
+        [
+            format!(
+                "denied, since rule `no-admin` names workloads, and no workload of this policy is known to send it: {flow} (policy version 3)"
+            ),
+            format!("denied, no rule allows it: {flow}, sent by workload batch (policy version 3)"),
         ]
     );
 }
@@ -269,6 +299,8 @@ fn the_last_denial_with_a_peer_is_remembered() {
         source: SocketAddr::new(theirs.into(), 40_000),
         destination: SocketAddr::new(mine.into(), 5432),
         rule: None,
+        needs_workload: false,
+        workload: None,
         version: PolicyVersion(2),
     }));
     host.advance(Duration::from_secs(90));
@@ -298,6 +330,8 @@ fn a_denial_says_where_its_rule_stands() {
         source: SocketAddr::new(addresses(db), 40_000),
         destination: SocketAddr::new(addresses(host.id()), 22),
         rule: Some("no-ssh".parse().unwrap()),
+        needs_workload: false,
+        workload: None,
         version: PolicyVersion(3),
     }));
     let line = host.notice_with("denied by rule");

@@ -23,6 +23,7 @@ fn shape(commands: &[Command]) -> Vec<String> {
             Command::SetPath { index, path } => format!("path {} {}", index.0, path.remote),
             Command::SetTable(table) => format!("table {}", table.version()),
             Command::AcceptKey(_) => "accept key".to_owned(),
+            Command::Sender { .. } => "sender".to_owned(),
             Command::Report => "report".to_owned(),
         })
         .collect()

@@ -46,7 +46,7 @@ impl Seen {
 }
 
 /// A generation that no table has: theirs count from 1.
-const NO_TABLE: u64 = 0;
+pub(crate) const NO_TABLE: u64 = 0;
 
 /// How a flow stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

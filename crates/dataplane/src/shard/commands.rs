@@ -34,6 +34,7 @@ impl Shard {
     pub fn handle_commands(&mut self, commands: Vec<Command>, now: Now, out: &mut impl Outbox) {
         let mut touched = Vec::new();
         let mut rerouted = Vec::new();
+        let mut senders = Vec::new();
         for command in commands {
             match command {
                 Command::SetIdentity {
@@ -73,6 +74,7 @@ impl Shard {
                     touched.push(index);
                 }
                 Command::SetTable(table) => self.table = Some(table),
+                Command::Sender { of, workload } => senders.push((of, workload)),
                 Command::Report => {
                     let report = self.report();
                     self.emit(Event::Report(report));
@@ -86,6 +88,9 @@ impl Shard {
         }
         for index in touched {
             self.settle(index, now, out);
+        }
+        for (of, workload) in senders {
+            self.handle_sender(of, workload, now, out);
         }
         self.counters.set_flows(&self.flows);
     }
@@ -103,6 +108,9 @@ impl Shard {
         if before.is_none_or(|identity| identity.addresses != addresses) {
             self.flows.clear();
             self.fragments.clear();
+            for index in self.peers.indices() {
+                self.forget_claims(index);
+            }
         }
         if let Some(identity) = &mut self.identity
             && identity.prefer(&own)
@@ -270,6 +278,7 @@ impl Shard {
         if before != addresses {
             self.drop_pending(index, DropReason::UnknownDestination);
             self.flows.remove_peer(index.0);
+            self.forget_claims(index);
             self.fragments.clear();
             self.routes.remove(before, index);
         }
@@ -280,6 +289,7 @@ impl Shard {
     fn remove_peer(&mut self, index: PeerIndex) {
         self.remove_peer_elsewhere(index);
         self.flows.remove_peer(index.0);
+        self.forget_claims(index);
         self.drop_pending(index, DropReason::PeerRemoved);
         let Some(peer) = self.peers.remove(index) else {
             return;

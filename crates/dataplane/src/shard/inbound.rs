@@ -9,7 +9,7 @@ use model::time::Now;
 use wireguard::{CookieReply, Kind, OpenError, classify, receiver_index};
 
 use super::spreading::hand_opened_over;
-use super::verdicts::Barred;
+use super::verdicts::{Admitted, Barred};
 use super::{Shard, tunnel_time};
 use crate::command::PeerKind;
 use crate::drops::DropReason;
@@ -60,6 +60,11 @@ impl Shard {
             Some(Kind::CookieReply) => self.handle_cookie_reply(datagram, now, out),
         };
         self.count_datagram(datagram.len(), fate);
+    }
+
+    /// Counts a datagram that is none of the tunnels': whoever it is for has taken it, or has not.
+    pub fn count_stranger(&self, bytes: usize, outcome: Result<(), DropReason>) {
+        self.count_datagram(bytes, outcome.map(|()| Fate::Consumed));
     }
 
     pub(super) fn count_datagram(&self, bytes: usize, fate: Result<Fate, DropReason>) {
@@ -139,12 +144,21 @@ impl Shard {
             return Err(DropReason::NotOurAddress);
         }
         let ecn = ecn::combine(headers.ecn, outer_ecn & 0b11)?;
-        if let Err(barred) = self.admit(&headers, packet, Direction::Inbound, index, now.monotonic)
-        {
-            if let Barred::Denied(denied) = barred {
-                self.reject(index, &headers, packet, denied, now, out);
+        match self.admit(&headers, packet, Direction::Inbound, index, now.monotonic) {
+            Ok(Admitted::ByRules) => {}
+            Ok(Admitted::BySender(key)) => self.tell_claim(&key, now, out),
+            Err(barred) => {
+                match barred {
+                    Barred::Denied(denied) => {
+                        self.reject(index, &headers, packet, denied, now, out);
+                    }
+                    Barred::Unclaimed(flow) if flow.opened == Direction::Inbound => {
+                        self.miss(flow, now, out);
+                    }
+                    _ => {}
+                }
+                return Err(barred.reason());
             }
-            return Err(barred.reason());
         }
         if ecn != headers.ecn {
             ecn::set(packet, ecn);

@@ -9,15 +9,30 @@ use model::time::Now;
 use wireguard::sealed_len;
 
 use super::probing::Fit;
-use super::verdicts::Barred;
+use super::verdicts::{Admitted, Barred};
 use super::{Shard, tunnel_time};
 use crate::drops::DropReason;
+use crate::flows::FlowKey;
 use crate::offload::{Segmentation, VirtioHeader};
 use crate::outbox::{Outbox, Path};
 use crate::packet::{Headers, Upper};
 use crate::pending::PendingLimits;
 use crate::refusal::Refusal;
 use crate::segments::Segments;
+
+/// Why a packet of this host does not leave now.
+#[derive(Clone, Copy, Debug)]
+enum Stopped {
+    Dropped(DropReason),
+    /// It is to be held until it is known who sends its flow.
+    Waits(FlowKey),
+}
+
+impl From<DropReason> for Stopped {
+    fn from(reason: DropReason) -> Self {
+        Self::Dropped(reason)
+    }
+}
 
 impl Shard {
     /// Takes a packet of this host for the overlay. It leaves sealed, waits for a session, or is
@@ -88,7 +103,17 @@ impl Shard {
                 self.seal_or_queue_segments(peer, &mut segments, headers.ecn, now, out);
                 self.settle_after_packet(peer, now, out);
             }
-            Err(reason) => self.counters.add_drops(count, reason),
+            Err(Stopped::Dropped(reason)) => self.counters.add_drops(count, reason),
+            Err(Stopped::Waits(key)) => self.hold_segments(key, &mut segments, now),
+        }
+    }
+
+    fn hold_segments(&mut self, key: FlowKey, segments: &mut Segments<'_>, now: Now) {
+        while let Some((headers, payload)) = segments.next() {
+            let packet = [headers, payload].concat();
+            if let Err(reason) = self.hold(key, &packet, now.monotonic) {
+                self.counters.add_drop(reason);
+            }
         }
     }
 
@@ -102,7 +127,14 @@ impl Shard {
     ) -> Result<PeerIndex, DropReason> {
         let headers = Headers::parse(packet)?;
         let packet = &packet[..headers.length];
-        let (peer, fit) = self.route(&headers, packet, headers.length, now, out)?;
+        let (peer, fit) = match self.route(&headers, packet, headers.length, now, out) {
+            Ok(routed) => routed,
+            Err(Stopped::Dropped(reason)) => return Err(reason),
+            Err(Stopped::Waits(key)) => {
+                self.hold(key, packet, now.monotonic)?;
+                return Ok(key.peer());
+            }
+        };
         match (self.ready_path(peer, now), fit) {
             (Some(path), Fit::Whole) => {
                 self.seal(peer, path, &[packet], headers.ecn, now, out)?;
@@ -125,23 +157,32 @@ impl Shard {
         longest: usize,
         now: Now,
         out: &mut impl Outbox,
-    ) -> Result<(PeerIndex, Fit), DropReason> {
+    ) -> Result<(PeerIndex, Fit), Stopped> {
         let identity = self.identity.as_ref().ok_or(DropReason::NoIdentity)?;
         check_addresses(headers, packet, identity.addresses)?;
         let peer = self.routes.find(headers.destination);
         // Not this shard's: it waited while its address went to a peer of another one.
         let Some(peer) = peer.filter(|peer| self.peers.get(*peer).is_some()) else {
             self.refuse(Refusal::Unreachable, headers, packet, now, out);
-            return Err(DropReason::UnknownDestination);
+            return Err(DropReason::UnknownDestination.into());
         };
         let fit = self.fit(peer, headers, packet, longest, now, out)?;
-        if let Err(barred) = self.admit(headers, packet, Direction::Outbound, peer, now.monotonic) {
-            if let Barred::Denied(_) = barred {
-                self.refuse(Refusal::Prohibited, headers, packet, now, out);
+        match self.admit(headers, packet, Direction::Outbound, peer, now.monotonic) {
+            Ok(Admitted::ByRules) => Ok((peer, fit)),
+            Ok(Admitted::BySender(key)) => {
+                self.tell_claim(&key, now, out);
+                Ok((peer, fit))
             }
-            return Err(barred.reason());
+            Err(Barred::Unclaimed(flow)) if flow.opened == Direction::Outbound => {
+                Err(Stopped::Waits(flow.key))
+            }
+            Err(barred) => {
+                if let Barred::Denied(_) = barred {
+                    self.refuse(Refusal::Prohibited, headers, packet, now, out);
+                }
+                Err(barred.reason().into())
+            }
         }
-        Ok((peer, fit))
     }
 
     /// Returns where packets to a peer go now; without, a handshake is asked for.

@@ -10,12 +10,14 @@ use model::map::PeerIndex;
 use model::name::RuleId;
 use model::rule::Direction;
 use model::time::{Instant, Now};
+use policy::Verdict;
 use wireguard::sealed_len;
 
 use super::inbound::Fate;
 use super::spreading::hand_opened_over;
 use super::verdicts::Denied;
 use super::{Shard, tunnel_time};
+use crate::claim::ClaimMessage;
 use crate::command::PeerKind;
 use crate::drops::DropReason;
 use crate::event::{Denial, Event};
@@ -59,7 +61,10 @@ impl Shard {
         let (Some(path), Some(table)) = (peer.path, &self.table) else {
             return;
         };
-        let rule = denied.verdict.rule();
+        let rule = match denied.verdict {
+            Verdict::DenyByRule(rule) => Some(rule),
+            _ => None,
+        };
         let rule = rule.map(|rule| (table.rule(rule).id.clone(), table.version()));
         let message = Rejection::new(headers, packet, rule).encode();
         let plaintext_max = peer.path_mtu.limit(false);
@@ -95,6 +100,9 @@ impl Shard {
             }
             None => {}
         }
+        if let Some(claim) = ClaimMessage::decode(message) {
+            return self.handle_claim(index, datagram_bytes, (claim, message), now, out);
+        }
         if let Some(greeting) = Greeting::decode(message) {
             return Ok(self.handle_greeting(index, greeting, now, out));
         }
@@ -117,8 +125,9 @@ impl Shard {
         hand_opened_over(owner, opened, out)
     }
 
-    /// Takes a rejection that came by another session of the peer than its flow's.
-    pub(super) fn handle_handed_rejection(
+    /// Takes a rejection, or what is said of a claim, that came by another session of the peer than its
+    /// flow's.
+    pub(super) fn handle_handed_control(
         &mut self,
         index: PeerIndex,
         message: &[u8],
@@ -130,6 +139,9 @@ impl Shard {
         }
         if self.peers.get(index).is_none() {
             return Err(DropReason::PeerRemoved);
+        }
+        if let Some(claim) = ClaimMessage::decode(message) {
+            return self.take_claim(index, claim, now, out);
         }
         let rejected = self.read_rejection(index, message)?;
         self.end_rejected(rejected, now, out)
@@ -188,6 +200,7 @@ impl Shard {
         if !self.denials.may_tell(key, Direction::Outbound, now) {
             return;
         }
+        let workload = self.sender_of(&key, Direction::Outbound, now);
         let (source_port, destination_port) = headers.ports();
         let (rule, version) = match rule {
             Some((rule, version)) => (Some(rule), version),
@@ -200,6 +213,8 @@ impl Shard {
             source: SocketAddr::new(headers.source, source_port),
             destination: SocketAddr::new(headers.destination, destination_port),
             rule,
+            needs_workload: false,
+            workload,
             version,
         }));
     }

@@ -167,7 +167,7 @@ impl Shard {
         out: &mut impl Outbox,
     ) {
         if is_control(bytes) {
-            let fate = self.handle_handed_rejection(peer, bytes, now, out);
+            let fate = self.handle_handed_control(peer, bytes, now, out);
             self.settle(peer, now, out);
             return self.count_datagram(datagram_bytes, fate);
         }

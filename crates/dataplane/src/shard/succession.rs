@@ -103,6 +103,7 @@ impl Shard {
         for index in self.peers.indices() {
             self.drop_pending(index, DropReason::HandedOver);
         }
+        self.drop_all_held(DropReason::HandedOver);
     }
 
     /// Drops a packet of this host that another shard gave to this one after it had left.

@@ -26,10 +26,13 @@ impl Shard {
             self.tend_lanes(index, now, out);
             self.tend_lane_end(index, now, out);
         }
+        self.drop_overdue(now.monotonic);
         if self.next_sweep.is_some_and(|at| at <= now.monotonic) {
             self.flows.sweep(now.monotonic);
+            self.claims.sweep(now.monotonic);
             self.counters.set_flows(&self.flows);
-            self.next_sweep = (self.flows.len() > 0).then(|| now.monotonic + SWEEP_INTERVAL);
+            self.next_sweep = (self.flows.len() > 0 || !self.claims.is_empty())
+                .then(|| now.monotonic + SWEEP_INTERVAL);
         }
     }
 
@@ -37,7 +40,9 @@ impl Shard {
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let tunnels = self.timers.next().map(|at| (wake(at), "a tunnel's timer"));
         let flows = self.next_sweep.map(|at| (at, "flows that idled out"));
-        [tunnels, flows].into_iter().flatten().min()
+        let held = self.claims.deadline();
+        let held = held.map(|at| (at, "packets whose sender nobody tells"));
+        [tunnels, flows, held].into_iter().flatten().min()
     }
 }
 

@@ -12,14 +12,15 @@
 use std::net::SocketAddr;
 
 use model::map::PeerIndex;
-use model::rule::Direction;
+use model::rule::{Direction, ip_protocol};
 use model::time::Instant;
 use policy::Verdict;
 
 use super::Shard;
+use super::claims::{Claimed, Unclaimed};
 use crate::drops::DropReason;
 use crate::event::{Denial, Event};
-use crate::flows::{ADOPTION_TIME, Flow, FlowKey, SWEEP_INTERVAL, reverse};
+use crate::flows::{ADOPTION_TIME, Flow, FlowKey, NO_TABLE, SWEEP_INTERVAL, reverse};
 use crate::fragments::FragmentKey;
 use crate::packet::{Fragment, Headers, Quoted, TcpFlags, Upper};
 
@@ -29,8 +30,21 @@ enum Standing {
     Unknown,
     /// It may go on.
     Allowed,
+    /// It may go on, as its sender claims.
+    Claimed(Direction),
+    /// It may go on when it is told who sends it.
+    Unclaimed(Direction),
     /// It was allowed, and is not any more.
     Revoked(Direction, Verdict),
+}
+
+/// Why a packet may pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admitted {
+    /// The rules allow it.
+    ByRules,
+    /// They do since it is known who of this host sends its flow; the peer is to be told.
+    BySender(FlowKey),
 }
 
 /// Why a packet may not pass.
@@ -40,6 +54,8 @@ pub(super) enum Barred {
     Dropped(DropReason),
     /// The rules deny it.
     Denied(Denied),
+    /// A rule asks who sends its flow.
+    Unclaimed(Unclaimed),
 }
 
 /// What the rules said of a packet that they deny.
@@ -56,6 +72,7 @@ impl Barred {
     pub(super) const fn reason(self) -> DropReason {
         match self {
             Self::Dropped(reason) => reason,
+            Self::Unclaimed(_) => DropReason::UnknownWorkload,
             Self::Denied(denied) => match denied.direction {
                 Direction::Outbound => DropReason::DeniedOutbound,
                 Direction::Inbound => DropReason::DeniedInbound,
@@ -79,7 +96,7 @@ impl Shard {
         direction: Direction,
         peer: PeerIndex,
         now: Instant,
-    ) -> Result<(), Barred> {
+    ) -> Result<Admitted, Barred> {
         let generation = self
             .table
             .as_ref()
@@ -89,21 +106,22 @@ impl Shard {
             let key = FragmentKey::new(headers, id, direction, peer);
             let may_follow = self.fragments.may_follow(&key, generation, now);
             return may_follow
-                .then_some(())
+                .then_some(Admitted::ByRules)
                 .ok_or(DropReason::UnknownFragment.into());
         }
-        match headers.upper {
+        let admitted = match headers.upper {
             Upper::IcmpError => {
-                return Ok(self.admit_error(headers, packet, direction, peer, now)?);
+                self.admit_error(headers, packet, direction, peer, now)?;
+                return Ok(Admitted::ByRules);
             }
             Upper::IcmpForbidden => return Err(DropReason::ForbiddenIcmp.into()),
             _ => self.admit_flow(headers, direction, peer, now)?,
-        }
+        };
         if let Fragment::First { id } = headers.fragment {
             let key = FragmentKey::new(headers, id, direction, peer);
             self.fragments.remember(key, generation, now);
         }
-        Ok(())
+        Ok(admitted)
     }
 
     fn admit_flow(
@@ -112,7 +130,7 @@ impl Shard {
         direction: Direction,
         peer: PeerIndex,
         now: Instant,
-    ) -> Result<(), Barred> {
+    ) -> Result<Admitted, Barred> {
         let key = FlowKey::of(headers, direction, peer);
         let upper = headers.upper;
         let generation = self.table.as_ref().map(|table| table.generation());
@@ -121,24 +139,27 @@ impl Shard {
             is_opened_anew = flow.is_opened_anew_by(upper, direction);
             if !is_opened_anew && Some(flow.generation) == generation {
                 flow.note(upper, direction, now);
-                return Ok(());
+                return Ok(Admitted::ByRules);
             }
         }
         if is_opened_anew {
             return self.open_flow(headers, key, direction, now);
         }
-        match self.standing(&key, now) {
-            Standing::Unknown => self.open_flow(headers, key, direction, now),
+        let admitted = match self.standing(&key, now) {
+            Standing::Unknown => return self.open_flow(headers, key, direction, now),
             Standing::Revoked(opened, verdict) => {
-                Err(self.deny(headers, key, direction, opened, verdict, now))
+                return Err(self.deny(headers, key, direction, opened, verdict, now));
             }
-            Standing::Allowed => {
-                if let Some(flow) = self.flows.find_mut(&key, now) {
-                    flow.note(upper, direction, now);
-                }
-                Ok(())
+            Standing::Unclaimed(opened) => {
+                return Err(self.bar_unclaimed(headers, key, direction, opened, now));
             }
+            Standing::Allowed => Admitted::ByRules,
+            Standing::Claimed(opened) => by_sender(key, opened),
+        };
+        if let Some(flow) = self.flows.find_mut(&key, now) {
+            flow.note(upper, direction, now);
         }
+        Ok(admitted)
     }
 
     /// Looks a flow up, and asks the rules again when they have changed since.
@@ -159,6 +180,12 @@ impl Shard {
             flow.generation = table.generation();
             return Standing::Allowed;
         }
+        let verdict = match self.ask_claim(key, opened, verdict, now) {
+            None => verdict,
+            Some(Claimed::Allowed) => return Standing::Claimed(opened),
+            Some(Claimed::Unknown) => return Standing::Unclaimed(opened),
+            Some(Claimed::Denied(verdict)) => verdict,
+        };
         self.flows.remove(key);
         self.counters.set_flows(&self.flows);
         Standing::Revoked(opened, verdict)
@@ -170,7 +197,7 @@ impl Shard {
         key: FlowKey,
         direction: Direction,
         now: Instant,
-    ) -> Result<(), Barred> {
+    ) -> Result<Admitted, Barred> {
         if matches!(headers.upper, Upper::EchoReply { .. }) {
             return Err(DropReason::UnrelatedReply.into());
         }
@@ -190,17 +217,65 @@ impl Shard {
         {
             (opened, verdict) = (other, other_verdict);
         }
-        if !verdict.is_allowed() {
-            return Err(self.deny(headers, key, direction, opened, verdict, now));
+        let mut generation = table.generation();
+        let mut admitted = Admitted::ByRules;
+        match self.ask_claim(&key, opened, verdict, now) {
+            None if verdict.is_allowed() => {}
+            None => return Err(self.deny(headers, key, direction, opened, verdict, now)),
+            Some(Claimed::Denied(verdict)) => {
+                return Err(self.deny(headers, key, direction, opened, verdict, now));
+            }
+            Some(Claimed::Unknown) => {
+                return Err(self.bar_unclaimed(headers, key, direction, opened, now));
+            }
+            // Each of its packets is asked about: its sender may become another.
+            Some(Claimed::Allowed) => {
+                (generation, admitted) = (NO_TABLE, by_sender(key, opened));
+            }
         }
-        let mut flow = Flow::new(key, opened, direction, table.generation(), now);
+        let mut flow = Flow::new(key, opened, direction, generation, now);
         flow.note(headers.upper, direction, now);
         if !self.flows.insert(flow, now) {
             return Err(DropReason::FlowTableFull.into());
         }
         self.counters.set_flows(&self.flows);
         self.next_sweep.get_or_insert(now + SWEEP_INTERVAL);
-        Ok(())
+        Ok(admitted)
+    }
+
+    /// Decides by who sends, where that can be known and matters; `None`: the verdict holds.
+    fn ask_claim(
+        &mut self,
+        key: &FlowKey,
+        opened: Direction,
+        verdict: Verdict,
+        now: Instant,
+    ) -> Option<Claimed> {
+        let asks = matches!(verdict, Verdict::DenyUnknownWorkload(_));
+        let is_told = key.ip_protocol == ip_protocol::UDP;
+        (asks && is_told).then(|| self.decide_claimed(key, opened, now))
+    }
+
+    /// A packet whose sender nobody has told: of this host it waits, of a peer it is dropped, and said
+    /// to be, sparsely.
+    fn bar_unclaimed(
+        &mut self,
+        headers: &Headers,
+        key: FlowKey,
+        direction: Direction,
+        opened: Direction,
+        now: Instant,
+    ) -> Barred {
+        if opened == Direction::Inbound {
+            let port = key.service_port(opened);
+            let table = self.table.as_ref();
+            let verdict = table.map(|it| it.decide(opened, key.peer(), key.ip_protocol, port));
+            let verdict = verdict.unwrap_or(Verdict::DenyByDefault);
+            self.deny(headers, key, direction, opened, verdict, now);
+        } else if direction == Direction::Inbound {
+            self.ask_who_sends(key, now);
+        }
+        Barred::Unclaimed(Unclaimed { key, opened })
     }
 
     /// Returns the ways in which the flow of a packet without one may have been opened.
@@ -247,8 +322,10 @@ impl Shard {
             peer,
         );
         match self.standing(&key, now) {
-            Standing::Allowed => Ok(()),
-            Standing::Unknown | Standing::Revoked(..) => Err(DropReason::UnrelatedIcmp),
+            Standing::Allowed | Standing::Claimed(_) => Ok(()),
+            Standing::Unknown | Standing::Unclaimed(_) | Standing::Revoked(..) => {
+                Err(DropReason::UnrelatedIcmp)
+            }
         }
     }
 
@@ -262,9 +339,12 @@ impl Shard {
         verdict: Verdict,
         now: Instant,
     ) -> Barred {
-        if self.denials.may_tell(key, opened, now)
-            && let Some(table) = &self.table
-        {
+        if opened == Direction::Outbound {
+            self.ask_again(&key, now);
+        }
+        let is_told = self.denials.may_tell(key, opened, now);
+        let workload = is_told.then(|| self.sender_of(&key, opened, now)).flatten();
+        if is_told && let Some(table) = &self.table {
             let (source_port, destination_port) = headers.ports();
             let source = SocketAddr::new(headers.source, source_port);
             let destination = SocketAddr::new(headers.destination, destination_port);
@@ -279,6 +359,8 @@ impl Shard {
                 source,
                 destination,
                 rule: verdict.rule().map(|rule| table.rule(rule).id.clone()),
+                needs_workload: matches!(verdict, Verdict::DenyUnknownWorkload(_)),
+                workload,
                 version: table.version(),
             };
             self.emit(Event::Denied(denial));
@@ -288,5 +370,13 @@ impl Shard {
             opened,
             verdict,
         })
+    }
+}
+
+/// The peer is told of flows that this host opened.
+fn by_sender(key: FlowKey, opened: Direction) -> Admitted {
+    match opened {
+        Direction::Outbound => Admitted::BySender(key),
+        Direction::Inbound => Admitted::ByRules,
     }
 }

@@ -1,0 +1,326 @@
+//! Who sends the flows of UDP that a rule asks it of: this host's, as its kernel told, with the
+//! packets that wait to be told; and peers', as they claim.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
+use model::map::PeerIndex;
+use model::name::Name;
+use model::time::Instant;
+
+use crate::flows::FlowKey;
+use crate::pending::{Pending, PendingLimits};
+
+/// How long packets wait to be told whose they are: a busy daemon takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Of one flow, before it is known whose it is.
+const HELD: PendingLimits = PendingLimits {
+    packets: 16,
+    bytes: 24 << 10,
+};
+/// How old an answer may be before it is asked again: for so long at most a program that took
+/// another's port passes for it.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// Time between two questions about one flow.
+const BETWEEN_QUESTIONS: Duration = Duration::from_secs(1);
+/// How long an answer holds when there is no other.
+const ANSWER_HOLDS: Duration = Duration::from_secs(10);
+/// A claim that was not heard goes ahead of the next packet again, when so much time has passed.
+const TELL_AGAIN: Duration = Duration::from_millis(5);
+/// One that was heard is told again after this, while the flow lives.
+const REFRESH: Duration = Duration::from_secs(20);
+/// How long a peer's claim holds without being told again.
+const CLAIM_HOLDS: Duration = Duration::from_secs(60);
+
+/// The claims of one shard. Every table is bounded.
+pub(crate) struct Claims {
+    asked: HashMap<FlowKey, Pending, FixedState>,
+    /// The same, by since when.
+    asked_since: VecDeque<(Instant, FlowKey)>,
+    own: HashMap<FlowKey, Own, FixedState>,
+    heard: HashMap<FlowKey, Heard, FixedState>,
+    heard_of: HashMap<u32, usize, FixedState>,
+    asked_max: usize,
+    claims_max: usize,
+    heard_per_peer_max: usize,
+    /// When what is over was last looked for to make room.
+    cleared_at: Option<Instant>,
+}
+
+/// Who sends a flow of this host.
+#[derive(Debug)]
+pub(crate) struct Own {
+    /// `None`: nobody that the policy names.
+    pub(crate) workload: Option<Name>,
+    /// The table that allows it to.
+    pub(crate) allowed_under: Option<u64>,
+    /// The table that was in force when the kernel was asked.
+    known_under: u64,
+    known_at: Instant,
+    asked_at: Instant,
+    told_at: Option<Instant>,
+    is_heard: bool,
+}
+
+/// Who a peer says sends a flow of its own.
+#[derive(Debug)]
+pub(crate) struct Heard {
+    pub(crate) workload: Name,
+    pub(crate) allowed_under: Option<u64>,
+    at: Instant,
+}
+
+impl Claims {
+    pub(crate) fn new(
+        asked_max: usize,
+        claims_max: usize,
+        heard_per_peer_max: usize,
+        seed: u64,
+    ) -> Self {
+        let hasher = || FixedState::with_seed(seed);
+        Self {
+            asked: HashMap::with_hasher(hasher()),
+            asked_since: VecDeque::new(),
+            own: HashMap::with_hasher(hasher()),
+            heard: HashMap::with_hasher(hasher()),
+            heard_of: HashMap::with_hasher(hasher()),
+            asked_max,
+            claims_max,
+            heard_per_peer_max,
+            cleared_at: None,
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.asked.is_empty() && self.own.is_empty() && self.heard.is_empty()
+    }
+}
+
+/// This host's flows.
+impl Claims {
+    /// Returns who sends a flow, where that is known.
+    pub(crate) fn own_mut(&mut self, key: &FlowKey, now: Instant) -> Option<&mut Own> {
+        let own = self.own.get_mut(key)?;
+        (now.saturating_since(own.known_at) < ANSWER_HOLDS).then_some(own)
+    }
+
+    /// Notes that it is asked who sends a flow; `None`: too much is asked already, `Some(false)`: this
+    /// is.
+    pub(crate) fn ask(&mut self, key: FlowKey, now: Instant) -> Option<bool> {
+        if self.asked.contains_key(&key) {
+            return Some(false);
+        }
+        if self.asked.len() >= self.asked_max {
+            return None;
+        }
+        self.asked.insert(key, Pending::default());
+        self.asked_since.push_back((now, key));
+        Some(true)
+    }
+
+    /// Keeps a packet of a flow that is asked about, and returns how many older ones had to go;
+    /// `None`: it does not fit.
+    pub(crate) fn hold(&mut self, key: &FlowKey, packet: &[u8]) -> Option<usize> {
+        self.asked.get_mut(key)?.push(packet, HELD)
+    }
+
+    /// Returns when packets have waited for too long.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let (since, _) = self.asked_since.front()?;
+        Some(*since + PATIENCE)
+    }
+
+    /// Takes the packets of a flow that has waited for too long.
+    pub(crate) fn take_overdue(&mut self, now: Instant) -> Option<Pending> {
+        let is_over = self.deadline().is_some_and(|deadline| deadline <= now);
+        let (_, key) = self.asked_since.pop_front_if(|_| is_over)?;
+        self.asked.remove(&key)
+    }
+
+    /// Takes an answer, if there is room for it, and returns the packets that waited for it; `None`:
+    /// nobody asked.
+    pub(crate) fn learn(
+        &mut self,
+        key: FlowKey,
+        workload: Option<Name>,
+        generation: u64,
+        now: Instant,
+    ) -> Option<Pending> {
+        let held = self.forget_question(&key);
+        if held.is_none() && !self.own.contains_key(&key) {
+            return None;
+        }
+        let held = held.unwrap_or_default();
+        if !self.own.contains_key(&key) && !self.has_room(now) {
+            return Some(held);
+        }
+        let own = self.own.entry(key).or_insert_with(|| Own {
+            workload: workload.clone(),
+            allowed_under: None,
+            known_under: generation,
+            known_at: now,
+            asked_at: now,
+            told_at: None,
+            is_heard: false,
+        });
+        if own.workload != workload {
+            (own.told_at, own.is_heard) = (None, false);
+            own.workload = workload;
+        }
+        own.allowed_under = None;
+        (own.known_at, own.known_under) = (now, generation);
+        Some(held)
+    }
+
+    /// Returns whether it is time to ask again who sends a flow, and notes that it is asked.
+    pub(crate) fn asks_again(&mut self, key: &FlowKey, generation: u64, now: Instant) -> bool {
+        let Some(own) = self.own.get_mut(key) else {
+            return false;
+        };
+        let is_old = now.saturating_since(own.known_at) >= ASK_AGAIN;
+        let is_due = is_old || own.known_under != generation;
+        let may = now.saturating_since(own.asked_at) >= BETWEEN_QUESTIONS;
+        if is_due && may {
+            own.asked_at = now;
+        }
+        is_due && may
+    }
+
+    /// Returns the claim that goes ahead of the next packet of a flow.
+    pub(crate) fn due(&mut self, key: &FlowKey, now: Instant) -> Option<&Name> {
+        let own = self.own.get(key)?;
+        let is_due = match own.told_at {
+            None => true,
+            Some(at) if own.is_heard => now.saturating_since(at) >= REFRESH,
+            Some(at) => now.saturating_since(at) >= TELL_AGAIN,
+        };
+        own.workload.as_ref().filter(|_| is_due)
+    }
+
+    /// A claim has been sent.
+    pub(crate) fn note_told(&mut self, key: &FlowKey, now: Instant) {
+        if let Some(own) = self.own.get_mut(key) {
+            (own.told_at, own.is_heard) = (Some(now), false);
+        }
+    }
+
+    /// The peer says that it has heard a claim, or that it has not. False when there is none.
+    pub(crate) fn note_answer(&mut self, key: &FlowKey, is_heard: bool) -> bool {
+        let Some(own) = self.own.get_mut(key) else {
+            return false;
+        };
+        own.is_heard = is_heard;
+        if !is_heard {
+            own.told_at = None;
+        }
+        true
+    }
+
+    fn forget_question(&mut self, key: &FlowKey) -> Option<Pending> {
+        let packets = self.asked.remove(key)?;
+        self.asked_since.retain(|(_, asked)| asked != key);
+        Some(packets)
+    }
+
+    fn has_room(&mut self, now: Instant) -> bool {
+        self.clear_when_full(now);
+        self.own.len() < self.claims_max
+    }
+}
+
+/// Peers' flows.
+impl Claims {
+    /// Returns who a peer says sends a flow.
+    pub(crate) fn heard_mut(&mut self, key: &FlowKey, now: Instant) -> Option<&mut Heard> {
+        let heard = self.heard.get_mut(key)?;
+        (now.saturating_since(heard.at) < CLAIM_HOLDS).then_some(heard)
+    }
+
+    /// Takes a claim. False when there is no room for it.
+    pub(crate) fn hear(&mut self, key: FlowKey, workload: Name, now: Instant) -> bool {
+        self.clear_when_full(now);
+        let is_full = self.heard.len() >= self.claims_max;
+        match self.heard.entry(key) {
+            Entry::Occupied(mut entry) => {
+                let heard = entry.get_mut();
+                if heard.workload != workload {
+                    heard.allowed_under = None;
+                    heard.workload = workload;
+                }
+                heard.at = now;
+                true
+            }
+            Entry::Vacant(entry) => {
+                let count = self.heard_of.entry(key.peer).or_default();
+                if is_full || *count >= self.heard_per_peer_max {
+                    return false;
+                }
+                *count += 1;
+                entry.insert(Heard {
+                    workload,
+                    allowed_under: None,
+                    at: now,
+                });
+                true
+            }
+        }
+    }
+}
+
+/// What is over.
+impl Claims {
+    /// Forgets what nobody has told again.
+    pub(crate) fn sweep(&mut self, now: Instant) {
+        self.own
+            .retain(|_, own| now.saturating_since(own.known_at) < CLAIM_HOLDS);
+        let is_over = |heard: &Heard| now.saturating_since(heard.at) >= CLAIM_HOLDS;
+        self.forget_heard(|_, heard| is_over(heard));
+    }
+
+    /// Forgets everything about a peer, and returns the packets that waited.
+    pub(crate) fn forget_peer(&mut self, peer: PeerIndex) -> Vec<Pending> {
+        self.own.retain(|key, _| key.peer() != peer);
+        self.forget_heard(|key, _| key.peer() == peer);
+        self.forget_questions(|key| key.peer() == peer)
+    }
+
+    /// Forgets every question, and returns the packets that waited.
+    pub(crate) fn forget_all_questions(&mut self) -> Vec<Pending> {
+        self.forget_questions(|_| true)
+    }
+
+    fn forget_questions(&mut self, is_over: impl Fn(&FlowKey) -> bool) -> Vec<Pending> {
+        self.asked_since.retain(|(_, key)| !is_over(key));
+        let gone = self.asked.extract_if(|key, _| is_over(key));
+        gone.map(|(_, packets)| packets).collect()
+    }
+
+    fn forget_heard(&mut self, is_over: impl Fn(&FlowKey, &Heard) -> bool) {
+        let Self {
+            heard, heard_of, ..
+        } = self;
+        for (key, _) in heard.extract_if(|key, heard| is_over(key, heard)) {
+            if let Entry::Occupied(mut count) = heard_of.entry(key.peer) {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                }
+            }
+        }
+    }
+
+    /// A walk over all at most each second, however many newcomers there are.
+    fn clear_when_full(&mut self, now: Instant) {
+        let is_full = self.own.len().max(self.heard.len()) >= self.claims_max;
+        let is_soon = self
+            .cleared_at
+            .is_some_and(|at| now.saturating_since(at) < BETWEEN_QUESTIONS);
+        if is_full && !is_soon {
+            self.cleared_at = Some(now);
+            self.sweep(now);
+        }
+    }
+}
