@@ -2,6 +2,7 @@
 //! here is made by name, and taken back by name. And what it asks the kernel about other programs:
 //! whose socket is at the other end of a connection that was caught.
 
+pub mod allocator;
 pub(crate) mod cgroups;
 pub(crate) mod classic_bpf;
 pub(crate) mod conntrack;

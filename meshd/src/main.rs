@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use meshd::settings::{Flags, Settings};
-use meshd::{daemon, handover, plan};
+use meshd::{daemon, handover, linux, plan};
 use runtime::process::{explain, finish, say_that_settings_are_good};
 
 /// How long work of the slow side that cannot be interrupted may take once the daemon has stopped:
@@ -29,6 +29,7 @@ fn start(flags: Flags) -> Result<(), String> {
     if flags.check {
         return say_that_settings_are_good();
     }
+    linux::allocator::keep_a_little();
     // The slow side only: packets have a thread of their own.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -202,7 +202,8 @@ async fn answer(
     let mut under_way = UnderWay::begin(worker, snapshot, called, beginning);
     under_way.trace(&mut parts.headers);
     if let Some(body) = body.filter(|_| is_upgrade) {
-        return upgrades::call(worker, caught, under_way, Request::from_parts(parts, body)).await;
+        let request = Request::from_parts(parts, body);
+        return Box::pin(upgrades::call(worker, caught, under_way, request)).await;
     }
     head::strip_connection(&mut parts.headers);
     head::strip_expectation(&mut parts.headers);
@@ -277,9 +278,10 @@ async fn attempt(
     } else {
         Carries::Request
     };
-    let sent = async {
+    // Calls of other hosts are the most: what others need is elsewhere, so that little is moved about.
+    let sent = pin!(async {
         if endpoint == snapshot.catalogue.me {
-            let served = serving::deliver(
+            let served = Box::pin(serving::deliver(
                 worker,
                 snapshot,
                 &caught.origin,
@@ -287,7 +289,7 @@ async fn attempt(
                 carries,
                 request,
                 under_way.handed(),
-            )
+            ))
             .await;
             return Came::from(served);
         }
@@ -296,9 +298,10 @@ async fn attempt(
             Ok(answer) => Came::Answer(answer.map(ProxyBody::Stream)),
             Err(error) => error.into(),
         }
-    };
+    });
     let until = worker.clock.tokio_deadline(under_way.call().try_until());
-    let patient = patiently(until, worker.limits.body_wait, under_way.replay(), sent);
+    let patience = worker.limits.body_wait;
+    let patient = pin!(patiently(until, patience, under_way.replay(), sent));
     let came = under_way.stand().until_cut(patient).await?;
     Some(came.unwrap_or_else(|| Came::Failure(Failure::Timeout, Reason::Deadline, String::new())))
 }

@@ -131,9 +131,10 @@ async fn connection(
         known: OnceCell::new(),
     });
     match spoken {
-        Spoken::Bytes => carrying::call(Rc::clone(worker), caught, stream).await,
-        Spoken::Http1 => serve_http1(worker, caught, stream).await,
-        Spoken::Http2 => serve_http2(worker, caught, stream).await,
+        // Apart, so that none takes the room of the largest.
+        Spoken::Bytes => Box::pin(carrying::call(Rc::clone(worker), caught, stream)).await,
+        Spoken::Http1 => Box::pin(serve_http1(worker, caught, stream)).await,
+        Spoken::Http2 => Box::pin(serve_http2(worker, caught, stream)).await,
     }
     Ok(())
 }
@@ -262,6 +263,7 @@ async fn until_stopped<C>(
 {
     let mut stop = worker.stop.clone();
     let ended = tokio::select! {
+        biased;
         ended = connection.as_mut() => ended,
         _ = stop.wait_for(|stop| *stop) => {
             end_gracefully(connection.as_mut());

@@ -15,6 +15,7 @@ mod config;
 mod detection;
 mod directory;
 mod framing;
+mod gathering;
 mod grpc;
 mod head;
 mod health;

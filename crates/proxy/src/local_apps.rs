@@ -158,7 +158,7 @@ impl LocalApps {
             }
         }
         handed.forget();
-        let mut sender = self.open(me, &port).await?;
+        let mut sender = Box::pin(self.open(me, &port)).await?;
         handed.reach();
         let answer = sender.send_request(request).await?;
         Ok(leased(answer, sender, port))
@@ -176,7 +176,7 @@ impl LocalApps {
         handed: &Milestone,
     ) -> Result<Response<Incoming>, AppError> {
         let port = self.port(port);
-        let mut sender = self.open(me, &port).await?;
+        let mut sender = Box::pin(self.open(me, &port)).await?;
         handed.reach();
         Ok(sender.send_request(request).await?)
     }
@@ -190,6 +190,7 @@ impl LocalApps {
         let stream = stream.map_err(|error| AppError::Refused(port.at.number, error))?;
         let (sender, connection) = http1::Builder::new()
             .max_header_size(self.limits.head_bytes as usize)
+            .max_buf_size(READ_BYTES_MAX)
             .handshake(TokioIo::new(stream))
             .await?;
         spawn_local(async move {
@@ -214,7 +215,7 @@ impl LocalApps {
         let mut sender = match known {
             Some(sender) => sender,
             None => {
-                let sender = self.open_http2(me, &port).await?;
+                let sender = Box::pin(self.open_http2(me, &port)).await?;
                 port.http2.replace(Some(sender.clone()));
                 sender
             }
@@ -319,6 +320,8 @@ impl LocalApps {
     }
 }
 
+/// Bytes of an answer that are read at once.
+const READ_BYTES_MAX: usize = 64 << 10;
 /// Bytes that may be under way on a stream to a program; the sum for a connection is larger, since
 /// equal values can deadlock (TRAFFIC.md, HTTP/2 between hosts).
 const HTTP2_STREAM_WINDOW_BYTES: u32 = 1 << 20;

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use runtime::clock::Clock;
 use tokio::net::TcpListener;
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::watch;
-use tokio::task::{JoinSet, LocalSet};
+use tokio::task::JoinSet;
 
 use crate::catching::{self, Way};
 use crate::config::ProxyConfig;
@@ -59,20 +60,27 @@ impl Proxy {
             stop: stopped,
             seed: config.seed,
             own_ports: ports(&listeners),
-        };
             threads: config.threads.max(1),
+        };
         let mut own = split(listeners, shared.threads);
         let mut threads = Vec::with_capacity(own.len());
         for (number, listeners) in own.drain(..).enumerate() {
             let (shared, is_cut, tell) = (shared.clone(), is_cut.clone(), tell.clone());
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?;
             let thread = std::thread::Builder::new().name(format!("proxy-{number}"));
+            let (begun, outcome) = mpsc::channel();
             threads.push(thread.spawn(move || {
-                LocalSet::new().block_on(&runtime, run(number, shared, listeners, is_cut));
+                // It stays on its thread, and so does all that it runs.
+                let runtime = Builder::new_current_thread()
+                    .enable_all()
+                    .build_local(LocalOptions::default());
+                let runtime = runtime.map_err(|error| begun.send(Err(error)));
+                if let Ok(runtime) = runtime {
+                    let _ = begun.send(Ok(()));
+                    runtime.block_on(run(number, shared, listeners, is_cut));
+                }
                 drop(tell);
             })?);
+            outcome.recv().unwrap_or(Ok(()))?;
         }
         Ok(Self {
             stop,
@@ -148,6 +156,9 @@ async fn run(number: usize, shared: Shared, own: Own, mut cut: watch::Receiver<b
         () = health::watch(Rc::clone(&worker)), if number == 0 => {}
         _ = cut.wait_for(|cut| *cut) => {}
     }
+    if let Some(datagrams) = &worker.datagrams {
+        datagrams.close().await;
+    }
 }
 
 /// Accepts until it is to stop, then waits until nothing is under way.
@@ -156,9 +167,6 @@ async fn serve(worker: &Rc<Worker>, own: Own) {
     for (listeners, way) in [(own.outgoing, Way::Out), (own.incoming, Way::In)] {
         for listener in listeners.into_iter().filter_map(listening) {
             accepting.spawn_local(catching::accept(Rc::clone(worker), listener, way));
-    if let Some(datagrams) = &worker.datagrams {
-        datagrams.close().await;
-    }
         }
     }
     let reception = Reception::new(Rc::clone(worker));
@@ -170,6 +178,9 @@ async fn serve(worker: &Rc<Worker>, own: Own) {
     for listener in own.streams.into_iter().filter_map(listening) {
         accepting.spawn_local(Rc::clone(&acceptor).serve(listener));
     }
+    if let Some(datagrams) = &worker.datagrams {
+        accepting.spawn_local(acceptor.serve_datagrams(Rc::clone(datagrams)));
+    }
     let mut stop = worker.stop.clone();
     let _ = stop.wait_for(|stop| *stop).await;
     while accepting.join_next().await.is_some() {}
@@ -178,9 +189,6 @@ async fn serve(worker: &Rc<Worker>, own: Own) {
     }
 }
 
-    if let Some(datagrams) = &worker.datagrams {
-        accepting.spawn_local(acceptor.serve_datagrams(Rc::clone(datagrams)));
-    }
 /// How often a thread that stops looks whether its connections are over.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 

@@ -1,7 +1,7 @@
 //! Calls of programs of this host: who calls is checked, what is called decided once more, and the
 //! program asked. What comes from this host itself was decided already and begins at [`deliver`].
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -70,7 +70,7 @@ impl Handler for Reception {
         };
         let visit = Visit::new(&worker, arrival.from, marks);
         match visit.carries {
-            Carries::Bytes => carrying::serve(visit, request.into_body()).await,
+            Carries::Bytes => Box::pin(carrying::serve(visit, request.into_body())).await,
             Carries::Http1 => upgrades::serve(visit, request.into_body()),
             Carries::Request | Carries::Http2Request => {
                 let (parts, body) = request.into_parts();
@@ -206,27 +206,32 @@ impl Visit {
         let mut request = Request::from_parts(parts, body);
         head::strip_mesh(request.headers_mut());
         visiting.trace(request.headers_mut());
-        let serving = deliver(
-            &self.worker,
-            &self.snapshot,
-            &self.origin,
-            &self.aim,
-            self.carries,
-            request,
-            &visiting.handed,
-        );
-        let in_time = async {
-            match deadline {
-                Some(deadline) if deadline <= self.began.monotonic => {
-                    Err((Reason::Deadline, String::new()))
+        let served = {
+            // Gone before the answer: who is cut does nothing more.
+            let serving = pin!(deliver(
+                &self.worker,
+                &self.snapshot,
+                &self.origin,
+                &self.aim,
+                self.carries,
+                request,
+                &visiting.handed,
+            ));
+            let in_time = pin!(async {
+                match deadline {
+                    Some(deadline) if deadline <= self.began.monotonic => {
+                        Err((Reason::Deadline, String::new()))
+                    }
+                    Some(deadline) => {
+                        timeout_at(self.worker.clock.tokio_deadline(deadline), serving)
+                            .await
+                            .unwrap_or_else(|_| Err((Reason::Deadline, String::new())))
+                    }
+                    None => serving.await,
                 }
-                Some(deadline) => timeout_at(self.worker.clock.tokio_deadline(deadline), serving)
-                    .await
-                    .unwrap_or_else(|_| Err((Reason::Deadline, String::new()))),
-                None => serving.await,
-            }
+            });
+            visiting.stand.until_cut(in_time).await
         };
-        let served = visiting.stand.until_cut(in_time).await;
         match served.unwrap_or_else(|| Err((Reason::CutByPolicy, String::new()))) {
             Ok(answer) => visiting.pass_on(answer),
             Err((reason, detail)) => {

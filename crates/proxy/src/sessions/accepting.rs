@@ -1,42 +1,44 @@
 //! The other end: takes connections of hosts of the fleet, and hands their streams on.
 
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
-use h2::{Reason, RecvStream};
+use h2::{PingPong, Reason, RecvStream};
 use http::{Request, Response};
 use http_body::Body;
 use model::ids::{Digest, HostId};
-use runtime::tls;
 use quinn::{Connection, Endpoint, Incoming};
+use runtime::tls;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, join};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_local};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-
 use trust::certificate::CertificateFacts;
+
 use super::carried::length;
-use super::identity::Identities;
 use super::datagrams::{self, Datagrams};
+use super::identity::Identities;
 use super::{manner, sending};
 use crate::body::{ProxyBody, StreamBody};
+use crate::gathering::Gathering;
 use crate::snapshot::Snapshots;
 
 /// Connections of one thread at one time; one more is closed at once.
 const CONNECTIONS_MAX: usize = 16_384;
 /// Handshakes of one thread at one time: strangers cannot hold more memory than these need.
 const HANDSHAKES_MAX: usize = 256;
-/// How long a handshake may take.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// With fewer than this still to be had, whoever begins with QUIC has to prove its address first.
 const HANDSHAKES_FREE_MIN: usize = 192;
+/// How long a handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection that is over waits for the other end to close it, too.
 const LINGER_MAX: Duration = Duration::from_secs(2);
 /// How long nothing is accepted after the kernel was out of descriptors.
@@ -119,14 +121,14 @@ impl<H: Handler> Acceptor<H> {
     async fn shake(
         &self,
         stream: TcpStream,
-    ) -> Result<(TlsStream<TcpStream>, HostId, Digest), String> {
+    ) -> Result<(TlsStream<Gathering>, HostId, Digest), String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
         stream.set_nodelay(true).map_err(|error| text(&error))?;
         let identity = self.snapshots.current().identity.clone();
         let identity = identity.ok_or("this host has no certificate yet")?;
         let config = self.identities.server(&identity);
         let acceptor = TlsAcceptor::from(config.map_err(|error| text(&error))?);
-        let stream = acceptor.accept(stream).await;
+        let stream = acceptor.accept(Gathering::new(stream)).await;
         let stream = stream.map_err(|error| text(&error))?;
         let shown = tls::shown_by(stream.get_ref().1, &identity.roots);
         let (from, key) = self.believed(shown)?;
@@ -178,31 +180,44 @@ impl<H: Handler> Acceptor<H> {
             return false;
         };
         let pings = connection.ping_pong().expect("it is taken once");
-        let mut silence = std::pin::pin!(manner::silence(pings));
-        let (mut changes, mut stop) = (self.snapshots.watch(), self.stop.clone());
+        let mut ended = pin!(self.ended(pings, from, key));
+        let mut stopped = pin!(self.stopped());
         let mut is_stopping = false;
-        // Dropped with the connection, and the streams with it.
-        let mut answers = JoinSet::new();
         loop {
             tokio::select! {
+                // However much comes, who is no host any more is noticed.
+                biased;
+                () = &mut ended => return false,
+                () = &mut stopped, if !is_stopping => {
+                    is_stopping = true;
+                    connection.graceful_shutdown();
+                }
                 accepted = connection.accept() => match accepted {
+                    // It notices by itself when the connection is gone.
                     Some(Ok((request, respond))) => {
-                        answers.spawn_local(Rc::clone(self).answer(Arrival { from }, request, respond));
+                        spawn_local(Rc::clone(self).answer(Arrival { from }, request, respond));
                     }
                     Some(Err(_)) => return false,
                     None => return true,
                 },
-                Some(_) = answers.join_next(), if !answers.is_empty() => {}
-                () = &mut silence => return false,
-                _ = changes.changed() => if !self.is_still(from, &key) {
-                    return false;
-                },
-                _ = stop.wait_for(|stop| *stop), if !is_stopping => {
-                    is_stopping = true;
-                    connection.graceful_shutdown();
-                }
             }
         }
+    }
+
+    /// Returns when the other end is silent for too long, or is no host of the fleet any more.
+    async fn ended(&self, pings: PingPong, from: HostId, key: Digest) {
+        let mut changes = self.snapshots.watch();
+        let expelled = async {
+            while self.is_still(from, &key) && changes.changed().await.is_ok() {}
+        };
+        tokio::select! {
+            () = manner::silence(pings) => {}
+            () = expelled => {}
+        }
+    }
+
+    async fn stopped(&self) {
+        let _ = self.stop.clone().wait_for(|stop| *stop).await;
     }
 
     async fn answer(

@@ -23,6 +23,7 @@ use trust::certificate::CertificateFacts;
 use super::carried::{Carrier, Use};
 use super::transport::Transport;
 use super::{MakeSocket, SessionError, Sessions, datagrams, manner};
+use crate::gathering::Gathering;
 
 /// How long an address may take to answer: TRAFFIC's connect timeout.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -255,7 +256,7 @@ async fn shake(target: &Target, reached: Reached) -> Result<Carrier, SessionErro
             stream.set_nodelay(true).map_err(|error| broken(&error))?;
             let name = ServerName::try_from(target.name.as_str());
             let name = name.expect("a host's name is a DNS label").to_owned();
-            let stream = target.connector.connect(name, stream).await;
+            let stream = target.connector.connect(name, Gathering::new(stream)).await;
             let stream = stream.map_err(|error| broken(&error))?;
             let shown = tls::shown_by(stream.get_ref().1, &target.identity.roots);
             check(target, shown, address)?;
