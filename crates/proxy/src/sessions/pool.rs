@@ -61,14 +61,6 @@ impl HostPool {
         sessions: &Sessions,
     ) -> Result<Taken, SessionError> {
         match self.take() {
-            Some(taken) => Ok(taken),
-            None => Box::pin(self.next_connection(sessions)).await,
-        }
-    }
-
-    /// Waits for one.
-    async fn next_connection(self: Rc<Self>, sessions: &Sessions) -> Result<Taken, SessionError> {
-        match self.take() {
             Some(taken) => {
                 if taken.transport() == Transport::Quic {
                     self.look_for_tcp(sessions);
