@@ -21,8 +21,8 @@ use model::local::{CallCounts, CallExplained, EdgeCounts, LateEdge, LiveService}
 use policy::Gate;
 
 pub use access_log::AccessLog;
-use edges::{EdgeKey, EdgeTable};
 pub use edges::EdgeSum;
+use edges::{EdgeKey, EdgeTable};
 use lately::Lately;
 pub use otlp::Collector;
 pub use telling::Telling;
@@ -33,6 +33,7 @@ use telling::Teller;
 
 use crate::marks::CallId;
 use crate::report::{CallReport, Observer, UpstreamSeen};
+use crate::sessions::ConnectionsSeen;
 
 /// Policies of which the rules are kept to explain calls that they decided.
 const POLICIES_KEPT: usize = 3;
@@ -56,6 +57,7 @@ struct Thread {
     /// for that, it leaves the call out.
     recent: Mutex<Recent>,
     endpoints: Mutex<Vec<UpstreamSeen>>,
+    connections: Mutex<Vec<ConnectionsSeen>>,
 }
 
 /// What gives hosts and rules their names.
@@ -132,7 +134,17 @@ impl Observatory {
                     .clone()
             })
             .collect();
-        live::services(&seen, known.first().map(|it| &*it.catalogue))
+        let catalogue = known.first().map(|it| &*it.catalogue);
+        live::services(&seen, &self.connections(), catalogue)
+    }
+
+    /// Returns the connections to other hosts, thread by thread.
+    pub fn connections(&self) -> Vec<ConnectionsSeen> {
+        let of_thread = |thread: &Thread| {
+            let seen = thread.connections.lock();
+            seen.unwrap_or_else(PoisonError::into_inner).clone()
+        };
+        self.threads.iter().flat_map(of_thread).collect()
     }
 
     /// Returns who called what within the last minute or so.
@@ -184,6 +196,7 @@ impl Thread {
             edges: EdgeTable::default(),
             recent: Mutex::new(Recent::of(threads)),
             endpoints: Mutex::default(),
+            connections: Mutex::default(),
         }
     }
 }
@@ -213,6 +226,13 @@ impl Observer for Observatory {
         }
         if thread == 0 {
             self.keep_counts();
+        }
+    }
+
+    fn connections_seen(&self, thread: usize, seen: Vec<ConnectionsSeen>) {
+        let thread = self.threads.get(thread);
+        if let Some(Ok(mut connections)) = thread.map(|it| it.connections.try_lock()) {
+            *connections = seen;
         }
     }
 }

@@ -10,6 +10,7 @@ use traffic::{Choice, EndpointView, GiveUp};
 use crate::marks::{Aim, CallId};
 use crate::observe::Trace;
 use crate::refusal::Reason;
+use crate::sessions::ConnectionsSeen;
 use crate::stages::Stages;
 
 /// Is told of calls. It is called on proxy threads and must be quick.
@@ -24,6 +25,9 @@ pub trait Observer: Send + Sync + 'static {
 
     /// What a thread knows of the endpoints that it calls; now and then, all of them.
     fn endpoints_seen(&self, _thread: usize, _seen: Vec<UpstreamSeen>) {}
+
+    /// What connections to other hosts a thread has; now and then, all of them.
+    fn connections_seen(&self, _thread: usize, _seen: Vec<ConnectionsSeen>) {}
 }
 
 /// What one thread knows of the endpoints of one service.

@@ -175,6 +175,7 @@ impl Worker {
                     self.upstreams.sweep(&self.snapshots.current().catalogue);
                     let seen = self.upstreams.seen(self.now().monotonic);
                     self.observer.endpoints_seen(self.thread, seen);
+                    self.observer.connections_seen(self.thread, self.sessions.seen());
                 }
             }
         }

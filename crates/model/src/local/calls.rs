@@ -192,4 +192,8 @@ pub struct LiveEndpoint {
     pub down: bool,
     /// It gets less than its share because it has just joined or come back.
     pub warming: bool,
+    /// What the connections to it are over: `tcp`, or `quic` where TCP does not get through, or both for
+    /// a while; empty: there are none, or it is this host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub over: Vec<String>,
 }

@@ -1,6 +1,6 @@
 //! The endpoints that are called from here, as all threads together see them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::catalogue::Catalogue;
 use model::local::{LiveEndpoint, LiveService};
@@ -10,10 +10,12 @@ use traffic::{BreakerState, EndpointView, Health, Tripped};
 use super::host_name;
 use crate::marks::Aim;
 use crate::report::UpstreamSeen;
+use crate::sessions::{ConnectionsSeen, Transport};
 
 /// Puts together what threads see, service by service in the order of their names.
 pub(super) fn services(
     threads: &[Vec<UpstreamSeen>],
+    connections: &[ConnectionsSeen],
     catalogue: Option<&Catalogue>,
 ) -> Vec<LiveService> {
     let mut services: BTreeMap<String, Together> = BTreeMap::new();
@@ -24,9 +26,25 @@ pub(super) fn services(
         };
         services.entry(service).or_default().add(seen, catalogue);
     }
+    let mut over: BTreeMap<String, BTreeSet<Transport>> = BTreeMap::new();
+    for seen in connections {
+        let host = host_name(seen.host, catalogue);
+        over.entry(host).or_default().insert(seen.transport);
+    }
+    let over = |host: &str| {
+        let transports = over.get(host).into_iter().flatten();
+        transports.map(Transport::to_string).collect()
+    };
     let whole = services.into_iter().map(|(service, together)| LiveService {
         service,
-        endpoints: together.endpoints.into_values().collect(),
+        endpoints: together
+            .endpoints
+            .into_values()
+            .map(|endpoint| LiveEndpoint {
+                over: over(&endpoint.host),
+                ..endpoint
+            })
+            .collect(),
         ..together.service
     });
     whole.collect()
@@ -121,7 +139,13 @@ mod tests {
             vec![seen(open(14), 1)],
             vec![seen(open(12), 0)],
         ];
-        let services = services(&threads, None);
+        let connections = [Transport::Quic, Transport::Tcp, Transport::Quic];
+        let connections = connections.map(|transport| ConnectionsSeen {
+            host: HostId::from_bytes([1; HostId::LEN]),
+            transport,
+            connections: 1,
+        });
+        let services = services(&threads, &connections, None);
         let [service] = &services[..] else {
             panic!("{services:?}");
         };
@@ -131,6 +155,7 @@ mod tests {
         };
         assert_eq!((endpoint.known_by, endpoint.ejected_by), (3, 2));
         assert_eq!(endpoint.in_flight, 3);
+        assert_eq!(endpoint.over, ["tcp", "quic"]);
         assert_eq!(endpoint.ejected_for_millis, Some(2000));
         let why = endpoint.why.as_deref();
         assert_eq!(why, Some("5 calls in a row failed"));
