@@ -33,6 +33,9 @@ const SESSION_WINDOW_BYTES: u32 = 32 << 20;
 /// Connections that wait to be accepted, and bytes that they have sent meanwhile.
 const INCOMING_MAX: usize = 512;
 const INCOMING_BYTES_MAX: u64 = 8 << 20;
+/// What a round trip is taken for before one was measured: what is lost of the first datagrams is sent
+/// again after three of them.
+const FIRST_ROUND_TRIP: Duration = Duration::from_millis(100);
 /// How long the other ends are given to hear that this one stops.
 const FAREWELL_MAX: Duration = Duration::from_millis(300);
 
@@ -149,6 +152,7 @@ fn manner(streams: u32) -> TransportConfig {
         .max_concurrent_bidi_streams(VarInt::from_u32(streams))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(None)
+        .initial_rtt(FIRST_ROUND_TRIP)
         .max_idle_timeout(Some(IdleTimeout::from(SILENCE_MAX)))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(SESSION_WINDOW_BYTES))

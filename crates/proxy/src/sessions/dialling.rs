@@ -25,11 +25,11 @@ use super::transport::Transport;
 use super::{MakeSocket, SessionError, Sessions, datagrams, manner};
 use crate::gathering::Gathering;
 
-/// How long an address may take to answer: TRAFFIC's connect timeout.
+/// How long an address may take to answer: TRAFFIC's connect timeout. Over QUIC, whose first answer
+/// comes with most of the handshake, the first datagram may be lost twice.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// The same over QUIC, whose first answer comes with most of the handshake: the first datagram may be
-/// lost once, and the sender may have to prove its address.
-const QUIC_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long QUIC has where TCP was refused: most often nobody is there, and another endpoint is.
+const AFTER_REFUSAL: Duration = Duration::from_millis(500);
 /// How long TLS and the first frames may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long an address is waited for before the next is tried beside it: RFC 8305 5.
@@ -150,9 +150,11 @@ async fn reach(target: &Target, order: Order) -> Result<Reached, SessionError> {
         Order::TcpFirst | Order::TcpOnly => Transport::Tcp,
         Order::QuicFirst => Transport::Quic,
     };
+    let (by_first, by_other) = (reach_by(first, target), reach_by(first.other(), target));
     let reached = match order {
-        Order::TcpOnly => reach_by(first, target).await,
-        _ => first_or_other(reach_by(first, target), reach_by(first.other(), target)).await,
+        Order::TcpOnly => by_first.await,
+        Order::TcpFirst => first_or_other(by_first, by_other, AFTER_REFUSAL).await,
+        Order::QuicFirst => first_or_other(by_first, by_other, CONNECT_TIMEOUT).await,
     };
     reached.map_err(|failures| {
         SessionError::Connect(format!(
@@ -163,14 +165,25 @@ async fn reach(target: &Target, order: Order) -> Result<Reached, SessionError> {
     })
 }
 
-/// Waits for one, and a little later for the other beside it.
+/// Waits for one, and a little later for the other beside it; if the first fails before that, for the
+/// other alone, for so long.
 async fn first_or_other<T>(
     first: impl Future<Output = Result<T, Failures>>,
     other: impl Future<Output = Result<T, Failures>>,
+    after_failure: Duration,
 ) -> Result<T, Failures> {
     let (mut first, mut other) = (pin!(first), pin!(other));
     let ended = match timeout(OTHER_TRANSPORT_AFTER, &mut first).await {
-        Ok(ended) => ended,
+        Ok(Ok(reached)) => return Ok(reached),
+        Ok(Err(failures)) if failures.is_empty() => return other.await,
+        Ok(Err(failures)) => {
+            let other = timeout(after_failure, other).await;
+            let other = other.unwrap_or_else(|_| {
+                let millis = after_failure.as_millis();
+                Err(vec![format!("nothing else answered within {millis} ms")])
+            });
+            return other.map_err(|its| [failures, its].concat());
+        }
         Err(_) => tokio::select! {
             ended = &mut first => ended,
             ended = &mut other => match ended {
@@ -201,7 +214,7 @@ async fn reach_by(transport: Transport, target: &Target) -> Result<Reached, Fail
                 let address = session.remote_address();
                 return Ok(Reached::Quic(session.clone(), address));
             }
-            let reached = first_of(&target.datagrams, "UDP", QUIC_TIMEOUT, |address| {
+            let reached = first_of(&target.datagrams, "UDP", CONNECT_TIMEOUT, |address| {
                 let (endpoint, config) = (endpoint.clone(), config.clone());
                 let name = target.name.clone();
                 async move {
