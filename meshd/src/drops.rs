@@ -7,6 +7,7 @@ mod socket;
 
 pub(crate) use advice::{OVERLAY_QUEUE_FULL, UNDERLAY_ABOVE_SHARE, UNDERLAY_QUEUE_FULL};
 pub use kernel::KernelDrops;
+pub(crate) use kernel::dropped_by_interface;
 pub(crate) use socket::SocketDrops;
 
 use std::collections::{BTreeMap, VecDeque};

@@ -156,6 +156,8 @@ drop_reasons! {
     HandOverFull = "hand_over_full",
 
     // The way out.
+    /// This host's programs send more than it can take, so that each peer has a share: above this one's.
+    OverlayAboveShare = "overlay_above_share",
     /// The caller had no memory for it.
     OutboxFull = "outbox_full",
 }

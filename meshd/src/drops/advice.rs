@@ -53,6 +53,9 @@ fn advice_of(reason: &str) -> Option<&'static str> {
         OVERLAY_QUEUE_FULL | UNDERLAY_QUEUE_FULL => {
             "A few in a burst are normal. Many: the host has too few cores for this traffic; look at the load of meshd's threads (`top -H`), and set `shards` higher where cores are idle."
         }
+        "overlay_above_share" => {
+            "A program of this host floods a peer; packets to the others are served. Find the program (`nethogs`, `ss -unp`), or set `shards` higher where cores are idle."
+        }
         UNDERLAY_ABOVE_SHARE => {
             "Somebody floods this host, a member or a stranger; others are served. Look whose traffic it is (`meshctl peers`; the other drop reasons tell what it is), and stop it there or in front of this host."
         }

@@ -46,7 +46,7 @@ impl KernelDrops {
 }
 
 /// `None`: the interface is not there.
-fn dropped_by_interface(name: &str) -> Option<u64> {
+pub(crate) fn dropped_by_interface(name: &str) -> Option<u64> {
     transmit_drops(&fs::read_to_string("/proc/net/dev").ok()?, name)
 }
 

@@ -9,7 +9,6 @@
 
 mod arrivals;
 mod plan;
-mod shares;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -21,7 +20,7 @@ use model::time::Instant;
 
 use self::arrivals::{Arrivals, Claims};
 use self::plan::{Family, Network, Plan, SESSIONS_MAX};
-use self::shares::{fair_level, part};
+use super::shares::{fair_level, part};
 use crate::drops::SocketDrops;
 use crate::linux::classic_bpf::{filter, unfilter};
 

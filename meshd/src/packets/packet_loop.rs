@@ -173,6 +173,9 @@ impl PacketLoop {
             }
             if self.duty.serves() {
                 self.sockets.look_when_due(now.monotonic, &self.shard);
+                if let Some(tun) = &mut self.tun {
+                    tun.look_when_due(now.monotonic);
+                }
             }
             self.pass_events_on();
             self.outbox.flush();
@@ -203,7 +206,9 @@ impl PacketLoop {
     fn wait(&self) -> io::Result<Ready> {
         let of_shard = self.shard.poll_timeout().filter(|_| self.duty.speaks());
         let of_shard = of_shard.map(|(deadline, _)| deadline);
-        let of_sockets = self.sockets.deadline().filter(|_| self.duty.serves());
+        let of_device = self.tun.as_ref().and_then(TunQueue::deadline);
+        let of_sockets = self.sockets.deadline().into_iter().chain(of_device);
+        let of_sockets = of_sockets.filter(|_| self.duty.serves());
         let deadlines = of_shard.into_iter().chain(of_sockets);
         let sleep = deadlines.min().map_or(SLEEP_MAX, |deadline| {
             self.clock.until(deadline).min(SLEEP_MAX)
@@ -409,16 +414,20 @@ impl PacketLoop {
         else {
             return false;
         };
-        for _ in 0..BURST_READS {
+        for read in 1..=BURST_READS {
             let now = clock.now();
-            let received = tun.receive(|offload, packet| {
-                shard.handle_overlay_packet(offload, packet, now, outbox);
+            let received = tun.receive(|offload, packet, may_leave| match may_leave {
+                true => shard.handle_overlay_packet(offload, packet, now, outbox),
+                false => shard.shed_overlay_packet(offload, packet),
             });
             match received {
                 Ok(true)
                     if outbox.datagrams_waiting() < BURST_DATAGRAMS
                         && outbox.takes_super_packet() => {}
-                Ok(is_full) => return is_full,
+                Ok(is_full) => {
+                    tun.handle_burst(read, is_full);
+                    return is_full;
+                }
                 Err(error) => {
                     tracing::error!(%error, "the TUN device is gone; overlay packets stop until it is made anew");
                     self.let_go_of_device();
@@ -426,6 +435,7 @@ impl PacketLoop {
                 }
             }
         }
+        tun.handle_burst(BURST_READS, true);
         true
     }
 

@@ -6,8 +6,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use dataplane::{Coalescer, Joins, VirtioHeader, recut};
+use model::time::Instant;
 use rustix::io::Errno;
 
+use super::departures::Departures;
+use crate::drops::dropped_by_interface;
 use crate::linux::tun_offload;
 
 /// Room for the header and the largest IP packet there is.
@@ -19,6 +22,9 @@ pub(super) struct TunQueue {
     memory: Box<[u8]>,
     has_headers: bool,
     joins: Joins,
+    /// Of the interface, where it can be had.
+    name: Option<String>,
+    departures: Departures,
 }
 
 /// The way to the host.
@@ -46,6 +52,8 @@ impl TunQueue {
             None
         });
         let queue = Self {
+            name: tun_offload::name(&*device).ok(),
+            departures: Departures::new(),
             device,
             memory: vec![0; PACKET_BYTES_MAX].into_boxed_slice(),
             has_headers: joins.is_some(),
@@ -67,10 +75,11 @@ impl TunQueue {
         }
     }
 
-    /// Reads one packet. Returns whether there was one.
+    /// Reads one packet, and tells with it whether it may leave: while programs of this host send more
+    /// than can be sent, each destination has a share. Returns whether there was one.
     pub(super) fn receive(
         &mut self,
-        handle: impl FnOnce(VirtioHeader, &mut [u8]),
+        handle: impl FnOnce(VirtioHeader, &mut [u8], bool),
     ) -> io::Result<bool> {
         let length = match rustix::io::read(&*self.device, &mut *self.memory) {
             Ok(length) => length,
@@ -80,13 +89,34 @@ impl TunQueue {
         let received = &mut self.memory[..length];
         match received.split_first_chunk_mut() {
             Some((header, packet)) if self.has_headers => {
-                handle(VirtioHeader::decode(*header), packet);
+                let may_leave = self.departures.admits(packet);
+                handle(VirtioHeader::decode(*header), packet, may_leave);
             }
             // Shorter than its header: no kernel sends that.
             None if self.has_headers => {}
-            _ => handle(VirtioHeader::default(), received),
+            _ => {
+                let may_leave = self.departures.admits(received);
+                handle(VirtioHeader::default(), received, may_leave);
+            }
         }
         Ok(true)
+    }
+
+    /// Takes how many packets one burst has read, and whether more may wait.
+    pub(super) fn handle_burst(&mut self, packets: usize, is_full: bool) {
+        self.departures.handle_burst(packets, is_full);
+    }
+
+    /// Returns when to look at who sends too much, even if nothing is sent.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.departures.deadline()
+    }
+
+    /// Looks at who sends too much, when it is time.
+    pub(super) fn look_when_due(&mut self, now: Instant) {
+        let name = self.name.as_deref();
+        self.departures
+            .look_when_due(now, || dropped_by_interface(name?));
     }
 }
 

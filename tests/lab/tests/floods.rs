@@ -214,3 +214,27 @@ fn a_host_that_sends_all_it_can_leaves_the_others_their_share() -> Result<(), La
     );
     friend.wait_reaches("victim")
 }
+
+#[test]
+fn a_program_that_floods_one_host_leaves_room_for_packets_to_the_others() -> Result<(), LabError> {
+    let lab = Lab::new()?;
+    let fleet = Fleet::start(&lab, "test")?;
+    let hosts = hosts(&fleet)?;
+    let [victim, friend, flooder] = &hosts;
+    let (address, _) = victim.overlay_addresses()?;
+    friend.wait_reaches("flooder")?;
+    let to = SocketAddrV4::new(address, 9000);
+    let flood = Flood::start(flooder.namespace(), to, &[0x5a; 64])?;
+    let before = lost_pings(flooder, friend)?;
+    let lost = lost_pings(flooder, friend)?;
+    let sent = flood.sent();
+    drop(flood);
+    let full = dropped(flooder, &["overlay_queue_full"])?;
+    let above = dropped(flooder, &["overlay_above_share"])?;
+    assert!(
+        lost <= LOST_MAX,
+        "{lost} of {PINGS} pings were lost, {before} at first; of {sent} datagrams {above} were above their share, \
+         {full} found the queue full"
+    );
+    flooder.wait_reaches("victim")
+}

@@ -89,6 +89,11 @@ impl Shard {
         }
     }
 
+    /// Drops a packet of this host that is more than its peer's share of what can be sent.
+    pub fn shed_overlay_packet(&mut self, offload: VirtioHeader, packet: &[u8]) {
+        self.drop_unjudged_packet(offload, packet, DropReason::OverlayAboveShare);
+    }
+
     /// Drops a packet as the kernel gave it, counted as all those that it stands for.
     pub(super) fn drop_unjudged_packet(
         &mut self,
