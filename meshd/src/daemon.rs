@@ -169,6 +169,7 @@ pub(crate) async fn serve(parts: Parts, link: Option<Link>) -> Result<(), String
     let services = ServicesHandle::start(
         settings.services.clone(),
         overlay.clone(),
+        Arc::clone(worker.streams()),
         start.clock,
         parts.listeners,
     )

@@ -15,6 +15,8 @@ mod pace;
 mod packet_loop;
 mod precedence;
 mod refused_runs;
+mod stream_port;
+mod stream_socket;
 mod shares;
 mod succession;
 mod tun_queue;
@@ -25,6 +27,7 @@ mod worker;
 
 pub use outbox::SendFailures;
 pub(crate) use packet_loop::Succession;
+pub(crate) use stream_port::StreamPort;
 pub use udp_socket::{SocketError, UdpSockets};
 pub(crate) use worker::Before;
 pub use worker::{PacketWorker, WorkerHandle, WorkerMessage};

@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::linux::interception::Interception;
 use crate::overlay::OverlayHandle;
+use crate::packets::StreamPort;
 use keeping::{Keeping, Known, Order};
 pub use settings::{AccessLogMode, OtlpCollector, ServiceSettings};
 
@@ -66,6 +67,7 @@ impl ServicesHandle {
     pub(crate) fn start(
         settings: ServiceSettings,
         overlay: OverlayHandle,
+        streams: Arc<StreamPort>,
         clock: Clock,
         listeners: Option<Listeners>,
     ) -> std::io::Result<Self> {
@@ -73,7 +75,9 @@ impl ServicesHandle {
         let observatory = Observatory::new(settings.threads, settings.telling.clone());
         let seen_by = Arc::clone(&observatory);
         let alarms_of = Arc::clone(&alarms);
-        let keeping = Keeping::new(settings, overlay, clock, listeners, alarms_of, seen_by)?;
+        let keeping = Keeping::new(
+            settings, overlay, streams, clock, listeners, alarms_of, seen_by,
+        )?;
         let (known, told) = watch::channel(Known::default());
         let (orders, ordered) = mpsc::channel(1);
         tokio::spawn(keeping.run(told, ordered));

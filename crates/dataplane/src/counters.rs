@@ -89,7 +89,7 @@ pub struct Balance {
     pub received: u64,
     /// Sealed towards a peer, or delivered to this host.
     pub delivered: u64,
-    /// Handshake messages and keepalives that did their work.
+    /// Handshake messages and keepalives that did their work, and datagrams that are not the tunnels'.
     pub consumed: u64,
     /// Packets that wait for a session, handshake messages that wait for their job.
     pub queued: u64,

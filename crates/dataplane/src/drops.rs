@@ -155,6 +155,10 @@ drop_reasons! {
     /// Another shard of this host has it to do, and has no room for more.
     HandOverFull = "hand_over_full",
 
+    // On the tunnels' port, and not theirs.
+    /// For streams of services over QUIC: more at once than is taken.
+    StreamsFull = "streams_full",
+
     // The way out.
     /// This host's programs send more than it can take, so that each peer has a share: above this one's.
     OverlayAboveShare = "overlay_above_share",

@@ -137,6 +137,9 @@ fn advice_of(reason: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+        "streams_full" => {
+            "More calls of services come over QUIC than this host takes, or somebody floods the tunnels' port. Open TCP between the hosts (docs/services.md), and QUIC is not needed."
+        }
     use super::*;
 
     #[test]

@@ -19,6 +19,7 @@ use super::hand_over::{HandOverInbox, HandedOver};
 use super::outbox::BatchOutbox;
 use super::pace::Pace;
 use super::precedence::Precedence;
+use super::stream_port::StreamGate;
 use super::tun_queue::TunQueue;
 use super::udp_socket::{Names, UdpSockets};
 use super::worker::Job;
@@ -106,6 +107,8 @@ pub(super) struct PacketLoop {
     pub(super) number: usize,
     pub(super) shard: Shard,
     pub(super) sockets: UdpSockets,
+    /// For what comes to the same port and is not the tunnels'.
+    pub(super) streams: StreamGate,
     pub(super) tun: Option<TunQueue>,
     pub(super) outbox: BatchOutbox,
     pub(super) inbox: Receiver<ToLoop>,
@@ -358,6 +361,7 @@ impl PacketLoop {
         let Self {
             shard,
             sockets,
+            streams,
             outbox,
             clock,
             duty,
@@ -376,6 +380,23 @@ impl PacketLoop {
             outbox.borrow(queue.memory());
             let received = queue.receive(|path, ecn, datagram| {
                 *taken += 1;
+                if let Some(addressee) = proxy::Addressee::of(datagram) {
+                    match duty {
+                        // Connections of the one before end with it.
+                        Duty::Following(former) if streams.is_others(addressee) => {
+                            if !former.pass(path, ecn, datagram) {
+                                outbox.count_not_crossed();
+                            }
+                            return Names::Nobody;
+                        }
+                        _ => {}
+                    }
+                    let given = streams.give(addressee, path, ecn, datagram, now.monotonic);
+                    if let Some(outcome) = given {
+                        shard.count_stranger(datagram.len(), outcome);
+                        return Names::Nobody;
+                    }
+                }
                 let names = match is_watching && shard.names_session(datagram) {
                     true => Names::Session,
                     false => Names::Nobody,

@@ -8,7 +8,8 @@ use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 use crate::linux::send_runs::{Run, send_runs};
 
 /// Sends one datagram whole or not at all, whatever the kernel believes of the path: ip(7) and
-/// ipv6(7), `IP_PMTUDISC_PROBE`. Nobody else sends on the socket meanwhile: it is its thread's own.
+/// ipv6(7), `IP_PMTUDISC_PROBE`. Nobody else sends what may have to be cut on the socket meanwhile: tunnels
+/// are its thread's own, and QUIC's datagrams, which the proxy sends, pass everywhere.
 ///
 /// # Errors
 /// As `sendmsg(2)`; `EMSGSIZE`: the interface does not take so many bytes.

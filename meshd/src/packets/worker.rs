@@ -19,6 +19,7 @@ use super::duty::{Duty, Waiting};
 use super::hand_over::{HandOver, HandOverInbox, hand_over};
 use super::outbox::{BatchOutbox, SendFailures};
 use super::packet_loop::{PacketLoop, ToLoop};
+use super::stream_port::{StreamGate, StreamPort};
 use super::udp_socket::UdpSockets;
 
 /// Messages that may wait for a packet thread.
@@ -46,6 +47,7 @@ pub struct WorkerGone;
 pub struct WorkerHandle {
     pub(super) shards: Arc<[ShardHandle]>,
     failures: Arc<SendFailures>,
+    streams: Arc<StreamPort>,
 }
 
 /// Talks to one of them.
@@ -116,6 +118,11 @@ impl WorkerHandle {
         self.counters().map(Counters::denied_by_peer).sum()
     }
 
+    /// Returns the way of the proxy's QUIC, which shares the port.
+    pub(crate) fn streams(&self) -> &Arc<StreamPort> {
+        &self.streams
+    }
+
     /// Returns the packets that the kernel did not take.
     pub fn failures(&self) -> &SendFailures {
         &self.failures
@@ -168,6 +175,7 @@ impl PacketWorker {
         let handle = WorkerHandle {
             shards: handles.collect(),
             failures: Arc::default(),
+            streams: StreamPort::new(&sockets[0], config.shift)?,
         };
         let ways: Vec<HandOver> = ends.iter().map(|ends| ends.way.clone()).collect();
         let (jobs, job_inbox) = sync_channel(HANDSHAKES_MAX);
@@ -180,11 +188,13 @@ impl PacketWorker {
             let counters = Arc::clone(&ends.handle.counters);
             let failures = Arc::clone(&handle.failures);
             let outbox = BatchOutbox::new(sockets.sender()?, failures, ways.clone());
+            let streams = Arc::clone(&handle.streams);
             let packets = PacketLoop {
                 number: usize::from(number),
                 shard: Shard::new(config, seed_of(number, seed), clock.now(), counters)
                     .with_cookie_seed(derived(b"mesh.v1.cookie-seed", &seed)),
                 sockets,
+                streams: StreamGate::new(streams, clock.now().monotonic),
                 tun: None,
                 outbox,
                 inbox: ends.inbox,
@@ -300,9 +310,11 @@ mod tests {
     #[tokio::test]
     async fn what_one_dead_shard_does_not_hear_the_others_do() {
         let (dead, alive) = (Ends::new().unwrap(), Ends::new().unwrap());
+        let sockets = UdpSockets::bind(0).unwrap();
         let worker = WorkerHandle {
             shards: [dead.handle.clone(), alive.handle.clone()].into(),
             failures: Arc::default(),
+            streams: StreamPort::new(&sockets, dataplane::Shift::First).unwrap(),
         };
         drop(dead.inbox);
         let told = worker.send(WorkerMessage::Commands(vec![Command::Report]));

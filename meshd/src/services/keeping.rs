@@ -18,6 +18,7 @@ use super::machine::Machine;
 use super::{ServiceSettings, sockets};
 use crate::linux::interception::Interception;
 use crate::overlay::OverlayHandle;
+use crate::packets::StreamPort;
 
 /// How long it is waited before what failed is tried again.
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(10);
@@ -61,13 +62,14 @@ impl Keeping {
     pub(super) fn new(
         settings: ServiceSettings,
         overlay: OverlayHandle,
+        streams: Arc<StreamPort>,
         clock: Clock,
         listeners: Option<Listeners>,
         alarms: Arc<ArcSwap<Vec<String>>>,
         observatory: Arc<Observatory>,
     ) -> std::io::Result<Self> {
         Ok(Self {
-            machine: Machine::new(settings.intercept_port)?,
+            machine: Machine::new(settings.intercept_port, streams)?,
             settings,
             overlay,
             clock,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use model::address::HostAddresses;
-use proxy::{Caller, Surroundings};
+use proxy::{Caller, DatagramPort, Surroundings};
 use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -14,21 +14,24 @@ use super::callers::Callers;
 use crate::linux::conntrack;
 use crate::linux::interception::OWN_MARK;
 use crate::linux::late_port::choose_port_late;
+use crate::packets::StreamPort;
 
 /// The machine that the daemon runs on.
 pub(crate) struct Machine {
     callers: Callers,
     /// This host's overlay addresses, once it is a member.
     own: ArcSwapOption<HostAddresses>,
+    streams: Arc<StreamPort>,
 }
 
 impl Machine {
-    /// Takes the port to which caught connections are brought.
+    /// Takes the port to which caught connections are brought, and the way of QUIC.
     ///
     /// # Errors
     /// There is no /proc.
-    pub(crate) fn new(intercept_port: u16) -> io::Result<Arc<Self>> {
+    pub(crate) fn new(intercept_port: u16, streams: Arc<StreamPort>) -> io::Result<Arc<Self>> {
         Ok(Arc::new(Self {
+            streams,
             callers: Callers::new(intercept_port)?,
             own: ArcSwapOption::empty(),
         }))
@@ -72,6 +75,10 @@ impl Surroundings for Machine {
 
     fn dial_underlay(&self, to: SocketAddr) -> io::Result<TcpSocket> {
         marked(to)
+    }
+
+    fn datagrams(&self, thread: usize, threads: usize) -> io::Result<Option<DatagramPort>> {
+        self.streams.open(thread, threads).map(Some)
     }
 }
 

@@ -132,6 +132,7 @@ impl PacketLoop {
         loop {
             let Self {
                 shard,
+                streams,
                 outbox,
                 clock,
                 duty,
@@ -144,7 +145,14 @@ impl PacketLoop {
                 other => {
                     let crossing = other.crossing_mut().expect("only who is alone has none");
                     crossing.take(|path, ecn, datagram| {
-                        shard.handle_datagram(path, ecn, datagram, clock.now(), outbox);
+                        let now = clock.now();
+                        if let Some(addressee) = proxy::Addressee::of(datagram)
+                            && let Some(outcome) =
+                                streams.give(addressee, path, ecn, datagram, now.monotonic)
+                        {
+                            return shard.count_stranger(datagram.len(), outcome);
+                        }
+                        shard.handle_datagram(path, ecn, datagram, now, outbox);
                     })
                 }
             };
