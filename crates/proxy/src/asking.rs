@@ -1,6 +1,7 @@
 //! Who calls what: put to the policy when a call begins, and again whenever the policy has changed
 //! while it goes on.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -117,13 +118,16 @@ pub(crate) struct Asked {
     pub request: Option<AskedRequest>,
 }
 
-/// What policy reads of a request. Headers are kept only when a rule looked at them.
+/// What policy reads of a request. Of its headers those are kept that a rule has looked at: as many
+/// as rules name, and no more than the head held. What the others said is not known any more when
+/// the call is decided again, and a deny that looks at one ends it.
 #[derive(Debug)]
 pub(crate) struct AskedRequest {
     method: Method,
     uri: Uri,
     host: Option<HeaderValue>,
-    looked_at: RefCell<Vec<(HeaderName, HeaderValue)>>,
+    /// `None`: it was not there.
+    looked_at: RefCell<Vec<(HeaderName, Option<HeaderValue>)>>,
 }
 
 impl AskedRequest {
@@ -166,7 +170,8 @@ impl Headers for Shown<'_> {
         let Some(headers) = self.headers else {
             let looked_at = self.request.looked_at.borrow();
             let named = looked_at.iter().filter(|(known, _)| known == name);
-            named.for_each(|(_, value)| look(value.as_bytes()));
+            let values = named.filter_map(|(_, value)| value.as_ref());
+            values.for_each(|value| look(value.as_bytes()));
             return;
         };
         let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
@@ -177,9 +182,17 @@ impl Headers for Shown<'_> {
         for value in headers.get_all(&name) {
             look(value.as_bytes());
             if !is_known {
-                looked_at.push((name.clone(), value.clone()));
+                looked_at.push((name.clone(), Some(value.clone())));
             }
         }
+        if !is_known && !headers.contains_key(&name) {
+            looked_at.push((name, None));
+        }
+    }
+
+    fn knows(&self, name: &str) -> bool {
+        let looked_at = || self.request.looked_at.borrow();
+        self.headers.is_some() || looked_at().iter().any(|(known, _)| known == name)
     }
 }
 
@@ -190,6 +203,8 @@ pub(crate) enum No {
     Ruled(Reason, Option<RuleIndex>),
     /// The path cannot be decided on.
     Ambiguous(AmbiguousPath),
+    /// Nobody offers the service, so that the policy has nothing to say of it.
+    NoEndpoint,
 }
 
 impl No {
@@ -198,6 +213,24 @@ impl No {
         match self {
             Self::Ruled(reason, _) => reason,
             Self::Ambiguous(_) => Reason::AmbiguousPath,
+            Self::NoEndpoint => Reason::NoEndpoint,
+        }
+    }
+
+    /// Returns the rule that decided so.
+    pub(crate) const fn rule(self) -> Option<RuleIndex> {
+        match self {
+            Self::Ruled(_, rule) => rule,
+            Self::Ambiguous(_) | Self::NoEndpoint => None,
+        }
+    }
+
+    /// Returns what there is to say beside the reason.
+    pub(crate) fn detail(self) -> String {
+        match self {
+            Self::Ruled(..) => String::new(),
+            Self::Ambiguous(why) => why.to_string(),
+            Self::NoEndpoint => "no host offers it".to_owned(),
         }
     }
 }
@@ -213,6 +246,20 @@ impl Asked {
         headers: Option<&HeaderMap>,
         at: UnixTime,
     ) -> Result<RuleIndex, No> {
+        self.decide_for(self.to, gate, headers, at)
+    }
+
+    /// Decides as if it went to that host.
+    ///
+    /// # Errors
+    /// It may not go there.
+    pub(crate) fn decide_for(
+        &self,
+        to: HostId,
+        gate: &Arc<Gate>,
+        headers: Option<&HeaderMap>,
+        at: UnixTime,
+    ) -> Result<RuleIndex, No> {
         if !self.origin.is_vouched_for(gate) {
             return Err(No::Ruled(Reason::ClaimRefused, None));
         }
@@ -221,7 +268,7 @@ impl Asked {
         let question = |request| Question {
             from: self.origin.host,
             workload: workload.as_deref(),
-            to: self.to,
+            to,
             target,
             request,
             at,
@@ -229,7 +276,11 @@ impl Asked {
         let ruling = match self.request.as_ref().filter(|_| gate.needs_request(target)) {
             None => gate.decide(&question(None)),
             Some(request) => {
-                let path = path::normalise(request.uri.path()).map_err(No::Ambiguous)?;
+                let path = if gate.needs_path(target) {
+                    path::normalise(request.uri.path()).map_err(No::Ambiguous)?
+                } else {
+                    Cow::Borrowed(request.uri.path())
+                };
                 gate.decide(&question(Some(RequestFacts {
                     method: request.method.as_str(),
                     path: &path,

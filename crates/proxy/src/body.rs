@@ -10,6 +10,7 @@ use h2::RecvStream;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use crate::awaiting::AwaitedBody;
 use crate::local_apps::AppBody;
 use crate::pipe::PipeBody;
 use crate::replay::ReplayBody;
@@ -39,6 +40,8 @@ pub enum ProxyBody {
     Pipe(PipeBody),
     /// The answer to a call that was served here.
     Served(Box<ServedBody>),
+    /// What its sender keeps until it is asked for it.
+    Awaited(Box<AwaitedBody>),
 }
 
 /// What another host sends on a stream.
@@ -183,6 +186,7 @@ impl Body for ProxyBody {
             Self::Socket(body) => Pin::new(body).poll_frame(context),
             Self::Pipe(body) => Pin::new(body).poll_frame(context),
             Self::Served(body) => Pin::new(body).poll_frame(context),
+            Self::Awaited(body) => Pin::new(body).poll_frame(context),
         }
     }
 
@@ -197,6 +201,7 @@ impl Body for ProxyBody {
             Self::Socket(body) => body.is_end_stream(),
             Self::Pipe(body) => body.is_end_stream(),
             Self::Served(body) => body.is_end_stream(),
+            Self::Awaited(body) => body.is_end_stream(),
         }
     }
 
@@ -211,6 +216,7 @@ impl Body for ProxyBody {
             Self::Socket(body) => body.size_hint(),
             Self::Pipe(body) => body.size_hint(),
             Self::Served(body) => body.size_hint(),
+            Self::Awaited(body) => body.size_hint(),
         }
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::HOST;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use model::ids::HostId;
@@ -19,7 +19,7 @@ use policy::RuleIndex;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use traffic::{CallShape, Failure, Next};
 
-use crate::asking::{Asked, AskedRequest, No, Origin};
+use crate::asking::{Asked, AskedRequest, No, Origin, target};
 use crate::body::ProxyBody;
 use crate::came::Came;
 use crate::grpc;
@@ -102,21 +102,26 @@ impl Caught {
         headers: Option<&HeaderMap>,
     ) -> Result<(Asked, RuleIndex), Box<(Asked, No)>> {
         let endpoints = self.endpoints(snapshot);
+        let gate = &snapshot.gate;
         let at = worker.now().unix;
         let mut asked = Asked {
             origin: Rc::clone(&self.origin),
             aim: Rc::clone(&self.aim),
-            // Without an endpoint the answer is about the service alone.
             to: endpoints.first().copied().unwrap_or(snapshot.catalogue.me),
             request,
         };
-        let first = match asked.decide(&snapshot.gate, headers, at) {
+        if endpoints.is_empty() {
+            return Err(Box::new((asked, No::NoEndpoint)));
+        }
+        let first = match asked.decide(gate, headers, at) {
             Ok(rule) => return Ok((asked, rule)),
             Err(no) => no,
         };
-        for other in endpoints.iter().skip(1) {
-            asked.to = *other;
-            if let Ok(rule) = asked.decide(&snapshot.gate, headers, at) {
+        let target = target(&self.aim);
+        let is_alike = gate.is_one_for_all(target) && gate.offers(target, asked.to);
+        for other in endpoints.iter().skip(1).filter(|_| !is_alike) {
+            if let Ok(rule) = asked.decide_for(*other, gate, headers, at) {
+                asked.to = *other;
                 return Ok((asked, rule));
             }
         }
@@ -183,13 +188,11 @@ async fn answer(
             .map(|timeout| began.monotonic + timeout),
     };
     head::strip_mesh(&mut parts.headers);
-    let (body, replay) = if body.is_end_stream() || is_upgrade {
-        (Some(body), None)
-    } else {
+    let replay = (!body.is_end_stream()).then(|| {
         let room = called.upstream.borrow().settings().retry.body_bytes_max;
         let room = room.min(worker.limits.replay_bytes);
-        (None, Some(Replay::new(ProxyBody::Local(body), room)))
-    };
+        Replay::new(ProxyBody::Local(body), room)
+    });
     let beginning = Beginning {
         id,
         began,
@@ -201,8 +204,11 @@ async fn answer(
     };
     let mut under_way = UnderWay::begin(worker, snapshot, called, beginning);
     under_way.trace(&mut parts.headers);
-    if let Some(body) = body.filter(|_| is_upgrade) {
-        let request = Request::from_parts(parts, body);
+    let is_awaited = under_way.replay().is_some()
+        && parts.version == Version::HTTP_11
+        && head::waits_for_continue(&parts.headers);
+    if is_upgrade || is_awaited {
+        let request = Request::from_parts(parts, ());
         return Box::pin(upgrades::call(worker, caught, under_way, request)).await;
     }
     head::strip_connection(&mut parts.headers);
@@ -266,13 +272,7 @@ async fn attempt(
     endpoint: HostId,
 ) -> Option<Came> {
     let snapshot = under_way.snapshot();
-    let body = under_way.replay().map_or(ProxyBody::Empty, |replay| {
-        ProxyBody::Replay(replay.attempt())
-    });
-    let mut request = Request::new(body);
-    *request.method_mut() = parts.method.clone();
-    *request.uri_mut() = parts.uri.clone();
-    *request.headers_mut() = parts.headers.clone();
+    let mut request = once_more(under_way, parts);
     let carries = if caught.is_http2 {
         Carries::Http2Request
     } else {
@@ -306,6 +306,18 @@ async fn attempt(
     Some(came.unwrap_or_else(|| Came::Failure(Failure::Timeout, Reason::Deadline, String::new())))
 }
 
+/// Returns the request for one more attempt.
+pub(crate) fn once_more(under_way: &UnderWay, parts: &Parts) -> Request<ProxyBody> {
+    let body = under_way.replay().map_or(ProxyBody::Empty, |replay| {
+        ProxyBody::Replay(replay.attempt())
+    });
+    let mut request = Request::new(body);
+    *request.method_mut() = parts.method.clone();
+    *request.uri_mut() = parts.uri.clone();
+    *request.headers_mut() = parts.headers.clone();
+    request
+}
+
 /// Returns what the other end is told of the call.
 pub(crate) fn marks(
     worker: &Worker,
@@ -329,7 +341,7 @@ pub(crate) fn marks(
 
 /// Lets something take its time until the deadline. While the caller still sends its body, the
 /// deadline waits for it, as long as it does not stand still. `None`: the time is up.
-async fn patiently<T>(
+pub(crate) async fn patiently<T>(
     until: Instant,
     stand_still: Duration,
     replay: Option<&Replay>,
@@ -386,12 +398,8 @@ pub(crate) struct Refused<'c> {
 impl Refused<'_> {
     /// Answers what the policy does not allow.
     pub(crate) fn by_policy(&self, asked: &Asked, no: No) -> Response<AnswerBody> {
-        let (rule, detail) = match no {
-            No::Ruled(_, rule) => (rule, String::new()),
-            No::Ambiguous(why) => (None, why.to_string()),
-        };
         let request = asked.request.as_ref().expect("a request is asked about");
-        self.answer(request, no.reason(), rule, &detail)
+        self.answer(request, no.reason(), no.rule(), &no.detail())
     }
 
     /// Answers with a reason.

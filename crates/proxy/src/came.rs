@@ -70,7 +70,7 @@ impl From<Served> for Came {
 }
 
 /// What an answer that the mesh made at the other end says of the endpoint.
-const fn outcome_of_reason(reason: Reason) -> Outcome {
+pub(crate) const fn outcome_of_reason(reason: Reason) -> Outcome {
     match reason {
         Reason::Denied
         | Reason::UnknownWorkload

@@ -40,11 +40,7 @@ pub(crate) async fn call(worker: Rc<Worker>, caught: Rc<Caught>, socket: TcpStre
                 began,
                 is_grpc: false,
             };
-            let rule = match no {
-                crate::asking::No::Ruled(_, rule) => rule,
-                crate::asking::No::Ambiguous(_) => None,
-            };
-            refused.tell(None, no.reason(), rule, 0);
+            refused.tell(None, no.reason(), no.rule(), 0);
             reset(&socket);
             return;
         }

@@ -24,6 +24,11 @@ impl Suspect {
     pub(crate) fn covers(&self, number: u32) -> bool {
         number >= self.0.load(Ordering::Relaxed)
     }
+
+    /// Returns its number, if there is one.
+    pub(crate) fn number(&self) -> Option<u32> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|number| *number != u32::MAX)
+    }
 }
 
 /// Follows the bytes of one connection.

@@ -34,6 +34,9 @@ pub(crate) enum BadHead {
     /// Other than `chunked`, or more than once.
     #[error("its Transfer-Encoding is not \"chunked\"")]
     TransferEncoding,
+    /// It stands more than once, or is no number.
+    #[error("its Content-Length is not one number")]
+    ContentLength,
     /// It has both, and two programs could choose either.
     #[error("it has both Content-Length and Transfer-Encoding")]
     TwoLengths,
@@ -49,6 +52,7 @@ pub(crate) fn admit(parts: &mut Parts) -> Result<(), BadHead> {
         return Err(BadHead::Connect);
     }
     check_transfer_encoding(&parts.headers)?;
+    check_length(&parts.headers)?;
     settle_host(parts)?;
     Ok(())
 }
@@ -63,6 +67,19 @@ fn check_transfer_encoding(headers: &HeaderMap) -> Result<(), BadHead> {
     }
     if headers.contains_key(CONTENT_LENGTH) {
         return Err(BadHead::TwoLengths);
+    }
+    Ok(())
+}
+
+/// HTTP/1.1 was parsed by what looks at this too, HTTP/2 was not.
+fn check_length(headers: &HeaderMap) -> Result<(), BadHead> {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(length) = lengths.next() else {
+        return Ok(());
+    };
+    let digits = length.as_bytes();
+    if lengths.next().is_some() || digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(BadHead::ContentLength);
     }
     Ok(())
 }
@@ -131,19 +148,22 @@ pub(crate) fn strip_connection(headers: &mut HeaderMap) {
     for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE] {
         headers.remove(name);
     }
-    if headers.get(TE).is_some_and(|value| value != "trailers") {
+    if headers.get_all(TE).iter().any(|value| value != "trailers") {
         headers.remove(TE);
     }
 }
 
-/// Takes off a wish for `100 Continue`: the next connection answers it itself.
+/// Takes off a wish for `100 Continue` where there is nothing to wait for.
 pub(crate) fn strip_expectation(headers: &mut HeaderMap) {
-    let waits = headers
-        .get(EXPECT)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-    if waits {
+    if waits_for_continue(headers) {
         headers.remove(EXPECT);
     }
+}
+
+/// Returns whether a request's body is sent only when somebody asks for it.
+pub(crate) fn waits_for_continue(headers: &HeaderMap) -> bool {
+    let expectation = headers.get(EXPECT);
+    expectation.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// Takes off every header in the name of the mesh, also as `mesh_…`: many programs read both alike.
@@ -261,6 +281,17 @@ mod tests {
                     .header("transfer-encoding", "chunked")
                     .header("content-length", "3"),
                 BadHead::TwoLengths,
+            ),
+            (
+                get("/").header("host", "a").header("content-length", "+1"),
+                BadHead::ContentLength,
+            ),
+            (
+                get("/")
+                    .header("host", "a")
+                    .header("content-length", "1")
+                    .header("content-length", "1"),
+                BadHead::ContentLength,
             ),
             (http::Request::connect("a:1"), BadHead::Connect),
         ];

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod asking;
+mod awaiting;
 mod body;
 mod calling;
 mod came;
@@ -19,6 +20,7 @@ mod gathering;
 mod grpc;
 mod head;
 mod health;
+mod left_out;
 mod local_apps;
 mod manners;
 mod marks;
@@ -26,6 +28,8 @@ mod observe;
 mod path;
 mod pipe;
 mod proxy;
+#[doc(hidden)]
+pub mod reading;
 mod refusal;
 mod replay;
 mod report;
@@ -34,6 +38,8 @@ mod serving;
 mod sessions;
 mod snapshot;
 mod socket_body;
+#[cfg(test)]
+mod some_hosts;
 mod stages;
 mod standing;
 mod sticky;

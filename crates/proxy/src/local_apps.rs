@@ -1,6 +1,8 @@
 //! Connections to the programs of this host: made from the overlay address, kept while they are
 //! idle, and used again.
 
+mod http2_connections;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +15,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
@@ -25,9 +27,11 @@ use tokio::time::{Instant, timeout};
 
 use crate::body::{BodyError, ProxyBody};
 use crate::config::ProxyLimits;
-use crate::runtimes::LocalExecutor;
+use crate::runtimes::{Driver, LocalExecutor};
 use crate::stages::Milestone;
 use crate::surroundings::Surroundings;
+
+use http2_connections::{Http2Connections, Place};
 
 /// Why a program of this host gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +68,7 @@ struct Port {
     at: AppPort,
     /// Most recently used last.
     idle: RefCell<Vec<Idle>>,
-    http2: RefCell<Option<http2::SendRequest<ProxyBody>>>,
+    http2: Http2Connections,
     /// Which of the addresses took the last connection.
     preferred: Cell<usize>,
     idle_max: usize,
@@ -79,12 +83,18 @@ struct Idle {
 pub struct AppBody {
     incoming: Incoming,
     lease: Option<Lease>,
+    /// On a connection with others.
+    _place: Option<Place>,
+    /// Of a connection of its own.
+    _driver: Option<Driver>,
 }
 
 struct Lease {
     sender: http1::SendRequest<ProxyBody>,
     port: Rc<Port>,
 }
+
+type Http1Connection = http1::Connection<TokioIo<TcpStream>, ProxyBody>;
 
 /// How a program is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,11 +184,14 @@ impl LocalApps {
         port: AppPort,
         request: Request<ProxyBody>,
         handed: &Milestone,
-    ) -> Result<Response<Incoming>, AppError> {
+    ) -> Result<Response<AppBody>, AppError> {
         let port = self.port(port);
-        let mut sender = Box::pin(self.open(me, &port)).await?;
+        let (mut sender, connection) = self.shake_hands(me, &port).await?;
+        let driver = Driver::start(async move {
+            let _ = connection.with_upgrades().await;
+        });
         handed.reach();
-        Ok(sender.send_request(request).await?)
+        Ok(alone(sender.send_request(request).await?, driver))
     }
 
     async fn open(
@@ -186,18 +199,26 @@ impl LocalApps {
         me: HostAddresses,
         port: &Port,
     ) -> Result<http1::SendRequest<ProxyBody>, AppError> {
-        let stream = self.dial(me, port).await;
-        let stream = stream.map_err(|error| AppError::Refused(port.at.number, error))?;
-        let (sender, connection) = http1::Builder::new()
-            .max_header_size(self.limits.head_bytes as usize)
-            .max_buf_size(READ_BYTES_MAX)
-            .handshake(TokioIo::new(stream))
-            .await?;
+        let (sender, connection) = self.shake_hands(me, port).await?;
         spawn_local(async move {
             // Whoever waits for an answer is told.
-            let _ = connection.with_upgrades().await;
+            let _ = connection.await;
         });
         Ok(sender)
+    }
+
+    async fn shake_hands(
+        &self,
+        me: HostAddresses,
+        port: &Port,
+    ) -> Result<(http1::SendRequest<ProxyBody>, Http1Connection), AppError> {
+        let stream = self.dial(me, port).await;
+        let stream = stream.map_err(|error| AppError::Refused(port.at.number, error))?;
+        let shaken = http1::Builder::new()
+            .max_header_size(self.limits.head_bytes as usize)
+            .max_buf_size(READ_BYTES_MAX)
+            .handshake(TokioIo::new(stream));
+        Ok(shaken.await?)
     }
 
     async fn request_http2(
@@ -207,24 +228,15 @@ impl LocalApps {
         request: Request<ProxyBody>,
         handed: &Milestone,
     ) -> Result<Response<AppBody>, AppError> {
-        let known = port
-            .http2
-            .borrow()
-            .clone()
-            .filter(|sender| !sender.is_closed());
-        let mut sender = match known {
-            Some(sender) => sender,
-            None => {
-                let sender = Box::pin(self.open_http2(me, &port)).await?;
-                port.http2.replace(Some(sender.clone()));
-                sender
-            }
-        };
+        let place = port.http2.place(self.open_http2(me, &port)).await?;
+        let mut sender = place.sender();
         handed.reach();
         let answer = sender.send_request(request).await?;
         Ok(answer.map(|incoming| AppBody {
             incoming,
             lease: None,
+            _place: Some(place),
+            _driver: None,
         }))
     }
 
@@ -303,7 +315,7 @@ impl LocalApps {
             Rc::new(Port {
                 at,
                 idle: RefCell::default(),
-                http2: RefCell::default(),
+                http2: Http2Connections::default(),
                 preferred: Cell::new(0),
                 idle_max: self.limits.idle_local_connections,
             })
@@ -316,6 +328,7 @@ impl LocalApps {
         for port in self.ports.borrow().values() {
             let wait = self.limits.idle_local_wait;
             port.idle.borrow_mut().retain(|idle| idle.is_fresh(wait));
+            port.http2.sweep();
         }
     }
 }
@@ -357,6 +370,23 @@ impl Port {
     }
 }
 
+/// Ends the connection that an answer came on when the answer is over, unless it speaks something
+/// else from now on. A request's body that nobody wanted may still wait there.
+pub(crate) fn alone(answer: Response<Incoming>, driver: Driver) -> Response<AppBody> {
+    let driver = if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        driver.let_go();
+        None
+    } else {
+        Some(driver)
+    };
+    answer.map(|incoming| AppBody {
+        incoming,
+        lease: None,
+        _place: None,
+        _driver: driver,
+    })
+}
+
 fn leased(
     answer: Response<Incoming>,
     sender: http1::SendRequest<ProxyBody>,
@@ -366,6 +396,8 @@ fn leased(
         let mut body = AppBody {
             incoming,
             lease: Some(Lease { sender, port }),
+            _place: None,
+            _driver: None,
         };
         if body.incoming.is_end_stream() {
             body.release();

@@ -126,7 +126,9 @@ impl Reason {
             }
             Self::ClaimRefused => "the calling host may not speak for the workload that it names",
             Self::BadRequest => "the request is malformed",
-            Self::AmbiguousPath => "the path can be read in more than one way",
+            Self::AmbiguousPath => {
+                "rules about this service look at paths, and this one can be read in two ways"
+            }
             Self::NotOffered => "the host does not offer this service",
             Self::Unhealthy => "the program at the endpoint fails its health checks",
             Self::NoEndpoint => "no endpoint of the service is up",

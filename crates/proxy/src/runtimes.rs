@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::task::spawn_local;
+use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::framing::{Framing, Suspect};
@@ -25,6 +25,30 @@ where
         spawn_local(async move {
             future.await;
         });
+    }
+}
+
+/// What drives a connection that one call has to itself. Dropped, it ends the connection.
+#[derive(Debug)]
+pub(crate) struct Driver(Option<AbortHandle>);
+
+impl Driver {
+    /// Drives the connection in the thread's `LocalSet`.
+    pub(crate) fn start(connection: impl Future<Output = ()> + 'static) -> Self {
+        Self(Some(spawn_local(connection).abort_handle()))
+    }
+
+    /// Lets the connection end by itself.
+    pub(crate) fn let_go(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if let Some(connection) = &self.0 {
+            connection.abort();
+        }
     }
 }
 

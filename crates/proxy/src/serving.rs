@@ -12,19 +12,18 @@ use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use model::ids::HostId;
 use model::time::{Instant, Now};
 use policy::RuleIndex;
 use tokio::time::timeout_at;
 
-use crate::asking::{Asked, AskedRequest, No, Origin};
+use crate::asking::{Asked, AskedRequest, Origin};
 use crate::body::{BodyError, ProxyBody, StreamBody};
 use crate::calling::own;
 use crate::carrying;
 use crate::grpc;
 use crate::head;
-use crate::local_apps::{AppError, AppPort, Speech};
+use crate::local_apps::{AppBody, AppError, AppPort, Speech};
 use crate::marks::{self, Aim, CallId, Carries, Marks};
 use crate::observe::Trace;
 use crate::refusal::Reason;
@@ -164,13 +163,8 @@ impl Visit {
             Err(no) => {
                 visiting.reason = Some(no.reason());
                 visiting.status = no.reason().status().as_u16();
-                Err(match no {
-                    No::Ruled(reason, rule) => {
-                        visiting.rule = rule;
-                        (reason, String::new())
-                    }
-                    No::Ambiguous(why) => (Reason::AmbiguousPath, why.to_string()),
-                })
+                visiting.rule = no.rule();
+                Err((no.reason(), no.detail()))
             }
         }
     }
@@ -493,7 +487,7 @@ pub(crate) async fn deliver_upgrade(
     aim: &Aim,
     mut request: Request<ProxyBody>,
     handed: &Milestone,
-) -> Result<Response<Incoming>, (Reason, String)> {
+) -> Result<Response<AppBody>, (Reason, String)> {
     let port = offered_port(worker, snapshot, aim)?;
     let me = my_addresses(snapshot).ok_or((Reason::NotOffered, String::new()))?;
     introduce(worker, snapshot, origin, request.headers_mut());

@@ -139,3 +139,113 @@ impl Drop for Stand {
         slots.free.push(self.index);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::Request;
+    use model::ids::{HostId, PolicyVersion};
+    use model::rule::{
+        Bundle, Days, Hours, HttpMatch, PathPattern, Rule, Selector, Source, TimeOfDay, Traffic,
+        When,
+    };
+
+    use super::*;
+    use crate::asking::{AskedRequest, Origin};
+    use crate::marks::Aim;
+    use crate::some_hosts::{host, record};
+    use crate::surroundings::Caller;
+
+    const ME: HostId = host(1);
+    /// A Monday at noon, UTC.
+    const NOON: UnixTime = UnixTime::from_secs(1_700_481_600);
+    const HOUR: u64 = 3600;
+
+    /// Allows everything on port 80, of which one rule that is about requests only between ten and two.
+    fn gate() -> Arc<Gate> {
+        let time = |hour: u16| TimeOfDay::from_minutes(hour * 60).unwrap();
+        let rule = Rule {
+            id: "office".parse().unwrap(),
+            from: vec![Selector::Any],
+            to: vec![Selector::Any],
+            traffic: Traffic::All,
+            http: vec![HttpMatch {
+                methods: Vec::new(),
+                path: PathPattern::any(),
+                host: None,
+                headers: Vec::new(),
+            }],
+            when: Some(When {
+                days: Days::from_bits(1).unwrap(),
+                hours: Some(Hours {
+                    from: time(10),
+                    until: time(14),
+                }),
+                zone: "UTC".parse().unwrap(),
+            }),
+            source: Source::default(),
+        };
+        let bundle = Bundle {
+            allow: vec![rule],
+            ..Bundle::default()
+        };
+        Arc::new(Gate::compile(&record(1), &[], &bundle, PolicyVersion(1)))
+    }
+
+    fn asked() -> Asked {
+        let parts = Request::get("/").body(()).unwrap().into_parts().0;
+        Asked {
+            origin: Origin::process(ME, Caller::Unknown),
+            aim: Rc::new(Aim::Port(80)),
+            to: ME,
+            request: Some(AskedRequest::new(&parts)),
+        }
+    }
+
+    #[test]
+    fn a_clock_that_jumps_out_of_a_window_cuts_what_it_let_in_and_does_not_revive_it() {
+        let gate = gate();
+        let hours_away = |hours: i64| {
+            let secs = NOON.as_secs().checked_add_signed(hours * HOUR as i64);
+            UnixTime::from_secs(secs.unwrap())
+        };
+        for jump in [-100_000, -3, 2, 24, 7 * 24 + 5] {
+            let standing = Rc::<Standing>::default();
+            let asked = asked();
+            assert!(asked.decide(&gate, None, NOON).is_ok());
+            let stand = standing.enter(asked);
+            assert_eq!(standing.decide_again(&gate, NOON), 0);
+            assert_eq!(standing.decide_again(&gate, hours_away(jump)), 1, "{jump}");
+            // Set right again: what was cut stays so, and is not counted twice.
+            assert_eq!(standing.decide_again(&gate, NOON), 0);
+            assert!(stand.poll_cut(&Context::from_waker(Waker::noop())));
+        }
+        // A jump from one open window into another cuts nothing.
+        let standing = Rc::<Standing>::default();
+        let stand = standing.enter(asked());
+        assert_eq!(standing.decide_again(&gate, hours_away(-7 * 24)), 0);
+        assert_eq!(standing.decide_again(&gate, hours_away(1)), 0);
+        assert!(!stand.poll_cut(&Context::from_waker(Waker::noop())));
+    }
+
+    #[test]
+    fn what_wakes_is_told_once() {
+        struct Bell(std::sync::atomic::AtomicUsize);
+        impl std::task::Wake for Bell {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+        let bell = Arc::new(Bell(0.into()));
+        let waker = Waker::from(bell.clone());
+        let standing = Rc::<Standing>::default();
+        let stand = standing.enter(asked());
+        assert!(!stand.poll_cut(&Context::from_waker(&waker)));
+        let closed = Arc::new(Gate::default());
+        let later = UnixTime::from_duration(NOON.since_epoch() + Duration::from_secs(1));
+        assert_eq!(standing.decide_again(&closed, later), 1);
+        assert_eq!(standing.decide_again(&closed, later), 0);
+        assert_eq!(bell.0.load(std::sync::atomic::Ordering::Relaxed), 1);
+    }
+}

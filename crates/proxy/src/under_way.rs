@@ -14,12 +14,15 @@ use model::ids::HostId;
 use model::time::{Instant, Now};
 use policy::RuleIndex;
 use tokio::time::{Sleep, sleep_until};
-use traffic::{Admission, Call, CallShape, Choice, Ending, GiveUp, Next, Outcome, Pick, Upstream};
+use traffic::{
+    Admission, Call, CallShape, Choice, Ending, GiveUp, Next, NoneReady, Outcome, Overflow, Pick,
+    Upstream,
+};
 
-use crate::asking::{Asked, No};
+use crate::asking::{Asked, No, target};
 use crate::body::{BodyError, ProxyBody, StreamBody};
 use crate::grpc;
-use crate::marks::CallId;
+use crate::marks::{Aim, CallId};
 use crate::observe::Trace;
 use crate::refusal::Reason;
 use crate::replay::Replay;
@@ -43,6 +46,10 @@ pub(crate) struct UnderWay {
     is_grpc: bool,
     method: Option<Method>,
     rule: RuleIndex,
+    /// Whether the policy decides for all endpoints alike.
+    is_one_for_all: bool,
+    /// What there was none of, when it was refused.
+    without: Option<Without>,
     began: Now,
     /// To an endpoint; `None`: it waits for one.
     sent_at: Option<Instant>,
@@ -63,6 +70,13 @@ pub(crate) struct UnderWay {
     replay: Option<Replay>,
     answer_bytes: u64,
     bytes_of_socket: Option<Rc<crate::socket_body::Activity>>,
+}
+
+/// What a call did without.
+#[derive(Clone, Copy, Debug)]
+enum Without {
+    Room(Overflow),
+    Endpoint(NoneReady),
 }
 
 /// What is known of a call when it begins.
@@ -101,7 +115,11 @@ impl UnderWay {
             replay,
         } = beginning;
         let call = called.upstream.borrow_mut().begin(shape, began.monotonic);
+        let is_one_for_all =
+            matches!(*asked.aim, Aim::Port(_)) || snapshot.gate.is_one_for_all(target(&asked.aim));
         Box::new(Self {
+            is_one_for_all,
+            without: None,
             method: asked
                 .request
                 .as_ref()
@@ -179,32 +197,67 @@ impl UnderWay {
         }
     }
 
-    /// Waits until it has room, and for an endpoint.
+    /// Waits until it has room, and for an endpoint that the policy lets it go to.
     ///
     /// # Errors
-    /// There is none, or no room in time; or the policy does not allow the one that was chosen.
+    /// There is none, or no room in time.
     pub(crate) async fn pick(&mut self, headers: Option<&HeaderMap>) -> Result<HostId, Reason> {
-        let admission = self.polled(Upstream::poll_admission).await?;
-        if let Admission::Overflow(_) = admission {
+        let admission = self
+            .polled(|_, upstream, call, waker, now| upstream.poll_admission(call, waker, now))
+            .await?;
+        if let Admission::Overflow(why) = admission {
+            self.without = Some(Without::Room(why));
             return Err(Reason::Overflow);
         }
-        let chosen = match self.polled(Upstream::poll_pick).await? {
+        match self.poll_pick(headers).await? {
             Pick::Chosen(choice) => {
                 self.choice = Some(choice);
-                choice.endpoint
+                self.goes_to(choice.endpoint, headers)?;
+                self.sends();
+                Ok(choice.endpoint)
             }
-            Pick::NoneReady(_) => return Err(Reason::NoEndpoint),
-        };
-        if self.stand.with_asked(|asked| asked.to != chosen) {
-            self.stand.goes_to(chosen);
+            Pick::NoneReady(why) => {
+                self.without = Some(Without::Endpoint(why));
+                Err(Reason::NoEndpoint)
+            }
+        }
+    }
+
+    /// Waits for an endpoint. Where the policy does not decide for all endpoints alike, it is asked
+    /// about each that would be chosen.
+    async fn poll_pick(&mut self, headers: Option<&HeaderMap>) -> Result<Pick, Reason> {
+        if self.is_one_for_all {
+            return self
+                .polled(|_, upstream, call, waker, now| upstream.poll_pick(call, waker, now))
+                .await;
+        }
+        let (snapshot, at) = (Arc::clone(&self.snapshot), self.worker.now().unix);
+        self.polled(|stand, upstream, call, waker, now| {
+            let may = |host| {
+                let decided =
+                    stand.with_asked(|asked| asked.decide_for(host, &snapshot.gate, headers, at));
+                decided.is_ok()
+            };
+            upstream.poll_pick_among(call, Some(&may), waker, now)
+        })
+        .await
+    }
+
+    /// Notes where it goes, and by which rule.
+    fn goes_to(&mut self, chosen: HostId, headers: Option<&HeaderMap>) -> Result<(), Reason> {
+        if self.stand.with_asked(|asked| asked.to == chosen) {
+            return Ok(());
+        }
+        self.stand.goes_to(chosen);
+        if !self.is_one_for_all {
             let at = self.worker.now().unix;
+            let gate = &self.snapshot.gate;
             let decided = self
                 .stand
-                .with_asked(|asked| asked.decide(&self.snapshot.gate, headers, at));
+                .with_asked(|asked| asked.decide(gate, headers, at));
             self.rule = decided.map_err(No::reason)?;
         }
-        self.sends();
-        Ok(chosen)
+        Ok(())
     }
 
     /// Sends a request to another host, and returns the head of its answer.
@@ -249,7 +302,7 @@ impl UnderWay {
     /// Polls what may wait for others, until it is ready or the policy cuts the call.
     async fn polled<T>(
         &mut self,
-        mut poll: impl FnMut(&mut Upstream, &mut Call, &Waker, Instant) -> Poll<T>,
+        mut poll: impl FnMut(&Stand, &mut Upstream, &mut Call, &Waker, Instant) -> Poll<T>,
     ) -> Result<T, Reason> {
         let Self {
             worker,
@@ -267,7 +320,7 @@ impl UnderWay {
             loop {
                 let now = worker.now().monotonic;
                 let mut upstream = called.upstream.borrow_mut();
-                if let Poll::Ready(ready) = poll(&mut upstream, call, context.waker(), now) {
+                if let Poll::Ready(ready) = poll(stand, &mut upstream, call, context.waker(), now) {
                     return Poll::Ready(Ok(ready));
                 }
                 drop(upstream);
@@ -314,12 +367,37 @@ impl UnderWay {
             self.status = fallback.status;
             return fallback_answer(&fallback, self.id);
         }
+        let without = self.without.map(|it| self.detail(it));
+        let detail = without.as_deref().unwrap_or(detail);
         let answer = reason.answer(self.id, self.is_grpc, detail);
         self.status = answer.status().as_u16();
         if self.is_grpc {
             self.grpc_status = Some(grpc::status_for(reason.status()).into());
         }
         answer.map(AnswerBody::Own)
+    }
+
+    /// Says what it did without.
+    fn detail(&self, without: Without) -> String {
+        let upstream = self.called.upstream.borrow();
+        let limits = &upstream.settings().limits;
+        match without {
+            Without::Room(Overflow::LineFull) => format!(
+                "{} are under way and {} wait, as `limits` of the service says",
+                limits.in_flight, limits.waiting
+            ),
+            Without::Room(Overflow::Waited) => format!(
+                "{} are under way, as `limits` of the service says, and none ended in {} ms",
+                limits.in_flight,
+                limits.wait_max.as_millis()
+            ),
+            Without::Endpoint(NoneReady::NoEndpoints) => "no host offers it".to_owned(),
+            Without::Endpoint(NoneReady::AllDown) => "all are known to be down".to_owned(),
+            Without::Endpoint(NoneReady::AllTried) => "all had this call".to_owned(),
+            Without::Endpoint(NoneReady::NotAllowed) => {
+                "none that the policy lets this call go to".to_owned()
+            }
+        }
     }
 
     /// Passes an answer on; the call is over when all of it was read.

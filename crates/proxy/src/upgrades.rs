@@ -1,6 +1,7 @@
 //! Requests that turn their connection into something else, such as a WebSocket. HTTP/2 between the
 //! hosts has no such thing, so their connection is carried as bytes and speaks HTTP/1.1 inside; each
-//! request on it is decided as any other.
+//! request on it is decided as any other. So are requests carried that wait for `100 Continue` before
+//! they send their body: it is the program that asks for it, or refuses it, all the way.
 
 use std::convert::Infallible;
 use std::io;
@@ -10,7 +11,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::header::{CONNECTION, UPGRADE};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::http1 as client;
 use hyper::server::conn::http1 as server;
@@ -20,76 +23,70 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use model::ids::HostId;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes};
 use tokio::task::spawn_local;
-use tokio::time::timeout_at;
+use tokio::time::sleep;
 use traffic::{Failure, Next, Outcome};
 
 use crate::asking::AskedRequest;
+use crate::awaiting::{CONTINUE_WAIT, Wanted, until_continue};
 use crate::body::{ProxyBody, StreamBody};
-use crate::calling::{Caught, marks};
-use crate::came::Came;
+use crate::calling::{Caught, marks, once_more, patiently};
+use crate::came::{Came, outcome_of_reason};
 use crate::grpc;
 use crate::head;
+use crate::local_apps::{AppBody, alone};
 use crate::marks::Carries;
 use crate::pipe::pipe;
 use crate::refusal::Reason;
+use crate::runtimes::Driver;
 use crate::serving::{self, Visit, Visiting};
 use crate::socket_body::Activity;
 use crate::standing::Stand;
-use crate::under_way::{AnswerBody, UnderWay};
+use crate::under_way::{AnswerBody, UnderWay, reason_of};
 use crate::worker::Worker;
 
 /// Bytes that are copied at once, each way.
 const COPY_BYTES: usize = 16 << 10;
 
-/// Answers a request that asks for an upgrade, and carries what follows.
+/// Answers a request that asks for an upgrade, and carries what follows; or one that waits to be asked
+/// for its body.
 pub(crate) async fn call(
     worker: &Rc<Worker>,
     caught: &Caught,
     mut under_way: Box<UnderWay>,
-    mut request: Request<Incoming>,
+    mut request: Request<()>,
 ) -> Response<AnswerBody> {
-    let endpoint = match under_way.pick(Some(request.headers())).await {
-        Ok(endpoint) => endpoint,
-        Err(reason) => return under_way.refuse(reason, ""),
-    };
     let near = hyper::upgrade::on(&mut request);
     keep_upgrade(request.headers_mut());
-    let until = worker.clock.tokio_deadline(under_way.call().try_until());
-    let asking = timeout_at(
-        until,
-        ask(
-            worker,
-            caught,
-            &under_way,
-            endpoint,
-            request.map(ProxyBody::Local),
-        ),
-    );
-    let asked = match under_way.stand().until_cut(asking).await {
-        Some(Ok(asked)) => asked,
-        Some(Err(_)) => Err(Came::Failure(
-            Failure::Timeout,
-            Reason::Deadline,
-            String::new(),
-        )),
-        None => return under_way.refuse(Reason::CutByPolicy, ""),
-    };
-    let mut answer = match asked {
-        Ok(answer) => answer,
-        Err(came) => {
-            // Its body is not kept, so that it is not tried again.
-            let _: Next = under_way.finished(came.outcome(false));
-            return match came {
-                Came::Answer(answer) => under_way.pass_on(answer),
-                Came::Failure(_, reason, detail) => under_way.refuse(reason, &detail),
-            };
+    let parts = request.into_parts().0;
+    let mut answer = loop {
+        let endpoint = match under_way.pick(Some(&parts.headers)).await {
+            Ok(endpoint) => endpoint,
+            Err(reason) => return under_way.refuse(reason, ""),
+        };
+        let Some(asked) = attempt(worker, caught, &under_way, &parts, endpoint).await else {
+            return under_way.refuse(Reason::CutByPolicy, "");
+        };
+        let outcome = match &asked {
+            Ok(answer) => match reason_of(answer.headers()) {
+                Some(reason) => outcome_of_reason(reason),
+                None => Outcome::of_status(answer.status().as_u16()),
+            },
+            Err(came) => came.outcome(false),
+        };
+        match (under_way.finished(outcome), asked) {
+            (Next::Retry { after }, _) => {
+                if under_way.stand().until_cut(sleep(after)).await.is_none() {
+                    return under_way.refuse(Reason::CutByPolicy, "");
+                }
+            }
+            (_, Ok(answer)) => break answer,
+            (_, Err(came)) => return came.answer(under_way),
         }
     };
-    under_way.finished(Outcome::of_status(answer.status().as_u16()));
     under_way.take_told(answer.headers_mut());
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-        serving::clean(answer.headers_mut());
-        return under_way.pass_on(answer.map(ProxyBody::Local));
+        head::strip_connection(answer.headers_mut());
+        return under_way.pass_on(answer.map(ProxyBody::App));
     }
     let far = hyper::upgrade::on(&mut answer);
     keep_upgrade(answer.headers_mut());
@@ -111,6 +108,25 @@ pub(crate) async fn call(
     answer
 }
 
+/// Asks an endpoint and waits for the head of its answer; `None`: it was cut.
+async fn attempt(
+    worker: &Rc<Worker>,
+    caught: &Caught,
+    under_way: &UnderWay,
+    parts: &Parts,
+    endpoint: HostId,
+) -> Option<Result<Response<AppBody>, Came>> {
+    let request = once_more(under_way, parts);
+    let until = worker.clock.tokio_deadline(under_way.call().try_until());
+    let asking = ask(worker, caught, under_way, endpoint, request);
+    let patient = patiently(until, worker.limits.body_wait, under_way.replay(), asking);
+    let asked = under_way.stand().until_cut(patient).await?;
+    Some(asked.unwrap_or_else(|| {
+        let late = Came::Failure(Failure::Timeout, Reason::Deadline, String::new());
+        Err(late)
+    }))
+}
+
 /// Asks the endpoint, on a connection of its own.
 async fn ask(
     worker: &Rc<Worker>,
@@ -118,9 +134,10 @@ async fn ask(
     under_way: &UnderWay,
     endpoint: HostId,
     request: Request<ProxyBody>,
-) -> Result<Response<Incoming>, Came> {
+) -> Result<Response<AppBody>, Came> {
     let snapshot = under_way.snapshot();
     if endpoint == snapshot.catalogue.me {
+        let (request, wanted) = awaited(request, Some(CONTINUE_WAIT));
         let asked = serving::deliver_upgrade(
             worker,
             snapshot,
@@ -128,9 +145,13 @@ async fn ask(
             &caught.aim,
             request,
             under_way.handed(),
-        )
-        .await;
-        return asked.map_err(|refused| Came::from(Err(refused)));
+        );
+        let mut answer = asked.await.map_err(|refused| Came::from(Err(refused)))?;
+        answered(wanted, &answer);
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            serving::clean(answer.headers_mut());
+        }
+        return Ok(answer);
     }
     let (socket, to_host, from_host) = pipe();
     let mut tunnel = Request::new(ProxyBody::Pipe(to_host));
@@ -150,10 +171,33 @@ async fn ask(
         .handshake(TokioIo::new(socket))
         .await
         .map_err(broken)?;
-    spawn_local(async move {
+    let driver = Driver::start(async move {
         let _ = connection.with_upgrades().await;
     });
-    sender.send_request(request).await.map_err(broken)
+    // The other end asks for the body, or answers.
+    let (request, wanted) = awaited(request, None);
+    let answer = sender.send_request(request).await.map_err(broken)?;
+    answered(wanted, &answer);
+    Ok(alone(answer, driver))
+}
+
+/// Holds the body back, if that is what its sender wants.
+fn awaited(
+    request: Request<ProxyBody>,
+    patience: Option<Duration>,
+) -> (Request<ProxyBody>, Option<Wanted>) {
+    if head::waits_for_continue(request.headers()) && !request.body().is_end_stream() {
+        let (request, wanted) = until_continue(request, patience);
+        (request, Some(wanted))
+    } else {
+        (request, None)
+    }
+}
+
+fn answered<B>(wanted: Option<Wanted>, answer: &Response<B>) {
+    if let Some(wanted) = wanted {
+        wanted.answered(answer.status());
+    }
 }
 
 /// Serves a connection of another host that speaks HTTP/1.1.
@@ -196,6 +240,7 @@ async fn answer(visit: &Visit, request: Request<Incoming>) -> Response<ProxyBody
     let near = hyper::upgrade::on(&mut request);
     keep_upgrade(request.headers_mut());
     let request = request.map(ProxyBody::Local);
+    let (request, wanted) = awaited(request, Some(CONTINUE_WAIT));
     let asking = serving::deliver_upgrade(
         &visit.worker,
         &visit.snapshot,
@@ -212,9 +257,10 @@ async fn answer(visit: &Visit, request: Request<Incoming>) -> Response<ProxyBody
             return visit.refuse(reason, is_grpc, &detail);
         }
     };
+    answered(wanted, &answer);
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         serving::clean(answer.headers_mut());
-        return visiting.pass_on(answer.map(ProxyBody::Local));
+        return visiting.pass_on(answer.map(ProxyBody::App));
     }
     let far = hyper::upgrade::on(&mut answer);
     keep_upgrade(answer.headers_mut());

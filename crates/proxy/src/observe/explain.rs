@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
+use model::ids::HostId;
 use model::local::{CallExplained, CallPart};
 use policy::{Headers, Question, RequestFacts, Target};
 
 use super::record::Record;
 use super::{Known, host_name};
+use crate::left_out::left_out;
 use crate::marks::Aim;
 use crate::refusal::Reason;
 use crate::report::Side;
@@ -43,7 +45,12 @@ pub(super) fn explain(call: &Record, known: &[Known]) -> CallExplained {
         source: decision.source,
         near_misses: decision.near_misses,
         tried: call.tried.iter().copied().map(name).collect(),
-        choice: call.choice.map(choice),
+        choice: call
+            .choice
+            .map(|it| match then.and_then(|known| others(call, known)) {
+                Some(others) => format!("{}; {others}", choice(it)),
+                None => choice(it),
+            }),
         gave_up: call.gave_up.map(|why| why.name().to_owned()),
         queue_micros: of_stage(call, Stage::Queue).unwrap_or(0),
         answer_micros: micros(call.stages.answer()),
@@ -101,27 +108,43 @@ fn near_misses(call: &Record, known: &Known) -> Vec<String> {
         return Vec::new();
     }
     let to = call.tried.last().copied().or_else(|| endpoint(call, known));
+    let question = question(call, to.unwrap_or(known.catalogue.me));
+    known.gate.explain(&question).near_misses
+}
+
+/// Returns what the policy is asked of a call, as far as it was kept.
+fn question(call: &Record, to: HostId) -> Question<'_> {
     let request = call.method.as_ref().map(|method| RequestFacts {
         method: method.as_str(),
         path: &call.path,
         host: "",
         headers: &NotKept,
     });
-    let explained = known.gate.explain(&Question {
+    Question {
         from: call.from,
         workload: call.workload.as_ref(),
-        to: to.unwrap_or(known.catalogue.me),
+        to,
         target: match &call.aim {
             Aim::Service(name) => Target::Service(name),
             Aim::Port(port) => Target::Port(*port),
         },
         request,
         at: call.began.unix,
-    });
-    explained.near_misses
+    }
 }
 
-fn endpoint(call: &Record, known: &Known) -> Option<model::ids::HostId> {
+/// Says which endpoints the policy did not let the call go to.
+fn others(call: &Record, known: &Known) -> Option<String> {
+    let Aim::Service(name) = &call.aim else {
+        return None;
+    };
+    let service = known.catalogue.services.get(name)?;
+    let question = question(call, *call.tried.last()?);
+    let name = |host| host_name(host, Some(&known.catalogue));
+    left_out(&known.gate, &question, &service.endpoints, name)
+}
+
+fn endpoint(call: &Record, known: &Known) -> Option<HostId> {
     let Aim::Service(name) = &call.aim else {
         return None;
     };

@@ -207,9 +207,8 @@ impl<H: Handler> Acceptor<H> {
     /// Returns when the other end is silent for too long, or is no host of the fleet any more.
     async fn ended(&self, pings: PingPong, from: HostId, key: Digest) {
         let mut changes = self.snapshots.watch();
-        let expelled = async {
-            while self.is_still(from, &key) && changes.changed().await.is_ok() {}
-        };
+        let expelled =
+            async { while self.is_still(from, &key) && changes.changed().await.is_ok() {} };
         tokio::select! {
             () = manner::silence(pings) => {}
             () = expelled => {}

@@ -8,8 +8,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// Streams at one time on a connection: ztunnel's `config.rs`.
 pub(super) const STREAMS_MAX: usize = 100;
-/// Connections of one thread to one host: 6,400 streams.
-pub(super) const CONNECTIONS_PER_HOST_MAX: usize = 64;
+/// Connections of one thread to one host: 12,800 streams.
+pub(super) const CONNECTIONS_PER_HOST_MAX: usize = 128;
 /// Bytes that may be under way on a stream, or wait for somebody who does not read.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 /// The same for all streams of a connection: as many as they could hold together, so that streams

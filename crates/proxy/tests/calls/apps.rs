@@ -1,8 +1,8 @@
 //! Programs that are called, and programs that call.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
@@ -19,6 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 pub(crate) struct App {
     name: &'static str,
     requests: AtomicUsize,
+    paths: Mutex<Vec<String>>,
 }
 
 type Answer = Response<BoxBody<Bytes, hyper::Error>>;
@@ -29,6 +30,7 @@ impl App {
         let app = Arc::new(Self {
             name,
             requests: AtomicUsize::new(0),
+            paths: Mutex::default(),
         });
         let serving = Arc::clone(&app);
         tokio::spawn(async move {
@@ -53,9 +55,15 @@ impl App {
         self.requests.load(Ordering::Relaxed)
     }
 
+    /// Returns what was asked for, in its order.
+    pub(crate) fn paths(&self) -> Vec<String> {
+        self.paths.lock().unwrap().clone()
+    }
+
     async fn answer(&self, mut request: Request<Incoming>) -> Answer {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let path = request.uri().path().to_owned();
+        self.paths.lock().unwrap().push(path.clone());
         match path.as_str() {
             "/echo" => {
                 let length = request.headers().get("content-length").cloned();
@@ -64,6 +72,10 @@ impl App {
                     answer.headers_mut().insert("content-length", length);
                 }
                 answer
+            }
+            "/collect" => {
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                text(StatusCode::OK, String::from_utf8_lossy(&body).into_owned())
             }
             "/headers" => text(StatusCode::OK, format!("{:?}", request.headers())),
             "/503" => text(StatusCode::SERVICE_UNAVAILABLE, self.name.into()),
@@ -131,6 +143,13 @@ fn endless() -> Answer {
     let first = futures_util::stream::iter([Ok(Frame::data(Bytes::from_static(b"first")))]);
     let stream = first.chain(futures_util::stream::pending());
     Response::new(BoxBody::new(StreamBody::new(stream)))
+}
+
+/// Returns whether something is there without waiting for it.
+pub(crate) async fn is_there(future: impl Future) -> bool {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|context| std::task::Poll::Ready(future.as_mut().poll(context).is_ready()))
+        .await
 }
 
 /// Sends one request in its own words, and returns all that comes until the connection ends.

@@ -96,6 +96,67 @@ fn requests_that_can_be_read_in_two_ways_are_refused() {
 }
 
 #[test]
+fn bodies_that_can_be_read_in_two_ways_hide_no_request() {
+    run(async {
+        let world = World::new(Plan::default());
+        let app = App::start("one", world.app_listener(1));
+        let hidden = "GET /hidden HTTP/1.1\r\nhost: orders\r\n\r\n";
+        for (number, (what, body)) in [
+            (
+                "a chunk longer than any number",
+                "10000000000000005\r\nhello\r\n0\r\n\r\n",
+            ),
+            (
+                "a chunk as long as the longest",
+                "ffffffffffffffff\r\nhello\r\n0\r\n\r\n",
+            ),
+            ("a negative chunk", "-5\r\nhello\r\n0\r\n\r\n"),
+            ("a chunk in another notation", "0x5\r\nhello\r\n0\r\n\r\n"),
+            ("a chunk of no length", "\r\nhello\r\n0\r\n\r\n"),
+            ("a chunk of two lengths", "5 5\r\nhello\r\n0\r\n\r\n"),
+            ("a chunk that does not end", "5\r\nhello0\r\n\r\n"),
+            ("a chunk that ends elsewhere", "5\r\nhell\r\n0\r\n\r\n"),
+            ("an extension that breaks off", "5;x\nhello\r\n0\r\n\r\n"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let head = "POST /echo HTTP/1.1\r\nhost: orders\r\ntransfer-encoding: chunked\r\n\r\n";
+            let words = format!("{head}{body}{hidden}");
+            let mut stream = world.caller().dial().await;
+            stream.write_all(words.as_bytes()).await.unwrap();
+            // No more comes, however long a chunk was to be.
+            stream.shutdown().await.unwrap();
+            let heard = say(stream, b"").await;
+            assert!(heard.matches("HTTP/1.1 ").count() <= 1, "{what}: {heard}");
+            assert!(!heard.ends_with("0\r\n\r\n"), "{what}: {heard}");
+            assert!(app.requests() <= number + 1, "{what}: {heard}");
+        }
+        assert!(app.paths().iter().all(|path| path == "/echo"));
+    });
+}
+
+#[test]
+fn lines_that_end_in_half_are_read_in_one_way() {
+    run(async {
+        let world = World::new(Plan::default());
+        let app = App::start("one", world.app_listener(1));
+        // RFC 9112, 2.2 lets a recipient take a bare LF for the end of a line: what goes on is
+        // written anew, so that the program sees no such thing.
+        let words = b"GET /headers HTTP/1.1\nhost: orders\nx-a: b\nconnection: close\n\n";
+        let heard = say(world.caller().dial().await, words).await;
+        assert_eq!(status(&heard), 200, "{heard}");
+        assert!(heard.contains("\"x-a\": \"b\""), "{heard}");
+        // Two lengths are noticed in such lines, too.
+        let words = b"POST /echo HTTP/1.1\nhost: orders\ncontent-length: 4\n\
+            transfer-encoding: chunked\n\n0\r\n\r\nGET /hidden HTTP/1.1\r\nhost: a\r\n\r\n";
+        let heard = say(world.caller().dial().await, words).await;
+        assert_eq!(status(&heard), 400, "{heard}");
+        assert_eq!(app.requests(), 1);
+    });
+}
+
+#[test]
 fn heads_that_are_too_large_are_refused() {
     run(async {
         let world = World::new(Plan::default());

@@ -2,13 +2,13 @@
 
 use std::rc::Rc;
 
-use model::rule::{Protocol, Selector};
+use model::rule::{HeaderMatch, HeaderValue, HttpMatch, Protocol, Selector};
 use proxy::{ProxyBody, Reason, Sessions, Side};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::LocalSet;
 
-use crate::apps::{App, get, say, status};
+use crate::apps::{App, get, is_there, say, status};
 use crate::run;
 use crate::world::{ORDERS, Plan, World, name, requests, rule, workload};
 
@@ -97,9 +97,101 @@ fn a_path_that_means_two_things_is_refused_where_a_rule_reads_it() {
         }
         assert_eq!(get(world.caller().dial().await, "/%61dmin/x").await.0, 403);
         assert_eq!(app.requests(), 0);
-        let plain = World::new(Plan::default());
-        App::start("two", plain.app_listener(1));
-        assert_eq!(get(plain.caller().dial().await, "/a//b;c").await.0, 200);
+    });
+}
+
+#[test]
+fn where_no_rule_reads_paths_they_may_be_what_they_like() {
+    let by_method = HttpMatch {
+        headers: vec![team("*")],
+        ..requests("GET", "/**")
+    };
+    for http in [vec![], vec![by_method]] {
+        run(async {
+            let world = World::new(Plan {
+                allow: vec![rule("all", Selector::Any, &http)],
+                ..Plan::default()
+            });
+            let app = App::start("one", world.app_listener(1));
+            for path in ["/a//b", "/a;v=1/b", "/a%2fb", "/../x", "/%ff", "/a%25b"] {
+                let words = format!(
+                    "GET {path} HTTP/1.1\r\nhost: orders\r\nx-team: shop\r\nconnection: close\r\n\r\n"
+                );
+                let heard = say(world.caller().dial().await, words.as_bytes()).await;
+                assert_eq!(status(&heard), 200, "{path}: {heard}");
+            }
+            assert_eq!(app.requests(), 6);
+        });
+    }
+}
+
+/// A header `x-team`; `*` for whatever it says.
+fn team(value: &str) -> HeaderMatch {
+    HeaderMatch {
+        name: "x-team".parse().unwrap(),
+        value: match value {
+            "*" => HeaderValue::Present,
+            value => HeaderValue::Exact(value.parse().unwrap()),
+        },
+    }
+}
+
+/// Opens a stream whose answer never ends, and reads its beginning.
+async fn endless(world: &World, headers: &str) -> TcpStream {
+    let mut stream = world.caller().dial().await;
+    let words = format!("GET /endless HTTP/1.1\r\nhost: orders\r\n{headers}\r\n");
+    stream.write_all(words.as_bytes()).await.unwrap();
+    let mut heard = Vec::new();
+    while !heard.ends_with(b"first\r\n") {
+        heard.push(stream.read_u8().await.unwrap());
+    }
+    stream
+}
+
+#[test]
+fn a_deny_by_a_header_that_nobody_looked_at_before_cuts_open_streams() {
+    run(async {
+        let mut world = World::new(Plan::default());
+        App::start("one", world.app_listener(1));
+        let mut stream = endless(&world, "x-team: shop\r\n").await;
+        let by_team = HttpMatch {
+            headers: vec![team("shop")],
+            ..requests("GET", "/**")
+        };
+        world.deny(vec![rule("no-shop", Selector::Any, &[by_team])]);
+        // To its end, however it ends.
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+        let told = world.caller().told.calls(1).await;
+        assert_eq!(told[0].2, Some(Reason::CutByPolicy));
+    });
+}
+
+#[test]
+fn a_header_that_a_rule_looked_at_is_known_when_rules_change() {
+    run(async {
+        let deny = |value: &str| {
+            let by_team = HttpMatch {
+                headers: vec![team(value)],
+                ..requests("GET", "/**")
+            };
+            vec![rule("no-team", Selector::Any, &[by_team])]
+        };
+        let mut world = World::new(Plan {
+            deny: deny("other"),
+            ..Plan::default()
+        });
+        App::start("one", world.app_listener(1));
+        // In the order in which they are looked at again.
+        let mut without = endless(&world, "").await;
+        let mut own = endless(&world, "x-team: own\r\n").await;
+        let mut shop = endless(&world, "x-team: shop\r\n").await;
+        world.deny(deny("shop"));
+        let _ = shop.read_to_end(&mut Vec::new()).await;
+        for stream in [&mut without, &mut own] {
+            assert!(!is_there(stream.read_u8()).await);
+        }
+        let told = world.caller().told.calls(1).await;
+        assert_eq!(told.len(), 1, "{told:?}");
     });
 }
 

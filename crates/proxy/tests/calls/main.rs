@@ -10,6 +10,9 @@ mod apps;
 mod bytes;
 mod damage;
 mod deciding;
+mod endpoints;
+mod flooding;
+mod frames;
 mod requests;
 mod world;
 

@@ -8,8 +8,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use model::rule::{Protocol, Sticky, TrafficSettings};
 use proxy::Side;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
-use crate::apps::{App, get, say, status};
+use crate::apps::{App, get, is_there, say, status};
 use crate::run;
 use crate::world::{Plan, World};
 
@@ -163,7 +164,7 @@ fn who_waits_for_continue_is_told_to_go_on() {
         let world = World::new(Plan::default());
         App::start("one", world.app_listener(1));
         let mut stream = world.caller().dial().await;
-        let words = b"POST /echo HTTP/1.1\r\nhost: orders\r\nexpect: 100-continue\r\n\
+        let words = b"POST /collect HTTP/1.1\r\nhost: orders\r\nexpect: 100-continue\r\n\
                       content-length: 5\r\nconnection: close\r\n\r\n";
         stream.write_all(words).await.unwrap();
         let mut first = [0; 25];
@@ -172,6 +173,152 @@ fn who_waits_for_continue_is_told_to_go_on() {
         let heard = say(stream, b"hello").await;
         assert_eq!(status(&heard), 200, "{heard}");
         assert!(heard.ends_with("hello"), "{heard}");
+    });
+}
+
+/// Reads a head, to its empty line.
+async fn head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap()
+}
+
+const AWAITED: &[u8] = b"POST /x HTTP/1.1\r\nhost: orders\r\nexpect: 100-continue\r\n\
+    content-length: 5\r\nconnection: close\r\n\r\n";
+
+#[test]
+fn a_body_is_sent_when_the_program_asks_for_it_and_not_before() {
+    for hosts in [1, 2] {
+        run(async {
+            let world = World::new(Plan {
+                hosts,
+                ..Plan::default()
+            });
+            let listener = world.app_listener(usize::from(hosts) - 1);
+            let mut caller = world.caller().dial().await;
+            caller.write_all(AWAITED).await.unwrap();
+            let (mut program, _) = listener.accept().await.unwrap();
+            let asked = head(&mut program).await;
+            assert!(asked.contains("expect: 100-continue"), "{asked}");
+            let mut early = [0; 1];
+            assert!(!is_there(caller.read(&mut early)).await);
+            program
+                .write_all(b"HTTP/1.1 100 Continue\r\n\r\n")
+                .await
+                .unwrap();
+            assert_eq!(head(&mut caller).await, "HTTP/1.1 100 Continue\r\n\r\n");
+            caller.write_all(b"hello").await.unwrap();
+            let mut body = [0; 5];
+            program.read_exact(&mut body).await.unwrap();
+            assert_eq!(&body, b"hello");
+            program
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone")
+                .await
+                .unwrap();
+            let heard = say(caller, b"").await;
+            assert_eq!(status(&heard), 200, "{heard}");
+            assert!(heard.ends_with("done"), "{heard}");
+        });
+    }
+}
+
+#[test]
+fn a_body_that_the_program_does_not_want_is_never_asked_for() {
+    for hosts in [1, 2] {
+        run(async {
+            let world = World::new(Plan {
+                hosts,
+                ..Plan::default()
+            });
+            let listener = world.app_listener(usize::from(hosts) - 1);
+            let mut caller = world.caller().dial().await;
+            caller.write_all(AWAITED).await.unwrap();
+            let (mut program, _) = listener.accept().await.unwrap();
+            head(&mut program).await;
+            program
+                .write_all(b"HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\nno")
+                .await
+                .unwrap();
+            let heard = say(caller, b"").await;
+            assert!(heard.starts_with("HTTP/1.1 413"), "{heard}");
+            assert!(heard.ends_with("no"), "{heard}");
+            // And its connection is not kept for what never comes.
+            assert!(matches!(program.read(&mut [0; 8]).await, Ok(0) | Err(_)));
+        });
+    }
+}
+
+#[test]
+fn a_body_is_not_asked_for_where_the_destination_denies_it() {
+    run(async {
+        let world = World::new(Plan {
+            allow_there: Some(Vec::new()),
+            ..Plan::default()
+        });
+        let app = App::start("one", world.app_listener(1));
+        let heard = say(world.caller().dial().await, AWAITED).await;
+        assert_eq!(status(&heard), 403, "{heard}");
+        assert!(heard.contains("mesh-reason: denied"), "{heard}");
+        assert_eq!(app.requests(), 0);
+    });
+}
+
+#[test]
+fn a_program_that_knows_of_no_continue_gets_the_body_nevertheless() {
+    run(async {
+        let world = World::new(Plan::default());
+        let listener = world.app_listener(1);
+        let mut caller = world.caller().dial().await;
+        caller.write_all(AWAITED).await.unwrap();
+        let (mut program, _) = listener.accept().await.unwrap();
+        head(&mut program).await;
+        assert_eq!(head(&mut caller).await, "HTTP/1.1 100 Continue\r\n\r\n");
+        caller.write_all(b"hello").await.unwrap();
+        let mut body = [0; 5];
+        program.read_exact(&mut body).await.unwrap();
+        assert_eq!(&body, b"hello");
+    });
+}
+
+#[test]
+fn a_program_that_answers_well_may_go_on_to_read_what_it_did_not_ask_for() {
+    run(async {
+        let world = World::new(Plan::default());
+        App::start("one", world.app_listener(1));
+        let mut stream = world.caller().dial().await;
+        let words = b"POST /echo HTTP/1.1\r\nhost: orders\r\nexpect: 100-continue\r\n\
+                      content-length: 5\r\nconnection: close\r\n\r\n";
+        stream.write_all(words).await.unwrap();
+        let first = head(&mut stream).await;
+        assert_eq!(status(&first), 200, "{first}");
+        assert_eq!(say(stream, b"hello").await, "hello");
+    });
+}
+
+#[test]
+fn hints_before_an_answer_do_not_take_its_place() {
+    run(async {
+        let world = World::new(Plan::default());
+        let listener = world.app_listener(1);
+        tokio::spawn(async move {
+            let (mut program, _) = listener.accept().await.unwrap();
+            head(&mut program).await;
+            program
+                .write_all(
+                    b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n\
+                      HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone",
+                )
+                .await
+                .unwrap();
+        });
+        let (status, heard) = get(world.caller().dial().await, "/").await;
+        assert_eq!(status, 200, "{heard}");
+        assert!(
+            heard.ends_with("done") && !heard.contains("link"),
+            "{heard}"
+        );
     });
 }
 

@@ -25,7 +25,11 @@ use proxy::{
     Snapshot, Snapshots, Surroundings,
 };
 use runtime::clock::Clock;
+use runtime::tls::stream_client;
+use rustls_pki_types::ServerName;
 use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::fleet::{Fleet, Member};
 
@@ -46,6 +50,10 @@ pub(crate) struct Plan {
     pub(crate) workloads: Vec<Workload>,
     /// The rules of the destinations, where they are others than the caller's.
     pub(crate) allow_there: Option<Vec<Rule>>,
+    /// Whether any host offers the service.
+    pub(crate) has_endpoints: bool,
+    /// Fleets of another number have another authority, and the same name.
+    pub(crate) fleet: u8,
 }
 
 impl Default for Plan {
@@ -59,6 +67,8 @@ impl Default for Plan {
             deny: Vec::new(),
             workloads: Vec::new(),
             allow_there: None,
+            has_endpoints: true,
+            fleet: 1,
         }
     }
 }
@@ -75,7 +85,7 @@ pub(crate) struct World {
 pub(crate) struct Host {
     member: Member,
     pub(crate) address: Ipv4Addr,
-    streams: SocketAddr,
+    pub(crate) streams: SocketAddr,
     pub(crate) machine: Arc<Machine>,
     pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) proxy: Option<Proxy>,
@@ -175,7 +185,7 @@ impl Surroundings for Machine {
 impl World {
     /// Starts the proxies.
     pub(crate) fn new(plan: Plan) -> Self {
-        let fleet = Fleet::new(1);
+        let fleet = Fleet::new(plan.fleet);
         let port = free_port(plan.hosts);
         let mut world = Self {
             fleet,
@@ -323,7 +333,8 @@ impl World {
 
     fn endpoint_hosts(&self) -> impl Iterator<Item = &Host> {
         let callers = usize::from(self.hosts.len() > 1);
-        self.hosts.iter().skip(callers)
+        let endpoints = self.hosts.iter().skip(callers);
+        endpoints.filter(|_| self.plan.has_endpoints)
     }
 
     fn endpoints(&self) -> Vec<HostId> {
@@ -334,9 +345,45 @@ impl World {
     pub(crate) fn apply(&mut self, allow: Vec<Rule>) {
         self.plan.allow = allow;
         self.plan.allow_there = None;
+        self.replace();
+    }
+
+    /// Puts other denies in force on all hosts.
+    pub(crate) fn deny(&mut self, deny: Vec<Rule>) {
+        self.plan.deny = deny;
+        self.replace();
+    }
+
+    fn replace(&self) {
         for (host, snapshot) in self.hosts.iter().zip(self.snapshots()) {
             host.snapshots.replace(snapshot);
         }
+    }
+
+    /// Connects one host to another, as whoever has taken over the first could: both believe each other,
+    /// and nothing was said yet.
+    pub(crate) async fn session(&self, from: usize, to: usize) -> TlsStream<TcpStream> {
+        let at = self.hosts[to].streams;
+        self.session_to(from, at).await.unwrap()
+    }
+
+    /// As `session`, to an address where perhaps nobody believes it.
+    pub(crate) async fn session_to(
+        &self,
+        from: usize,
+        at: SocketAddr,
+    ) -> io::Result<TlsStream<TcpStream>> {
+        let identity = self.fleet.identity(&self.hosts[from].member);
+        let config = stream_client(
+            identity.roots.clone(),
+            identity.fleet_name.clone(),
+            &identity.chain,
+            identity.private_key.expose(),
+        );
+        let name = ServerName::try_from("mesh").unwrap();
+        let stream = TcpStream::connect(at).await?;
+        let connector = TlsConnector::from(config.unwrap());
+        connector.connect(name, stream).await
     }
 
     /// Names a host by its place: 0 is the caller.

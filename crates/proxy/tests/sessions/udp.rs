@@ -76,7 +76,10 @@ fn who_answers_to_neither_is_told_of_with_both() {
         assert!(matches!(error, SessionError::Connect(_)), "{error}");
         let said = error.to_string();
         assert!(said.contains(&format!("TCP {tcp}: ")), "{said}");
-        assert!(said.contains("nothing else answered within 500 ms"), "{said}");
+        assert!(
+            said.contains("nothing else answered within 500 ms"),
+            "{said}"
+        );
         // Where QUIC is all there is, it has its time.
         pair.lead(Ways::over(Transport::Quic, udp));
         pair.sessions.review();

@@ -206,6 +206,11 @@ fn obstacle(report: &WhyReport) -> Option<String> {
     }
     match destination.pair.as_ref().and_then(|pair| pair.listener) {
         Some(Listener::Nothing) => Some(format!("nothing listens on {to}")),
+        // The daemon there brings calls of a service to loopback, too.
+        Some(Listener::Elsewhere) if report.protocol == "tcp" => Some(format!(
+            "on {to} the program listens on other addresses only, such as loopback: calls of a \
+             service reach it there, direct dials do not"
+        )),
         Some(Listener::Elsewhere) => Some(format!(
             "on {to} the program listens on other addresses only, such as loopback"
         )),
@@ -281,6 +286,16 @@ web-1 → db-1:5432/tcp
       listener: nothing listens on tcp 5432
   in the way   nothing listens on db-1"
         );
+    }
+
+    #[test]
+    fn loopback_is_in_the_way_of_some() {
+        let mut elsewhere = report(Listener::Elsewhere);
+        let tcp = obstacle(&elsewhere).unwrap();
+        assert!(tcp.contains("direct dials do not"), "{tcp}");
+        elsewhere.protocol = "udp".into();
+        let udp = obstacle(&elsewhere).unwrap();
+        assert!(!udp.contains("service"), "{udp}");
     }
 
     #[test]
