@@ -204,3 +204,13 @@ fn the_rule_that_decided_is_named_whatever_policy_came_after() {
     assert_eq!(explained.decision, sentence);
     assert_eq!(explained.source.as_deref(), Some("policy.yaml:12"));
 }
+
+/// Operators look each of them up.
+#[test]
+fn the_documentation_has_each_reason_with_its_status() {
+    const DOCUMENT: &str = include_str!("../../../../docs/seeing-calls.md");
+    for reason in Reason::ALL {
+        let row = format!("| `{}` | {} | ", reason.name(), reason.status().as_u16());
+        assert!(DOCUMENT.contains(&row), "{row}");
+    }
+}
