@@ -7,6 +7,7 @@ mod machine;
 mod settings;
 mod sockets;
 
+mod units;
 use std::sync::Arc;
 use std::time::Duration;
 

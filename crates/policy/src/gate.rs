@@ -8,7 +8,7 @@ use model::ids::{HostId, PolicyVersion};
 use model::map::PeerIndex;
 use model::name::Name;
 use model::record::HostRecord;
-use model::rule::{Bundle, PortRange, Workload};
+use model::rule::{Bundle, PortRange, UnitPattern, Workload};
 
 use crate::call::{Process, Question, Ruling, Target};
 use crate::port_tree::PortTree;
@@ -186,6 +186,13 @@ impl Gate {
                 && user.is_none_or(|user| user.matches(process.user, process.uid))
         };
         self.mine.iter().find(is_it).map(|workload| &workload.name)
+    }
+
+    /// Returns which units a workload is, of those that this host may run; `None`: it may not run
+    /// it, or the workload is told by its user alone.
+    pub fn unit_of(&self, workload: &Name) -> Option<&UnitPattern> {
+        let of_that_name = |it: &&Workload| it.name == *workload;
+        self.mine.iter().find(of_that_name)?.unit.as_ref()
     }
 
     /// Returns what people are told of a rule of a ruling of this gate.

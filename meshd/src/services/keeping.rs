@@ -8,6 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use model::address::HostAddresses;
 use model::catalogue::{Catalogue, StreamIdentity};
+use model::rule::HealthProbe;
 use policy::Gate;
 use proxy::{Listeners, Observatory, Proxy, ProxyConfig, Snapshot, Snapshots, Surroundings};
 use runtime::clock::{Clock, random_seed};
@@ -15,6 +16,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::machine::Machine;
+use super::units::{Units, UnitsWanted};
 use super::{ServiceSettings, sockets};
 use crate::linux::interception::Interception;
 use crate::overlay::OverlayHandle;
@@ -49,6 +51,7 @@ pub(super) struct Keeping {
     overlay: OverlayHandle,
     clock: Clock,
     machine: Arc<Machine>,
+    units: Units,
     /// Bound by the start of this daemon, as when it takes over from another.
     listeners: Option<Listeners>,
     running: Option<(Proxy, Arc<Snapshots>)>,
@@ -68,8 +71,10 @@ impl Keeping {
         alarms: Arc<ArcSwap<Vec<String>>>,
         observatory: Arc<Observatory>,
     ) -> std::io::Result<Self> {
+        let units = Units::start();
         Ok(Self {
-            machine: Machine::new(settings.intercept_port, streams)?,
+            machine: Machine::new(settings.intercept_port, units.states(), streams)?,
+            units,
             settings,
             overlay,
             clock,
@@ -104,6 +109,7 @@ impl Keeping {
                     let _ = done.send(());
                     return;
                 }
+                () = self.units.alarm_changed() => {}
                 () = sleep_until(again), if self.failure.is_some() => {}
             }
         }
@@ -118,11 +124,13 @@ impl Keeping {
             self.catch(Interception::new(self.settings.intercept_port, [], []))
                 .await;
             self.machine.set_addresses(None);
+            self.units.want(UnitsWanted::default());
             self.failure = None;
             return self.retire(Duration::ZERO).await;
         };
         let me = catalogue.hosts.get(&catalogue.me);
         self.machine.set_addresses(me.map(|me| me.addresses));
+        self.units.want(units_wanted(&catalogue, &gate));
         let caught = caught(self.settings.intercept_port, &catalogue, &gate);
         self.observatory
             .follow(Arc::clone(&catalogue), Arc::clone(&gate));
@@ -206,6 +214,7 @@ impl Keeping {
         if self.running.is_some() {
             alarms.extend(port_alarm(self.settings.intercept_port));
             alarms.extend(self.machine.alarm());
+            alarms.extend(self.units.alarm());
         }
         if **self.alarms.load() != alarms {
             self.alarms.store(Arc::new(alarms));
@@ -227,6 +236,19 @@ pub(super) fn caught(port: u16, catalogue: &Catalogue, gate: &Gate) -> Intercept
         Some((address(host)?, ports))
     });
     Interception::new(port, services, direct)
+}
+
+/// Returns the units that say whether what this host offers is well.
+fn units_wanted(catalogue: &Catalogue, gate: &Gate) -> UnitsWanted {
+    let here = catalogue.services.values().filter(|it| {
+        let check = it.service.settings.health.as_ref();
+        check.is_some_and(|it| it.probe == HealthProbe::Unit)
+            && it.endpoints.contains(&catalogue.me)
+    });
+    let workloads = here.flat_map(|it| &it.service.workloads);
+    workloads
+        .filter_map(|name| Some((name.clone(), gate.unit_of(name)?.clone())))
+        .collect()
 }
 
 /// Says so when any user of this host could take the place of the proxy while it is away.

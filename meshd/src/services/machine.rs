@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use model::address::HostAddresses;
+use model::name::Name;
 use proxy::{Caller, DatagramPort, Surroundings};
 use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::callers::Callers;
+use super::units::UnitStates;
 use crate::linux::conntrack;
 use crate::linux::interception::OWN_MARK;
 use crate::linux::late_port::choose_port_late;
@@ -21,19 +23,26 @@ pub(crate) struct Machine {
     callers: Callers,
     /// This host's overlay addresses, once it is a member.
     own: ArcSwapOption<HostAddresses>,
+    units: UnitStates,
     streams: Arc<StreamPort>,
 }
 
 impl Machine {
-    /// Takes the port to which caught connections are brought, and the way of QUIC.
+    /// Takes the port to which caught connections are brought, where it is told which units run, and
+    /// the way of QUIC.
     ///
     /// # Errors
     /// There is no /proc.
-    pub(crate) fn new(intercept_port: u16, streams: Arc<StreamPort>) -> io::Result<Arc<Self>> {
+    pub(crate) fn new(
+        intercept_port: u16,
+        units: UnitStates,
+        streams: Arc<StreamPort>,
+    ) -> io::Result<Arc<Self>> {
         Ok(Arc::new(Self {
             streams,
             callers: Callers::new(intercept_port)?,
             own: ArcSwapOption::empty(),
+            units,
         }))
     }
 
@@ -79,6 +88,10 @@ impl Surroundings for Machine {
 
     fn datagrams(&self, thread: usize, threads: usize) -> io::Result<Option<DatagramPort>> {
         self.streams.open(thread, threads).map(Some)
+    }
+
+    fn is_active(&self, workload: &Name) -> Option<bool> {
+        self.units.is_active(workload)
     }
 }
 
