@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use agent::{AgentConfig, Names};
+use agent::AgentConfig;
 use arc_swap::ArcSwap;
 use dataplane::{Event, ShardConfig, Shift};
 use proxy::Listeners;
@@ -142,7 +142,7 @@ pub(crate) async fn serve(parts: Parts, link: Option<Link>) -> Result<(), String
     let Parts { start, packets, .. } = parts;
     let settings = start.settings;
     let worker = packets.worker.handle();
-    let names: Arc<ArcSwap<Names>> = Arc::default();
+    let names = Arc::new(ArcSwap::from(parts.staged.names()));
     let forwarder: Arc<Forwarder> = Arc::default();
     let tally: Arc<DnsTally> = Arc::default();
     let responder = Responder {
@@ -172,6 +172,7 @@ pub(crate) async fn serve(parts: Parts, link: Option<Link>) -> Result<(), String
         Arc::clone(worker.streams()),
         start.clock,
         parts.listeners,
+        worker.clone(),
     )
     .map_err(text)?;
     let metrics_trouble = Trouble::default();

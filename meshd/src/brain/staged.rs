@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use agent::{Agent, AgentConfig, Output};
+use agent::{Agent, AgentConfig, Names, Output};
 use dataplane::Command;
 use model::catalogue::Catalogue;
 use policy::Gate;
@@ -44,6 +44,16 @@ impl Staged {
             _ => None,
         });
         told.next_back().flatten()
+    }
+
+    /// Returns what DNS answers from until the agent says otherwise: names that are asked for while a
+    /// daemon takes over are not unknown for a moment.
+    pub(crate) fn names(&self) -> Arc<Names> {
+        let mut told = self.outputs.iter().filter_map(|output| match output {
+            Output::Names(names) => Some(Arc::clone(names)),
+            _ => None,
+        });
+        told.next_back().unwrap_or_default()
     }
 
     /// Takes out what is for the shards, which may know the peers before this daemon serves; another
