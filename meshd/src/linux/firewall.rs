@@ -220,6 +220,6 @@ mod tests {
         let nothing = Interception::default();
         assert_eq!(nothing.change(&before, "mesh"), None, "the chain goes");
         let rules = ruleset("mesh", "mesh0", overlay(), Some(&nothing));
-        assert!(!rules.contains("nat"), "{rules}");
+        assert!(!rules.contains("type nat"), "{rules}");
     }
 }
