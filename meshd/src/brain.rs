@@ -279,7 +279,7 @@ impl Brain {
                         Next::Wait => {}
                     }
                 }
-                Some(event) = self.around.events.recv(), if is_awake => self.agent.handle_shard(event, self.around.clock.now()),
+                Some(event) = self.around.events.recv(), if is_awake => self.hear(event),
                 (id, result) = self.disk.answer() => self.agent.handle_persisted(id, result, self.around.clock.now()),
                 () = sleep_until(deadline), if is_awake => self.agent.handle_timeout(self.around.clock.now()),
                 _ = interfaces.tick(), if is_awake => self.look_at_interfaces(),
@@ -292,6 +292,14 @@ impl Brain {
             }
             self.carry_out().await?;
             self.grant_rest();
+        }
+    }
+
+    /// News of the packet threads.
+    fn hear(&mut self, event: Event) {
+        match event {
+            Event::WhoSends(of) => self.around.services.who_sends(of),
+            event => self.agent.handle_shard(event, self.around.clock.now()),
         }
     }
 

@@ -4,14 +4,16 @@
 mod callers;
 mod keeping;
 mod machine;
+mod senders;
 mod settings;
 mod sockets;
-
 mod units;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use dataplane::Sending;
 use model::catalogue::{Catalogue, StreamIdentity};
 use policy::Gate;
 use proxy::{Listeners, Observatory};
@@ -20,8 +22,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::linux::interception::Interception;
 use crate::overlay::OverlayHandle;
-use crate::packets::StreamPort;
+use crate::packets::{StreamPort, WorkerHandle};
 use keeping::{Keeping, Known, Order};
+use senders::Senders;
 pub use settings::{AccessLogMode, OtlpCollector, ServiceSettings};
 
 /// Returns what is caught from the start, before the proxy is told anything: with a table that is
@@ -57,6 +60,7 @@ pub struct ServicesHandle {
     orders: mpsc::Sender<Order>,
     alarms: Arc<ArcSwap<Vec<String>>>,
     observatory: Arc<Observatory>,
+    senders: Arc<Senders>,
 }
 
 impl ServicesHandle {
@@ -64,14 +68,16 @@ impl ServicesHandle {
     /// before, by a daemon that takes over.
     ///
     /// # Errors
-    /// There is no /proc.
+    /// There is no /proc, or no thread.
     pub(crate) fn start(
         settings: ServiceSettings,
         overlay: OverlayHandle,
         streams: Arc<StreamPort>,
         clock: Clock,
         listeners: Option<Listeners>,
+        worker: WorkerHandle,
     ) -> std::io::Result<Self> {
+        let senders = Arc::new(Senders::start(settings.intercept_port, worker)?);
         let alarms: Arc<ArcSwap<Vec<String>>> = Arc::default();
         let observatory = Observatory::new(settings.threads, settings.telling.clone());
         let seen_by = Arc::clone(&observatory);
@@ -87,12 +93,20 @@ impl ServicesHandle {
             orders,
             alarms,
             observatory,
+            senders,
         })
     }
 
     /// Takes what this host knows of the fleet; `None`: it is no member, and every call ends.
     pub fn set_fleet(&self, fleet: Option<(Arc<Catalogue>, Arc<Gate>)>) {
+        let gate = fleet.as_ref().map(|(_, gate)| Arc::clone(gate));
+        self.senders.set_gate(gate);
         self.known.send_modify(|known| known.fleet = Some(fleet));
+    }
+
+    /// Has the kernel asked which workload sends a flow of UDP; its packet thread is told.
+    pub(crate) fn who_sends(&self, of: Sending) {
+        self.senders.ask(of);
     }
 
     /// Takes what this host shows to others.

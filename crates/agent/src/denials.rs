@@ -20,6 +20,8 @@ pub(crate) struct DeniedFlow {
     pub(crate) ip_protocol: u8,
     pub(crate) port: u16,
     pub(crate) rule: Option<RuleId>,
+    /// The rule might allow it, if it were known who sends it.
+    pub(crate) needs_workload: bool,
     pub(crate) version: PolicyVersion,
 }
 
@@ -146,6 +148,7 @@ mod tests {
             ip_protocol: ip_protocol::TCP,
             port,
             rule: None,
+            needs_workload: false,
             version: PolicyVersion(3),
         }
     }

@@ -27,7 +27,8 @@ impl LastDenials {
             inbound: flow.direction == Direction::Inbound,
             ip_protocol: flow.ip_protocol,
             port: flow.port,
-            rule: flow.rule.clone(),
+            // One that asks who sends is among the rules that nearly allow it.
+            rule: flow.rule.clone().filter(|_| !flow.needs_workload),
         })
     }
 

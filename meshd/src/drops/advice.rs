@@ -87,6 +87,13 @@ fn advice_of(reason: &str) -> Option<&'static str> {
         "denied_outbound" | "denied_inbound" | DENIED_BY_PEER => {
             "The log of meshd names the rule; `meshctl why FROM TO:PORT` explains it."
         }
+        "unknown_workload" => {
+            "A few are normal after a restart of a peer. Many: the log of meshd names the rule that asks who sends; does the program run as the unit that its workload has, and is meshd there of this version?"
+        }
+        "unrelated_claim" => "Late answers are normal. Many come from a broken or hostile peer.",
+        "claim_table_full" => {
+            "A peer opens very many flows of UDP under rules that name workloads; those are dropped that are too many."
+        }
         "unrelated_icmp" | "unrelated_reply" | "unrelated_rejection" => {
             "Late answers are normal. Many without traffic come from a broken or hostile peer."
         }

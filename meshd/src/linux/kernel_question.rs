@@ -1,5 +1,5 @@
-//! One question to the kernel by netlink, and its one answer: a socket that is made once and asked
-//! again and again. Nothing is listed, so an answer costs what one look-up costs.
+//! One question to the kernel by netlink, and its answer: a socket that is made once and asked again and
+//! again. Mostly it is one answer, which costs what one look-up costs; a list where there is no other way.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -20,7 +20,9 @@ const STALE_MAX: usize = 16;
 /// `struct nlmsghdr` (linux/netlink.h): length, kind, flags, sequence, port; native byte order.
 const HEADER_BYTES: usize = 16;
 const NLM_F_REQUEST: u16 = 1;
+const NLM_F_DUMP: u16 = 0x300;
 const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
 /// `struct nlattr`: length, kind.
 const ATTRIBUTE_HEADER_BYTES: usize = 4;
 /// The bits of an attribute's kind that are none of it: nested, and in network byte order.
@@ -59,16 +61,7 @@ impl KernelQuestion {
     /// # Errors
     /// The kernel refuses, or does not answer in time.
     pub(crate) fn ask(&mut self, kind: u16, body: &[u8]) -> io::Result<Option<&[u8]>> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let mut message = Vec::with_capacity(HEADER_BYTES + body.len());
-        let length = u32::try_from(HEADER_BYTES + body.len()).map_err(io::Error::other)?;
-        message.extend(length.to_ne_bytes());
-        message.extend(kind.to_ne_bytes());
-        message.extend(NLM_F_REQUEST.to_ne_bytes());
-        message.extend(self.sequence.to_ne_bytes());
-        message.extend(0u32.to_ne_bytes());
-        message.extend(body);
-        send(&self.socket, &message, SendFlags::empty())?;
+        self.send(kind, NLM_F_REQUEST, body)?;
         for _ in 0..STALE_MAX {
             let (_, length) = recv(&self.socket, &mut self.memory, RecvFlags::empty())?;
             let length = length.min(self.memory.len());
@@ -82,14 +75,64 @@ impl KernelQuestion {
             if header.kind != NLMSG_ERROR {
                 return Ok(Some(&self.memory[body]));
             }
-            return match number(&self.memory[body], 0).map(u32::cast_signed) {
-                Some(0) => Ok(None),
-                Some(code) if -code == libc::ENOENT => Ok(None),
-                Some(code) => Err(io::Error::from_raw_os_error(-code)),
-                None => Err(io::ErrorKind::InvalidData.into()),
-            };
+            return outcome(&self.memory[body]).map(|()| None);
         }
         Err(io::ErrorKind::TimedOut.into())
+    }
+
+    /// Asks for a list, and shows what follows the header of each of its parts.
+    ///
+    /// # Errors
+    /// The kernel refuses, or does not answer in time.
+    pub(crate) fn list(
+        &mut self,
+        kind: u16,
+        body: &[u8],
+        mut show: impl FnMut(&[u8]),
+    ) -> io::Result<()> {
+        self.send(kind, NLM_F_REQUEST | NLM_F_DUMP, body)?;
+        loop {
+            let (_, length) = recv(&self.socket, &mut self.memory, RecvFlags::empty())?;
+            let mut left = &self.memory[..length.min(self.memory.len())];
+            while let Some(header) = Header::read(left) {
+                let body = &left[HEADER_BYTES..header.length];
+                left = left
+                    .get(header.length.next_multiple_of(4)..)
+                    .unwrap_or_default();
+                if header.sequence != self.sequence {
+                    continue;
+                }
+                match header.kind {
+                    NLMSG_DONE => return Ok(()),
+                    NLMSG_ERROR => return outcome(body),
+                    _ => show(body),
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut message = Vec::with_capacity(HEADER_BYTES + body.len());
+        let length = u32::try_from(HEADER_BYTES + body.len()).map_err(io::Error::other)?;
+        message.extend(length.to_ne_bytes());
+        message.extend(kind.to_ne_bytes());
+        message.extend(flags.to_ne_bytes());
+        message.extend(self.sequence.to_ne_bytes());
+        message.extend(0u32.to_ne_bytes());
+        message.extend(body);
+        send(&self.socket, &message, SendFlags::empty())?;
+        Ok(())
+    }
+}
+
+/// Reads what follows the header of `NLMSG_ERROR`: that there is no such thing is no error.
+fn outcome(body: &[u8]) -> io::Result<()> {
+    match number(body, 0).map(u32::cast_signed) {
+        Some(0) => Ok(()),
+        Some(code) if -code == libc::ENOENT => Ok(()),
+        Some(code) => Err(io::Error::from_raw_os_error(-code)),
+        None => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 

@@ -1,5 +1,6 @@
-//! Who opened a connection that was caught: its socket, the control group and the user that it was
-//! made by. Who cannot be told for sure is nobody: a rule that needs to know is not satisfied then.
+//! Who opened a connection that was caught, or sends datagrams: the socket, the control group and the
+//! user that it was made by. Who cannot be told for sure is nobody: a rule that needs to know is not
+//! satisfied then.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -66,13 +67,29 @@ impl Callers {
         }
     }
 
+    /// Returns who sends datagrams from an address of this host. A port may be shared, and each who has
+    /// it can send under the addresses of the others: then they all have to be one.
+    pub(crate) fn of_datagrams(&self, source: SocketAddr) -> Caller {
+        let sockets = match self.sockets.udp_sockets_at(source) {
+            Ok(sockets) => sockets,
+            Err(error) => {
+                tracing::debug!(%source, %error, "the kernel does not tell who sends");
+                return Caller::Unknown;
+            }
+        };
+        let mut callers = sockets.iter().map(|socket| self.process(socket));
+        let first = callers.next().flatten();
+        match first {
+            Some(first) if callers.all(|it| it.as_ref() == Some(&first)) => first,
+            _ => Caller::Unknown,
+        }
+    }
+
     fn look(&self, app: SocketAddr, dialled: SocketAddr) -> io::Result<Option<Caller>> {
         let Some(socket) = self.socket(app, dialled)? else {
             return Ok(None);
         };
-        let Some(unit) = self.unit(&socket) else {
-            return Ok(None);
-        };
+        let process = self.process(&socket);
         // A connection that was reset leaves its port to others: only while this end stands is the
         // socket that was found the one that called.
         let own = self.accepted_at(app);
@@ -80,12 +97,17 @@ impl Callers {
         if !accepted.is_some_and(|it| it.is_connected()) {
             return Ok(None);
         }
+        Ok(process)
+    }
+
+    fn process(&self, socket: &OwnedSocket) -> Option<Caller> {
+        let Unit(unit) = self.unit(socket)?;
         let user = self.users.name_of(socket.uid);
-        Ok(Some(Caller::Process {
-            unit: unit.0,
+        Some(Caller::Process {
+            unit,
             user: user.map(|name| name.to_string()),
             uid: socket.uid,
-        }))
+        })
     }
 
     fn socket(&self, app: SocketAddr, dialled: SocketAddr) -> io::Result<Option<OwnedSocket>> {
@@ -148,9 +170,12 @@ impl Unit {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::net::{TcpListener, TcpStream};
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream, UdpSocket};
     use std::path::PathBuf;
     use std::process::{Child, Command, Stdio};
+
+    use socket2::{Domain, Socket, Type};
 
     use super::*;
 
@@ -195,17 +220,24 @@ mod tests {
     struct Group(PathBuf);
 
     impl Group {
-        fn new(root: PathBuf, path: &str) -> Option<Self> {
-            fs::create_dir_all(root.join(path)).ok()?;
-            Some(Self(root.join(path)))
+        /// A unit in a slice of its own.
+        fn new(slice: &str, unit: &str) -> Self {
+            let root = Hierarchies::look().unwrap().version_2;
+            let root = root.expect("control groups of version 2 are mounted");
+            let slice = format!("mesh-test-{slice}-{}.slice", std::process::id());
+            let group = root.join(slice).join(unit);
+            fs::create_dir_all(&group).expect("root may make control groups");
+            Self(group)
         }
 
         /// A program in the group that connects and stays until its input ends.
         fn connects(&self, to: SocketAddr) -> Child {
-            let script = format!(
-                "echo $$ > {}/cgroup.procs; exec socat - TCP:{to}",
-                self.0.display()
-            );
+            self.runs(&format!("exec socat - TCP:{to}"))
+        }
+
+        /// A program in the group.
+        fn runs(&self, command: &str) -> Child {
+            let script = format!("echo $$ > {}/cgroup.procs; {command}", self.0.display());
             let mut shell = Command::new("sh");
             shell.args(["-ec", &script]).stdin(Stdio::piped());
             shell.stdout(Stdio::null()).spawn().unwrap()
@@ -215,17 +247,13 @@ mod tests {
     impl Drop for Group {
         fn drop(&mut self) {
             let _ = fs::remove_dir(&self.0);
+            let _ = self.0.parent().map(fs::remove_dir);
         }
     }
 
     #[test]
     fn a_program_is_known_by_the_unit_that_it_runs_in() {
-        let root = Hierarchies::look().unwrap().version_2;
-        let path = format!("mesh-test-{}.slice/web.service", std::process::id());
-        let Some(group) = root.and_then(|root| Group::new(root, &path)) else {
-            eprintln!("no control groups can be made here");
-            return;
-        };
+        let group = Group::new("connects", "web.service");
         let (listener, callers) = listener();
         let at = listener.local_addr().unwrap();
         let mut program = group.connects(at);
@@ -237,8 +265,31 @@ mod tests {
         assert_eq!(uid, rustix::process::geteuid().as_raw());
         drop((accepted, program.stdin.take()));
         program.wait().unwrap();
-        let slice = group.0.parent().unwrap().to_owned();
-        drop(group);
-        let _ = fs::remove_dir(slice);
+    }
+
+    #[test]
+    fn who_sends_datagrams_is_known_by_the_port_and_who_shares_one_is_nobody() {
+        let group = Group::new("sends", "web.service");
+        let (_listener, callers) = listener();
+        let at = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let to = at.local_addr().unwrap();
+        let mut program = group.runs(&format!("exec socat - UDP:{to},reuseport"));
+        let mut heard = [0; 16];
+        program.stdin.as_ref().unwrap().write_all(b"hello").unwrap();
+        let (_, from) = at.recv_from(&mut heard).unwrap();
+        let Caller::Process { unit, uid, .. } = callers.of_datagrams(from) else {
+            panic!("nobody sent");
+        };
+        assert_eq!(unit.as_deref(), Some("web.service"));
+        assert_eq!(uid, rustix::process::geteuid().as_raw());
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+        socket.set_reuse_port(true).unwrap();
+        let anywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, from.port()));
+        socket.bind(&anywhere.into()).unwrap();
+        assert_eq!(callers.of_datagrams(from), Caller::Unknown, "one of two");
+        drop(socket);
+        program.kill().unwrap();
+        program.wait().unwrap();
+        assert_eq!(callers.of_datagrams(from), Caller::Unknown, "it has gone");
     }
 }

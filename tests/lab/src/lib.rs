@@ -21,6 +21,7 @@ mod process;
 mod programs;
 pub mod schema;
 mod service;
+mod unit;
 mod wait;
 mod wiretap;
 
@@ -32,5 +33,6 @@ pub use namespace::Namespace;
 pub use network::{Attachment, Network, Subnets};
 pub use process::Process;
 pub use programs::{Programs, python_packages, replace_program};
+pub use unit::Unit;
 pub use wait::{wait_for_exit, wait_until};
 pub use wiretap::{Overheard, Wiretap};

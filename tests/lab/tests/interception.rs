@@ -8,12 +8,11 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use lab::fleet::{CHANGE_DEADLINE, Host, Pair};
-use lab::{Lab, LabError, Launch, Process, Ran, wait_until};
+use lab::{Lab, LabError, Process, Ran, Unit, wait_until};
 
 const POLICY: &str = "\
 fleet: test
@@ -30,46 +29,11 @@ const ORDERS: &str = "http://orders.mesh.internal:8080/v1/items";
 /// What curl says when a connection is refused.
 const CURL_REFUSED: i32 = 7;
 
-/// Where systemd has its units, or would: the hierarchy of version 2.
-fn cgroup_root() -> PathBuf {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-    let mut mounts = mounts
-        .lines()
-        .map(|line| line.split(' ').collect::<Vec<_>>());
-    let mount = mounts.find(|mount| mount[2] == "cgroup2").unwrap();
-    PathBuf::from(mount[1])
-}
-
-/// A systemd unit as far as the kernel knows of one: its control group.
-struct Unit(PathBuf);
-
-impl Unit {
-    fn new(lab: &Lab, name: &str) -> Self {
-        let group = cgroup_root().join(format!("{}.slice", lab.id())).join(name);
-        fs::create_dir_all(&group).unwrap();
-        Self(group)
-    }
-
-    /// A program of the unit.
-    fn program(&self, host: &Host, program: &str, arguments: &[&str]) -> Launch {
-        let enter = format!("echo $$ > {}/cgroup.procs\nexec \"$@\"", self.0.display());
-        let shell = host.namespace().launch("sh");
-        shell.args(["-ec", &enter, "sh", program]).args(arguments)
-    }
-
-    fn curl(&self, host: &Host, arguments: &[&str]) -> Result<Ran, LabError> {
-        let quiet = ["-sS", "--max-time", "10"];
-        let all: Vec<&str> = quiet.iter().chain(arguments).copied().collect();
-        self.program(host, "curl", &all).run()
-    }
-}
-
-impl Drop for Unit {
-    fn drop(&mut self) {
-        // The kernel keeps a group that still has a process: the lab ends those.
-        let _ = fs::remove_dir(&self.0);
-        let _ = self.0.parent().map(fs::remove_dir);
-    }
+/// Has a program of a unit call.
+fn curl(unit: &Unit, host: &Host, arguments: &[&str]) -> Result<Ran, LabError> {
+    let curl = unit.launch(host.namespace(), "curl");
+    let quiet = curl.args(["-sS", "--max-time", "10"]);
+    quiet.args(arguments).run()
 }
 
 /// A fleet under the policy, whose service answers.
@@ -90,7 +54,7 @@ impl Calling {
         let server = server.in_directory(&directory).spawn("orders")?;
         pair.fleet.coordinator.apply_policy_text(POLICY)?;
         let calling = Self {
-            unit: Unit::new(lab, "web.service"),
+            unit: Unit::new(lab, "web.service")?,
             pair,
             server,
         };
@@ -99,7 +63,7 @@ impl Calling {
     }
 
     fn call(&self, arguments: &[&str]) -> Result<Ran, LabError> {
-        self.unit.curl(&self.pair.alpha, arguments)
+        curl(&self.unit, &self.pair.alpha, arguments)
     }
 
     fn wait_until_it_works(&self) -> Result<(), LabError> {
@@ -131,11 +95,9 @@ fn a_unit_calls_what_its_rule_names_and_nothing_else() -> Result<(), LabError> {
     let [a, b, c, d, url] = status_of(ORDERS);
     assert_eq!(calling.call(&[a, b, c, d, "-XPOST", url])?.stdout, "403");
     // Another unit of the same host, and a program of none.
-    let other = Unit::new(&lab, "cron.service");
-    assert_eq!(
-        other.curl(&calling.pair.alpha, &status_of(ORDERS))?.stdout,
-        "403"
-    );
+    let other = Unit::new(&lab, "cron.service")?;
+    let refused = curl(&other, &calling.pair.alpha, &status_of(ORDERS))?;
+    assert_eq!(refused.stdout, "403");
     let bare = calling.pair.alpha.namespace().launch("curl");
     let bare = bare
         .args(["-sS", "--max-time", "10"])
@@ -166,30 +128,30 @@ fn a_program_sees_its_callers_at_an_overlay_address() -> Result<(), LabError> {
 #[test]
 fn a_direct_dial_is_caught_where_a_rule_has_to_know_the_caller() -> Result<(), LabError> {
     let lab = Lab::new()?;
-    let calling = Calling::start(&lab)?;
-    let (beta, _) = calling.pair.beta.overlay_addresses()?;
+    let mut calling = Calling::start(&lab)?;
+    let (v4, v6) = calling.pair.beta.overlay_addresses()?;
     let hello = calling.pair.beta.namespace().launch("socat");
-    let hello = hello.args(["-U", "TCP4-LISTEN:9090,fork,reuseaddr", "EXEC:echo hello"]);
+    let listening = "TCP6-LISTEN:9090,fork,reuseaddr,ipv6only=0";
+    let hello = hello.args(["-U", listening, "EXEC:echo hello"]);
     let _hello = hello.spawn("hello")?;
-    let target = format!("TCP4:{beta}:9090");
-    wait_until("the unit is let through", CHANGE_DEADLINE, || {
-        let dial = ["-u", target.as_str(), "-"];
-        let ran = calling
-            .unit
-            .program(&calling.pair.alpha, "socat", &dial)
-            .run()?;
-        Ok((ran.stdout == "hello\n").then_some(()))
-    })?;
-    let bare = calling.pair.alpha.namespace().launch("socat");
-    let ran = bare.args(["-u", target.as_str(), "-"]).run()?;
-    assert_eq!(ran.stdout, "", "{ran:?}");
-    // Past the proxy there is no way, whoever asks: packets say nothing of a unit.
-    let marked = format!("{target},so-mark=1835365224");
-    let ran = calling
-        .unit
-        .program(&calling.pair.alpha, "socat", &["-u", &marked, "-"])
-        .run()?;
-    assert_eq!(ran.stdout, "", "{ran:?}");
+    let alpha = calling.pair.alpha.namespace();
+    for target in [format!("TCP4:{v4}:9090"), format!("TCP6:[{v6}]:9090")] {
+        let dial = |target: &str| {
+            let socat = calling.unit.launch(alpha, "socat");
+            socat.args(["-u", target, "-"]).run()
+        };
+        wait_until("the unit is let through", CHANGE_DEADLINE, || {
+            Ok((dial(&target)?.stdout == "hello\n").then_some(()))
+        })?;
+        let bare = alpha.launch("socat");
+        let ran = bare.args(["-u", target.as_str(), "-"]).run()?;
+        assert_eq!(ran.stdout, "", "{ran:?}");
+        // Past the proxy there is no way, whoever asks: packets say nothing of a unit.
+        let ran = dial(&format!("{target},so-mark=1835365224"))?;
+        assert_eq!(ran.stdout, "", "{ran:?}");
+    }
+    let said = "denied, since rule `web-direct` (policy.yaml:9) names workloads";
+    calling.pair.alpha.wait_log(said)?;
     Ok(())
 }
 

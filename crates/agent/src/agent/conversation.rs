@@ -17,7 +17,7 @@ use crate::sync::{Step, SyncError, Verifier};
 use trust::enrolment::TlsKey;
 
 /// What this agent can enforce, by name.
-const FEATURES: [&str; 14] = [
+const FEATURES: [&str; 15] = [
     "allow",
     "deny",
     "services.tcp",
@@ -28,6 +28,7 @@ const FEATURES: [&str; 14] = [
     "services.addresses",
     "services.settings",
     "workloads",
+    "workloads.udp",
     "http",
     "when",
     "cipher.standard",

@@ -156,6 +156,7 @@ impl Agent {
             ip_protocol: denial.ip_protocol,
             port: denial.destination.port(),
             rule: denial.rule.clone(),
+            needs_workload: denial.needs_workload,
             version: denial.version,
         };
         self.last_denials.note(flow.clone(), now.monotonic);
