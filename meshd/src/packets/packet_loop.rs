@@ -381,15 +381,14 @@ impl PacketLoop {
             let received = queue.receive(|path, ecn, datagram| {
                 *taken += 1;
                 if let Some(addressee) = proxy::Addressee::of(datagram) {
-                    match duty {
-                        // Connections of the one before end with it.
-                        Duty::Following(former) if streams.is_others(addressee) => {
-                            if !former.pass(path, ecn, datagram) {
-                                outbox.count_not_crossed();
-                            }
-                            return Names::Nobody;
+                    // Connections of the one before end with it.
+                    if let Duty::Following(former) = duty
+                        && streams.is_others(addressee)
+                    {
+                        if !former.pass(path, ecn, datagram) {
+                            outbox.count_not_crossed();
                         }
-                        _ => {}
+                        return Names::Nobody;
                     }
                     let given = streams.give(addressee, path, ecn, datagram, now.monotonic);
                     if let Some(outcome) = given {

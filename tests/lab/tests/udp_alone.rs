@@ -38,6 +38,9 @@ table inet closed {
 /// TCP is tried again after ten seconds, then after twenty.
 const TCP_AGAIN_WITHIN: Duration = Duration::from_secs(60);
 
+/// A session that is silent is given up after half a minute; who has heard that it is gone is sooner.
+const HEARD_WITHIN: Duration = Duration::from_secs(15);
+
 /// Two hosts between which TCP is closed, and a service.
 struct Closed {
     pair: Pair,
@@ -136,6 +139,20 @@ fn calls_by_quic_go_on_while_one_daemon_takes_over_from_another() -> Result<(), 
     }
     assert!(made.unwrap() > 0);
     closed.call(&["--fail", ITEMS])?.success()?;
+    assert_eq!(connections(&closed.pair.alpha, "tcp")?, 0.0);
+    Ok(())
+}
+
+#[test]
+fn after_a_crash_calls_soon_find_the_next_daemon() -> Result<(), LabError> {
+    let lab = Lab::new()?;
+    let mut closed = Closed::start(&lab)?;
+    closed.pair.beta.kill();
+    closed.pair.beta.start()?;
+    wait_until("the service answers", HEARD_WITHIN, || {
+        let ran = closed.call(&["--fail", "--max-time", "2", ITEMS])?;
+        Ok((ran.stdout == "all of them\n").then_some(()))
+    })?;
     assert_eq!(connections(&closed.pair.alpha, "tcp")?, 0.0);
     Ok(())
 }
