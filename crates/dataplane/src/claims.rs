@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 use model::map::PeerIndex;
 use model::name::Name;
+use model::rule::Direction;
 use model::time::Instant;
 
 use crate::flows::FlowKey;
@@ -26,14 +27,15 @@ const HELD: PendingLimits = PendingLimits {
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// Time between two questions about one flow.
 const BETWEEN_QUESTIONS: Duration = Duration::from_secs(1);
-/// How long an answer holds when there is no other.
+/// How long an answer holds for what this host sends, when there is no other: it can wait for one. What
+/// comes to it in the flow cannot, and is let in by the last answer.
 const ANSWER_HOLDS: Duration = Duration::from_secs(10);
 /// A claim that was not heard goes ahead of the next packet again, when so much time has passed.
 const TELL_AGAIN: Duration = Duration::from_millis(5);
 /// One that was heard is told again after this, while the flow lives.
 const REFRESH: Duration = Duration::from_secs(20);
-/// How long a peer's claim holds without being told again.
-const CLAIM_HOLDS: Duration = Duration::from_secs(60);
+/// How long a claim is remembered without being told again: as long as a flow of UDP.
+const CLAIM_HOLDS: Duration = Duration::from_secs(180);
 
 /// The claims of one shard. Every table is bounded.
 pub(crate) struct Claims {
@@ -51,7 +53,7 @@ pub(crate) struct Claims {
 }
 
 /// Who sends a flow of this host.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Own {
     /// `None`: nobody that the policy names.
     pub(crate) workload: Option<Name>,
@@ -66,11 +68,18 @@ pub(crate) struct Own {
 }
 
 /// Who a peer says sends a flow of its own.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Heard {
     pub(crate) workload: Name,
     pub(crate) allowed_under: Option<u64>,
     at: Instant,
+}
+
+/// The claims of flows that go to another shard.
+#[derive(Debug, Default)]
+pub(crate) struct GivenClaims {
+    own: Vec<(FlowKey, Own)>,
+    heard: Vec<(FlowKey, Heard)>,
 }
 
 impl Claims {
@@ -101,10 +110,24 @@ impl Claims {
 
 /// This host's flows.
 impl Claims {
-    /// Returns who sends a flow, where that is known.
-    pub(crate) fn own_mut(&mut self, key: &FlowKey, now: Instant) -> Option<&mut Own> {
+    /// Returns who sends a flow, where that is known well enough for a packet in a direction.
+    pub(crate) fn own_mut(
+        &mut self,
+        key: &FlowKey,
+        direction: Direction,
+        now: Instant,
+    ) -> Option<&mut Own> {
+        let holds = match direction {
+            Direction::Outbound => ANSWER_HOLDS,
+            Direction::Inbound => CLAIM_HOLDS,
+        };
         let own = self.own.get_mut(key)?;
-        (now.saturating_since(own.known_at) < ANSWER_HOLDS).then_some(own)
+        (now.saturating_since(own.known_at) < holds).then_some(own)
+    }
+
+    /// Returns whether there was room for an answer.
+    pub(crate) fn is_known(&self, key: &FlowKey) -> bool {
+        self.own.contains_key(key)
     }
 
     /// Notes that it is asked who sends a flow; `None`: too much is asked already, `Some(false)`: this
@@ -265,6 +288,39 @@ impl Claims {
                     at: now,
                 });
                 true
+            }
+        }
+    }
+}
+
+/// Between the shards of a host.
+impl Claims {
+    /// Returns what is known of some flows.
+    pub(crate) fn of_flows(&self, is_its: impl Fn(&FlowKey) -> bool) -> GivenClaims {
+        let own = self.own.iter().filter(|(key, _)| is_its(key));
+        let heard = self.heard.iter().filter(|(key, _)| is_its(key));
+        GivenClaims {
+            own: own.map(|(key, own)| (*key, own.clone())).collect(),
+            heard: heard.map(|(key, heard)| (*key, heard.clone())).collect(),
+        }
+    }
+
+    /// Forgets what is known of some flows, which another shard has now.
+    pub(crate) fn give(&mut self, is_its: impl Fn(&FlowKey) -> bool) {
+        self.own.retain(|key, _| !is_its(key));
+        self.forget_heard(|key, _| is_its(key));
+    }
+
+    /// Takes what another shard knew; what finds no room is asked and claimed anew.
+    pub(crate) fn take(&mut self, given: GivenClaims, now: Instant) {
+        for (key, own) in given.own {
+            if self.has_room(now) {
+                self.own.insert(key, own);
+            }
+        }
+        for (key, heard) in given.heard {
+            if self.hear(key, heard.workload.clone(), heard.at) {
+                self.heard.insert(key, heard);
             }
         }
     }

@@ -26,6 +26,7 @@ use model::time::Instant;
 use wireguard::{DataCipher, Timestamp};
 
 use crate::bequest::PeerBequest;
+use crate::claims::GivenClaims;
 use crate::event::PeerReport;
 use crate::flows::Flow;
 use crate::outbox::Path;
@@ -78,6 +79,13 @@ pub struct LaneMessage {
     pub(crate) word: Word,
 }
 
+/// Flows that go to another shard, with what is known of who sends them.
+#[derive(Debug, Default)]
+pub(crate) struct GivenFlows {
+    pub(crate) flows: Vec<Flow>,
+    pub(crate) claims: GivenClaims,
+}
+
 /// What is said.
 #[derive(Debug)]
 pub(crate) enum Word {
@@ -87,7 +95,7 @@ pub(crate) enum Word {
     Open {
         epoch: u32,
         count: u16,
-        flows: Vec<Flow>,
+        flows: GivenFlows,
     },
     /// Home to the lane: no more of it.
     End,
@@ -98,7 +106,7 @@ pub(crate) enum Word {
     /// The lane to home: there is a session.
     Ready { mark: Mark },
     /// The lane to home: these flows are yours again.
-    Closed { epoch: u32, flows: Vec<Flow> },
+    Closed { epoch: u32, flows: GivenFlows },
     /// The lane to home: there is nothing left of it.
     Gone,
     /// The lane to home: the peer was heard from there.

@@ -221,6 +221,27 @@ fn a_claim_is_repeated_until_it_is_heard_and_then_now_and_then() {
 }
 
 #[test]
+fn who_only_listens_goes_on_hearing() {
+    let mut pair = connected(&web_on(A));
+    let of = send_as(&mut pair, WEB, FROM);
+    reply(&mut pair, FROM);
+    assert_eq!(pair.delivered(A).len(), 1);
+    for _ in 0..10 {
+        pair.pass(Duration::from_secs(30));
+        reply(&mut pair, FROM);
+        assert_eq!(pair.delivered(A).len(), 1);
+        assert_eq!(asked(&mut pair), [of], "as often as it may");
+        answer(&mut pair, of, WEB);
+    }
+    pair.pass(Duration::from_secs(30));
+    reply(&mut pair, FROM);
+    answer(&mut pair, of, None);
+    pair.delivered(A);
+    reply(&mut pair, FROM);
+    assert!(pair.delivered(A).is_empty(), "another program has the port");
+}
+
+#[test]
 fn a_claim_opens_one_flow_and_no_other() {
     let mut pair = connected(&web_on(A));
     send_as(&mut pair, WEB, FROM);

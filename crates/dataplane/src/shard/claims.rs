@@ -39,11 +39,12 @@ pub(super) struct Unclaimed {
 }
 
 impl Shard {
-    /// Decides a flow that packets alone do not open.
+    /// Decides a packet of a flow that packets alone do not open.
     pub(super) fn decide_claimed(
         &mut self,
         key: &FlowKey,
         opened: Direction,
+        direction: Direction,
         now: Instant,
     ) -> Claimed {
         let Self { table, claims, .. } = self;
@@ -53,7 +54,7 @@ impl Shard {
         let generation = table.generation();
         let known = match opened {
             Direction::Outbound => claims
-                .own_mut(key, now)
+                .own_mut(key, direction, now)
                 .map(|own| (own.workload.as_ref(), &mut own.allowed_under)),
             Direction::Inbound => claims
                 .heard_mut(key, now)
@@ -85,7 +86,11 @@ impl Shard {
         now: Instant,
     ) -> Option<Name> {
         match opened {
-            Direction::Outbound => self.claims.own_mut(key, now)?.workload.clone(),
+            Direction::Outbound => self
+                .claims
+                .own_mut(key, Direction::Inbound, now)?
+                .workload
+                .clone(),
             Direction::Inbound => Some(self.claims.heard_mut(key, now)?.workload.clone()),
         }
     }
@@ -161,7 +166,7 @@ impl Shard {
         };
         self.next_sweep
             .get_or_insert(now.monotonic + SWEEP_INTERVAL);
-        if self.claims.own_mut(&key, now.monotonic).is_none() {
+        if !self.claims.is_known(&key) {
             return self.drop_held(held, DropReason::UnknownWorkload);
         }
         while let Some(packet) = held.pop() {

@@ -10,8 +10,10 @@ use super::misdirected::Introduction;
 use super::{Shard, tunnel_time};
 use crate::command::PeerKind;
 use crate::drops::DropReason;
-use crate::flows::Flow;
-use crate::lanes::{Begin, LaneEnd, LaneMessage, Past, Renewal, SAID_AGAIN_AFTER, Word};
+use crate::flows::FlowKey;
+use crate::lanes::{
+    Begin, GivenFlows, LaneEnd, LaneMessage, Past, Renewal, SAID_AGAIN_AFTER, Word,
+};
 use crate::outbox::{Misdirected, Outbox};
 use crate::peers::{Peer, PeerParts, preshared_key};
 
@@ -151,7 +153,7 @@ impl Shard {
         index: PeerIndex,
         lane: u16,
         epoch: u32,
-        flows: Vec<Flow>,
+        flows: GivenFlows,
         now: Now,
         out: &mut impl Outbox,
     ) {
@@ -253,14 +255,19 @@ impl Shard {
         epoch: u32,
         out: &mut impl Outbox,
     ) -> bool {
+        let is_its = |key: &FlowKey| key.peer() == index;
         let flows = match self.holds_lanes {
-            true => Vec::new(),
-            false => self.flows.of_peer(index.0),
+            true => GivenFlows::default(),
+            false => GivenFlows {
+                flows: self.flows.of_peer(index.0),
+                claims: self.claims.of_flows(is_its),
+            },
         };
-        let has_flows = !flows.is_empty();
+        let has_flows = !flows.flows.is_empty();
         let is_said = self.say_home(index, lane, Word::Closed { epoch, flows }, out);
         if is_said && has_flows {
             self.flows.remove_peer(index.0);
+            self.claims.give(is_its);
             self.counters.set_flows(&self.flows);
         }
         is_said

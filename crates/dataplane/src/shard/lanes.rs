@@ -12,11 +12,11 @@ use super::{Shard, tunnel_time};
 use crate::command::PeerKind;
 use crate::drops::DropReason;
 use crate::event::Event;
-use crate::flows::{Flow, SWEEP_INTERVAL};
+use crate::flows::{Flow, FlowKey, SWEEP_INTERVAL};
 use crate::greeting::Greeting;
 use crate::lanes::{
-    Begin, GREETED_WITHIN, Lane, LaneMessage, Lanes, Mark, SAID_AGAIN_AFTER, Stage, View, Word,
-    lane_of_date,
+    Begin, GREETED_WITHIN, GivenFlows, Lane, LaneMessage, Lanes, Mark, SAID_AGAIN_AFTER, Stage,
+    View, Word, lane_of_date,
 };
 use crate::outbox::{Misdirected, Outbox, Path};
 use crate::spread::{hash_of, lane_of};
@@ -216,10 +216,12 @@ impl Shard {
         let lanes = self.lanes_of(index).expect("the caller found them");
         let count = lanes.view.count;
         let epoch = lanes.lane_mut(lane).epoch.wrapping_add(1);
-        let is_its =
-            |flow: &&Flow| flow.key.peer() == index && lane_of(hash_of(&flow.key), count) == lane;
-        let flows: Vec<Flow> = self.flows.iter().filter(is_its).copied().collect();
-        let keys: Vec<_> = flows.iter().map(|flow| flow.key).collect();
+        let is_its = |key: &FlowKey| key.peer() == index && lane_of(hash_of(key), count) == lane;
+        let its_flows = self.flows.iter().filter(|flow| is_its(&flow.key));
+        let flows: Vec<Flow> = its_flows.copied().collect();
+        let keys: Vec<FlowKey> = flows.iter().map(|flow| flow.key).collect();
+        let claims = self.claims.of_flows(is_its);
+        let flows = GivenFlows { flows, claims };
         let word = Word::Open {
             epoch,
             count,
@@ -231,6 +233,7 @@ impl Shard {
         for key in keys {
             self.flows.remove(&key);
         }
+        self.claims.give(is_its);
         self.counters.set_flows(&self.flows);
         let lanes = self.lanes_of(index).expect("they were there above");
         let stage = Stage::Begun;
@@ -286,7 +289,9 @@ impl Shard {
     }
 
     /// Remembers flows that another shard gives.
-    pub(super) fn take_flows(&mut self, flows: Vec<Flow>, now: Now) {
+    pub(super) fn take_flows(&mut self, given: GivenFlows, now: Now) {
+        let GivenFlows { flows, claims } = given;
+        self.claims.take(claims, now.monotonic);
         if flows.is_empty() {
             return;
         }

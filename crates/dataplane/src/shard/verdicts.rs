@@ -145,7 +145,7 @@ impl Shard {
         if is_opened_anew {
             return self.open_flow(headers, key, direction, now);
         }
-        let admitted = match self.standing(&key, now) {
+        let admitted = match self.standing(&key, direction, now) {
             Standing::Unknown => return self.open_flow(headers, key, direction, now),
             Standing::Revoked(opened, verdict) => {
                 return Err(self.deny(headers, key, direction, opened, verdict, now));
@@ -163,7 +163,7 @@ impl Shard {
     }
 
     /// Looks a flow up, and asks the rules again when they have changed since.
-    fn standing(&mut self, key: &FlowKey, now: Instant) -> Standing {
+    fn standing(&mut self, key: &FlowKey, direction: Direction, now: Instant) -> Standing {
         let Some(table) = &self.table else {
             return Standing::Unknown;
         };
@@ -180,7 +180,7 @@ impl Shard {
             flow.generation = table.generation();
             return Standing::Allowed;
         }
-        let verdict = match self.ask_claim(key, opened, verdict, now) {
+        let verdict = match self.ask_claim(key, (opened, direction), verdict, now) {
             None => verdict,
             Some(Claimed::Allowed) => return Standing::Claimed(opened),
             Some(Claimed::Unknown) => return Standing::Unclaimed(opened),
@@ -219,7 +219,7 @@ impl Shard {
         }
         let mut generation = table.generation();
         let mut admitted = Admitted::ByRules;
-        match self.ask_claim(&key, opened, verdict, now) {
+        match self.ask_claim(&key, (opened, direction), verdict, now) {
             None if verdict.is_allowed() => {}
             None => return Err(self.deny(headers, key, direction, opened, verdict, now)),
             Some(Claimed::Denied(verdict)) => {
@@ -247,13 +247,13 @@ impl Shard {
     fn ask_claim(
         &mut self,
         key: &FlowKey,
-        opened: Direction,
+        (opened, direction): (Direction, Direction),
         verdict: Verdict,
         now: Instant,
     ) -> Option<Claimed> {
         let asks = matches!(verdict, Verdict::DenyUnknownWorkload(_));
         let is_told = key.ip_protocol == ip_protocol::UDP;
-        (asks && is_told).then(|| self.decide_claimed(key, opened, now))
+        (asks && is_told).then(|| self.decide_claimed(key, opened, direction, now))
     }
 
     /// A packet whose sender nobody has told: of this host it waits, of a peer it is dropped, and said
@@ -321,7 +321,7 @@ impl Shard {
             reverse(direction),
             peer,
         );
-        match self.standing(&key, now) {
+        match self.standing(&key, direction, now) {
             Standing::Allowed | Standing::Claimed(_) => Ok(()),
             Standing::Unknown | Standing::Unclaimed(_) | Standing::Revoked(..) => {
                 Err(DropReason::UnrelatedIcmp)

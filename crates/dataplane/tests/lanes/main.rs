@@ -1,6 +1,7 @@
 //! Lanes: two hosts with several shards have a session for each pair of them when there is traffic,
 //! flows are spread over these, and whatever happens to a lane cuts no flow.
 
+mod claimed;
 mod full_queues;
 mod initiations;
 #[path = "../pair/mod.rs"]

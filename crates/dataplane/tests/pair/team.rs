@@ -14,8 +14,9 @@ use model::address::HostAddresses;
 use model::ids::{Digest, FleetId, HostId, PolicyVersion, Revision};
 use model::key::Secret;
 use model::map::PeerIndex;
+use model::name::Name;
 use model::record::HostRecord;
-use model::rule::Traffic;
+use model::rule::{Bundle, Traffic};
 use model::time::{Instant, Now, UnixTime};
 use policy::Table;
 
@@ -97,6 +98,8 @@ pub(crate) struct Team {
     pub(crate) events: Vec<Event>,
     /// How often a shard gave something to another.
     pub(crate) hand_overs: usize,
+    /// Who sends its flows, as its kernel says.
+    pub(crate) sender: Option<Name>,
     number: u8,
     /// Where it is, when it has moved.
     moved: Option<SocketAddr>,
@@ -130,6 +133,12 @@ impl Teams {
     /// Makes one host for each count of shards.
     pub(crate) fn new(counts: &[u16]) -> Self {
         Self::with(counts, Limits::default(), Traffic::All)
+    }
+
+    /// A host's rules are these from now on; the generation is another one every time.
+    pub(crate) fn set_bundle(&mut self, host: usize, bundle: &Bundle, generation: u64) {
+        let table = self.table_of(host, bundle, generation);
+        self.command(host, &[Command::SetTable(Arc::new(table))]);
     }
 
     /// The same, with other bounds, and rules that allow only this.
@@ -187,6 +196,11 @@ impl Teams {
     }
 
     fn table(&self, host: usize, traffic: Traffic, generation: u64) -> Table {
+        let all = bundle(vec![rule("all", traffic)], Vec::new());
+        self.table_of(host, &all, generation)
+    }
+
+    fn table_of(&self, host: usize, bundle: &Bundle, generation: u64) -> Table {
         let peers: Vec<_> = self
             .peers_of(host)
             .map(|(index, other)| (index, self.hosts[other].record()))
@@ -196,8 +210,8 @@ impl Teams {
             .map(|(index, record)| (*index, record))
             .collect();
         let own = self.hosts[host].record();
-        let all = bundle(vec![rule("all", traffic)], Vec::new());
-        Table::compile(&own, &peers, &all, PolicyVersion(generation), generation)
+        let version = PolicyVersion(generation);
+        Table::compile(&own, &peers, bundle, version, generation)
     }
 
     fn peers_of(&self, host: usize) -> impl Iterator<Item = (PeerIndex, usize)> + use<> {
@@ -448,6 +462,11 @@ impl Team {
         while let Some(event) = shard.poll_event() {
             match event {
                 Event::Handshake(job) => shard.handle_handshake(job.run(), now, &mut self.way),
+                Event::WhoSends(of) => {
+                    let workload = self.sender.clone();
+                    let answer = vec![Command::Sender { of, workload }];
+                    shard.handle_commands(answer, now, &mut self.way);
+                }
                 event => self.events.push(event),
             }
         }
@@ -516,6 +535,7 @@ fn team(number: u8, count: u16, limits: Limits, run: u8, now: Now) -> Team {
         delivered: Vec::new(),
         events: Vec::new(),
         hand_overs: 0,
+        sender: None,
         number,
         moved: None,
         way: Way {

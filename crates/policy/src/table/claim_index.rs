@@ -12,9 +12,12 @@ use crate::port_tree::PortTree;
 #[derive(Debug, Default)]
 pub(super) struct ClaimIndex {
     tree: PortTree,
-    /// By node of the tree, ascending.
-    nodes: Box<[Box<[(RuleIndex, SetId)]>]>,
+    /// By node of the tree.
+    nodes: Box<[Rules]>,
 }
+
+/// Ascending.
+type Rules = Box<[(RuleIndex, SetId)]>;
 
 impl ClaimIndex {
     /// Builds the index; `entries` are ascending by rule.
