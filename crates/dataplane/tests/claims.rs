@@ -16,13 +16,13 @@ const PORT: u16 = 53;
 const FROM: u16 = 40_000;
 
 fn name(text: &str) -> Name {
-    text.parse().unwrap()
+    text.parse().expect("a name")
 }
 
 fn workload(text: &str, host: usize) -> Workload {
     Workload {
         name: name(text),
-        unit: Some(format!("{text}.service").parse().unwrap()),
+        unit: Some(format!("{text}.service").parse().expect("a unit")),
         user: None,
         hosts: only(host),
         source: Source::default(),

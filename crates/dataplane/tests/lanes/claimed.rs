@@ -8,7 +8,7 @@ use crate::pair::{bundle, rule, udp_port};
 use crate::{SECOND, SERVICE, lanes, lost_answers, no_drops, open_lanes, teams};
 
 fn web() -> Name {
-    "web".parse().unwrap()
+    "web".parse().expect("a name")
 }
 
 /// The workload `web` of any host may ask the service.
@@ -17,7 +17,7 @@ fn of_web() -> Bundle {
     allow.from = vec![Selector::Workload(web())];
     let workload = Workload {
         name: web(),
-        unit: Some("web.service".parse().unwrap()),
+        unit: Some("web.service".parse().expect("a unit")),
         user: None,
         hosts: vec![Selector::Any],
         source: Source::default(),
