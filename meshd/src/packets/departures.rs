@@ -33,6 +33,12 @@ const PART_MIN: f64 = 1.0 / 1024.0;
 const REMEMBERED_PART: f64 = 0.8;
 /// Between two looks: nothing waited longer than a part of that time.
 const EMPTIED_OFTEN: u32 = 4;
+/// The room is not thought less than this part of what left when the flood began: reading costs more
+/// than there is, and whoever sends little has no gain from fewer that leave.
+const ROOM_PART_MIN: f64 = 0.25;
+/// A ring overflows when full bursts are this many times as frequent as those that empty it. The kernel
+/// counts for the device, whose other queues have rings and threads of their own.
+const FULL_TIMES: u32 = 4;
 /// What a packet costs beside its bytes, as that many bytes.
 const PACKET_COST: f64 = 1024.0;
 /// Destinations that are told apart: the overlay numbers its hosts from the lowest address on, in both
@@ -60,11 +66,14 @@ enum State {
     /// Much was dropped: it is asked whose.
     Watching,
     /// Much was dropped, and leaves by shares while that lasts.
-    Sharing {
-        /// What this thread can take in a second.
-        room: f64,
-        calm_looks: u32,
-    },
+    Sharing { room: Room, calm_looks: u32 },
+}
+
+/// What this thread can take in a second.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    is: f64,
+    at_least: f64,
 }
 
 /// What was read since the last look.
@@ -172,7 +181,7 @@ impl Departures {
     /// looks without too much so far, where there are shares already.
     fn share(
         &mut self,
-        before: Option<(f64, u32)>,
+        before: Option<(Room, u32)>,
         elapsed: Duration,
         tally: Tally,
         dropped: u64,
@@ -182,12 +191,12 @@ impl Departures {
         };
         let secs = elapsed.as_secs_f64();
         let (room, calm_looks) = match before {
-            Some((room, calm_looks)) => (room * tally.room_is(dropped), calm_looks),
-            None => (accounts.left / secs, 0),
+            Some((room, calm_looks)) => (room.times(tally.room_is(dropped)), calm_looks),
+            None => (Room::of_all(accounts.left / secs), 0),
         };
         // What was read stands for what found no room, too.
         let factor = 1.0 + dropped as f64 / tally.packets.max(1) as f64;
-        let cuts = accounts.share(room, factor / secs);
+        let cuts = accounts.share(room.is, factor / secs);
         let calm_looks = if cuts { 0 } else { calm_looks + 1 };
         match calm_looks < CALM_LOOKS {
             true => State::Sharing { room, calm_looks },
@@ -196,16 +205,37 @@ impl Departures {
     }
 }
 
+impl Room {
+    fn of_all(left: f64) -> Self {
+        Self {
+            is: left,
+            at_least: left * ROOM_PART_MIN,
+        }
+    }
+
+    fn times(self, factor: f64) -> Self {
+        Self {
+            is: (self.is * factor).max(self.at_least),
+            ..self
+        }
+    }
+}
+
 impl Tally {
     fn is_flooded(self, dropped: u64) -> bool {
-        dropped >= DROPS_MIN && dropped * DROPPED_PART >= self.packets + dropped
+        self.overflows(dropped) && dropped * DROPPED_PART >= self.packets + dropped
+    }
+
+    /// Whether it is this queue's ring that had no room.
+    fn overflows(self, dropped: u64) -> bool {
+        dropped >= DROPS_MIN && self.emptied * FULL_TIMES <= self.full
     }
 
     /// How the room turned out: much less than thought when the ring overflowed, less when something
     /// always waited, more when often nothing did, or nothing was sent at all.
     fn room_is(self, dropped: u64) -> f64 {
         match self.emptied {
-            _ if dropped >= DROPS_MIN => 0.75,
+            _ if self.overflows(dropped) => 0.75,
             0 if self.packets > 0 => 0.95,
             emptied if emptied >= EMPTIED_OFTEN || self.packets == 0 => 1.05,
             _ => 1.0,

@@ -8,6 +8,8 @@ use super::*;
 const RING: usize = 500;
 /// As `packet_loop` reads.
 const BURST: usize = 64;
+/// In each millisecond.
+const TURNS: usize = 25;
 /// What a packet costs this thread that leaves, and one that does not, in microseconds.
 const SEALED_US: u64 = 6;
 const LET_GO_US: u64 = 1;
@@ -24,10 +26,14 @@ struct World {
     departures: Departures,
     ring: VecDeque<u8>,
     dropped: u64,
+    /// In a millisecond, by other queues of the device.
+    elsewhere: u64,
     sent: [u64; 4],
     left: [u64; 4],
     now: Duration,
     asked: u32,
+    /// In which order programs have their turn.
+    order: u32,
 }
 
 impl World {
@@ -36,32 +42,39 @@ impl World {
             departures: Departures::new(),
             ring: VecDeque::new(),
             dropped: 0,
+            elsewhere: 0,
             sent: [0; 4],
             left: [0; 4],
             now: Duration::from_secs(1),
             asked: 0,
+            order: 1,
         }
     }
 
     /// Programs send this to the destinations 0 to 3 in each millisecond.
     fn run(&mut self, millis: u64, rates: [usize; 4]) {
         for _ in 0..millis {
-            // Each has its turn, as on several cores.
-            let mut wanted = rates;
+            // In turns, as on several cores.
             let mut spent = 0;
-            while wanted.iter().any(|it| *it > 0) || spent < 1000 {
-                for (to, wanted) in wanted.iter_mut().enumerate() {
-                    // In proportion, so that all end together.
-                    let now = rates[to].div_ceil(25).min(*wanted);
-                    *wanted -= now;
-                    self.send(to, now);
+            for turn in 1..=TURNS {
+                let part = |rate: usize| rate * turn / TURNS - rate * (turn - 1) / TURNS;
+                let all = rates.map(part);
+                let mut all: Vec<usize> = (0..4)
+                    .flat_map(|to| std::iter::repeat_n(to, all[to]))
+                    .collect();
+                for at in (1..all.len()).rev() {
+                    all.swap(at, throw(&mut self.order) as usize % (at + 1));
                 }
-                let is_idle = self.read(&mut spent);
-                if is_idle && wanted.iter().all(|it| *it == 0) {
-                    break;
+                for to in all {
+                    self.send(to);
                 }
+                let until = (1000 * turn / TURNS) as u64;
+                while spent < until && !self.read(&mut spent, until) {}
+                // Nobody saves time for later.
+                spent = spent.max(until);
             }
             self.now += Duration::from_millis(1);
+            self.dropped += self.elsewhere;
             let (dropped, asked) = (self.dropped, &mut self.asked);
             let now = Instant::from_start(self.now);
             self.departures.look_when_due(now, || {
@@ -71,20 +84,18 @@ impl World {
         }
     }
 
-    fn send(&mut self, to: usize, packets: usize) {
-        for _ in 0..packets {
-            self.sent[to] += 1;
-            match self.ring.len() < RING {
-                true => self.ring.push_back(to as u8),
-                false => self.dropped += 1,
-            }
+    fn send(&mut self, to: usize) {
+        self.sent[to] += 1;
+        match self.ring.len() < RING {
+            true => self.ring.push_back(to as u8),
+            false => self.dropped += 1,
         }
     }
 
     /// Reads a burst, if there is time left for it. Returns whether nothing waits.
-    fn read(&mut self, spent: &mut u64) -> bool {
+    fn read(&mut self, spent: &mut u64, until: u64) -> bool {
         let mut packets = 0;
-        while packets < BURST && *spent < 1000 {
+        while packets < BURST && *spent < until {
             let Some(to) = self.ring.pop_front() else {
                 self.departures.handle_burst(packets, false);
                 return true;
@@ -119,6 +130,26 @@ fn a_flood_to_one_peer_leaves_room_for_what_goes_to_others() {
     assert!(other > 0.9, "{other}");
     // Of some 166 packets that could leave in a millisecond when nothing else is to be done.
     assert!((0.03..0.3).contains(&flood), "{flood}");
+}
+
+#[test]
+fn a_flood_that_is_more_than_can_be_read_does_no_more_harm_than_without_shares() {
+    let mut world = World::new();
+    world.run(100, [1500, 2, 0, 0]);
+    let [_, without, ..] = world.parts();
+    world.run(2000, [1500, 2, 0, 0]);
+    world.parts();
+    world.run(500, [1500, 2, 0, 0]);
+    let [_, other, ..] = world.parts();
+    assert!(other > 2.0 * without, "{other} instead of {without}");
+}
+
+#[test]
+fn a_flood_on_another_queue_of_the_device_changes_nothing_here() {
+    let mut world = World::new();
+    world.elsewhere = 100;
+    world.run(2000, [130, 2, 0, 0]);
+    assert_eq!(world.parts()[..2], [1.0, 1.0]);
 }
 
 #[test]
