@@ -1,5 +1,5 @@
 //! What the parts of the data path cost on one core, without a kernel: sealing, the shard, look-ups,
-//! handshakes, idle peers, policies. `cargo xtask micro` builds it as users get it and runs it; a
+//! handshakes, idle peers, policies, requests. `cargo xtask micro` builds it as users get it and runs it; a
 //! Markdown table for each part goes to standard output. It judges nothing: whoever runs it knows the
 //! machine.
 
@@ -18,6 +18,7 @@ mod packets;
 mod pair;
 mod parts;
 mod policies;
+mod requests;
 mod shard;
 mod tunnels;
 
@@ -47,17 +48,20 @@ enum Part {
     Idle,
     /// Large policies checked, compiled, planned and decided.
     Policies,
+    /// Requests decided at both ends of a call.
+    Requests,
 }
 
 fn main() {
     let only = Arguments::parse().only;
-    let parts: [(Part, fn()); 6] = [
+    let parts: [(Part, fn()); 7] = [
         (Part::Shard, shard::measure),
         (Part::Parts, parts::measure),
         (Part::Flows, flows::measure),
         (Part::Handshakes, handshakes::measure),
         (Part::Idle, idle::measure),
         (Part::Policies, policies::measure),
+        (Part::Requests, requests::measure),
     ];
     for (part, measure) in parts {
         if only.is_empty() || only.contains(&part) {

@@ -14,7 +14,8 @@ use crate::measure::{Each, each, once};
 
 const RULES: u16 = 10_000;
 const HOSTS: u16 = 2_000;
-const ROLES: u16 = 100;
+/// Roles that hosts have, by their numbers.
+pub(crate) const ROLES: u16 = 100;
 
 /// Prints the table of each kind of policy.
 pub(crate) fn measure() {
@@ -159,7 +160,8 @@ fn by_names() -> String {
     text
 }
 
-fn host(number: u16) -> HostRecord {
+/// Returns a host of a large fleet; its role is its number's rest.
+pub(crate) fn host(number: u16) -> HostRecord {
     let [high, low] = number.to_be_bytes();
     let mut id = [0; 16];
     id[..2].copy_from_slice(&[high, low]);
