@@ -125,6 +125,20 @@ fn a_program_sees_its_callers_at_an_overlay_address() -> Result<(), LabError> {
     Ok(())
 }
 
+/// Dials an address as the daemon would, and says how that ends.
+const MARKED_DIAL: &str = "\
+import socket, sys
+family = socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET
+client = socket.socket(family, socket.SOCK_STREAM)
+client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 0x6d657368)
+client.settimeout(10)
+try:
+    client.connect((sys.argv[1], 9090))
+    print(client.recv(99))
+except ConnectionRefusedError:
+    print('refused')
+";
+
 #[test]
 fn a_direct_dial_is_caught_where_a_rule_has_to_know_the_caller() -> Result<(), LabError> {
     let lab = Lab::new()?;
@@ -135,7 +149,10 @@ fn a_direct_dial_is_caught_where_a_rule_has_to_know_the_caller() -> Result<(), L
     let hello = hello.args(["-U", listening, "EXEC:echo hello"]);
     let _hello = hello.spawn("hello")?;
     let alpha = calling.pair.alpha.namespace();
-    for target in [format!("TCP4:{v4}:9090"), format!("TCP6:[{v6}]:9090")] {
+    for (target, address) in [
+        (format!("TCP4:{v4}:9090"), v4.to_string()),
+        (format!("TCP6:[{v6}]:9090"), v6.to_string()),
+    ] {
         let dial = |target: &str| {
             let socat = calling.unit.launch(alpha, "socat");
             socat.args(["-u", target, "-"]).run()
@@ -147,8 +164,9 @@ fn a_direct_dial_is_caught_where_a_rule_has_to_know_the_caller() -> Result<(), L
         let ran = bare.args(["-u", target.as_str(), "-"]).run()?;
         assert_eq!(ran.stdout, "", "{ran:?}");
         // Past the proxy there is no way, whoever asks: packets say nothing of a unit.
-        let ran = dial(&format!("{target},so-mark=1835365224"))?;
-        assert_eq!(ran.stdout, "", "{ran:?}");
+        let marked = calling.unit.launch(alpha, "python3");
+        let ran = marked.args(["-c", MARKED_DIAL, &address]).run()?;
+        assert_eq!(ran.stdout, "refused\n", "{ran:?}");
     }
     let said = "denied, since rule `web-direct` (policy.yaml:9) names workloads";
     calling.pair.alpha.wait_log(said)?;
