@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use rustix::net::netlink::NETFILTER;
 use socket2::SockRef;
 
-use super::kernel_question::{KernelQuestion, attribute, push_attribute};
+use super::kernel_question::{KernelQuestions, attribute, push_attribute};
 
 /// `NFNL_SUBSYS_CTNETLINK` and `IPCTNL_MSG_CT_GET` (linux/netfilter/nfnetlink.h).
 const GET: u16 = 1 << 8 | 1;
@@ -44,23 +44,37 @@ pub(crate) fn original_destination(accepted: impl AsFd) -> io::Result<SocketAddr
     destination.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// Returns the two ends of a caught TCP connection as its program knows them: from, to. `accepted_at`
-/// and `seen_from` are the ends as whoever accepted it knows them. The port that it came from is
-/// another one where two connections to different places left from the same.
-///
-/// # Errors
-/// The kernel cannot be asked.
-pub(crate) fn original_ends(
-    accepted_at: SocketAddr,
-    seen_from: SocketAddr,
-) -> io::Result<Option<(SocketAddr, SocketAddr)>> {
-    let mut kernel = KernelQuestion::open(NETFILTER)?;
-    // Answers go the way back.
-    let Some(question) = question(accepted_at, seen_from) else {
-        return Ok(None);
-    };
-    let answer = kernel.ask(GET, &question)?;
-    Ok(answer.and_then(|it| read(it.get(GENERAL_BYTES..)?)))
+/// Asks what connections were; threads may ask at the same time.
+#[derive(Debug)]
+pub(crate) struct Conntrack(KernelQuestions);
+
+impl Default for Conntrack {
+    fn default() -> Self {
+        Self(KernelQuestions::new(NETFILTER))
+    }
+}
+
+impl Conntrack {
+    /// Returns the two ends of a caught TCP connection as its program knows them: from, to. `accepted_at`
+    /// and `seen_from` are the ends as whoever accepted it knows them. The port that it came from is
+    /// another one where two connections to different places left from the same.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub(crate) fn original_ends(
+        &self,
+        accepted_at: SocketAddr,
+        seen_from: SocketAddr,
+    ) -> io::Result<Option<(SocketAddr, SocketAddr)>> {
+        // Answers go the way back.
+        let Some(question) = question(accepted_at, seen_from) else {
+            return Ok(None);
+        };
+        self.0.with(|kernel| {
+            let answer = kernel.ask(GET, &question)?;
+            Ok(answer.and_then(|it| read(it.get(GENERAL_BYTES..)?)))
+        })
+    }
 }
 
 fn question(from: SocketAddr, to: SocketAddr) -> Option<Vec<u8>> {
@@ -115,7 +129,7 @@ fn read(attributes: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::net::{TcpListener, TcpStream};
 
     use super::super::interface::tests::{is_in_namespace, said_by};
@@ -128,7 +142,8 @@ mod tests {
         }
     }";
 
-    fn set_up() {
+    /// Catches what goes to port 80 of 192.0.2.1, 192.0.2.2 and 2001:db8::1, in a namespace of the test's own.
+    pub(crate) fn set_up() {
         let script = format!(
             "ip link add away0 type veth peer name away1
              ip link set away0 up && ip link set away1 up
@@ -160,7 +175,7 @@ mod tests {
             assert!(!seen_from.ip().is_loopback());
             assert_eq!(original_destination(&accepted).unwrap(), dialled);
             let own = listener.local_addr().unwrap();
-            let ends = original_ends(own, seen_from).unwrap();
+            let ends = Conntrack::default().original_ends(own, seen_from).unwrap();
             assert_eq!(ends, Some((client.local_addr().unwrap(), dialled)));
         }
     }
@@ -183,7 +198,7 @@ mod tests {
             socket.bind(&from.into()).unwrap();
             socket.connect(&dialled.into()).unwrap();
             let (accepted, seen_from) = listener.accept().unwrap();
-            let ends = original_ends(own, seen_from).unwrap();
+            let ends = Conntrack::default().original_ends(own, seen_from).unwrap();
             assert_eq!(ends, Some((from, dialled)), "seen from {seen_from}");
             open.push((socket, accepted, seen_from));
         }

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -14,6 +15,8 @@ use rustix::net::{
 const ANSWER_WITHIN: Duration = Duration::from_millis(200);
 /// More than any answer has (netlink(7) recommends 8 KiB at least).
 const ANSWER_BYTES: usize = 8 << 10;
+/// Idle sockets that are kept: as many as threads ask at once.
+const IDLE_MAX: usize = 16;
 /// Answers to earlier questions that came late and are passed over.
 const STALE_MAX: usize = 16;
 
@@ -27,6 +30,47 @@ const NLMSG_DONE: u16 = 3;
 const ATTRIBUTE_HEADER_BYTES: usize = 4;
 /// The bits of an attribute's kind that are none of it: nested, and in network byte order.
 const ATTRIBUTE_FLAGS: u16 = 0xc000;
+
+/// Asks the kernel by one protocol; threads may ask at the same time.
+#[derive(Debug)]
+pub(crate) struct KernelQuestions {
+    protocol: Protocol,
+    idle: Mutex<Vec<KernelQuestion>>,
+}
+
+impl KernelQuestions {
+    /// Takes a protocol, such as `NETLINK_SOCK_DIAG`.
+    pub(crate) fn new(protocol: Protocol) -> Self {
+        let idle = Mutex::default();
+        Self { protocol, idle }
+    }
+
+    /// Lends a socket to ask by.
+    ///
+    /// # Errors
+    /// The kernel does not have the protocol, or what `ask` returns.
+    pub(crate) fn with<T>(
+        &self,
+        ask: impl FnOnce(&mut KernelQuestion) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let idle = self.idle().pop();
+        let mut kernel = match idle {
+            Some(kernel) => kernel,
+            None => KernelQuestion::open(self.protocol)?,
+        };
+        // One that failed is dropped: a late answer to it must not meet the next question.
+        let answer = ask(&mut kernel)?;
+        let mut idle = self.idle();
+        if idle.len() < IDLE_MAX {
+            idle.push(kernel);
+        }
+        Ok(answer)
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<KernelQuestion>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// A netlink socket that is asked one thing at a time.
 #[derive(Debug)]

@@ -3,11 +3,10 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Mutex;
 
 use rustix::net::netlink::SOCK_DIAG;
 
-use super::kernel_question::{KernelQuestion, attribute, number};
+use super::kernel_question::{KernelQuestion, KernelQuestions, attribute, number};
 
 /// linux/sock_diag.h.
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -24,11 +23,10 @@ const INODE_AT: usize = ID_AT + ID_BYTES + 16;
 const ANY_COOKIE: [u8; 8] = [0xff; 8];
 /// The attribute with the control group's number; Linux 5.9 and newer tell it unasked.
 const INET_DIAG_CGROUP_ID: u16 = 21;
-/// Idle sockets that are kept: as many as threads ask at once.
-const IDLE_MAX: usize = 16;
 
 /// The kernel's numbers of TCP's states (net/tcp_states.h).
 const TCP_ESTABLISHED: u8 = 1;
+const TCP_SYN_SENT: u8 = 2;
 const TCP_CLOSE_WAIT: u8 = 8;
 const TCP_LISTEN: u8 = 10;
 
@@ -52,9 +50,13 @@ impl OwnedSocket {
 }
 
 /// Asks the kernel; threads may ask at the same time.
-#[derive(Debug, Default)]
-pub(crate) struct SockDiag {
-    idle: Mutex<Vec<KernelQuestion>>,
+#[derive(Debug)]
+pub(crate) struct SockDiag(KernelQuestions);
+
+impl Default for SockDiag {
+    fn default() -> Self {
+        Self(KernelQuestions::new(SOCK_DIAG))
+    }
 }
 
 impl SockDiag {
@@ -69,18 +71,7 @@ impl SockDiag {
         remote: SocketAddr,
     ) -> io::Result<Option<OwnedSocket>> {
         let (local, remote) = (canonical(local), canonical(remote));
-        let idle = self.lock().pop();
-        let mut kernel = match idle {
-            Some(kernel) => kernel,
-            None => KernelQuestion::open(SOCK_DIAG)?,
-        };
-        // One that failed is dropped: a late answer to it must not meet the next question.
-        let found = ask(&mut kernel, local, remote)?;
-        let mut idle = self.lock();
-        if idle.len() < IDLE_MAX {
-            idle.push(kernel);
-        }
-        Ok(found)
+        self.0.with(|kernel| ask(kernel, local, remote))
     }
 
     /// Returns the UDP sockets that can send from the port of an address, under that address.
@@ -93,29 +84,16 @@ impl SockDiag {
             SocketAddr::V4(_) => &[libc::AF_INET, libc::AF_INET6],
             SocketAddr::V6(_) => &[libc::AF_INET6],
         };
-        let idle = self.lock().pop();
-        let mut kernel = match idle {
-            Some(kernel) => kernel,
-            None => KernelQuestion::open(SOCK_DIAG)?,
-        };
-        let mut sockets = Vec::new();
-        for family in families {
-            let question = udp_question(*family, source.port());
-            kernel.list(SOCK_DIAG_BY_FAMILY, &question, |answer| {
-                sockets.extend(read_udp(answer, source.port()));
-            })?;
-        }
-        let mut idle = self.lock();
-        if idle.len() < IDLE_MAX {
-            idle.push(kernel);
-        }
-        Ok(sockets)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<KernelQuestion>> {
-        self.idle
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.0.with(|kernel| {
+            let mut sockets = Vec::new();
+            for family in families {
+                let question = udp_question(*family, source.port());
+                kernel.list(SOCK_DIAG_BY_FAMILY, &question, |answer| {
+                    sockets.extend(read_udp(answer, source.port()));
+                })?;
+            }
+            Ok(sockets)
+        })
     }
 }
 
@@ -196,8 +174,8 @@ fn words(ip: IpAddr) -> [u8; 16] {
     words
 }
 
-/// Reads an answer. The kernel falls back to a socket that listens on the port: that is another one. One without a number has left its process, and the user it names is
-/// nobody's.
+/// Reads an answer. The kernel falls back to a socket that listens on the port: that is another one, as is one
+/// that nobody has answered yet. One without a number has left its process, and the user it names is nobody's.
 fn read(answer: &[u8], local: SocketAddr, remote: SocketAddr) -> Option<OwnedSocket> {
     let id = answer.get(ID_AT..ID_AT + ID_BYTES)?;
     let port = |at: usize| Some(u16::from_be_bytes(id.get(at..at + 2)?.try_into().ok()?));
@@ -205,7 +183,8 @@ fn read(answer: &[u8], local: SocketAddr, remote: SocketAddr) -> Option<OwnedSoc
     let is_remote = port(2)? == remote.port() && is_at(&id[20..36], remote.ip());
     let inode = number(answer, INODE_AT)?;
     let state = *answer.get(STATE_AT)?;
-    if !is_local || !is_remote || inode == 0 || state == TCP_LISTEN {
+    let is_connection = !matches!(state, TCP_LISTEN | TCP_SYN_SENT);
+    if !is_local || !is_remote || inode == 0 || !is_connection {
         return None;
     }
     let attributes = answer.get(ANSWER_BYTES..)?;

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use proxy::Caller;
 
 use crate::linux::cgroups::{Cgroups, Hierarchies, path_in, unit_of};
-use crate::linux::conntrack;
+use crate::linux::conntrack::Conntrack;
 use crate::linux::processes::Processes;
 use crate::linux::sock_diag::{OwnedSocket, SockDiag};
 use crate::linux::users::Users;
@@ -21,6 +21,7 @@ const CAP_SYS_PTRACE: u32 = 19;
 pub(crate) struct Callers {
     /// Where caught connections are accepted, on loopback.
     port: u16,
+    conntrack: Conntrack,
     sockets: SockDiag,
     users: Users,
     processes: Processes,
@@ -39,6 +40,7 @@ impl Callers {
         let hierarchies = Hierarchies::look()?;
         Ok(Self {
             port,
+            conntrack: Conntrack::default(),
             sockets: SockDiag::default(),
             users: Users::default(),
             processes: Processes::default(),
@@ -51,7 +53,10 @@ impl Callers {
     pub(crate) fn alarm(&self) -> Option<String> {
         let is_told = self.cgroups.is_some() || self.has_version_1 && may_see_others();
         (!is_told).then(|| {
-            "it cannot be told which unit a program runs in, and rules that name workloads are not satisfied on this host:              its control groups are of version 1 alone (or not mounted), and meshd may not look into other processes;              boot with systemd.unified_cgroup_hierarchy=1, or give meshd.service CAP_SYS_PTRACE"
+            "it cannot be told which unit a program runs in, and rules that name workloads are not \
+             satisfied on this host: \
+             its control groups are of version 1 alone (or not mounted), and meshd may not look into other processes; \
+             boot with systemd.unified_cgroup_hierarchy=1, or give meshd.service CAP_SYS_PTRACE"
                 .to_owned()
         })
     }
@@ -110,13 +115,12 @@ impl Callers {
         })
     }
 
+    /// Returns the socket of the program. `app` alone does not lead there: the kernel gives a connection
+    /// the port of a stranger's, when its own is taken.
     fn socket(&self, app: SocketAddr, dialled: SocketAddr) -> io::Result<Option<OwnedSocket>> {
-        if let Some(socket) = self.sockets.look_up(app, dialled)? {
-            return Ok(Some(socket));
-        }
-        // The kernel gave it another port, since two connections had left from this one.
-        match conntrack::original_ends(self.accepted_at(app), app)? {
-            Some((from, to)) if to == dialled && from != app => self.sockets.look_up(from, to),
+        let ends = self.conntrack.original_ends(self.accepted_at(app), app)?;
+        match ends {
+            Some((from, to)) if to == dialled => self.sockets.look_up(from, to),
             _ => Ok(None),
         }
     }
@@ -178,30 +182,46 @@ mod tests {
     use socket2::{Domain, Socket, Type};
 
     use super::*;
+    use crate::linux::conntrack;
+    use crate::linux::interface::tests::{is_in_namespace, said_by};
 
+    /// Where connections to [`DIALLED`] are brought, in a namespace of the test's own.
     fn listener() -> (TcpListener, Callers) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        (listener, Callers::new(port).unwrap())
+        conntrack::tests::set_up();
+        let listener = TcpListener::bind("127.0.0.1:747").unwrap();
+        (listener, Callers::new(747).unwrap())
+    }
+
+    const DIALLED: &str = "192.0.2.2:80";
+
+    fn dialled() -> SocketAddr {
+        DIALLED.parse().unwrap()
     }
 
     #[test]
     fn this_process_is_known_by_its_user() {
+        if !is_in_namespace("services::callers::tests::this_process_is_known_by_its_user") {
+            return;
+        }
         let (listener, callers) = listener();
-        let at = listener.local_addr().unwrap();
-        let client = TcpStream::connect(at).unwrap();
+        let client = TcpStream::connect(dialled()).unwrap();
         let (_accepted, app) = listener.accept().unwrap();
-        let Caller::Process { user, uid, .. } = callers.of(app, at) else {
+        let Caller::Process { user, uid, .. } = callers.of(app, dialled()) else {
             panic!("nobody called");
         };
         assert_eq!(uid, rustix::process::geteuid().as_raw());
         assert_eq!(user, callers.users.name_of(uid).map(|it| it.to_string()));
+        let another = "192.0.2.1:80".parse().unwrap();
+        assert_eq!(callers.of(app, another), Caller::Unknown, "it dialled this");
         drop(client);
-        assert_eq!(callers.of(app, at), Caller::Unknown, "it has gone");
+        assert_eq!(callers.of(app, dialled()), Caller::Unknown, "it has gone");
     }
 
     #[test]
     fn who_did_not_call_from_here_is_nobody() {
+        if !is_in_namespace("services::callers::tests::who_did_not_call_from_here_is_nobody") {
+            return;
+        }
         let (listener, callers) = listener();
         let at = listener.local_addr().unwrap();
         let elsewhere = "192.0.2.7:4000".parse().unwrap();
@@ -214,6 +234,57 @@ mod tests {
             callers.of(app, other.local_addr().unwrap()),
             Caller::Unknown
         );
+        // One that nobody answers.
+        let calling = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        calling.set_nonblocking(true).unwrap();
+        let nowhere: SocketAddr = "192.0.2.9:80".parse().unwrap();
+        calling.connect(&nowhere.into()).unwrap_err();
+        let from = calling.local_addr().unwrap().as_socket().unwrap();
+        assert_eq!(callers.sockets.look_up(from, nowhere).unwrap(), None);
+    }
+
+    /// The kernel gives a connection the port of another one by chance, when its own is taken; whoever
+    /// goes on trying gets the port of whom he wants to be.
+    #[test]
+    fn who_was_given_the_port_of_another_is_not_taken_for_it() {
+        if !is_in_namespace(
+            "services::callers::tests::who_was_given_the_port_of_another_is_not_taken_for_it",
+        ) {
+            return;
+        }
+        let (listener, callers) = listener();
+        let leads_to = |port: u16| {
+            let rule = format!("ip daddr 192.0.2.2 tcp dport 80 redirect to :{port}");
+            let catch = "inet catching catch";
+            said_by(
+                "nft",
+                &[&format!("flush chain {catch}; add rule {catch} {rule}")],
+            );
+        };
+        // Of this one the listener knows nothing any more, though its program has not closed it.
+        leads_to(748);
+        let before = TcpListener::bind("127.0.0.1:748").unwrap();
+        let group = Group::new("victim", "web.service");
+        let mut victim = group.runs(&format!(
+            "exec socat - TCP:{DIALLED},bind=198.51.100.9:40000"
+        ));
+        let (_kept, its_port) = before.accept().unwrap();
+        leads_to(747);
+        let give = "inet catching give";
+        let hook = "{ type nat hook postrouting priority 100; }";
+        let rule = "tcp dport 747 snat ip to 198.51.100.9:40000";
+        let script = format!("add chain {give} {hook}; add rule {give} {rule}");
+        said_by("nft", &[&script]);
+        let _client = TcpStream::connect(dialled()).unwrap();
+        let (_accepted, app) = listener.accept().unwrap();
+        assert_eq!(app, its_port);
+        let Caller::Process { unit, .. } = callers.of(app, dialled()) else {
+            panic!("nobody called");
+        };
+        assert_ne!(unit.as_deref(), Some("web.service"));
+        drop(victim.stdin.take());
+        victim.kill().unwrap();
+        victim.wait().unwrap();
     }
 
     /// A control group of this test alone, which goes with it.
@@ -228,11 +299,6 @@ mod tests {
             let group = root.join(slice).join(unit);
             fs::create_dir_all(&group).expect("root may make control groups");
             Self(group)
-        }
-
-        /// A program in the group that connects and stays until its input ends.
-        fn connects(&self, to: SocketAddr) -> Child {
-            self.runs(&format!("exec socat - TCP:{to}"))
         }
 
         /// A program in the group.
@@ -253,12 +319,16 @@ mod tests {
 
     #[test]
     fn a_program_is_known_by_the_unit_that_it_runs_in() {
+        if !is_in_namespace(
+            "services::callers::tests::a_program_is_known_by_the_unit_that_it_runs_in",
+        ) {
+            return;
+        }
         let group = Group::new("connects", "web.service");
         let (listener, callers) = listener();
-        let at = listener.local_addr().unwrap();
-        let mut program = group.connects(at);
+        let mut program = group.runs(&format!("exec socat - TCP:{DIALLED}"));
         let (accepted, app) = listener.accept().unwrap();
-        let Caller::Process { unit, uid, .. } = callers.of(app, at) else {
+        let Caller::Process { unit, uid, .. } = callers.of(app, dialled()) else {
             panic!("nobody called");
         };
         assert_eq!(unit.as_deref(), Some("web.service"));
@@ -270,7 +340,7 @@ mod tests {
     #[test]
     fn who_sends_datagrams_is_known_by_the_port_and_who_shares_one_is_nobody() {
         let group = Group::new("sends", "web.service");
-        let (_listener, callers) = listener();
+        let callers = Callers::new(747).unwrap();
         let at = UdpSocket::bind("127.0.0.1:0").unwrap();
         let to = at.local_addr().unwrap();
         let mut program = group.runs(&format!("exec socat - UDP:{to},reuseport"));
