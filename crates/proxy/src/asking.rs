@@ -204,7 +204,7 @@ pub(crate) enum No {
     /// The path cannot be decided on.
     Ambiguous(AmbiguousPath),
     /// Nobody offers the service, so that the policy has nothing to say of it.
-    NoEndpoint,
+    Unoffered,
 }
 
 impl No {
@@ -213,7 +213,7 @@ impl No {
         match self {
             Self::Ruled(reason, _) => reason,
             Self::Ambiguous(_) => Reason::AmbiguousPath,
-            Self::NoEndpoint => Reason::NoEndpoint,
+            Self::Unoffered => Reason::NoEndpoint,
         }
     }
 
@@ -221,7 +221,7 @@ impl No {
     pub(crate) const fn rule(self) -> Option<RuleIndex> {
         match self {
             Self::Ruled(_, rule) => rule,
-            Self::Ambiguous(_) | Self::NoEndpoint => None,
+            Self::Ambiguous(_) | Self::Unoffered => None,
         }
     }
 
@@ -230,7 +230,7 @@ impl No {
         match self {
             Self::Ruled(..) => String::new(),
             Self::Ambiguous(why) => why.to_string(),
-            Self::NoEndpoint => "no host offers it".to_owned(),
+            Self::Unoffered => "no host offers it".to_owned(),
         }
     }
 }

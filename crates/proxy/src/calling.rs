@@ -111,7 +111,7 @@ impl Caught {
             request,
         };
         if endpoints.is_empty() {
-            return Err(Box::new((asked, No::NoEndpoint)));
+            return Err(Box::new((asked, No::Unoffered)));
         }
         let first = match asked.decide(gate, headers, at) {
             Ok(rule) => return Ok((asked, rule)),

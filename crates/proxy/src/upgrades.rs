@@ -121,10 +121,8 @@ async fn attempt(
     let asking = ask(worker, caught, under_way, endpoint, request);
     let patient = patiently(until, worker.limits.body_wait, under_way.replay(), asking);
     let asked = under_way.stand().until_cut(patient).await?;
-    Some(asked.unwrap_or_else(|| {
-        let late = Came::Failure(Failure::Timeout, Reason::Deadline, String::new());
-        Err(late)
-    }))
+    let late = Came::Failure(Failure::Timeout, Reason::Deadline, String::new());
+    Some(asked.unwrap_or(Err(late)))
 }
 
 /// Asks the endpoint, on a connection of its own.

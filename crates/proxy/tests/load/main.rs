@@ -229,7 +229,7 @@ fn who_does_not_read_makes_nobody_keep_what_it_does_not_read() {
                 world.caller().told.calls(8).await;
             }
             let grown = memory_kb("VmRSS:").saturating_sub(before);
-            assert!(grown < 8 * 4 << 10, "{grown} KB");
+            assert!(grown < (8 * 4) << 10, "{grown} KB");
         });
     }
 }
