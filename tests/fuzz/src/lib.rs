@@ -23,7 +23,8 @@ pub mod targets;
 use targets::{
     admin_json, agent_messages, bequests, certificates, control_messages, conversations, datagrams,
     dns_queries, join_tokens, overlay_packets, packet_headers, packet_runs, policy_changes,
-    policy_documents, settings_files, super_packets, trust_payloads, wireguard_messages,
+    policy_documents, service_calls, service_requests, settings_files, super_packets,
+    trust_payloads, wireguard_messages,
 };
 
 /// One kind of bytes that come from elsewhere.
@@ -84,6 +85,8 @@ targets! {
     packet_runs: 3000,
     policy_changes: 1500,
     policy_documents: 1500,
+    service_calls: 400,
+    service_requests: 20_000,
     settings_files: 3000,
     super_packets: 1000,
     trust_payloads: 3000,

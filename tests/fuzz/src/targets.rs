@@ -14,6 +14,8 @@ pub mod packet_headers;
 pub mod packet_runs;
 pub mod policy_changes;
 pub mod policy_documents;
+pub mod service_calls;
+pub mod service_requests;
 pub mod settings_files;
 pub mod super_packets;
 pub mod trust_payloads;

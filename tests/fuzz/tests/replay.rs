@@ -44,6 +44,8 @@ holds! {
     packet_runs
     policy_changes
     policy_documents
+    service_calls
+    service_requests
     settings_files
     super_packets
     trust_payloads

@@ -1,0 +1,5 @@
+//! `fuzz::targets::service_calls` under libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::targets::service_calls::target(bytes));
