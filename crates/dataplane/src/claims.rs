@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
-use hashbrown::hash_map::Entry;
 use model::map::PeerIndex;
 use model::name::Name;
 use model::rule::Direction;
@@ -14,6 +13,10 @@ use model::time::Instant;
 
 use crate::flows::FlowKey;
 use crate::pending::{Pending, PendingLimits};
+
+mod table;
+
+use table::{Known, Standing, Table};
 
 /// How long packets wait to be told whose they are: a busy daemon takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -42,14 +45,9 @@ pub(crate) struct Claims {
     asked: HashMap<FlowKey, Pending, FixedState>,
     /// The same, by since when.
     asked_since: VecDeque<(Instant, FlowKey)>,
-    own: HashMap<FlowKey, Own, FixedState>,
-    heard: HashMap<FlowKey, Heard, FixedState>,
-    heard_of: HashMap<u32, usize, FixedState>,
+    own: Table<Own>,
+    heard: Table<Heard>,
     asked_max: usize,
-    claims_max: usize,
-    heard_per_peer_max: usize,
-    /// When what is over was last looked for to make room.
-    cleared_at: Option<Instant>,
 }
 
 /// Who sends a flow of this host.
@@ -57,8 +55,6 @@ pub(crate) struct Claims {
 pub(crate) struct Own {
     /// `None`: nobody that the policy names.
     pub(crate) workload: Option<Name>,
-    /// The table that allows it to.
-    pub(crate) allowed_under: Option<u64>,
     /// The table that was in force when the kernel was asked.
     known_under: u64,
     known_at: Instant,
@@ -71,15 +67,14 @@ pub(crate) struct Own {
 #[derive(Clone, Debug)]
 pub(crate) struct Heard {
     pub(crate) workload: Name,
-    pub(crate) allowed_under: Option<u64>,
     at: Instant,
 }
 
 /// The claims of flows that go to another shard.
 #[derive(Debug, Default)]
 pub(crate) struct GivenClaims {
-    own: Vec<(FlowKey, Own)>,
-    heard: Vec<(FlowKey, Heard)>,
+    own: Vec<Known<Own>>,
+    heard: Vec<Known<Heard>>,
 }
 
 impl Claims {
@@ -89,17 +84,12 @@ impl Claims {
         heard_per_peer_max: usize,
         seed: u64,
     ) -> Self {
-        let hasher = || FixedState::with_seed(seed);
         Self {
-            asked: HashMap::with_hasher(hasher()),
+            asked: HashMap::with_hasher(FixedState::with_seed(seed)),
             asked_since: VecDeque::new(),
-            own: HashMap::with_hasher(hasher()),
-            heard: HashMap::with_hasher(hasher()),
-            heard_of: HashMap::with_hasher(hasher()),
+            own: Table::new(claims_max, claims_max, seed),
+            heard: Table::new(claims_max, heard_per_peer_max, seed),
             asked_max,
-            claims_max,
-            heard_per_peer_max,
-            cleared_at: None,
         }
     }
 
@@ -116,18 +106,18 @@ impl Claims {
         key: &FlowKey,
         direction: Direction,
         now: Instant,
-    ) -> Option<&mut Own> {
+    ) -> Option<&mut Known<Own>> {
         let holds = match direction {
             Direction::Outbound => ANSWER_HOLDS,
             Direction::Inbound => CLAIM_HOLDS,
         };
         let own = self.own.get_mut(key)?;
-        (now.saturating_since(own.known_at) < holds).then_some(own)
+        (now.saturating_since(own.value.known_at) < holds).then_some(own)
     }
 
     /// Returns whether there was room for an answer.
     pub(crate) fn is_known(&self, key: &FlowKey) -> bool {
-        self.own.contains_key(key)
+        self.own.get(key).is_some()
     }
 
     /// Notes that it is asked who sends a flow; `None`: too much is asked already, `Some(false)`: this
@@ -163,44 +153,51 @@ impl Claims {
         self.asked.remove(&key)
     }
 
-    /// Takes an answer, if there is room for it, and returns the packets that waited for it; `None`:
-    /// nobody asked.
+    /// Takes an answer, and which table allows it, if there is room for it, and returns the packets
+    /// that waited for it; `None`: nobody asked.
     pub(crate) fn learn(
         &mut self,
         key: FlowKey,
         workload: Option<Name>,
+        allowed_under: Option<u64>,
         generation: u64,
         now: Instant,
     ) -> Option<Pending> {
         let held = self.forget_question(&key);
-        if held.is_none() && !self.own.contains_key(&key) {
-            return None;
+        if let Some(Known {
+            standing, value, ..
+        }) = self.own.get_mut(&key)
+        {
+            if value.workload != workload {
+                (value.told_at, value.is_heard) = (None, false);
+                value.workload = workload;
+            }
+            standing.allowed_under = allowed_under;
+            (value.known_at, value.known_under) = (now, generation);
+            return Some(held.unwrap_or_default());
         }
-        let held = held.unwrap_or_default();
-        if !self.own.contains_key(&key) && !self.has_room(now) {
-            return Some(held);
-        }
-        let own = self.own.entry(key).or_insert_with(|| Own {
-            workload: workload.clone(),
-            allowed_under: None,
+        let held = held?;
+        let value = Own {
+            workload,
             known_under: generation,
             known_at: now,
             asked_at: now,
             told_at: None,
             is_heard: false,
-        });
-        if own.workload != workload {
-            (own.told_at, own.is_heard) = (None, false);
-            own.workload = workload;
-        }
-        own.allowed_under = None;
-        (own.known_at, own.known_under) = (now, generation);
+        };
+        let standing = Standing::new(allowed_under, now);
+        let known = Known {
+            key,
+            standing,
+            value,
+        };
+        self.own.insert(known, now);
         Some(held)
     }
 
     /// Returns whether it is time to ask again who sends a flow, and notes that it is asked.
     pub(crate) fn asks_again(&mut self, key: &FlowKey, generation: u64, now: Instant) -> bool {
-        let Some(own) = self.own.get_mut(key) else {
+        let Some(Known { value: own, .. }) = self.own.get_mut(key) else {
             return false;
         };
         let is_old = now.saturating_since(own.known_at) >= ASK_AGAIN;
@@ -214,7 +211,7 @@ impl Claims {
 
     /// Returns the claim that goes ahead of the next packet of a flow.
     pub(crate) fn due(&mut self, key: &FlowKey, now: Instant) -> Option<&Name> {
-        let own = self.own.get(key)?;
+        let own = &self.own.get(key)?.value;
         let is_due = match own.told_at {
             None => true,
             Some(at) if own.is_heard => now.saturating_since(at) >= REFRESH,
@@ -225,14 +222,14 @@ impl Claims {
 
     /// A claim has been sent.
     pub(crate) fn note_told(&mut self, key: &FlowKey, now: Instant) {
-        if let Some(own) = self.own.get_mut(key) {
+        if let Some(Known { value: own, .. }) = self.own.get_mut(key) {
             (own.told_at, own.is_heard) = (Some(now), false);
         }
     }
 
     /// The peer says that it has heard a claim, or that it has not. False when there is none.
     pub(crate) fn note_answer(&mut self, key: &FlowKey, is_heard: bool) -> bool {
-        let Some(own) = self.own.get_mut(key) else {
+        let Some(Known { value: own, .. }) = self.own.get_mut(key) else {
             return false;
         };
         own.is_heard = is_heard;
@@ -247,49 +244,37 @@ impl Claims {
         self.asked_since.retain(|(_, asked)| asked != key);
         Some(packets)
     }
-
-    fn has_room(&mut self, now: Instant) -> bool {
-        self.clear_when_full(now);
-        self.own.len() < self.claims_max
-    }
 }
 
 /// Peers' flows.
 impl Claims {
     /// Returns who a peer says sends a flow.
-    pub(crate) fn heard_mut(&mut self, key: &FlowKey, now: Instant) -> Option<&mut Heard> {
+    pub(crate) fn heard_mut(&mut self, key: &FlowKey, now: Instant) -> Option<&mut Known<Heard>> {
         let heard = self.heard.get_mut(key)?;
-        (now.saturating_since(heard.at) < CLAIM_HOLDS).then_some(heard)
+        (now.saturating_since(heard.value.at) < CLAIM_HOLDS).then_some(heard)
     }
 
-    /// Takes a claim. False when there is no room for it.
-    pub(crate) fn hear(&mut self, key: FlowKey, workload: Name, now: Instant) -> bool {
-        self.clear_when_full(now);
-        let is_full = self.heard.len() >= self.claims_max;
-        match self.heard.entry(key) {
-            Entry::Occupied(mut entry) => {
-                let heard = entry.get_mut();
-                if heard.workload != workload {
-                    heard.allowed_under = None;
-                    heard.workload = workload;
-                }
-                heard.at = now;
-                true
-            }
-            Entry::Vacant(entry) => {
-                let count = self.heard_of.entry(key.peer).or_default();
-                if is_full || *count >= self.heard_per_peer_max {
-                    return false;
-                }
-                *count += 1;
-                entry.insert(Heard {
-                    workload,
-                    allowed_under: None,
-                    at: now,
-                });
-                true
-            }
+    /// Takes a claim, and which table allows it. False when there is no room for it.
+    pub(crate) fn hear(
+        &mut self,
+        key: FlowKey,
+        workload: Name,
+        allowed_under: Option<u64>,
+        now: Instant,
+    ) -> bool {
+        let value = Heard { workload, at: now };
+        if let Some(heard) = self.heard.get_mut(&key) {
+            heard.standing.allowed_under = allowed_under;
+            heard.value = value;
+            return true;
         }
+        let standing = Standing::new(allowed_under, now);
+        let known = Known {
+            key,
+            standing,
+            value,
+        };
+        self.heard.insert(known, now)
     }
 }
 
@@ -297,49 +282,45 @@ impl Claims {
 impl Claims {
     /// Returns what is known of some flows.
     pub(crate) fn of_flows(&self, is_its: impl Fn(&FlowKey) -> bool) -> GivenClaims {
-        let own = self.own.iter().filter(|(key, _)| is_its(key));
-        let heard = self.heard.iter().filter(|(key, _)| is_its(key));
         GivenClaims {
-            own: own.map(|(key, own)| (*key, own.clone())).collect(),
-            heard: heard.map(|(key, heard)| (*key, heard.clone())).collect(),
+            own: of_flows(&self.own, &is_its),
+            heard: of_flows(&self.heard, &is_its),
         }
     }
 
     /// Forgets what is known of some flows, which another shard has now.
     pub(crate) fn give(&mut self, is_its: impl Fn(&FlowKey) -> bool) {
-        self.own.retain(|key, _| !is_its(key));
-        self.forget_heard(|key, _| is_its(key));
+        self.own.remove_where(|own| is_its(&own.key));
+        self.heard.remove_where(|heard| is_its(&heard.key));
     }
 
     /// Takes what another shard knew; what finds no room is asked and claimed anew.
     pub(crate) fn take(&mut self, given: GivenClaims, now: Instant) {
-        for (key, own) in given.own {
-            if self.has_room(now) {
-                self.own.insert(key, own);
-            }
+        for own in given.own {
+            self.own.insert(own, now);
         }
-        for (key, heard) in given.heard {
-            if self.hear(key, heard.workload.clone(), heard.at) {
-                self.heard.insert(key, heard);
-            }
+        for heard in given.heard {
+            self.heard.insert(heard, now);
         }
     }
 }
 
+fn of_flows<T: Clone>(table: &Table<T>, is_its: impl Fn(&FlowKey) -> bool) -> Vec<Known<T>> {
+    let its = table.iter().filter(|known| is_its(&known.key));
+    its.cloned().collect()
+}
+
 /// What is over.
 impl Claims {
-    /// Forgets what nobody has told again.
+    /// Forgets what nobody uses any more.
     pub(crate) fn sweep(&mut self, now: Instant) {
-        self.own
-            .retain(|_, own| now.saturating_since(own.known_at) < CLAIM_HOLDS);
-        let is_over = |heard: &Heard| now.saturating_since(heard.at) >= CLAIM_HOLDS;
-        self.forget_heard(|_, heard| is_over(heard));
+        self.own.sweep(now);
+        self.heard.sweep(now);
     }
 
     /// Forgets everything about a peer, and returns the packets that waited.
     pub(crate) fn forget_peer(&mut self, peer: PeerIndex) -> Vec<Pending> {
-        self.own.retain(|key, _| key.peer() != peer);
-        self.forget_heard(|key, _| key.peer() == peer);
+        self.give(|key| key.peer() == peer);
         self.forget_questions(|key| key.peer() == peer)
     }
 
@@ -352,31 +333,5 @@ impl Claims {
         self.asked_since.retain(|(_, key)| !is_over(key));
         let gone = self.asked.extract_if(|key, _| is_over(key));
         gone.map(|(_, packets)| packets).collect()
-    }
-
-    fn forget_heard(&mut self, is_over: impl Fn(&FlowKey, &Heard) -> bool) {
-        let Self {
-            heard, heard_of, ..
-        } = self;
-        for (key, _) in heard.extract_if(|key, heard| is_over(key, heard)) {
-            if let Entry::Occupied(mut count) = heard_of.entry(key.peer) {
-                *count.get_mut() -= 1;
-                if *count.get() == 0 {
-                    count.remove();
-                }
-            }
-        }
-    }
-
-    /// A walk over all at most each second, however many newcomers there are.
-    fn clear_when_full(&mut self, now: Instant) {
-        let is_full = self.own.len().max(self.heard.len()) >= self.claims_max;
-        let is_soon = self
-            .cleared_at
-            .is_some_and(|at| now.saturating_since(at) < BETWEEN_QUESTIONS);
-        if is_full && !is_soon {
-            self.cleared_at = Some(now);
-            self.sweep(now);
-        }
     }
 }

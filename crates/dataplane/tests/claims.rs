@@ -57,6 +57,20 @@ fn connected(bundle: &Bundle) -> Pair {
     pair
 }
 
+/// The same bundle with other bounds.
+fn bounded(limits: Limits) -> Pair {
+    let mut pair = Pair::strangers(ShardConfig {
+        limits,
+        ..ShardConfig::default()
+    });
+    for host in [A, B] {
+        pair.introduce(host);
+        pair.set_path(host, pair.hosts[1 - host].underlay);
+    }
+    pair.set_bundle(&web_on(A));
+    pair
+}
+
 /// Returns which flows A asks about.
 fn asked(pair: &mut Pair) -> Vec<Sending> {
     let asked = pair.events(A).into_iter().filter_map(|event| match event {
@@ -377,15 +391,7 @@ fn a_flood_of_flows_waits_within_bounds_and_is_counted() {
         senders_asked: asked_max,
         ..Limits::default()
     };
-    let mut pair = Pair::strangers(ShardConfig {
-        limits,
-        ..ShardConfig::default()
-    });
-    for host in [A, B] {
-        pair.introduce(host);
-        pair.set_path(host, pair.hosts[1 - host].underlay);
-    }
-    pair.set_bundle(&web_on(A));
+    let mut pair = bounded(limits);
     for from in FROM..FROM + 10 {
         for _ in 0..20 {
             send(&mut pair, from);
@@ -397,6 +403,52 @@ fn a_flood_of_flows_waits_within_bounds_and_is_counted() {
     assert_eq!(dropped, 200 - 16 * asked_max as u64);
     pair.command(A, vec![Command::RemovePeer { index: pair::PEER }]);
     assert_eq!(pair.hosts[A].counters.queued(), 0);
+}
+
+#[test]
+fn a_new_port_for_each_question_fills_no_table_for_good() {
+    for (claims, claims_per_peer) in [(8, 8), (8, 4)] {
+        let mut pair = bounded(Limits {
+            claims,
+            claims_per_peer,
+            ..Limits::default()
+        });
+        for from in FROM..FROM + 50 {
+            send_as(&mut pair, WEB, from);
+            reply(&mut pair, from);
+            assert_eq!((pair.delivered(A).len(), pair.delivered(B).len()), (1, 1));
+        }
+        assert_eq!(pair.dropped(B, DropReason::ClaimTableFull), 0);
+        assert_eq!(pair.dropped(A, DropReason::UnknownWorkload), 0);
+    }
+}
+
+#[test]
+fn who_is_denied_shuts_nobody_out() {
+    let mut pair = bounded(Limits {
+        claims: 8,
+        claims_per_peer: 8,
+        ..Limits::default()
+    });
+    let mut open = web_on(A);
+    open.allow[0].from.push(Selector::Workload(name("batch")));
+    send_as(&mut pair, WEB, FROM);
+    reply(&mut pair, FROM);
+    // A believes that `batch` may, and claims it; this host's programs are denied at once.
+    pair.set_bundle_at(A, &open);
+    for from in FROM + 1..FROM + 20 {
+        send_as(&mut pair, Some("batch"), from);
+    }
+    pair.set_bundle_at(A, &web_on(A));
+    for from in FROM + 20..FROM + 40 {
+        send_as(&mut pair, None, from);
+    }
+    pair.delivered(A);
+    pair.delivered(B);
+    reply(&mut pair, FROM);
+    send_as(&mut pair, WEB, FROM + 40);
+    reply(&mut pair, FROM + 40);
+    assert_eq!((pair.delivered(A).len(), pair.delivered(B).len()), (2, 1));
 }
 
 #[test]

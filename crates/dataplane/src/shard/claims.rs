@@ -9,7 +9,7 @@ use model::map::PeerIndex;
 use model::name::Name;
 use model::rule::{Direction, ip_protocol};
 use model::time::{Instant, Now};
-use policy::Verdict;
+use policy::{Table, Verdict};
 use wireguard::sealed_len;
 
 use super::inbound::Fate;
@@ -55,27 +55,30 @@ impl Shard {
         let known = match opened {
             Direction::Outbound => claims
                 .own_mut(key, direction, now)
-                .map(|own| (own.workload.as_ref(), &mut own.allowed_under)),
+                .map(|it| (it.value.workload.as_ref(), &mut it.standing)),
             Direction::Inbound => claims
                 .heard_mut(key, now)
-                .map(|heard| (Some(&heard.workload), &mut heard.allowed_under)),
+                .map(|it| (Some(&it.value.workload), &mut it.standing)),
         };
-        let Some((workload, allowed_under)) = known else {
+        let Some((workload, standing)) = known else {
             return Claimed::Unknown;
         };
-        if *allowed_under == Some(generation) {
-            return Claimed::Allowed;
+        if standing.allowed_under != Some(generation) {
+            let verdict = judge(table, key, opened, workload);
+            standing.allowed_under = verdict.is_allowed().then_some(generation);
+            if !verdict.is_allowed() {
+                return Claimed::Denied(verdict);
+            }
         }
-        let (peer, port) = (key.peer(), key.service_port(opened));
-        let verdict = match workload {
-            Some(name) => table.decide_claimed(opened, peer, key.ip_protocol, port, name),
-            None => table.decide(opened, peer, key.ip_protocol, port),
-        };
-        if !verdict.is_allowed() {
-            return Claimed::Denied(verdict);
-        }
-        *allowed_under = Some(generation);
+        standing.note(direction != opened, now);
         Claimed::Allowed
+    }
+
+    /// Returns the table that lets a workload send a flow; `None`: this host's does not.
+    fn allows(&self, key: &FlowKey, opened: Direction, workload: Option<&Name>) -> Option<u64> {
+        let table = self.table.as_ref()?;
+        let verdict = judge(table, key, opened, workload);
+        verdict.is_allowed().then(|| table.generation())
     }
 
     /// Returns the workload that sends a flow, as far as it is known.
@@ -89,10 +92,19 @@ impl Shard {
             Direction::Outbound => self
                 .claims
                 .own_mut(key, Direction::Inbound, now)?
+                .value
                 .workload
                 .clone(),
-            Direction::Inbound => Some(self.claims.heard_mut(key, now)?.workload.clone()),
+            Direction::Inbound => Some(self.claims.heard_mut(key, now)?.value.workload.clone()),
         }
+    }
+}
+
+fn judge(table: &Table, key: &FlowKey, opened: Direction, workload: Option<&Name>) -> Verdict {
+    let (peer, port) = (key.peer(), key.service_port(opened));
+    match workload {
+        Some(name) => table.decide_claimed(opened, peer, key.ip_protocol, port, name),
+        None => table.decide(opened, peer, key.ip_protocol, port),
     }
 }
 
@@ -161,7 +173,11 @@ impl Shard {
             return;
         }
         let generation = self.table.as_ref().map_or(0, |table| table.generation());
-        let Some(mut held) = self.claims.learn(key, workload, generation, now.monotonic) else {
+        let allowed_under = self.allows(&key, Direction::Outbound, workload.as_ref());
+        let held = self
+            .claims
+            .learn(key, workload, allowed_under, generation, now.monotonic);
+        let Some(mut held) = held else {
             return;
         };
         self.next_sweep
@@ -290,8 +306,11 @@ impl Shard {
             ClaimMessage::Claim(flow, workload) => {
                 let key = flow.key(index, Direction::Inbound);
                 // Where no rule asks for it, it is not kept: the table is for those that count.
-                let is_kept =
-                    !self.asks_who_sends(&key) || self.claims.hear(key, workload, now.monotonic);
+                let allowed_under = self.allows(&key, Direction::Inbound, Some(&workload));
+                let is_kept = !self.asks_who_sends(&key)
+                    || self
+                        .claims
+                        .hear(key, workload, allowed_under, now.monotonic);
                 if !is_kept {
                     return Err(DropReason::ClaimTableFull);
                 }
