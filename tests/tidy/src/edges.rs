@@ -118,6 +118,7 @@ const HOUSE: &[Room] = &[
             "wireguard",
             "dataplane",
             "agent",
+            "proxy",
             "meshd",
         ],
         &[],
