@@ -86,7 +86,7 @@ runtime::catalogue! {
 
     /// Questions to mesh DNS: `answered` and `no_such_name` of the mesh's own names, `forwarded` others that the host's servers answered, `forward_failed` others that they did not, `refused`, and `malformed` ones.
     DNS: Counter = "meshd_dns_queries_total", by "outcome";
-    /// Calls of services that have ended, by whose `part` this host had in them, `from` a workload or else a host, `to` a service or else a host and its port, class of the answer's `status` (`none` for connections of bytes), and the `reason` where the mesh answered or ended the call. What is above the pairs that are counted apart is `others`.
+    /// Calls of services that have ended, by whose `part` this host had in them, `from` a workload or else a host, `to` a service or else a host and its port, class of the answer's `status` (`none` for connections of bytes), and the `reason` where the mesh answered or ended the call. What is above the pairs that are counted apart is `others`; what was called of a host in vain, where the policy has no service of that name or no program answered at that port, is `HOST:others`.
     CALLS: Counter = "meshd_service_calls_total", by "part", "from", "to", "status", "reason";
     /// How long calls took from their arrival to the head of their answer.
     CALL_SECONDS: Histogram = "meshd_service_call_seconds", by "part", "from", "to";

@@ -18,6 +18,7 @@ use std::time::Instant;
 
 use model::catalogue::Catalogue;
 use model::local::{CallCounts, CallExplained, EdgeCounts, LateEdge, LiveService};
+use model::name::Name;
 use policy::Gate;
 
 pub use access_log::AccessLog;
@@ -184,6 +185,16 @@ impl Observatory {
         self.teller.as_ref().map_or((0, 0), Teller::lost)
     }
 
+    /// Whether the policy of now has a service. A proxy thread does not wait to hear it: while the
+    /// policy is exchanged nobody knows.
+    fn is_known(&self, service: &Name) -> bool {
+        let Ok(known) = self.known.try_lock() else {
+            return false;
+        };
+        let newest = known.front();
+        newest.is_some_and(|it| it.catalogue.services.contains_key(service))
+    }
+
     fn known(&self) -> Vec<Known> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.iter().cloned().collect()
@@ -206,7 +217,8 @@ impl Observer for Observatory {
         let Some(thread) = self.threads.get(thread) else {
             return;
         };
-        thread.edges.edge(report).count(report);
+        let edge = thread.edges.edge(report, |service| self.is_known(service));
+        edge.count(report);
         if let Ok(mut recent) = thread.recent.try_lock() {
             recent.keep(report);
         }

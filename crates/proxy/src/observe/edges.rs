@@ -1,7 +1,7 @@
 //! Counts by who calls what. A table of a fixed size for each thread: reading it takes no lock, an
 //! edge is entered once, and what has no room is counted together.
 
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::BuildHasher;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,21 +18,76 @@ use crate::refusal::Reason;
 use crate::report::{CallReport, Side};
 use crate::stages::Stage;
 
-/// Edges that are counted apart, by one thread. More than a host's policy names is hard to reach:
-/// direct dials of many hosts' ports do.
+/// Edges that are counted apart, by one thread: more than what a host's policy names and its programs
+/// offer is hard to reach.
 const EDGES_MAX: usize = 512;
 /// Places that are looked at for an edge.
 const PROBES_MAX: usize = 16;
 
 /// Who calls what.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct EdgeKey {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct EdgeKey<N = Name> {
     side: Side,
     from: HostId,
-    workload: Option<Name>,
-    service: Option<Name>,
-    /// Where it is no service.
-    port: Option<(HostId, u16)>,
+    workload: Option<N>,
+    to: To<N>,
+}
+
+/// What is called, as far as it is counted apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum To<N> {
+    Port(HostId, u16),
+    Service(N),
+    /// What else was asked for, of a host where it is known of which.
+    Other(Option<HostId>),
+}
+
+impl<'c> EdgeKey<&'c Name> {
+    fn of(report: &CallReport<'c>) -> Self {
+        let is_claimed_in_vain = report.reason == Some(Reason::ClaimRefused);
+        Self {
+            side: report.side,
+            from: report.from,
+            workload: report.workload.filter(|_| !is_claimed_in_vain),
+            to: match (report.aim, report.tried.last()) {
+                (Aim::Service(name), _) => To::Service(name),
+                (Aim::Port(port), Some(host)) => To::Port(*host, *port),
+                (Aim::Port(_), None) => To::Other(None),
+            },
+        }
+    }
+
+    fn hash(&self) -> u64 {
+        foldhash::fast::FixedState::default().hash_one(self)
+    }
+
+    fn to_owned(self) -> EdgeKey {
+        EdgeKey {
+            side: self.side,
+            from: self.from,
+            workload: self.workload.cloned(),
+            to: match self.to {
+                To::Service(name) => To::Service(name.clone()),
+                To::Port(host, port) => To::Port(host, port),
+                To::Other(host) => To::Other(host),
+            },
+        }
+    }
+}
+
+impl EdgeKey {
+    const fn as_ref(&self) -> EdgeKey<&Name> {
+        EdgeKey {
+            side: self.side,
+            from: self.from,
+            workload: self.workload.as_ref(),
+            to: match &self.to {
+                To::Service(name) => To::Service(name),
+                To::Port(host, port) => To::Port(*host, *port),
+                To::Other(host) => To::Other(*host),
+            },
+        }
+    }
 }
 
 /// What a call's answer was.
@@ -176,17 +231,50 @@ impl Default for EdgeTable {
 }
 
 impl EdgeTable {
-    /// Returns the edge that a call is counted on; it is made when it is the first.
-    pub(super) fn edge(&self, report: &CallReport<'_>) -> &Edge {
-        let start = hash(report) as usize;
-        for probe in 0..PROBES_MAX {
-            let place = &self.places[(start + probe) % EDGES_MAX];
-            let edge = place.get_or_init(|| Box::new(Edge::new(Some(key_of(report)))));
-            if edge.key().is_some_and(|key| is_of(key, report)) {
-                return edge;
-            }
+    /// Returns the edge that a call is counted on; it is made when it is the first. Edges stay, and
+    /// anybody can ask for what there is not: what names no service that `is_known`, and was not
+    /// answered by a program either, gets none of its own.
+    pub(super) fn edge(
+        &self,
+        report: &CallReport<'_>,
+        is_known: impl FnOnce(&Name) -> bool,
+    ) -> &Edge {
+        let key = EdgeKey::of(report);
+        let place = self.place(key);
+        if let Some(edge) = place.and_then(OnceLock::get) {
+            return edge;
         }
-        &self.others
+        let is_there = was_answered(report)
+            || match report.aim {
+                Aim::Service(name) => is_known(name),
+                Aim::Port(_) => false,
+            };
+        if is_there {
+            return self.enter(place, key);
+        }
+        let to = To::Other(report.tried.last().copied());
+        let key = EdgeKey { to, ..key };
+        self.enter(self.place(key), key)
+    }
+
+    /// Returns where the edge is, or would be; `None`: there is no room. The thread whose table it
+    /// is enters edges, and nobody else, so that a place stays free until then.
+    fn place(&self, key: EdgeKey<&Name>) -> Option<&OnceLock<Box<Edge>>> {
+        let start = key.hash() as usize;
+        let mut probes = (0..PROBES_MAX).map(|probe| &self.places[(start + probe) % EDGES_MAX]);
+        probes.find(|place| {
+            let edge = place.get();
+            edge.is_none_or(|edge| edge.key().is_some_and(|it| it.as_ref() == key))
+        })
+    }
+
+    fn enter<'t>(
+        &'t self,
+        place: Option<&'t OnceLock<Box<Edge>>>,
+        key: EdgeKey<&Name>,
+    ) -> &'t Edge {
+        let new = || Box::new(Edge::new(Some(key.to_owned())));
+        place.map_or(&self.others, |place| place.get_or_init(new))
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = &Edge> {
@@ -197,46 +285,9 @@ impl EdgeTable {
     }
 }
 
-fn port_of(report: &CallReport<'_>) -> Option<(HostId, u16)> {
-    match report.aim {
-        Aim::Service(_) => None,
-        Aim::Port(port) => Some((*report.tried.last().unwrap_or(&report.from), *port)),
-    }
-}
-
-const fn service_of<'c>(report: &CallReport<'c>) -> Option<&'c Name> {
-    match report.aim {
-        Aim::Service(name) => Some(name),
-        Aim::Port(_) => None,
-    }
-}
-
-fn key_of(report: &CallReport<'_>) -> EdgeKey {
-    EdgeKey {
-        side: report.side,
-        from: report.from,
-        workload: report.workload.cloned(),
-        service: service_of(report).cloned(),
-        port: port_of(report),
-    }
-}
-
-fn is_of(key: &EdgeKey, report: &CallReport<'_>) -> bool {
-    key.side == report.side
-        && key.from == report.from
-        && key.workload.as_ref() == report.workload
-        && key.service.as_ref() == service_of(report)
-        && key.port == port_of(report)
-}
-
-fn hash(report: &CallReport<'_>) -> u64 {
-    let mut hasher = foldhash::fast::FixedState::default().build_hasher();
-    report.side.hash(&mut hasher);
-    report.from.hash(&mut hasher);
-    report.workload.hash(&mut hasher);
-    service_of(report).hash(&mut hasher);
-    port_of(report).hash(&mut hasher);
-    hasher.finish()
+/// Whether a program answered, and not the mesh.
+fn was_answered(report: &CallReport<'_>) -> bool {
+    report.reason.is_none() && report.stages.of(Stage::Body).is_some()
 }
 
 /// The counts of one edge, of all threads together, with its names.
@@ -246,7 +297,7 @@ pub struct EdgeSum {
     pub part: Option<CallPart>,
     /// The workload, or else the host.
     pub from: String,
-    /// The service, or the host and port.
+    /// The service, or the host and port; `others` in place of what is not counted apart.
     pub to: String,
     sum: Edge,
 }
@@ -262,12 +313,12 @@ impl EdgeSum {
                 };
                 let workload = key.workload.as_ref().map(ToString::to_string);
                 let from = workload.unwrap_or_else(|| host_name(key.from, catalogue));
-                let to = match (&key.service, key.port) {
-                    (Some(service), _) => service.to_string(),
-                    (None, Some((host, port))) => {
-                        format!("{}:{port}", host_name(host, catalogue))
-                    }
-                    (None, None) => "others".to_owned(),
+                let name = |host: HostId| host_name(host, catalogue);
+                let to = match &key.to {
+                    To::Service(service) => service.to_string(),
+                    To::Port(host, port) => format!("{}:{port}", name(*host)),
+                    To::Other(Some(host)) => format!("{}:others", name(*host)),
+                    To::Other(None) => "others".to_owned(),
                 };
                 (Some(part), from, to)
             }

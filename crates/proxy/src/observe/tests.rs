@@ -4,15 +4,19 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use http::Method;
-use model::ids::{HostId, PolicyVersion};
+use model::address::OverlayPrefixes;
+use model::catalogue::CatalogueService;
+use model::ids::{FleetId, HostId, PolicyVersion};
 use model::local::CallPart;
 use model::name::Name;
+use model::rule::{Protocol, Service, Source, TrafficSettings};
 use model::time::Now;
 
 use super::*;
 use crate::marks::Aim;
 use crate::refusal::Reason;
 use crate::report::Side;
+use crate::some_hosts::record;
 use crate::stages::{Stage, Stages};
 
 const ME: HostId = HostId::from_bytes([1; HostId::LEN]);
@@ -50,6 +54,38 @@ pub(super) fn report(id: u64) -> CallReport<'static> {
         request_bytes: 10,
         answer_bytes: 100,
     }
+}
+
+/// What is known of a fleet with services that nobody offers.
+fn fleet(services: &[&str]) -> (Arc<Catalogue>, Arc<Gate>) {
+    let service = |name: &&str| {
+        let name: Name = name.parse().unwrap();
+        let service = CatalogueService {
+            service: Service {
+                name: name.clone(),
+                port: 80,
+                protocol: Protocol::Http,
+                endpoints: Vec::new(),
+                workloads: Vec::new(),
+                addresses: None,
+                settings: TrafficSettings::default(),
+                source: Source::default(),
+            },
+            addresses: record(9).addresses,
+            endpoints: Vec::new(),
+        };
+        (name, service)
+    };
+    let catalogue = Catalogue {
+        fleet_name: "prod".parse().unwrap(),
+        suffix: "mesh".to_owned(),
+        me: ME,
+        policy_version: PolicyVersion(1),
+        service_prefixes: OverlayPrefixes::derived_from(FleetId::from_bytes([1; 16])).services(),
+        services: services.iter().map(service).collect(),
+        hosts: BTreeMap::new(),
+    };
+    (Arc::new(catalogue), Arc::default())
 }
 
 /// Lets the observatory see such a call, changed by `change`.
@@ -154,6 +190,67 @@ fn edges_above_the_bound_are_counted_together_and_none_is_lost() {
     );
 }
 
+/// Where one host may ask for anything, it must not take the room of what others do.
+#[test]
+fn what_is_asked_for_in_vain_gets_no_edges_of_its_own() {
+    let observatory = Observatory::new(1, Telling::default());
+    let from_other = |id: u64, reason, aim: &Aim, workload: &Name| {
+        let mut report = report(2 * id);
+        (report.side, report.from, report.tried) = (Side::Destination, OTHER, &[ME]);
+        (report.aim, report.workload, report.reason) = (aim, Some(workload), Some(reason));
+        report.stages = Stages::default();
+        observatory.call_ended(0, &report);
+    };
+    for number in 1..=600_u16 {
+        let name: Name = format!("made-up-{number}").parse().unwrap();
+        let (port, service) = (Aim::Port(number), Aim::Service(name.clone()));
+        from_other(1, Reason::Denied, &port, &WEB);
+        from_other(2, Reason::ConnectionRefused, &port, &WEB);
+        from_other(3, Reason::Denied, &service, &WEB);
+        from_other(4, Reason::ClaimRefused, &port, &name);
+        // The source dialled a port of nobody that is told.
+        call(&observatory, 10, |report| {
+            (report.aim, report.tried) = (&port, &[]);
+            (report.reason, report.stages) = (Some(Reason::Denied), Stages::default());
+        });
+    }
+    let port = Aim::Port(5432);
+    call(&observatory, 12, |report| report.aim = &port);
+    call(&observatory, 14, |report| {
+        (report.aim, report.reason) = (&port, Some(Reason::Unreachable));
+    });
+    let edges = observatory.edges();
+    let counted: Vec<_> = edges
+        .iter()
+        .map(|edge| (&*edge.from, &*edge.to, edge.counts().calls))
+        .collect();
+    let others = format!("{ME}:others");
+    let (other, dialled) = (OTHER.to_string(), format!("{OTHER}:5432"));
+    assert_eq!(
+        counted,
+        [
+            ("web", &*dialled, 2),
+            ("web", "others", 600),
+            (&*other, &*others, 600),
+            ("web", &*others, 1800),
+        ]
+    );
+}
+
+#[test]
+fn denials_of_a_service_that_the_policy_has_are_counted_by_its_name() {
+    let observatory = Observatory::new(1, Telling::default());
+    let (catalogue, gate) = fleet(&["orders"]);
+    observatory.follow(catalogue, gate);
+    call(&observatory, 2, |report| {
+        (report.status, report.reason) = (403, Some(Reason::Denied));
+        (report.tried, report.stages) = (&[], Stages::default());
+    });
+    let edges = observatory.edges();
+    assert_eq!((&*edges[0].from, &*edges[0].to), ("web", "orders"));
+    assert_eq!(edges[0].counts().denied, 1);
+}
+
 #[test]
 fn denials_are_kept_when_ordinary_calls_of_the_time_are_forgotten() {
     let observatory = Observatory::new(1, Telling::default());
@@ -189,7 +286,7 @@ fn a_long_path_is_cut_at_a_letter_and_says_how_long_it_was() {
 fn the_rule_that_decided_is_named_whatever_policy_came_after() {
     static RULE: LazyLock<policy::RuleInfo> = LazyLock::new(|| policy::RuleInfo {
         id: "no-admin".parse().unwrap(),
-        source: model::rule::Source {
+        source: Source {
             file: "policy.yaml".into(),
             line: 12,
         },
