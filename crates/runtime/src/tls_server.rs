@@ -5,6 +5,7 @@
 mod census;
 mod connection;
 mod disbelief;
+mod keys;
 mod prefix;
 mod strangers;
 
@@ -32,10 +33,14 @@ pub use connection::Connection;
 use crate::tls::{self, ClientRoots};
 use connection::{Stay, Turn};
 pub use disbelief::Disbelief;
-use strangers::{Place, Strangers};
+pub use keys::{Keys, OfKey};
+pub use strangers::{Place, Strangers};
 
 /// Connections at one time; one more is closed at once.
 const CONNECTIONS_MAX: usize = 131_072;
+/// Connections that show certificates of one key, let in or not. A host needs one; another is there
+/// while it has not noticed yet that an earlier one is dead.
+const CONNECTIONS_PER_KEY_MAX: usize = 4;
 /// How long a handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the head of an HTTP/1.1 request may take, also of the next one on a connection.
@@ -111,6 +116,7 @@ impl TlsServer {
             roots,
             router,
             strangers: self.census.strangers.clone(),
+            keys: Keys::new(CONNECTIONS_PER_KEY_MAX),
             census: Arc::clone(&self.census),
             disbelief: self.disbelief,
             stopped,
@@ -155,6 +161,7 @@ struct Door {
     roots: Arc<ClientRoots>,
     router: Router,
     strangers: Strangers,
+    keys: Keys,
     disbelief: Disbelief,
     stopped: watch::Receiver<()>,
 }
@@ -176,7 +183,7 @@ impl Door {
             census: Arc::clone(&self.census),
             roots: Arc::clone(&self.roots),
             router: self.router.clone(),
-            strangers: self.strangers.clone(),
+            keys: self.keys.clone(),
             disbelief: self.disbelief.clone(),
             stopped: self.stopped.clone(),
             remote: SocketAddr::new(remote.ip().to_canonical(), remote.port()),
@@ -191,7 +198,7 @@ struct Visit {
     census: Arc<Census>,
     roots: Arc<ClientRoots>,
     router: Router,
-    strangers: Strangers,
+    keys: Keys,
     disbelief: Disbelief,
     stopped: watch::Receiver<()>,
     remote: SocketAddr,
@@ -212,7 +219,7 @@ impl Visit {
         let certificate = tls::client_facts(stream.get_ref().1, &self.roots);
         let mut of_key = None;
         if let Some(facts) = &certificate {
-            of_key = self.strangers.show(facts.tls_key_hash);
+            of_key = self.keys.show(facts.tls_key_hash);
             if of_key.is_none() {
                 tracing::debug!(%remote, "closed: too many connections show this certificate");
                 return;

@@ -14,9 +14,10 @@ use http_body::Body;
 use model::ids::{Digest, HostId};
 use quinn::{Connection, Endpoint, Incoming};
 use runtime::tls;
+use runtime::tls_server::{Keys, Place, Strangers};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, join};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_local};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -26,6 +27,7 @@ use trust::certificate::CertificateFacts;
 use super::carried::length;
 use super::datagrams::{self, Datagrams};
 use super::identity::Identities;
+use super::manner::CONNECTIONS_PER_HOST_MAX;
 use super::{manner, sending};
 use crate::body::{ProxyBody, StreamBody};
 use crate::gathering::Gathering;
@@ -33,10 +35,14 @@ use crate::snapshot::Snapshots;
 
 /// Connections of one thread at one time; one more is closed at once.
 const CONNECTIONS_MAX: usize = 16_384;
-/// Handshakes of one thread at one time: strangers cannot hold more memory than these need.
-const HANDSHAKES_MAX: usize = 256;
-/// With fewer than this still to be had, whoever begins with QUIC has to prove its address first.
-const HANDSHAKES_FREE_MIN: usize = 192;
+/// Connections that show the key of one host, of all its threads; a session of QUIC counts beside what it
+/// carries.
+const CONNECTIONS_PER_KEY_MAX: usize = 8 * CONNECTIONS_PER_HOST_MAX;
+/// Handshakes of one thread at one time, over each transport: strangers cannot hold more memory than these
+/// need. One machine has a sixteenth of them.
+const HANDSHAKES_MAX: usize = 512;
+/// Handshakes over QUIC with those who have not proven their address: all others have to do so first.
+const UNPROVEN_MAX: usize = 64;
 /// How long a handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection that is over waits for the other end to close it, too.
@@ -65,7 +71,10 @@ pub trait Handler: 'static {
 pub struct Acceptor<H> {
     snapshots: Arc<Snapshots>,
     identities: Identities,
-    handshakes: Semaphore,
+    over_tcp: Strangers,
+    over_quic: Strangers,
+    unproven: Strangers,
+    keys: Keys,
     handler: Rc<H>,
     stop: watch::Receiver<bool>,
 }
@@ -76,7 +85,10 @@ impl<H: Handler> Acceptor<H> {
         Rc::new(Self {
             snapshots,
             identities: Identities::default(),
-            handshakes: Semaphore::new(HANDSHAKES_MAX),
+            over_tcp: Strangers::new(HANDSHAKES_MAX),
+            over_quic: Strangers::new(HANDSHAKES_MAX),
+            unproven: Strangers::new(UNPROVEN_MAX),
+            keys: Keys::new(CONNECTIONS_PER_KEY_MAX),
             handler,
             stop,
         })
@@ -93,8 +105,12 @@ impl<H: Handler> Acceptor<H> {
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}
                 accepted = listener.accept() => match accepted {
                     Ok(_) if connections.len() >= CONNECTIONS_MAX => {}
-                    Ok((stream, _)) => {
-                        connections.spawn_local(Rc::clone(&self).connection(stream));
+                    Ok((stream, remote)) => {
+                        if let Some(place) = self.over_tcp.take(remote.ip()) {
+                            connections.spawn_local(Rc::clone(&self).connection(stream, place));
+                        } else {
+                            tracing::debug!(%remote, "closed: too many handshakes are under way");
+                        }
                     }
                     Err(error) => pause(&error).await,
                 },
@@ -104,13 +120,9 @@ impl<H: Handler> Acceptor<H> {
         while connections.join_next().await.is_some() {}
     }
 
-    async fn connection(self: Rc<Self>, stream: TcpStream) {
-        let shaken = {
-            let Ok(_turn) = self.handshakes.try_acquire() else {
-                return;
-            };
-            timeout(HANDSHAKE_TIMEOUT, self.shake(stream)).await
-        };
+    async fn connection(self: Rc<Self>, stream: TcpStream, place: Place) {
+        let shaken = timeout(HANDSHAKE_TIMEOUT, self.shake(stream)).await;
+        drop(place);
         match shaken {
             Ok(Ok((stream, from, key))) => self.streams(stream, from, key).await,
             Ok(Err(why)) => tracing::debug!(why, "a connection for streams was not taken"),
@@ -162,6 +174,9 @@ impl<H: Handler> Acceptor<H> {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
+        let Some(_of_key) = self.keys.show(key) else {
+            return tracing::debug!(?from, "a host makes too many connections for streams");
+        };
         let is_over = self.take_streams(&mut stream, from, key).await;
         if is_over {
             // What the other end still says would reset the connection, and with it what it has not
@@ -297,24 +312,28 @@ impl<H: Handler> Acceptor<H> {
     }
 
     fn admit(self: &Rc<Self>, incoming: Incoming, sessions: &mut JoinSet<()>) {
-        let is_busy = self.handshakes.available_permits() < HANDSHAKES_FREE_MIN;
-        if is_busy && incoming.may_retry() && !incoming.remote_address_validated() {
-            // It costs this end nothing to remember, and what it sends is smaller than what came.
-            if let Err(error) = incoming.retry() {
-                error.into_incoming().ignore();
+        let remote = incoming.remote_address().ip();
+        let strangers = match incoming.remote_address_validated() {
+            true => &self.over_quic,
+            false => &self.unproven,
+        };
+        match strangers.take(remote) {
+            Some(place) => {
+                sessions.spawn_local(Rc::clone(self).session(incoming, place));
             }
-            return;
+            // It costs this end nothing to remember, and what it sends is smaller than what came.
+            None if incoming.may_retry() => {
+                if let Err(error) = incoming.retry() {
+                    error.into_incoming().ignore();
+                }
+            }
+            None => incoming.refuse(),
         }
-        sessions.spawn_local(Rc::clone(self).session(incoming));
     }
 
-    async fn session(self: Rc<Self>, incoming: Incoming) {
-        let shaken = {
-            let Ok(_turn) = self.handshakes.try_acquire() else {
-                return incoming.refuse();
-            };
-            timeout(HANDSHAKE_TIMEOUT, self.shake_session(incoming)).await
-        };
+    async fn session(self: Rc<Self>, incoming: Incoming, place: Place) {
+        let shaken = timeout(HANDSHAKE_TIMEOUT, self.shake_session(incoming)).await;
+        drop(place);
         match shaken {
             Ok(Ok((session, from, key))) => self.session_streams(session, from, key).await,
             Ok(Err(why)) => tracing::debug!(why, "a session for streams was not taken"),
@@ -339,6 +358,9 @@ impl<H: Handler> Acceptor<H> {
     }
 
     async fn session_streams(self: Rc<Self>, session: Connection, from: HostId, key: Digest) {
+        let Some(_of_key) = self.keys.show(key) else {
+            return session.close(0_u32.into(), b"this host makes too many connections");
+        };
         let (mut changes, mut stop) = (self.snapshots.watch(), self.stop.clone());
         let mut is_stopping = false;
         let mut streams = JoinSet::new();
@@ -370,4 +392,66 @@ async fn read_to_end(mut stream: impl AsyncRead + Unpin) {
 async fn pause(error: &io::Error) {
     tracing::warn!(%error, "cannot accept a connection for streams");
     sleep(ACCEPT_PAUSE).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use futures_util::FutureExt;
+    use model::address::OverlayPrefixes;
+    use model::catalogue::Catalogue;
+    use model::ids::{FleetId, PolicyVersion};
+    use tokio::io::duplex;
+
+    use super::*;
+    use crate::snapshot::Snapshot;
+
+    struct Nobody;
+
+    impl Handler for Nobody {
+        async fn handle(
+            self: Rc<Self>,
+            _arrival: Arrival,
+            _request: Request<StreamBody>,
+        ) -> Response<ProxyBody> {
+            Response::new(ProxyBody::Empty)
+        }
+    }
+
+    fn knows_nothing() -> Snapshot {
+        let catalogue = Catalogue {
+            fleet_name: "prod".parse().unwrap(),
+            suffix: "prod.mesh".to_owned(),
+            me: HostId::from_bytes([2; 16]),
+            policy_version: PolicyVersion::default(),
+            service_prefixes: OverlayPrefixes::derived_from(FleetId::from_bytes([1; 16]))
+                .services(),
+            services: BTreeMap::new(),
+            hosts: BTreeMap::new(),
+        };
+        Snapshot {
+            catalogue: Arc::new(catalogue),
+            gate: Arc::default(),
+            identity: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_host_with_too_many_connections_gets_no_other() {
+        let (_stop, stopped) = watch::channel(false);
+        let acceptor = Acceptor::new(Snapshots::new(knows_nothing()), Rc::new(Nobody), stopped);
+        let (from, key) = (HostId::from_bytes([1; 16]), Digest::from_bytes([1; 32]));
+        let begins = || {
+            let (stream, other_end) = duplex(1024);
+            let streams = Rc::clone(&acceptor).streams(stream, from, key);
+            (streams.now_or_never(), other_end).0
+        };
+        assert_eq!(begins(), None, "it waits for what the other end says");
+        let held: Vec<_> = std::iter::from_fn(|| acceptor.keys.show(key)).collect();
+        assert_eq!(held.len(), CONNECTIONS_PER_KEY_MAX);
+        assert_eq!(begins(), Some(()), "it is over");
+        drop(held);
+        assert_eq!(begins(), None);
+    }
 }

@@ -4,6 +4,7 @@
 // Helpers of tests are tests to us, though not to the lint.
 #![allow(clippy::unwrap_used)]
 
+mod crowding;
 #[path = "../fleet/mod.rs"]
 mod fleet;
 mod pair;
