@@ -172,8 +172,7 @@ impl Sessions {
             return Err(SessionError::NoAddress);
         }
         let mut hosts = self.hosts.borrow_mut();
-        Ok(Rc::clone(
-            hosts.entry(to).or_insert_with(|| HostPool::new(to)),
-        ))
+        let new = || HostPool::new(to, Arc::clone(&self.snapshots));
+        Ok(Rc::clone(hosts.entry(to).or_insert_with(new)))
     }
 }

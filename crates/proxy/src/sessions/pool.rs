@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::ids::{Digest, HostId};
@@ -15,6 +16,7 @@ use super::dialling::{self, Order, Target};
 use super::manner::CONNECTIONS_PER_HOST_MAX;
 use super::transport::Transport;
 use super::{SessionError, Sessions};
+use crate::snapshot::Snapshots;
 
 /// How long nothing is dialled after a failure: doubled with each, up to the last.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
@@ -25,6 +27,7 @@ type News = Option<Result<(), SessionError>>;
 
 pub(super) struct HostPool {
     host: HostId,
+    snapshots: Arc<Snapshots>,
     carriers: RefCell<Vec<Rc<Carrier>>>,
     /// One is made at a time, and everyone who needs it waits for the same.
     dialling: RefCell<Option<watch::Receiver<News>>>,
@@ -43,9 +46,10 @@ struct Trouble {
 }
 
 impl HostPool {
-    pub(super) fn new(host: HostId) -> Rc<Self> {
+    pub(super) fn new(host: HostId, snapshots: Arc<Snapshots>) -> Rc<Self> {
         Rc::new(Self {
             host,
+            snapshots,
             carriers: RefCell::default(),
             dialling: RefCell::default(),
             trouble: RefCell::default(),
@@ -161,13 +165,27 @@ impl HostPool {
 
     fn add(&self, carrier: Carrier) -> Result<(), SessionError> {
         if self.is_closed.get() {
+            carrier.close();
             return Err(SessionError::NoAddress);
+        }
+        // The key may have changed since the dial began, and `keep_only` has not seen this one.
+        if self.key() != Some(carrier.key) {
+            carrier.close();
+            // Whoever waits finds none, and dials anew.
+            return Ok(());
         }
         self.trouble.replace(None);
         let mut detour = self.detour.borrow_mut();
         detour.handle_reached(carrier.transport(), Instant::now());
         self.carriers.borrow_mut().push(Rc::new(carrier));
         Ok(())
+    }
+
+    /// Returns the key that the host has now.
+    fn key(&self) -> Option<Digest> {
+        let snapshot = self.snapshots.current();
+        let host = snapshot.catalogue.hosts.get(&self.host);
+        host.map(|host| host.tls_key_hash)
     }
 
     /// Tries TCP when it is time, so that later streams go by it; those that there are stay.

@@ -8,6 +8,7 @@ mod crowding;
 #[path = "../fleet/mod.rs"]
 mod fleet;
 mod pair;
+mod rekeying;
 mod udp;
 
 use std::rc::Rc;
