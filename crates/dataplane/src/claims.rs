@@ -25,14 +25,14 @@ const HELD: PendingLimits = PendingLimits {
     packets: 16,
     bytes: 24 << 10,
 };
-/// How old an answer may be before it is asked again: for so long at most a program that took
-/// another's port passes for it.
-const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// How old an answer may be before it is asked again, while packets go on.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Time between two questions about one flow.
 const BETWEEN_QUESTIONS: Duration = Duration::from_secs(1);
-/// How long an answer holds for what this host sends, when there is no other: it can wait for one. What
-/// comes to it in the flow cannot, and is let in by the last answer.
-const ANSWER_HOLDS: Duration = Duration::from_secs(10);
+/// How long an answer holds for what this host sends, which waits for another then: for so long at most
+/// a program that took another's port passes for it. What comes to it in the flow cannot wait, and is
+/// let in by the last answer.
+const ANSWER_HOLDS: Duration = Duration::from_secs(2);
 /// A claim that was not heard goes ahead of the next packet again, when so much time has passed.
 const TELL_AGAIN: Duration = Duration::from_millis(5);
 /// One that was heard is told again after this, while the flow lives.
@@ -59,6 +59,7 @@ pub(crate) struct Own {
     known_under: u64,
     known_at: Instant,
     asked_at: Instant,
+    asked_under: u64,
     told_at: Option<Instant>,
     is_heard: bool,
 }
@@ -153,14 +154,14 @@ impl Claims {
         self.asked.remove(&key)
     }
 
-    /// Takes an answer, and which table allows it, if there is room for it, and returns the packets
-    /// that waited for it; `None`: nobody asked.
+    /// Takes an answer to what was asked under a table, and which allows it, if there is room for it,
+    /// and returns the packets that waited for it; `None`: nobody asked.
     pub(crate) fn learn(
         &mut self,
         key: FlowKey,
         workload: Option<Name>,
+        asked_under: u64,
         allowed_under: Option<u64>,
-        generation: u64,
         now: Instant,
     ) -> Option<Pending> {
         let held = self.forget_question(&key);
@@ -173,15 +174,16 @@ impl Claims {
                 value.workload = workload;
             }
             standing.allowed_under = allowed_under;
-            (value.known_at, value.known_under) = (now, generation);
+            (value.known_at, value.known_under) = (now, asked_under);
             return Some(held.unwrap_or_default());
         }
         let held = held?;
         let value = Own {
             workload,
-            known_under: generation,
+            known_under: asked_under,
             known_at: now,
             asked_at: now,
+            asked_under,
             told_at: None,
             is_heard: false,
         };
@@ -202,9 +204,10 @@ impl Claims {
         };
         let is_old = now.saturating_since(own.known_at) >= ASK_AGAIN;
         let is_due = is_old || own.known_under != generation;
-        let may = now.saturating_since(own.asked_at) >= BETWEEN_QUESTIONS;
+        let may = own.asked_under != generation
+            || now.saturating_since(own.asked_at) >= BETWEEN_QUESTIONS;
         if is_due && may {
-            own.asked_at = now;
+            (own.asked_at, own.asked_under) = (now, generation);
         }
         is_due && may
     }

@@ -65,6 +65,8 @@ pub struct Sending {
     pub source: SocketAddr,
     /// Where it goes.
     pub destination: SocketAddr,
+    /// The generation of the table that was in force when it was asked; 0: none.
+    pub under: u64,
 }
 
 /// A flow that the policy denied.

@@ -331,7 +331,7 @@ fn a_program_that_takes_the_port_of_another_is_found_out() {
     let mut pair = connected(&web_on(A));
     let of = send_as(&mut pair, WEB, FROM);
     pair.delivered(B);
-    pair.pass(Duration::from_secs(2));
+    pair.pass(Duration::from_secs(1));
     send(&mut pair, FROM);
     assert_eq!(
         asked(&mut pair),
@@ -349,6 +349,43 @@ fn a_program_that_takes_the_port_of_another_is_found_out() {
         pair.delivered(A).is_empty(),
         "replies to it are not its own"
     );
+}
+
+#[test]
+fn an_answer_of_two_seconds_ago_lets_nothing_out() {
+    let mut pair = connected(&web_on(A));
+    let of = send_as(&mut pair, WEB, FROM);
+    pair.delivered(B);
+    pair.pass(Duration::from_secs(2));
+    send(&mut pair, FROM);
+    assert!(pair.delivered(B).is_empty(), "it waits");
+    assert_eq!(asked(&mut pair), [of]);
+    answer(&mut pair, of, WEB);
+    pair.run();
+    assert_eq!(pair.delivered(B).len(), 1);
+    pair.pass(Duration::from_secs(2));
+    send(&mut pair, FROM);
+    answer(&mut pair, of, None);
+    pair.run();
+    assert!(pair.delivered(B).is_empty(), "another program has the port");
+}
+
+#[test]
+fn another_policy_asks_anew_however_late_the_answer_to_the_question_before_comes() {
+    let mut pair = connected(&web_on(A));
+    send(&mut pair, FROM);
+    let before = asked(&mut pair)[0];
+    pair.set_bundle_at(A, &web_on(A));
+    answer(&mut pair, before, WEB);
+    pair.run();
+    assert_eq!(pair.delivered(B).len(), 1);
+    let after = asked(&mut pair);
+    assert_eq!(after.len(), 1, "the workloads may be others");
+    assert!(after[0].under > before.under);
+    answer(&mut pair, after[0], None);
+    send(&mut pair, FROM);
+    assert!(pair.delivered(B).is_empty());
+    assert!(asked(&mut pair).is_empty());
 }
 
 #[test]
@@ -445,9 +482,9 @@ fn who_is_denied_shuts_nobody_out() {
     }
     pair.delivered(A);
     pair.delivered(B);
-    reply(&mut pair, FROM);
     send_as(&mut pair, WEB, FROM + 40);
     reply(&mut pair, FROM + 40);
+    reply(&mut pair, FROM);
     assert_eq!((pair.delivered(A).len(), pair.delivered(B).len()), (2, 1));
 }
 

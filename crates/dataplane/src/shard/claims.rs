@@ -169,14 +169,14 @@ impl Shard {
             is_ipv6: of.source.is_ipv6(),
         };
         // Asked with other addresses than these ends have now, it says nothing of them.
-        if self.sending(&key) != Some(of) {
+        let under = of.under;
+        if self.sending(&key).map(|it| Sending { under, ..it }) != Some(of) {
             return;
         }
-        let generation = self.table.as_ref().map_or(0, |table| table.generation());
         let allowed_under = self.allows(&key, Direction::Outbound, workload.as_ref());
         let held = self
             .claims
-            .learn(key, workload, allowed_under, generation, now.monotonic);
+            .learn(key, workload, under, allowed_under, now.monotonic);
         let Some(mut held) = held else {
             return;
         };
@@ -248,6 +248,7 @@ impl Shard {
             peer: key.peer(),
             source: SocketAddr::new(address(own), key.local_port),
             destination: SocketAddr::new(address(peer), key.remote_port),
+            under: self.table.as_ref().map_or(0, |table| table.generation()),
         })
     }
 }
