@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -92,6 +92,14 @@ impl SpanExporter {
         if let Err(error) = thread.spawn(move || send_all(&collector, &waiting, &counts)) {
             tracing::error!(%error, "no thread to send spans");
         }
+        Self::into_queue(batches, lost)
+    }
+
+    /// Gathers for whoever takes batches, with their numbers of spans.
+    pub(super) const fn into_queue(
+        batches: SyncSender<(String, usize)>,
+        lost: Arc<AtomicU64>,
+    ) -> Self {
         Self {
             spans: Vec::new(),
             host: String::new(),
@@ -237,11 +245,7 @@ fn send_all(collector: &Collector, batches: &Receiver<(String, usize)>, lost: &A
 
 /// Sends a batch over a connection of its own: there is one a second at most times.
 fn send(collector: &Collector, batch: &str) -> io::Result<()> {
-    let mut addresses = collector.authority.to_socket_addrs()?;
-    let address = addresses
-        .next()
-        .ok_or_else(|| io::Error::other("its name has no address"))?;
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    let mut stream = connect(collector.authority.to_socket_addrs()?)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     write!(
@@ -260,6 +264,18 @@ fn send(collector: &Collector, batch: &str) -> io::Result<()> {
             status.trim_end()
         ))),
     }
+}
+
+/// Tries address after address: `localhost` is two, and a collector may listen at one of them.
+fn connect(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
+    let mut failed = io::Error::other("its name has no address");
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, PATIENCE) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
 }
 
 #[cfg(test)]
@@ -323,6 +339,18 @@ mod tests {
         ] {
             assert!(bad.parse::<Collector>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_collector_is_found_at_whichever_of_its_addresses_it_listens() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let there = listener.local_addr().unwrap();
+        let nobody = SocketAddr::from(([127, 0, 0, 2], there.port()));
+        let stream = connect([nobody, there].into_iter()).unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), there);
+        assert!(connect([nobody].into_iter()).is_err());
+        let nameless = connect(std::iter::empty()).unwrap_err().to_string();
+        assert_eq!(nameless, "its name has no address");
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Who writes calls down elsewhere: a thread of its own takes records out of a bounded queue, so that
 //! no disk and no collector delays a call. What finds the queue full is counted and left out.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::access_log::{AccessLog, LogWriter};
 use super::otlp::{Collector, SpanExporter};
@@ -50,6 +51,7 @@ impl Teller {
                 .clone()
                 .map(|collector| SpanExporter::start(collector, Arc::clone(&spans_lost))),
             observatory,
+            flush_at: Instant::now() + FLUSH_AFTER,
         };
         let thread = std::thread::Builder::new().name("call-log".to_owned());
         if let Err(error) = thread.spawn(move || writer.run(&records)) {
@@ -94,26 +96,49 @@ struct Writer {
     log: LogWriter,
     exporter: Option<SpanExporter>,
     observatory: Weak<Observatory>,
+    /// When spans have waited long enough.
+    flush_at: Instant,
 }
 
 impl Writer {
     fn run(&mut self, records: &Receiver<Box<Record>>) {
         loop {
-            match records.recv_timeout(FLUSH_AFTER) {
-                Ok(record) => {
-                    let known = self.known();
-                    self.write(&record, &known);
-                    // What has come meanwhile goes with it.
-                    records
-                        .try_iter()
-                        .take(WAITING_MAX)
-                        .for_each(|record| self.write(&record, &known));
-                    self.log.flush();
-                }
-                Err(RecvTimeoutError::Timeout) => self.flush_spans(),
-                Err(RecvTimeoutError::Disconnected) => return self.flush_spans(),
+            let patience = self.flush_at.saturating_duration_since(Instant::now());
+            let came = records.recv_timeout(patience);
+            if self.turn(came, records, Instant::now()).is_break() {
+                return;
             }
         }
+    }
+
+    /// Writes what came with what has come meanwhile, and passes spans on when it is time, however
+    /// many records come.
+    fn turn(
+        &mut self,
+        came: Result<Box<Record>, RecvTimeoutError>,
+        more: &Receiver<Box<Record>>,
+        now: Instant,
+    ) -> ControlFlow<()> {
+        match came {
+            Ok(record) => {
+                let known = self.known();
+                let more = more.try_iter().take(WAITING_MAX);
+                std::iter::once(record)
+                    .chain(more)
+                    .for_each(|record| self.write(&record, &known));
+                self.log.flush();
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                self.flush_spans();
+                return ControlFlow::Break(());
+            }
+        }
+        if now >= self.flush_at {
+            self.flush_spans();
+            self.flush_at = now + FLUSH_AFTER;
+        }
+        ControlFlow::Continue(())
     }
 
     fn flush_spans(&mut self) {
@@ -182,6 +207,7 @@ mod tests {
             log: LogWriter::new(teller.settings.access_log.clone()),
             exporter: None,
             observatory: Weak::new(),
+            flush_at: Instant::now(),
         };
         drop(teller);
         writer.run(&records);
@@ -203,5 +229,37 @@ mod tests {
         assert_eq!(line["answer_micros"], 20_000);
         assert_eq!(line["first_byte_micros"], 15_000);
         assert_eq!(line["connect_micros"], Value::Null);
+    }
+
+    #[test]
+    fn spans_go_out_in_time_though_records_keep_coming() {
+        let (batches, sent) = mpsc::sync_channel(1);
+        let began = Instant::now();
+        let mut writer = Writer {
+            log: LogWriter::new(AccessLog::Off),
+            exporter: Some(SpanExporter::into_queue(batches, Arc::default())),
+            observatory: Weak::new(),
+            flush_at: began + FLUSH_AFTER,
+        };
+        let (_queue, none) = mpsc::sync_channel(0);
+        let mut traced = report(1);
+        traced.trace = Some(crate::observe::Trace {
+            trace_id: 1,
+            span_id: 2,
+            parent_id: None,
+            sampled: true,
+        });
+        for millis in [400, 900] {
+            let now = began + Duration::from_millis(millis);
+            let turn = writer.turn(Ok(Box::new(Record::of(&traced))), &none, now);
+            assert!(turn.is_continue());
+            assert!(sent.try_recv().is_err(), "{millis}");
+        }
+        let now = began + Duration::from_millis(1300);
+        let turn = writer.turn(Ok(Box::new(Record::of(&traced))), &none, now);
+        assert!(turn.is_continue());
+        let (_, spans) = sent.try_recv().unwrap();
+        assert_eq!(spans, 3);
+        assert_eq!(writer.flush_at, now + FLUSH_AFTER);
     }
 }
