@@ -77,6 +77,8 @@ pub struct Limits {
     pub claims: usize,
     /// Of these, one peer's.
     pub claims_per_peer: usize,
+    /// Claims a second that each peer is told to be missed, and told again as it misses them.
+    pub misses_per_peer_per_sec: u32,
     /// Times a second that a peer is heard that tells how many shards it has.
     pub greetings_per_peer_per_sec: u32,
 }
@@ -105,6 +107,7 @@ impl Default for Limits {
             senders_asked: 1024,
             claims: 1 << 15,
             claims_per_peer: 1 << 13,
+            misses_per_peer_per_sec: 1000,
             greetings_per_peer_per_sec: 20,
         }
     }

@@ -43,6 +43,8 @@ pub(crate) struct Peer {
     pub(crate) pending: Pending,
     /// Answers that tell it of denials.
     pub(crate) rejections: Rate,
+    /// Claims that either side misses.
+    pub(crate) misses: Rate,
     /// Times that it tells of its shards.
     pub(crate) greetings: Rate,
     /// The earliest entry in the heap of timers.
@@ -66,6 +68,7 @@ pub(crate) struct PeerParts {
     pub(crate) cipher: DataCipher,
     pub(crate) path_mtu: PathMtu,
     pub(crate) rejections_per_sec: u32,
+    pub(crate) misses_per_sec: u32,
     pub(crate) greetings_per_sec: u32,
     pub(crate) jitter_seed: u64,
 }
@@ -99,6 +102,7 @@ impl Peer {
             reached_back_at: None,
             pending: Pending::default(),
             rejections: Rate::per_sec(parts.rejections_per_sec),
+            misses: Rate::per_sec(parts.misses_per_sec),
             greetings: Rate::per_sec(parts.greetings_per_sec),
             scheduled: None,
             received_bytes: 0,

@@ -5,7 +5,7 @@ mod pair;
 
 use std::time::Duration;
 
-use dataplane::{Command, DropReason, Event, Limits, Sending, ShardConfig};
+use dataplane::{Command, DropReason, Event, Extent, Limits, Sending, ShardConfig};
 use model::name::Name;
 use model::rule::{Bundle, Direction, Rule, Selector, Source, Workload};
 use model::time::UnixTime;
@@ -419,6 +419,38 @@ fn the_other_end_may_start_again() {
     }
     send_as_again(&mut pair);
     assert!(!pair.delivered(B).is_empty());
+}
+
+#[test]
+fn who_only_listens_hears_again_after_the_other_end_was_taken_over() {
+    const FLOWS: u16 = 100;
+    let rules = web_on(A);
+    let mut pair = connected(&rules);
+    for from in FROM..FROM + FLOWS {
+        send_as(&mut pair, WEB, from);
+        reply(&mut pair, from);
+    }
+    pair.pass(Duration::from_secs(30));
+    let left = pair.hosts[B]
+        .shard
+        .bequeath(Extent::PeersAndFlows, pair.now);
+    pair.restart(B, &rules, pair.now.unix);
+    let now = pair.now;
+    pair.hosts[B].with(|shard, _| assert!(shard.inherit_flows(&left, now) >= FLOWS.into()));
+    let hello = pair.udp(B, 1000, 9);
+    pair.send(B, &hello);
+    for host in [A, B] {
+        pair.delivered(host);
+        pair.events(host);
+    }
+    // The first of each shows that its claim is missed; nothing but that brings it.
+    for expected in [0, usize::from(FLOWS)] {
+        for from in FROM..FROM + FLOWS {
+            reply(&mut pair, from);
+        }
+        assert_eq!(pair.delivered(A).len(), expected);
+    }
+    assert!(pair.denials(B).is_empty(), "the rules deny none of them");
 }
 
 #[test]

@@ -207,6 +207,19 @@ impl Shard {
         }
     }
 
+    /// Sends a claim that a peer misses at once: who only listens has no next packet.
+    fn tell_missed(&mut self, key: &FlowKey, now: Now, out: &mut impl Outbox) {
+        let Some(generation) = self.table.as_ref().map(|table| table.generation()) else {
+            return;
+        };
+        let own = self.claims.own_mut(key, Direction::Inbound, now.monotonic);
+        let is_allowed = own.is_some_and(|it| it.standing.allowed_under == Some(generation));
+        let peer = self.peers.get_mut(key.peer()).filter(|_| is_allowed);
+        if peer.is_some_and(|peer| peer.misses.take(now.monotonic)) {
+            self.tell_claim(key, now, out);
+        }
+    }
+
     /// Drops what has waited for too long.
     pub(super) fn drop_overdue(&mut self, now: Instant) {
         while let Some(held) = self.claims.take_overdue(now) {
@@ -255,13 +268,13 @@ impl Shard {
 
 /// At the other end.
 impl Shard {
-    /// Tells a peer that its packet was dropped for want of a claim.
+    /// Tells a peer that a packet of a flow that it opened was dropped for want of a claim.
     pub(super) fn miss(&mut self, unclaimed: Unclaimed, now: Now, out: &mut impl Outbox) {
         let index = unclaimed.key.peer();
         let Some(peer) = self.peers.get_mut(index) else {
             return;
         };
-        if peer.rejections.take(now.monotonic) && self.rejections.take(now.monotonic) {
+        if peer.misses.take(now.monotonic) {
             let flow = ClaimedFlow::of(&unclaimed.key, Direction::Inbound);
             self.say(index, &ClaimMessage::Missed(flow), now, out);
         }
@@ -303,7 +316,10 @@ impl Shard {
         };
         match claim {
             ClaimMessage::Heard(flow) => answered(self, flow, true).ok_or(unrelated)?,
-            ClaimMessage::Missed(flow) => answered(self, flow, false).ok_or(unrelated)?,
+            ClaimMessage::Missed(flow) => {
+                answered(self, flow, false).ok_or(unrelated)?;
+                self.tell_missed(&flow.key(index, Direction::Outbound), now, out);
+            }
             ClaimMessage::Claim(flow, workload) => {
                 let key = flow.key(index, Direction::Inbound);
                 // Where no rule asks for it, it is not kept: the table is for those that count.

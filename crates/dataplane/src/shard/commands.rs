@@ -196,6 +196,7 @@ impl Shard {
                 kind == PeerKind::Mesh,
             ),
             rejections_per_sec: self.config.limits.rejections_per_peer_per_sec,
+            misses_per_sec: self.config.limits.misses_per_peer_per_sec,
             greetings_per_sec: self.config.limits.greetings_per_peer_per_sec,
             jitter_seed: self.dice.next_u64(),
         };

@@ -130,6 +130,7 @@ impl Shard {
             cipher: begin.cipher,
             path_mtu: begin.path_mtu.clone(),
             rejections_per_sec: limits.rejections_per_peer_per_sec,
+            misses_per_sec: limits.misses_per_peer_per_sec,
             greetings_per_sec: limits.greetings_per_peer_per_sec,
             jitter_seed,
         };

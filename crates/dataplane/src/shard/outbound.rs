@@ -177,8 +177,13 @@ impl Shard {
                 Err(Stopped::Waits(flow.key))
             }
             Err(barred) => {
-                if let Barred::Denied(_) = barred {
-                    self.refuse(Refusal::Prohibited, headers, packet, now, out);
+                match barred {
+                    Barred::Denied(_) => {
+                        self.refuse(Refusal::Prohibited, headers, packet, now, out);
+                    }
+                    // The peer opened it, and this daemon took it over from another.
+                    Barred::Unclaimed(flow) => self.miss(flow, now, out),
+                    Barred::Dropped(_) => {}
                 }
                 Err(barred.reason().into())
             }

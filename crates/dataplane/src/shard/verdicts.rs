@@ -256,8 +256,9 @@ impl Shard {
         (asks && is_told).then(|| self.decide_claimed(key, opened, direction, now))
     }
 
-    /// A packet whose sender nobody has told: of this host it waits, of a peer it is dropped, and said
-    /// to be, sparsely.
+    /// A packet of a flow whose sender nobody has told: of this host it waits, of a peer it is dropped,
+    /// and said to be, sparsely. Answers in one that was let through are dropped in silence, since its
+    /// sender is asked to tell again.
     fn bar_unclaimed(
         &mut self,
         headers: &Headers,
@@ -266,13 +267,13 @@ impl Shard {
         opened: Direction,
         now: Instant,
     ) -> Barred {
-        if opened == Direction::Inbound {
+        if opened == Direction::Inbound && direction == opened {
             let port = key.service_port(opened);
             let table = self.table.as_ref();
             let verdict = table.map(|it| it.decide(opened, key.peer(), key.ip_protocol, port));
             let verdict = verdict.unwrap_or(Verdict::DenyByDefault);
             self.deny(headers, key, direction, opened, verdict, now);
-        } else if direction == Direction::Inbound {
+        } else if opened == Direction::Outbound && direction == Direction::Inbound {
             self.ask_who_sends(key, now);
         }
         Barred::Unclaimed(Unclaimed { key, opened })
