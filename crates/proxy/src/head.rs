@@ -13,6 +13,11 @@ const MESH: &str = "mesh";
 /// A name that no standard knows and some old programs send.
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+/// What comes with a wish to speak HTTP/2 from now on (RFC 7540, 3.2.1).
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+/// What a connection may be turned into: nothing that carries further requests, for nobody would decide
+/// them.
+const WEBSOCKET: &str = "websocket";
 /// Headers that a `Connection` header cannot take off: they say where a message goes or ends.
 const KEPT: [HeaderName; 3] = [HOST, CONTENT_LENGTH, TRANSFER_ENCODING];
 
@@ -145,7 +150,14 @@ pub(crate) fn strip_connection(headers: &mut HeaderMap) {
             }
         }
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE] {
+    let others = [
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        TRANSFER_ENCODING,
+        UPGRADE,
+        HTTP2_SETTINGS,
+    ];
+    for name in others {
         headers.remove(name);
     }
     if headers.get_all(TE).iter().any(|value| value != "trailers") {
@@ -179,16 +191,39 @@ fn is_of_mesh(name: &HeaderName) -> bool {
     rest.is_some_and(|rest| rest.starts_with(['-', '_']))
 }
 
-/// Returns whether the request asks to speak another protocol on its connection.
+/// Returns whether the request asks for a WebSocket on its connection. Other wishes may be ignored
+/// (RFC 9110, 7.8), and are.
 pub(crate) fn is_upgrade(parts: &Parts) -> bool {
-    parts.version == Version::HTTP_11
-        && parts.headers.contains_key(UPGRADE)
-        && parts.headers.get_all(CONNECTION).iter().any(|value| {
+    parts.version == Version::HTTP_11 && names_websocket(&parts.headers)
+}
+
+/// Returns whether the head says of its connection that it becomes a WebSocket, and nothing else.
+pub(crate) fn names_websocket(headers: &HeaderMap) -> bool {
+    let mut protocols = headers.get_all(UPGRADE).iter();
+    let is_websocket = protocols.next().is_some_and(|protocol| {
+        protocol
+            .as_bytes()
+            .eq_ignore_ascii_case(WEBSOCKET.as_bytes())
+    });
+    is_websocket
+        && protocols.next().is_none()
+        && headers.get_all(CONNECTION).iter().any(|value| {
             value
                 .as_bytes()
                 .split(|byte| *byte == b',')
                 .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
         })
+}
+
+/// Takes off what belongs to one connection only, but for the wish or the word that it becomes a
+/// WebSocket.
+pub(crate) fn keep_websocket(headers: &mut HeaderMap) {
+    let is_upgrade = names_websocket(headers);
+    strip_connection(headers);
+    if is_upgrade {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static(WEBSOCKET));
+    }
 }
 
 #[cfg(test)]
@@ -221,6 +256,28 @@ mod tests {
         let mut left: Vec<&str> = parts.headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["content-length", "x-kept"]);
+    }
+
+    #[test]
+    fn of_what_a_connection_may_become_a_websocket_is_kept() {
+        let kept = |protocol| {
+            let mut parts = parts(
+                get("/")
+                    .header("connection", "upgrade, x-private")
+                    .header("x-private", "1")
+                    .header("http2-settings", "AAMAAABk")
+                    .header("upgrade", protocol),
+            );
+            keep_websocket(&mut parts.headers);
+            let left = parts.headers.iter();
+            left.map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            kept("WebSocket"),
+            ["connection: upgrade", "upgrade: websocket"]
+        );
+        assert!(kept("h2c").is_empty());
     }
 
     #[test]
@@ -310,12 +367,18 @@ mod tests {
 
     #[test]
     fn an_upgrade_is_asked_for_in_two_headers() {
-        let upgrade = parts(
-            get("/")
-                .header("connection", "keep-alive, Upgrade")
-                .header("upgrade", "websocket"),
-        );
-        assert!(is_upgrade(&upgrade));
+        let to = |protocol| {
+            parts(
+                get("/")
+                    .header("connection", "keep-alive, Upgrade")
+                    .header("upgrade", protocol),
+            )
+        };
+        assert!(is_upgrade(&to("websocket")));
+        assert!(is_upgrade(&to("WebSocket")));
+        for other in ["h2c", "websocket, h2c", "h2c, websocket", "websocket/2", ""] {
+            assert!(!is_upgrade(&to(other)), "{other}");
+        }
         assert!(!is_upgrade(&parts(get("/").header("upgrade", "websocket"))));
         assert!(!is_upgrade(&parts(
             get("/").header("connection", "upgrade")

@@ -466,6 +466,9 @@ pub(crate) async fn deliver(
         .request(me, port, speech, request, handed)
         .await
         .map_err(refused)?;
+    if !upgrades::is_as_asked(&answer, false) {
+        return Err((Reason::Broken, upgrades::UNASKED.to_owned()));
+    }
     let (mut head, body) = answer.into_parts();
     clean(&mut head.headers);
     let body = if body.is_end_stream() {
@@ -492,11 +495,13 @@ pub(crate) async fn deliver_upgrade(
     let me = my_addresses(snapshot).ok_or((Reason::NotOffered, String::new()))?;
     introduce(worker, snapshot, origin, request.headers_mut());
     address(&mut request, Speech::Http1);
-    worker
-        .apps
-        .request_alone(me, port, request, handed)
-        .await
-        .map_err(refused)
+    let is_asked = head::names_websocket(request.headers());
+    let asked = worker.apps.request_alone(me, port, request, handed);
+    let answer = asked.await.map_err(refused)?;
+    if !upgrades::is_as_asked(&answer, is_asked) {
+        return Err((Reason::Broken, upgrades::UNASKED.to_owned()));
+    }
+    Ok(answer)
 }
 
 fn refused(error: AppError) -> (Reason, String) {

@@ -1,4 +1,4 @@
-//! Requests that turn their connection into something else, such as a WebSocket. HTTP/2 between the
+//! Requests that turn their connection into a WebSocket, and into nothing else. HTTP/2 between the
 //! hosts has no such thing, so their connection is carried as bytes and speaks HTTP/1.1 inside; each
 //! request on it is decided as any other. So are requests carried that wait for `100 Continue` before
 //! they send their body: it is the program that asks for it, or refuses it, all the way.
@@ -10,9 +10,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::{CONNECTION, UPGRADE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::http1 as client;
@@ -174,9 +173,27 @@ async fn ask(
     });
     // The other end asks for the body, or answers.
     let (request, wanted) = awaited(request, None);
+    let is_asked = head::names_websocket(request.headers());
     let answer = sender.send_request(request).await.map_err(broken)?;
+    if !is_as_asked(&answer, is_asked) {
+        return Err(Came::Failure(
+            Failure::Broken,
+            Reason::Broken,
+            UNASKED.to_owned(),
+        ));
+    }
     answered(wanted, &answer);
     Ok(alone(answer, driver))
+}
+
+/// What is said of a program that changes to a protocol by itself.
+pub(crate) const UNASKED: &str = "it changes to a protocol that it was not asked for";
+
+/// Returns whether an answer leaves the connection what it is, or makes it the WebSocket that was
+/// asked for.
+pub(crate) fn is_as_asked<B>(answer: &Response<B>, is_asked: bool) -> bool {
+    answer.status() != StatusCode::SWITCHING_PROTOCOLS
+        || is_asked && head::names_websocket(answer.headers())
 }
 
 /// Holds the body back, if that is what its sender wants.
@@ -277,12 +294,8 @@ async fn carry(near: OnUpgrade, far: OnUpgrade, mut visiting: Box<Visiting>, idl
 
 /// Leaves, of what belongs to one connection only, the upgrade; and nothing in the mesh's name.
 fn keep_upgrade(headers: &mut HeaderMap) {
-    let upgrade = headers.get(UPGRADE).cloned();
-    serving::clean(headers);
-    if let Some(upgrade) = upgrade {
-        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(UPGRADE, upgrade);
-    }
+    head::keep_websocket(headers);
+    head::strip_mesh(headers);
 }
 
 /// Carries bytes between two connections that were upgraded, until both directions are over.

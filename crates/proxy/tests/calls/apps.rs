@@ -104,7 +104,7 @@ impl App {
                 let mut answer = text(StatusCode::SWITCHING_PROTOCOLS, String::new());
                 let headers = answer.headers_mut();
                 headers.insert("connection", HeaderValue::from_static("upgrade"));
-                headers.insert("upgrade", HeaderValue::from_static("echo"));
+                headers.insert("upgrade", HeaderValue::from_static("websocket"));
                 headers.insert("x-accepted", HeaderValue::from_static("yes"));
                 answer
             }

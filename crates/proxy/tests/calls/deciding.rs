@@ -290,7 +290,7 @@ fn an_upgraded_connection_that_is_not_allowed_any_more_is_cut() {
         App::start("one", world.app_listener(1));
         let mut stream = world.caller().dial().await;
         let words =
-            b"GET /upgrade HTTP/1.1\r\nhost: orders\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+            b"GET /upgrade HTTP/1.1\r\nhost: orders\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
         stream.write_all(words).await.unwrap();
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {

@@ -146,7 +146,7 @@ fn an_upgrade_is_asked_of_another_endpoint_when_the_first_cannot_be_reached() {
         for _ in 0..6 {
             let mut stream = world.caller().dial().await;
             let words =
-                b"GET /upgrade HTTP/1.1\r\nhost: orders\r\nconnection: Upgrade\r\nupgrade: echo\r\n\r\n";
+                b"GET /upgrade HTTP/1.1\r\nhost: orders\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n";
             stream.write_all(words).await.unwrap();
             let mut head = Vec::new();
             while !head.ends_with(b"\r\n\r\n") {

@@ -10,6 +10,7 @@ mod apps;
 mod bytes;
 mod damage;
 mod deciding;
+mod dishonest;
 mod endpoints;
 mod flooding;
 mod frames;

@@ -363,7 +363,7 @@ fn an_upgraded_connection_carries_what_it_likes() {
             App::start("one", world.app_listener(usize::from(hosts) - 1));
             let mut stream = world.caller().dial().await;
             let words = b"GET /upgrade HTTP/1.1\r\nhost: orders\r\nconnection: Upgrade\r\n\
-                          upgrade: echo\r\n\r\n";
+                          upgrade: websocket\r\n\r\n";
             stream.write_all(words).await.unwrap();
             let mut head = Vec::new();
             while !head.ends_with(b"\r\n\r\n") {
@@ -372,7 +372,7 @@ fn an_upgraded_connection_carries_what_it_likes() {
             let head = String::from_utf8(head).unwrap();
             assert_eq!(status(&head), 101, "{head}");
             assert!(
-                head.contains("x-accepted: yes") && head.contains("upgrade: echo"),
+                head.contains("x-accepted: yes") && head.contains("upgrade: websocket"),
                 "{head}"
             );
             for word in ["one", "another"] {
@@ -391,11 +391,67 @@ fn an_upgrade_that_is_refused_is_answered_as_any_request() {
         let world = World::new(Plan::default());
         App::start("one", world.app_listener(1));
         let words = "GET / HTTP/1.1\r\nhost: orders\r\nconnection: Upgrade, close\r\n\
-                     upgrade: echo\r\n\r\n";
+                     upgrade: websocket\r\n\r\n";
         let heard = say(world.caller().dial().await, words.as_bytes()).await;
         assert_eq!(status(&heard), 200, "{heard}");
         assert!(heard.ends_with("one"), "{heard}");
     });
+}
+
+#[test]
+fn what_is_no_websocket_is_asked_for_as_any_request() {
+    for hosts in [1, 2] {
+        run(async {
+            let world = World::new(Plan {
+                hosts,
+                ..Plan::default()
+            });
+            App::start("one", world.app_listener(usize::from(hosts) - 1));
+            for asked in [
+                "connection: upgrade, close\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n",
+                "connection: upgrade, close\r\nupgrade: websocket, h2c\r\n",
+                "connection: upgrade, close\r\nupgrade: websocket\r\nupgrade: h2c\r\n",
+                // Who does not say so of its connection asks for nothing, whatever else it waits for.
+                "connection: close\r\nupgrade: websocket\r\n\
+                 expect: 100-continue\r\ncontent-length: 5\r\n",
+            ] {
+                let words = format!("POST /headers HTTP/1.1\r\nhost: orders\r\n{asked}\r\n");
+                let heard = say(world.caller().dial().await, words.as_bytes()).await;
+                assert_eq!(status(&heard), 200, "{asked}: {heard}");
+                for gone in ["upgrade", "http2-settings"] {
+                    assert!(!heard.contains(gone), "{gone} in {heard}");
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn a_program_that_changes_to_what_nobody_asked_for_is_not_believed() {
+    for hosts in [1, 2] {
+        run(async {
+            let world = World::new(Plan {
+                hosts,
+                ..Plan::default()
+            });
+            let listener = world.app_listener(usize::from(hosts) - 1);
+            tokio::spawn(async move {
+                while let Ok((mut program, _)) = listener.accept().await {
+                    head(&mut program).await;
+                    let answer = b"HTTP/1.1 101 Switching Protocols\r\n\
+                        connection: upgrade\r\nupgrade: h2c\r\n\r\n";
+                    program.write_all(answer).await.unwrap();
+                }
+            });
+            for asked in ["", "connection: upgrade\r\nupgrade: websocket\r\n"] {
+                let words = format!("POST / HTTP/1.1\r\nhost: orders\r\n{asked}\r\n");
+                let mut caller = world.caller().dial().await;
+                caller.write_all(words.as_bytes()).await.unwrap();
+                let heard = head(&mut caller).await;
+                assert!(heard.contains("mesh-reason: broken"), "{asked}: {heard}");
+            }
+        });
+    }
 }
 
 #[test]
