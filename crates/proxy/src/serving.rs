@@ -88,7 +88,7 @@ impl Handler for Reception {
 pub(crate) struct Visit {
     /// The thread.
     pub worker: Rc<Worker>,
-    /// What is known of the fleet as it comes.
+    /// What is known of the fleet as it, or its last request, comes.
     pub snapshot: Arc<Snapshot>,
     /// Who calls, as far as the other host may say so.
     pub origin: Rc<Origin>,
@@ -116,6 +116,20 @@ impl Visit {
             began,
             deadline: marks.deadline.map(|left| began.monotonic + left),
             carries: marks.carries,
+        }
+    }
+
+    /// Returns what comes next on the same stream: it is decided by what is known by then.
+    pub(crate) fn next(&self) -> Self {
+        Self {
+            worker: Rc::clone(&self.worker),
+            snapshot: self.worker.snapshots.to_keep(),
+            origin: Rc::clone(&self.origin),
+            aim: Rc::clone(&self.aim),
+            id: self.id,
+            began: self.worker.now(),
+            deadline: self.deadline,
+            carries: self.carries,
         }
     }
 
@@ -277,11 +291,6 @@ impl Visiting {
     /// Returns when it was handed to a program.
     pub(crate) const fn handed(&self) -> &Milestone {
         &self.handed
-    }
-
-    /// It has begun only now: what came before was its connection.
-    pub(crate) fn begins(&mut self) {
-        self.began = self.worker.now();
     }
 
     /// Tells the source how long it was here so far.

@@ -219,12 +219,12 @@ fn answered<B>(wanted: Option<Wanted>, answer: &Response<B>) {
 pub(crate) fn serve(visit: Visit, from_caller: StreamBody) -> Response<ProxyBody> {
     let (socket, to_caller, feed) = pipe();
     let feeding = feed.feed(from_caller);
-    let visit = Rc::new(visit);
     let head_wait = visit.worker.limits.head_wait;
     let head_bytes = visit.worker.limits.head_bytes as usize;
     spawn_local(async move {
         let service = service_fn(|request| {
-            let visit = Rc::clone(&visit);
+            // The stream may have waited for it for long.
+            let visit = visit.next();
             async move { Ok::<_, Infallible>(answer(&visit, request).await) }
         });
         let connection = server::Builder::new()
@@ -249,7 +249,6 @@ async fn answer(visit: &Visit, request: Request<Incoming>) -> Response<ProxyBody
         Ok(visiting) => visiting,
         Err((reason, detail)) => return visit.refuse(reason, is_grpc, &detail),
     };
-    visiting.begins();
     head::strip_mesh(&mut parts.headers);
     let mut request = Request::from_parts(parts, body);
     let near = hyper::upgrade::on(&mut request);

@@ -46,6 +46,26 @@ async fn until(from: &mut RecvStream, what: &str) -> String {
 }
 
 #[test]
+fn each_request_on_a_stream_is_decided_by_the_policy_of_its_moment() {
+    run(async {
+        let mut world = World::new(Plan::default());
+        let app = App::start("one", world.app_listener(1));
+        let mut sender = session(&world).await;
+        let (opened, mut to) = connect(&mut sender, Some("http/1.1")).await;
+        assert_eq!(opened.status(), 200);
+        let mut from = opened.into_body();
+        let request = Bytes::from_static(b"GET / HTTP/1.1\r\nhost: orders\r\n\r\n");
+        to.send_data(request.clone(), false).unwrap();
+        until(&mut from, "one").await;
+        world.apply(Vec::new());
+        to.send_data(request, false).unwrap();
+        let heard = until(&mut from, "\r\n\r\n").await;
+        assert!(heard.starts_with("HTTP/1.1 403"), "{heard}");
+        assert_eq!(app.requests(), 1);
+    });
+}
+
+#[test]
 fn a_stream_becomes_a_websocket_and_nothing_else() {
     run(async {
         let world = World::new(Plan::default());
