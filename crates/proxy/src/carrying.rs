@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Request, Response, Uri};
 use http_body::Body;
+use model::rule::Protocol;
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout_at};
@@ -16,7 +17,7 @@ use traffic::{CallShape, Failure, Next, Outcome};
 use crate::body::{BodyError, ProxyBody, StreamBody};
 use crate::calling::{Caught, Refused, marks};
 use crate::came::Came;
-use crate::marks::Carries;
+use crate::marks::{Aim, Carries};
 use crate::refusal::Reason;
 use crate::serving::{Visit, offered_port};
 use crate::socket_body::{Activity, Hold, SocketBody, break_off, pump, reset};
@@ -208,6 +209,10 @@ async fn reach_here(
 
 /// Takes a connection of another host to a program of this one.
 pub(crate) async fn serve(visit: Visit, from_caller: StreamBody) -> Response<ProxyBody> {
+    if takes_requests_alone(&visit) {
+        let why = "its service takes requests, and no other bytes";
+        return visit.refuse(Reason::BadRequest, false, why);
+    }
     let mut visiting = match visit.decide(None, None) {
         Ok(visiting) => visiting,
         Err((reason, detail)) => return visit.refuse(reason, false, &detail),
@@ -242,6 +247,16 @@ pub(crate) async fn serve(visit: Visit, from_caller: StreamBody) -> Response<Pro
     let mut answer = Response::new(ProxyBody::Socket(from_program));
     timing.write(answer.headers_mut());
     answer
+}
+
+/// Returns whether the program may believe what requests say of their callers. Bytes that nobody reads
+/// could say the same, and no host that keeps to the policy sends such.
+fn takes_requests_alone(visit: &Visit) -> bool {
+    let Aim::Service(name) = &*visit.aim else {
+        return false;
+    };
+    let service = visit.snapshot.catalogue.services.get(name);
+    service.is_some_and(|it| matches!(it.service.protocol, Protocol::Http | Protocol::Grpc))
 }
 
 async fn connect(visit: &Visit) -> Result<TcpStream, Reason> {

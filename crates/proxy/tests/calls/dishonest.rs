@@ -5,6 +5,7 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::{RecvStream, SendStream};
 use http::{Request, Response};
+use model::rule::Protocol;
 
 use crate::apps::App;
 use crate::run;
@@ -81,4 +82,26 @@ fn a_stream_becomes_a_websocket_and_nothing_else() {
             assert!(!heard.contains(gone), "{gone} in {heard}");
         }
     });
+}
+
+#[test]
+fn bytes_reach_no_program_that_believes_what_requests_say() {
+    for (protocol, status, reason) in [
+        (Protocol::Http, 400, Some("bad-request")),
+        (Protocol::Grpc, 400, Some("bad-request")),
+        (Protocol::Tcp, 200, None),
+    ] {
+        run(async {
+            let world = World::new(Plan {
+                protocol,
+                ..Plan::default()
+            });
+            let _app = App::start("one", world.app_listener(1));
+            let mut sender = session(&world).await;
+            let (answer, _to) = connect(&mut sender, None).await;
+            assert_eq!(answer.status(), status, "{protocol:?}");
+            let told = answer.headers().get("mesh-reason");
+            assert_eq!(told.map(|it| it.to_str().unwrap()), reason, "{protocol:?}");
+        });
+    }
 }
