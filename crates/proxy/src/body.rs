@@ -71,6 +71,16 @@ pub enum BodyError {
     GivenUp(&'static str),
 }
 
+impl ProxyBody {
+    /// Ready once nobody is to get more of it, even what was taken from it already.
+    pub(crate) fn poll_given_up(&self, context: &Context<'_>) -> Poll<()> {
+        match self {
+            Self::Socket(body) => body.poll_given_up(context),
+            _ => Poll::Pending,
+        }
+    }
+}
+
 impl StreamBody {
     pub(crate) fn new(stream: RecvStream, length: Option<u64>, place: Option<StreamPlace>) -> Self {
         let mut body = Self {

@@ -71,14 +71,17 @@ pub(crate) async fn call(worker: Rc<Worker>, caught: Rc<Caught>, socket: TcpStre
                 .timeouts
                 .idle_connection;
             let carried = carry(
-                far,
+                far.body,
                 &socket,
                 &activity,
                 under_way.stand(),
                 idle,
                 worker.limits.half_closed_wait,
             );
-            carried.await
+            match far.program {
+                Some(program) => program.served(&activity, carried).await,
+                None => carried.await,
+            }
         }
         Err(reason) => Err(reason),
     };
@@ -91,6 +94,49 @@ pub(crate) async fn call(worker: Rc<Worker>, caught: Rc<Caught>, socket: TcpStre
     }
 }
 
+/// What was reached.
+struct Far {
+    /// What comes from it.
+    body: ProxyBody,
+    /// Where it is a program of this host; what goes to others, their sessions take.
+    program: Option<Program>,
+}
+
+/// A program of this host that is called by another.
+struct Program {
+    socket: Rc<TcpStream>,
+    activity: Rc<Activity>,
+    from_caller: SocketBody,
+}
+
+impl Program {
+    /// Takes to it what comes from its caller while the other direction is carried. No part of it stays
+    /// behind, whoever does not read.
+    async fn served(
+        self,
+        of_caller: &Activity,
+        carried: impl Future<Output = Result<(), Reason>>,
+    ) -> Result<(), Reason> {
+        let writing = async {
+            if pump(self.from_caller, &self.socket, &self.activity)
+                .await
+                .is_err()
+            {
+                of_caller.broke();
+            }
+            std::future::pending().await
+        };
+        let outcome = tokio::select! {
+            outcome = carried => outcome,
+            never = writing => never,
+        };
+        if outcome.is_err() {
+            break_off(&self.socket, &self.activity);
+        }
+        outcome
+    }
+}
+
 /// Finds an endpoint that takes the connection.
 async fn reach(
     worker: &Rc<Worker>,
@@ -98,7 +144,7 @@ async fn reach(
     under_way: &mut UnderWay,
     socket: &Rc<TcpStream>,
     activity: &Rc<Activity>,
-) -> Result<ProxyBody, Reason> {
+) -> Result<Far, Reason> {
     loop {
         let endpoint = under_way.pick(None).await?;
         let until = worker.clock.tokio_deadline(under_way.call().try_until());
@@ -140,7 +186,7 @@ async fn reach_there(
     endpoint: model::ids::HostId,
     socket: &Rc<TcpStream>,
     activity: &Rc<Activity>,
-) -> Result<ProxyBody, (Outcome, Reason)> {
+) -> Result<Far, (Outcome, Reason)> {
     // Nothing is taken from the program before the endpoint is there: another can be tried.
     let hold = Rc::new(Hold::default());
     // Its end is not the connection's, as long as it is held.
@@ -159,7 +205,10 @@ async fn reach_there(
             under_way.take_told(answer.headers_mut());
             if answer.status().is_success() {
                 hold.open();
-                return Ok(ProxyBody::Stream(answer.into_body()));
+                return Ok(Far {
+                    body: ProxyBody::Stream(answer.into_body()),
+                    program: None,
+                });
             }
             Came::Answer(answer.map(ProxyBody::Stream))
         }
@@ -180,7 +229,7 @@ async fn reach_here(
     under_way: &UnderWay,
     socket: &Rc<TcpStream>,
     activity: &Rc<Activity>,
-) -> Result<ProxyBody, (Outcome, Reason)> {
+) -> Result<Far, (Outcome, Reason)> {
     let snapshot = under_way.snapshot();
     let failed = |reason| (Outcome::Failed(Failure::Connect), reason);
     let port = offered_port(worker, snapshot, &caught.aim).map_err(|(reason, _)| failed(reason))?;
@@ -189,7 +238,7 @@ async fn reach_here(
     let program = Rc::new(program.map_err(|_| failed(Reason::ConnectionRefused))?);
     // What the other program gets; its own activity is this one's, seen from the other side.
     let there = Activity::new();
-    let near = SocketBody::new(
+    let from_caller = SocketBody::new(
         Rc::clone(socket),
         Rc::clone(activity),
         worker.limits.copy_bytes,
@@ -199,12 +248,14 @@ async fn reach_here(
         Rc::clone(&there),
         worker.limits.copy_bytes,
     );
-    spawn_local(async move {
-        if pump(near, &program, &there).await.is_err() {
-            break_off(&program, &there);
-        }
-    });
-    Ok(ProxyBody::Socket(far))
+    Ok(Far {
+        body: ProxyBody::Socket(far),
+        program: Some(Program {
+            socket: program,
+            activity: there,
+            from_caller,
+        }),
+    })
 }
 
 /// Takes a connection of another host to a program of this one.

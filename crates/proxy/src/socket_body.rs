@@ -1,7 +1,7 @@
 //! The bytes of a connection as the body of a stream, and back: no more is read than the other side
 //! has room for, and an end in one direction does not end the other.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::net::Shutdown;
@@ -67,6 +67,8 @@ pub struct Activity {
     /// From the socket, and to it.
     directions: [Cell<Direction>; 2],
     changed: Notify,
+    /// Who takes what comes from the socket.
+    reader: RefCell<Option<Waker>>,
     /// Bytes that came from the socket, and that went to it.
     from_socket: Cell<u64>,
     to_socket: Cell<u64>,
@@ -92,6 +94,7 @@ impl Activity {
             last: Cell::new(Instant::now()),
             directions: [const { Cell::new(Direction::Open) }; 2],
             changed: Notify::new(),
+            reader: RefCell::default(),
             from_socket: Cell::new(0),
             to_socket: Cell::new(0),
         })
@@ -143,11 +146,42 @@ impl Activity {
             self.passed();
             self.changed.notify_waiters();
         }
+        if how == Direction::Broken
+            && let Some(reader) = self.reader.take()
+        {
+            reader.wake();
+        }
     }
 
     /// Says that what goes to the socket broke off.
     pub fn broke(&self) {
         self.end(TO_SOCKET, Direction::Broken);
+    }
+
+    /// The connection is broken off, even if the direction had come to its end.
+    fn break_off(&self) {
+        self.directions[TO_SOCKET].set(Direction::Broken);
+        self.end(TO_SOCKET, Direction::Broken);
+        self.changed.notify_waiters();
+    }
+
+    fn is_broken(&self) -> bool {
+        self.directions[TO_SOCKET].get() == Direction::Broken
+    }
+
+    /// Ready once the connection broke off: then nobody is to get more of what came from it.
+    fn poll_broken(&self, context: &Context<'_>) -> Poll<()> {
+        if self.is_broken() {
+            return Poll::Ready(());
+        }
+        let mut reader = self.reader.borrow_mut();
+        if !reader
+            .as_ref()
+            .is_some_and(|known| known.will_wake(context.waker()))
+        {
+            *reader = Some(context.waker().clone());
+        }
+        Poll::Pending
     }
 }
 
@@ -171,6 +205,11 @@ impl SocketBody {
         self
     }
 
+    /// Ready once nobody is to get what is left of it, even what was read already.
+    pub(crate) fn poll_given_up(&self, context: &Context<'_>) -> Poll<()> {
+        self.activity.poll_broken(context)
+    }
+
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
         loop {
             ready!(self.socket.poll_read_ready(context))?;
@@ -191,6 +230,9 @@ impl SocketBody {
         }
     }
 }
+
+/// What a body says of itself after that.
+pub(crate) const BROKEN_OFF: BodyError = BodyError::GivenUp("the connection was broken off");
 
 impl fmt::Debug for SocketBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -221,6 +263,10 @@ impl Body for SocketBody {
         if self.is_over {
             return Poll::Ready(None);
         }
+        if self.activity.is_broken() {
+            self.is_over = true;
+            return Poll::Ready(Some(Err(BROKEN_OFF)));
+        }
         if let Some(hold) = &self.hold {
             ready!(hold.poll_open(context));
             self.hold = None;
@@ -228,10 +274,6 @@ impl Body for SocketBody {
         match ready!(self.poll_read(context)) {
             Ok(data) if data.is_empty() => {
                 self.is_over = true;
-                if self.activity.directions[TO_SOCKET].get() == Direction::Broken {
-                    let why = BodyError::GivenUp("the connection was broken off");
-                    return Poll::Ready(Some(Err(why)));
-                }
                 self.activity.end(FROM_SOCKET, Direction::Ended);
                 Poll::Ready(None)
             }
@@ -291,8 +333,7 @@ async fn write(mut data: Bytes, socket: &TcpStream, activity: &Activity) -> io::
 
 /// Breaks a connection off, so that both ends of it see that it did not end.
 pub(crate) fn break_off(socket: &TcpStream, activity: &Activity) {
-    activity.end(TO_SOCKET, Direction::Broken);
-    activity.directions[TO_SOCKET].set(Direction::Broken);
+    activity.break_off();
     reset(socket);
 }
 

@@ -2,14 +2,17 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::Poll;
+use std::task::{Poll, ready};
 
 use bytes::Bytes;
 use h2::{Reason, SendStream};
 use http_body::{Body, Frame};
 
 use crate::body::{BodyError, ProxyBody};
+use crate::socket_body::BROKEN_OFF;
 
+/// What becomes of a body whose stream the other host has ended.
+const UNWANTED: BodyError = BodyError::GivenUp("the other host wants no more of it");
 /// Bytes that are asked room for at once.
 const PIECE_BYTES_MAX: usize = 256 << 10;
 
@@ -33,7 +36,7 @@ pub(super) async fn send(mut body: ProxyBody, mut to: SendStream<Bytes>) -> Resu
         match frame.into_data() {
             Ok(data) => {
                 let is_last = body.is_end_stream();
-                send_data(data, &mut to, is_last).await?;
+                send_data(data, &body, &mut to, is_last).await?;
                 if is_last {
                     return Ok(());
                 }
@@ -68,15 +71,22 @@ async fn next(
 
 async fn send_data(
     mut data: Bytes,
+    body: &ProxyBody,
     to: &mut SendStream<Bytes>,
     is_last: bool,
 ) -> Result<(), BodyError> {
     while !data.is_empty() {
         to.reserve_capacity(data.len().min(PIECE_BYTES_MAX));
-        let room = match poll_fn(|context| to.poll_capacity(context)).await {
-            Some(room) => room?,
-            None => return Err(BodyError::GivenUp("the other host wants no more of it")),
-        };
+        let room = poll_fn(|context| {
+            // The other host may leave no room for as long as it likes.
+            if body.poll_given_up(context).is_ready() {
+                to.send_reset(Reason::CANCEL);
+                return Poll::Ready(Err(BROKEN_OFF));
+            }
+            let room = ready!(to.poll_capacity(context));
+            Poll::Ready(room.map_or(Err(UNWANTED), |room| room.map_err(BodyError::from)))
+        })
+        .await?;
         let piece = data.split_to(room.min(data.len()));
         to.send_data(piece, is_last && data.is_empty())?;
     }

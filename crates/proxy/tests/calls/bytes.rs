@@ -1,12 +1,18 @@
 //! Connections of bytes.
 
+use std::time::Duration;
+
 use model::rule::Protocol;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 
 use crate::apps::{App, get};
 use crate::run;
 use crate::world::{Plan, World};
+
+/// What takes no more for so long is full; were it not, a test would only see less.
+const STANDSTILL: Duration = Duration::from_millis(300);
 
 fn tcp(hosts: u8) -> Plan {
     Plan {
@@ -75,7 +81,7 @@ fn a_connection_that_breaks_is_not_taken_for_one_that_ended() {
             let mut far = accepted(&listener).await;
             assert_eq!(far.read_u8().await.unwrap(), b'x');
             socket2::SockRef::from(&far)
-                .set_linger(Some(std::time::Duration::ZERO))
+                .set_linger(Some(Duration::ZERO))
                 .unwrap();
             drop(far);
             assert!(near.read(&mut [0; 8]).await.is_err());
@@ -110,6 +116,43 @@ fn who_stops_to_read_holds_up_only_itself() {
         slow.read_exact(&mut all).await.unwrap();
         stuck.await.unwrap();
     });
+}
+
+/// Writes until nothing moves any more.
+async fn fill(to: &mut TcpStream) {
+    let piece = vec![0; 1 << 20];
+    while matches!(timeout(STANDSTILL, to.write_all(&piece)).await, Ok(Ok(()))) {}
+}
+
+/// Returns whether it breaks off, after all that was under way.
+async fn breaks(mut stream: TcpStream) -> bool {
+    stream.read_to_end(&mut Vec::new()).await.is_err()
+}
+
+#[test]
+fn a_connection_that_is_cut_breaks_off_though_nobody_reads() {
+    for (hosts, cuts) in [(1, 0), (2, 0), (2, 1)] {
+        for writes_to in ["the called", "the caller"] {
+            run(async {
+                let mut world = World::new(tcp(hosts));
+                let listener = world.app_listener(usize::from(hosts) - 1);
+                let mut near = world.caller().dial().await;
+                near.write_all(b"x").await.unwrap();
+                let mut far = accepted(&listener).await;
+                assert_eq!(far.read_u8().await.unwrap(), b'x');
+                let (mut writer, reader) = match writes_to {
+                    "the called" => (near, far),
+                    _ => (far, near),
+                };
+                fill(&mut writer).await;
+                // Only one of the hosts has heard of it.
+                world.apply_at(cuts, Vec::new());
+                let what = format!("host {cuts} of {hosts} cuts what goes to {writes_to}");
+                assert!(breaks(writer).await, "the writer, when {what}");
+                assert!(breaks(reader).await, "the reader, when {what}");
+            });
+        }
+    }
 }
 
 #[test]

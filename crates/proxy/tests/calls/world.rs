@@ -348,6 +348,15 @@ impl World {
         self.replace();
     }
 
+    /// Puts other rules in force on one host.
+    pub(crate) fn apply_at(&mut self, place: usize, allow: Vec<Rule>) {
+        self.plan.allow = allow;
+        self.plan.allow_there = None;
+        let host = &self.hosts[place];
+        let snapshot = self.snapshot(host, place > 0);
+        host.snapshots.replace(snapshot);
+    }
+
     /// Puts other denies in force on all hosts.
     pub(crate) fn deny(&mut self, deny: Vec<Rule>) {
         self.plan.deny = deny;
