@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::awaiting::AwaitedBody;
+use crate::head;
 use crate::local_apps::AppBody;
 use crate::pipe::PipeBody;
 use crate::replay::ReplayBody;
@@ -181,7 +182,7 @@ impl Body for ProxyBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut *self {
+        let frame = match &mut *self {
             Self::Empty => Poll::Ready(None),
             Self::Full(_) => {
                 let Self::Full(bytes) = std::mem::take(&mut *self) else {
@@ -197,7 +198,15 @@ impl Body for ProxyBody {
             Self::Pipe(body) => Pin::new(body).poll_frame(context),
             Self::Served(body) => Pin::new(body).poll_frame(context),
             Self::Awaited(body) => Pin::new(body).poll_frame(context),
+        };
+        let mut frame = ready!(frame);
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            // They are headers like those before the body, whoever reads them.
+            head::strip_mesh(trailers);
         }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

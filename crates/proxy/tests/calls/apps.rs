@@ -91,6 +91,7 @@ impl App {
                 answer
             }
             "/trailers" => trailers(),
+            "/trailers-back" => trailers_back(request.into_body()).await,
             "/endless" => endless(),
             "/upgrade" => {
                 let upgrade = hyper::upgrade::on(&mut request);
@@ -135,6 +136,18 @@ fn trailers() -> Answer {
     headers.insert("content-type", HeaderValue::from_static("application/grpc"));
     headers.insert("trailer", HeaderValue::from_static("grpc-status"));
     answer
+}
+
+/// Says which trailers came, and sends some of its own, one of them in the name of the mesh.
+async fn trailers_back(body: Incoming) -> Answer {
+    let came = body.collect().await.unwrap();
+    let came = format!("{:?}", came.trailers().unwrap());
+    let mut trailers = HeaderMap::new();
+    trailers.insert("mesh-reason", HeaderValue::from_static("denied"));
+    trailers.insert("x-own", HeaderValue::from_static("2"));
+    let frames = [Frame::data(Bytes::from(came)), Frame::trailers(trailers)];
+    let stream = futures_util::stream::iter(frames.map(Ok));
+    Response::new(BoxBody::new(StreamBody::new(stream)))
 }
 
 /// The first piece of an answer that never ends.

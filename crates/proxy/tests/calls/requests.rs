@@ -1,8 +1,11 @@
 //! Requests that are answered.
 
+use std::convert::Infallible;
+
 use bytes::Bytes;
-use http::Request;
-use http_body_util::{BodyExt, Full};
+use http::{HeaderMap, HeaderValue, Request};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use model::rule::{Protocol, Sticky, TrafficSettings};
@@ -350,6 +353,42 @@ fn http2_with_trailers_passes_whole() {
         let told = world.caller().told.calls(1).await;
         assert_eq!(told[0], (Side::Source, 200, None, 1));
     });
+}
+
+#[test]
+fn nobody_speaks_for_the_mesh_after_the_body_either() {
+    for hosts in [1, 2] {
+        run(async {
+            let world = World::new(Plan {
+                protocol: Protocol::Grpc,
+                hosts,
+                ..Plan::default()
+            });
+            App::start("one", world.app_listener(usize::from(hosts) - 1));
+            let (mut sender, connection) = http2::handshake(
+                TokioExecutor::new(),
+                TokioIo::new(world.caller().dial().await),
+            )
+            .await
+            .unwrap();
+            tokio::spawn(connection);
+            let mut trailers = HeaderMap::new();
+            trailers.insert("mesh-caller", HeaderValue::from_static("spiffe://x/y"));
+            trailers.insert("x-own", HeaderValue::from_static("1"));
+            let frames = [
+                Frame::data(Bytes::from_static(b"question")),
+                Frame::trailers(trailers),
+            ];
+            let body = futures_util::stream::iter(frames.map(Ok::<_, Infallible>));
+            let request = Request::post("http://orders/trailers-back").body(StreamBody::new(body));
+            let answer = sender.send_request(request.unwrap()).await.unwrap();
+            let whole = answer.into_body().collect().await.unwrap();
+            assert_eq!(whole.trailers().unwrap().get("mesh-reason"), None);
+            assert_eq!(whole.trailers().unwrap()["x-own"], "2");
+            let seen = String::from_utf8(whole.to_bytes().to_vec()).unwrap();
+            assert_eq!(seen, "{\"x-own\": \"1\"}");
+        });
+    }
 }
 
 #[test]
