@@ -70,6 +70,17 @@ impl Origin {
         self.host
     }
 
+    /// Returns the number of the user whose process of this host it is; `None`: nobody knows.
+    pub(crate) const fn uid(&self) -> Option<u32> {
+        match &self.who {
+            Who::Process {
+                caller: Caller::Process { uid, .. },
+                ..
+            } => Some(*uid),
+            Who::Process { .. } | Who::Claimed(_) => None,
+        }
+    }
+
     /// Returns the workload, as far as the policy knows one.
     pub(crate) fn workload(&self, gate: &Arc<Gate>) -> Option<Rc<Name>> {
         match &self.who {

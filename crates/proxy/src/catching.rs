@@ -7,6 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
@@ -19,13 +20,14 @@ use tokio::task::spawn_local;
 use tokio::time::sleep;
 
 use crate::asking::{Origin, target};
-use crate::calling::{self, Caught};
+use crate::calling::{self, Caught, Refused};
 use crate::carrying;
 use crate::detection::{Spoken, detect};
 use crate::directory::Holder;
 use crate::framing::Suspect;
 use crate::manners::Manners;
 use crate::marks::Aim;
+use crate::refusal::Reason;
 use crate::runtimes::{LocalExecutor, PatientSocket};
 use crate::snapshot::Snapshot;
 use crate::socket_body::reset;
@@ -95,6 +97,40 @@ impl Drop for Place {
     }
 }
 
+/// One of the connections that one user may have.
+struct Share {
+    worker: Rc<Worker>,
+    uid: Option<u32>,
+}
+
+impl Share {
+    /// `None`: it has as many already.
+    fn take(worker: &Rc<Worker>, uid: Option<u32>) -> Option<Self> {
+        let mut users = worker.connections_of_users.borrow_mut();
+        let count = users.entry(uid).or_default();
+        if *count >= worker.limits.connections_of_user {
+            return None;
+        }
+        *count += 1;
+        Some(Self {
+            worker: Rc::clone(worker),
+            uid,
+        })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut users = self.worker.connections_of_users.borrow_mut();
+        if let Some(count) = users.get_mut(&self.uid) {
+            *count -= 1;
+            if *count == 0 {
+                users.remove(&self.uid);
+            }
+        }
+    }
+}
+
 async fn connection(
     worker: &Rc<Worker>,
     stream: TcpStream,
@@ -113,7 +149,24 @@ async fn connection(
         reset(&stream);
         return Ok(());
     };
-    let spoken = match protocol(&snapshot, &aim) {
+    let mut caught = Caught {
+        origin,
+        aim: Rc::new(aim),
+        host,
+        is_http2: false,
+        manners: Manners::default(),
+        known: OnceCell::new(),
+    };
+    let Some(_share) = Share::take(worker, caught.origin.uid()) else {
+        tracing::warn!(
+            uid = caught.origin.uid(),
+            "a user's programs have as many connections as one user may"
+        );
+        refuse(worker, &caught, &snapshot, Reason::Overflow);
+        reset(&stream);
+        return Ok(());
+    };
+    let spoken = match protocol(&snapshot, &caught.aim) {
         Protocol::Tcp | Protocol::Udp => Spoken::Bytes,
         Protocol::Http | Protocol::Grpc => match detect(&stream, worker.limits.head_wait).await? {
             Spoken::Http2 => Spoken::Http2,
@@ -122,14 +175,8 @@ async fn connection(
         },
         Protocol::Auto => detect(&stream, worker.limits.detection_wait).await?,
     };
-    let caught = Rc::new(Caught {
-        origin,
-        aim: Rc::new(aim),
-        host,
-        is_http2: spoken == Spoken::Http2,
-        manners: Manners::default(),
-        known: OnceCell::new(),
-    });
+    caught.is_http2 = spoken == Spoken::Http2;
+    let caught = Rc::new(caught);
     match spoken {
         // Apart, so that none takes the room of the largest.
         Spoken::Bytes => Box::pin(carrying::call(Rc::clone(worker), caught, stream)).await,
@@ -137,6 +184,19 @@ async fn connection(
         Spoken::Http2 => Box::pin(serve_http2(worker, caught, stream)).await,
     }
     Ok(())
+}
+
+/// Tells of a connection that is taken no further.
+fn refuse(worker: &Worker, caught: &Caught, snapshot: &Arc<Snapshot>, reason: Reason) {
+    let refused = Refused {
+        worker,
+        caught,
+        snapshot,
+        id: worker.next_call(),
+        began: worker.now(),
+        is_grpc: false,
+    };
+    refused.tell(None, reason, None, 0);
 }
 
 type Aimed = (Rc<Origin>, Aim, Option<HostId>);

@@ -18,6 +18,9 @@ pub struct ProxyConfig {
 pub struct ProxyLimits {
     /// Connections of programs served at once; more wait in the kernel's queue.
     pub connections: usize,
+    /// Of those, connections of one user of this host; more are broken off. Those of whom nobody knows
+    /// are one user's.
+    pub connections_of_user: usize,
     /// Bytes of one request's or answer's head; more is 431.
     pub head_bytes: u32,
     /// From the first wait for a request until its head is whole, idle time between requests
@@ -55,6 +58,7 @@ impl Default for ProxyLimits {
     fn default() -> Self {
         Self {
             connections: 16_384,
+            connections_of_user: 8192,
             head_bytes: 64 << 10,
             head_wait: Duration::from_secs(60),
             body_wait: Duration::from_secs(300), // TRAFFIC.md, Timeouts: idle HTTP stream

@@ -21,9 +21,10 @@ pub(crate) enum Spoken {
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Methods are shorter.
 const METHOD_BYTES_MAX: usize = 20;
-/// How often bytes that tell nothing yet are looked at again: the kernel tells only that there are
-/// some.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(5);
+/// When bytes that tell nothing yet are looked at again, for the kernel tells only that there are some:
+/// after the first pause, and then each time after twice as long, up to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LAST_PAUSE: Duration = Duration::from_millis(250);
 
 /// Waits for the first bytes. Who is silent for `wait`, or does not make up its mind, speaks bytes.
 ///
@@ -38,16 +39,24 @@ pub(crate) async fn detect(stream: &TcpStream, wait: Duration) -> io::Result<Spo
 async fn look(stream: &TcpStream) -> io::Result<Spoken> {
     let mut first = [0; PREFACE.len()];
     let mut seen = 0;
+    let mut pause = FIRST_PAUSE;
     loop {
         let length = stream.peek(&mut first).await?;
         match spoken(&first[..length]) {
             Some(spoken) => return Ok(spoken),
             // It has ended before it said anything.
             None if length == 0 => return Ok(Spoken::Bytes),
-            None if length == seen => sleep(LOOK_AGAIN_AFTER).await,
+            None if length == seen => {
+                sleep(pause).await;
+                pause = longer(pause);
+            }
             None => seen = length,
         }
     }
+}
+
+fn longer(pause: Duration) -> Duration {
+    (pause * 2).min(LAST_PAUSE)
 }
 
 /// Returns what begins so; `None`: more of it is needed.
@@ -72,6 +81,18 @@ pub(crate) fn spoken(first: &[u8]) -> Option<Spoken> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_does_not_go_on_is_looked_at_seldom() {
+        let minute = Duration::from_secs(60);
+        let (mut looks, mut passed, mut pause) = (0, Duration::ZERO, FIRST_PAUSE);
+        while passed < minute {
+            looks += 1;
+            passed += pause;
+            pause = longer(pause);
+        }
+        assert!(looks < 5 * minute.as_secs(), "{looks}");
+    }
 
     #[test]
     fn protocols_are_known_by_their_first_bytes() {

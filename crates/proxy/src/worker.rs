@@ -62,6 +62,8 @@ pub(crate) struct Worker {
     pub stop: watch::Receiver<bool>,
     /// Connections of programs.
     pub connections: Cell<usize>,
+    /// How many of them each user has; `None`: nobody knows who.
+    pub connections_of_users: RefCell<BTreeMap<Option<u32>, usize>>,
     call_ids: RefCell<CallIds>,
     callers: RefCell<BTreeMap<HostId, Vec<KnownCaller>>>,
 }
@@ -133,6 +135,7 @@ impl Worker {
             directory: Directory::default(),
             standing: Rc::default(),
             connections: Cell::new(0),
+            connections_of_users: RefCell::default(),
             call_ids: RefCell::new(CallIds::new(seed)),
             callers: RefCell::default(),
             limits: shared.limits,

@@ -1,5 +1,6 @@
 //! Callers and endpoints that do what they should not.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,8 +10,9 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use model::rule::{HealthCheck, HealthProbe, Protocol, StaticAnswer, TrafficSettings};
-use proxy::{Reason, Side};
+use proxy::{ProxyLimits, Reason, Side};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::apps::{App, get, say, status};
 use crate::run;
@@ -212,6 +214,47 @@ fn who_does_not_read_its_answer_is_not_waited_for() {
         let told = world.caller().told.calls(1).await;
         assert_eq!(told[0].0, Side::Source);
     });
+}
+
+#[test]
+fn a_user_who_is_silent_on_all_its_connections_keeps_out_nobody_else() {
+    run(async {
+        let world = World::new(Plan {
+            limits: ProxyLimits {
+                connections: 8,
+                connections_of_user: 4,
+                ..ProxyLimits::default()
+            },
+            ..Plan::default()
+        });
+        App::start("one", world.app_listener(1));
+        let machine = &world.caller().machine;
+        machine.runs_as(1000, None);
+        let mut silent = Vec::new();
+        for _ in 0..4 {
+            silent.push(world.caller().dial().await);
+        }
+        for _ in 0..16 {
+            assert!(is_broken_off(world.caller().orders).await);
+        }
+        let told = world.caller().told.calls(16).await;
+        assert_eq!(told[0], (Side::Source, 0, Some(Reason::Overflow), 0));
+        machine.runs_as(1001, None);
+        assert_eq!(get(world.caller().dial().await, "/").await.0, 200);
+        // And what it gives back it may have again.
+        drop(silent);
+        world.caller().machine.runs_as(1000, None);
+        while is_broken_off(world.caller().orders).await {}
+    });
+}
+
+/// Returns whether a connection ends before anything was said.
+async fn is_broken_off(at: SocketAddr) -> bool {
+    let Ok(mut stream) = TcpStream::connect(at).await else {
+        return true;
+    };
+    let words = b"GET / HTTP/1.1\r\nhost: orders\r\nconnection: close\r\n\r\n";
+    stream.write_all(words).await.is_err() || stream.read(&mut [0; 1]).await.is_err()
 }
 
 #[test]

@@ -141,12 +141,17 @@ impl Told {
 }
 
 impl Machine {
-    /// Says who calls from now on.
+    /// Says which unit calls from now on.
     pub(crate) fn runs(&self, unit: &str) {
+        self.runs_as(0, Some(unit));
+    }
+
+    /// Says whose process calls from now on.
+    pub(crate) fn runs_as(&self, uid: u32, unit: Option<&str>) {
         *self.caller.lock().unwrap() = Caller::Process {
-            unit: Some(unit.into()),
+            unit: unit.map(str::to_owned),
             user: None,
-            uid: 0,
+            uid,
         };
     }
 
