@@ -1,5 +1,4 @@
-//! Connections that were caught: of programs of this host on their way out, and of other hosts that
-//! came through the tunnel to a port about which policy wants to know more than packets tell.
+//! Connections of programs of this host that were caught on their way out.
 
 use std::cell::{Cell, OnceCell};
 use std::convert::Infallible;
@@ -45,17 +44,8 @@ const HTTP2_SEND_BUFFER_BYTES: usize = 256 << 10;
 const HTTP2_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const HTTP2_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Which way a connection was caught.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
-    /// On its way out.
-    Out,
-    /// As it came in.
-    In,
-}
-
 /// Takes connections until the proxy is to stop.
-pub(crate) async fn accept(worker: Rc<Worker>, listener: TcpListener, way: Way) {
+pub(crate) async fn accept(worker: Rc<Worker>, listener: TcpListener) {
     let mut stop = worker.stop.clone();
     loop {
         tokio::select! {
@@ -65,7 +55,7 @@ pub(crate) async fn accept(worker: Rc<Worker>, listener: TcpListener, way: Way) 
                     Ok((stream, peer)) => {
                         let place = Place::take(&worker);
                         spawn_local(async move {
-                            if let Err(error) = connection(&place.0, stream, peer, way).await {
+                            if let Err(error) = connection(&place.0, stream, peer).await {
                                 tracing::debug!(%error, %peer, "a connection that was caught ended");
                             }
                         });
@@ -131,20 +121,11 @@ impl Drop for Share {
     }
 }
 
-async fn connection(
-    worker: &Rc<Worker>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    way: Way,
-) -> io::Result<()> {
+async fn connection(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let dialled = worker.surroundings.original_destination(&stream)?;
     let snapshot = worker.snapshots.to_keep();
-    let aimed = match way {
-        Way::Out => leaving(worker, &snapshot, peer, dialled),
-        Way::In => entering(worker, &snapshot, peer, dialled),
-    };
-    let Some((origin, aim, host)) = aimed else {
+    let Some((origin, aim, host)) = aimed(worker, &snapshot, peer, dialled) else {
         tracing::debug!(%dialled, %peer, "nothing is known of what was dialled");
         reset(&stream);
         return Ok(());
@@ -201,8 +182,8 @@ fn refuse(worker: &Worker, caught: &Caught, snapshot: &Arc<Snapshot>, reason: Re
 
 type Aimed = (Rc<Origin>, Aim, Option<HostId>);
 
-/// A program of this host dials a service, or a port of a host.
-fn leaving(
+/// Returns who dials which service, or port of which host.
+fn aimed(
     worker: &Worker,
     snapshot: &Snapshot,
     app: SocketAddr,
@@ -218,24 +199,6 @@ fn leaving(
     };
     let caller = worker.surroundings.caller(app, dialled);
     Some((Origin::process(catalogue.me, caller), aim, host))
-}
-
-/// Another host dials a port of this one, through the tunnel: who of it, it does not say.
-fn entering(
-    worker: &Worker,
-    snapshot: &Snapshot,
-    peer: SocketAddr,
-    dialled: SocketAddr,
-) -> Option<Aimed> {
-    let Holder::Host(from) = worker.directory.holder(&snapshot.catalogue, peer.ip())? else {
-        return None;
-    };
-    let me = snapshot.catalogue.me;
-    Some((
-        Origin::claimed(from, None),
-        Aim::Port(dialled.port()),
-        Some(me),
-    ))
 }
 
 /// Returns what is spoken to what is called. Direct dials are looked at only where a rule wants it.

@@ -13,7 +13,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::catching::{self, Way};
+use crate::catching;
 use crate::config::ProxyConfig;
 use crate::health;
 use crate::report::Observer;
@@ -122,12 +122,11 @@ impl Drop for Proxy {
 #[derive(Default)]
 struct Own {
     outgoing: Vec<StdListener>,
-    incoming: Vec<StdListener>,
     streams: Vec<StdListener>,
 }
 
 fn ports(listeners: &Listeners) -> Arc<[u16]> {
-    let all = [&listeners.outgoing, &listeners.incoming, &listeners.streams];
+    let all = [&listeners.outgoing, &listeners.streams];
     let sockets = all.into_iter().flatten().flatten();
     let ports = sockets.filter_map(|socket| socket.local_addr().ok());
     ports.map(|address| address.port()).collect()
@@ -137,9 +136,6 @@ fn split(listeners: Listeners, threads: usize) -> Vec<Own> {
     let mut own: Vec<Own> = std::iter::repeat_with(Own::default).take(threads).collect();
     for (number, sockets) in listeners.outgoing.into_iter().enumerate() {
         own[number % threads].outgoing.extend(sockets);
-    }
-    for (number, sockets) in listeners.incoming.into_iter().enumerate() {
-        own[number % threads].incoming.extend(sockets);
     }
     for (number, sockets) in listeners.streams.into_iter().enumerate() {
         own[number % threads].streams.extend(sockets);
@@ -164,10 +160,8 @@ async fn run(number: usize, shared: Shared, own: Own, mut cut: watch::Receiver<b
 /// Accepts until it is to stop, then waits until nothing is under way.
 async fn serve(worker: &Rc<Worker>, own: Own) {
     let mut accepting = JoinSet::new();
-    for (listeners, way) in [(own.outgoing, Way::Out), (own.incoming, Way::In)] {
-        for listener in listeners.into_iter().filter_map(listening) {
-            accepting.spawn_local(catching::accept(Rc::clone(worker), listener, way));
-        }
+    for listener in own.outgoing.into_iter().filter_map(listening) {
+        accepting.spawn_local(catching::accept(Rc::clone(worker), listener));
     }
     let reception = Reception::new(Rc::clone(worker));
     let acceptor = Acceptor::new(

@@ -85,8 +85,6 @@ impl Caller {
 pub struct Listeners {
     /// For each thread: connections of this host's programs that were caught on their way out.
     pub outgoing: Vec<Vec<StdListener>>,
-    /// For each thread: connections that came in through the tunnel to a port of this host, caught.
-    pub incoming: Vec<Vec<StdListener>>,
     /// For each thread: sessions of other hosts.
     pub streams: Vec<Vec<StdListener>>,
 }

@@ -40,7 +40,6 @@ pub(crate) fn bind(settings: &ServiceSettings) -> Result<Listeners, ListenError>
     let streams = SocketAddr::new(settings.listen.unwrap_or(any), settings.port);
     Ok(Listeners {
         outgoing: of_each_thread(settings.threads, &outgoing, "intercept_port")?,
-        incoming: Vec::new(),
         streams: of_each_thread(settings.threads, &[streams], "services_port")?,
     })
 }

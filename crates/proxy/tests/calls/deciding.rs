@@ -213,27 +213,6 @@ fn bytes_that_a_rule_about_requests_would_allow_are_refused() {
 }
 
 #[test]
-fn another_host_that_comes_through_the_tunnel_is_itself_alone() {
-    run(async {
-        let reads = rule("reads", Selector::Any, &[requests("GET", "/v1/**")]);
-        let world = World::new(Plan {
-            allow: vec![reads],
-            ..Plan::default()
-        });
-        App::start("one", world.app_listener(1));
-        let dial = async || {
-            let socket = TcpSocket::new_v4().unwrap();
-            socket
-                .bind(std::net::SocketAddr::new(world.caller().address.into(), 0))
-                .unwrap();
-            socket.connect(world.hosts[1].entrance).await.unwrap()
-        };
-        assert_eq!(get(dial().await, "/v1/x").await.0, 200);
-        assert_eq!(get(dial().await, "/admin").await.0, 403);
-    });
-}
-
-#[test]
 fn a_stream_that_is_not_allowed_any_more_is_cut() {
     run(async {
         let mut world = World::new(Plan::default());

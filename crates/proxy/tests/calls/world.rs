@@ -93,8 +93,6 @@ pub(crate) struct Host {
     pub(crate) orders: SocketAddr,
     /// Where a program of it dials the service's port of the second host.
     pub(crate) direct: SocketAddr,
-    /// Where another host's program reaches the service's port through the tunnel.
-    pub(crate) entrance: SocketAddr,
     pub(crate) told: Arc<Told>,
 }
 
@@ -226,7 +224,7 @@ impl World {
 
     fn host(&self, number: u8) -> (Host, Listeners) {
         let address = overlay(number);
-        let [orders, direct, entrance, streams] = [(); 4].map(|()| listener());
+        let [orders, direct, streams] = [(); 3].map(|()| listener());
         let at = |listener: &StdListener| listener.local_addr().unwrap();
         let second = SocketAddr::new(overlay(2).into(), self.port);
         let machine = Machine {
@@ -237,10 +235,6 @@ impl World {
                     SocketAddr::new(VIRTUAL.into(), self.port),
                 ),
                 (at(&direct).port(), second),
-                (
-                    at(&entrance).port(),
-                    SocketAddr::new(address.into(), self.port),
-                ),
             ]),
             caller: Mutex::new(Caller::Unknown),
             is_cut_off: AtomicBool::new(false),
@@ -259,12 +253,10 @@ impl World {
             proxy: None,
             orders: at(&orders),
             direct: at(&direct),
-            entrance: at(&entrance),
             told: Arc::default(),
         };
         let listeners = Listeners {
             outgoing: vec![vec![orders, direct]],
-            incoming: vec![vec![entrance]],
             streams: vec![vec![streams]],
         };
         (host, listeners)
