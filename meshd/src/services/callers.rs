@@ -352,6 +352,10 @@ mod tests {
         };
         assert_eq!(unit.as_deref(), Some("web.service"));
         assert_eq!(uid, rustix::process::geteuid().as_raw());
+        // It could name the other's address as the source of what it sends.
+        let elsewhere = UdpSocket::bind(("127.0.0.2", from.port())).unwrap();
+        assert_eq!(callers.of_datagrams(from), Caller::Unknown, "one of two");
+        drop(elsewhere);
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
         socket.set_reuse_port(true).unwrap();
         let anywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, from.port()));
