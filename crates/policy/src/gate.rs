@@ -145,6 +145,16 @@ impl Gate {
         }
     }
 
+    /// Returns whether any rule about what is called looks at the hosts or headers of requests. Where
+    /// none does, a request is decided by its method and path, which are kept of it longer.
+    pub fn needs_headers(&self, target: Target<'_>) -> bool {
+        let port = match target {
+            Target::Service(name) => self.services.get(name).map(|it| it.port),
+            Target::Port(port) => Some(port),
+        };
+        port.is_some_and(|port| self.any_rule_at(port, GateRule::needs_headers))
+    }
+
     /// Returns whether a call is decided alike for all hosts that offer what is called, so that one of
     /// them need be asked about.
     pub fn is_one_for_all(&self, target: Target<'_>) -> bool {

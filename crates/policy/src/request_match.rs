@@ -33,6 +33,11 @@ impl RequestPattern {
         !self.path.is_any()
     }
 
+    /// Returns whether the host or a header says anything to it.
+    pub(crate) fn reads_headers(&self) -> bool {
+        self.host.is_some() || !self.headers.is_empty()
+    }
+
     pub(crate) fn matches(&self, request: &RequestFacts<'_>, effect: Effect) -> bool {
         matches_method(&self.methods, request.method, effect)
             && self.path.matches(request.path)

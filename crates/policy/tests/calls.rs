@@ -99,6 +99,13 @@ proptest! {
                         prop_assert_eq!(gate.decide(&question(&elsewhere)), ruling);
                     }
                 }
+                if !gate.needs_headers(call.target)
+                    && let Some(request) = call.request
+                {
+                    let bare = RequestFacts { host: "", headers: &[("", ""); 0], ..request };
+                    let bare = Call { request: Some(bare), ..*call };
+                    prop_assert_eq!(gate.decide(&question(&bare)), ruling);
+                }
                 if !gate.needs_workload(call.target) {
                     let blind = Call { workload: None, ..*call };
                     prop_assert_eq!(gate.decide(&question(&blind)), ruling);

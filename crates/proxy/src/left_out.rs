@@ -7,14 +7,17 @@ use policy::{Gate, Question};
 const NAMED_MAX: usize = 4;
 
 /// Says which of the endpoints a call could not go to, by the rules that let it go to `question.to`;
-/// `None`: it could go to all, or more has to be known of it than is kept.
+/// `None`: it could go to all, or rules look at what is not kept of it: its headers and host.
 pub(crate) fn left_out(
     gate: &Gate,
     question: &Question<'_>,
     endpoints: &[HostId],
     name: impl Fn(HostId) -> String,
 ) -> Option<String> {
-    if gate.is_one_for_all(question.target) || !gate.decide(question).is_allowed() {
+    if gate.is_one_for_all(question.target)
+        || gate.needs_headers(question.target)
+        || !gate.decide(question).is_allowed()
+    {
         return None;
     }
     let others = endpoints.iter().filter(|host| **host != question.to);
@@ -42,10 +45,11 @@ mod tests {
     use model::ids::PolicyVersion;
     use model::name::Name;
     use model::rule::{
-        Bundle, Protocol, Rule, Selector, Service, Source, Traffic, TrafficSettings,
+        Bundle, HeaderMatch, HeaderValue, HttpMatch, PathPattern, Protocol, Rule, Selector,
+        Service, Source, Traffic, TrafficSettings,
     };
     use model::time::UnixTime;
-    use policy::Target;
+    use policy::{RequestFacts, Target};
 
     use super::*;
     use crate::some_hosts::{host, record};
@@ -71,7 +75,19 @@ mod tests {
 
     /// Of the endpoints, the hosts from 2 on, some are denied.
     fn said(denied: &[u8]) -> Option<String> {
-        let orders: Name = "orders".parse().unwrap();
+        let denies = denied
+            .iter()
+            .map(|number| rule("not-there", selector(*number), Traffic::All));
+        let all = rule("all", Selector::Service(orders()), Traffic::Service);
+        said_by(vec![all], denies.collect())
+    }
+
+    fn orders() -> Name {
+        "orders".parse().unwrap()
+    }
+
+    fn said_by(allow: Vec<Rule>, deny: Vec<Rule>) -> Option<String> {
+        let orders = orders();
         let endpoints = [2, 3, 4, 5, 6, 7, 8];
         let service = Service {
             name: orders.clone(),
@@ -83,17 +99,10 @@ mod tests {
             settings: TrafficSettings::default(),
             source: Source::default(),
         };
-        let denies = denied
-            .iter()
-            .map(|number| rule("not-there", selector(*number), Traffic::All));
         let bundle = Bundle {
             services: vec![service],
-            allow: vec![rule(
-                "all",
-                Selector::Service(orders.clone()),
-                Traffic::Service,
-            )],
-            deny: denies.collect(),
+            allow,
+            deny,
             ..Bundle::default()
         };
         let peers = endpoints.map(record);
@@ -104,7 +113,12 @@ mod tests {
             workload: None,
             to: host(2),
             target: Target::Service(&orders),
-            request: None,
+            request: Some(RequestFacts {
+                method: "GET",
+                path: "/",
+                host: "",
+                headers: &[("x-other", "1")],
+            }),
             at: UnixTime::from_secs(0),
         };
         let name = |host: HostId| format!("vm-{}", host.as_bytes()[0]);
@@ -124,7 +138,37 @@ mod tests {
             many.ends_with(" and 2 more") && !many.contains("vm-7"),
             "{many}"
         );
-        // It would not have gone where it went: headers must have mattered.
+        // It would not have gone where it went: the policy is another by now.
         assert_eq!(said(&[2]), None);
+    }
+
+    #[test]
+    fn nobody_is_named_where_it_was_up_to_headers_that_are_not_kept() {
+        let entry = HttpMatch {
+            methods: Vec::new(),
+            path: PathPattern::any(),
+            host: None,
+            headers: Vec::new(),
+        };
+        let allowed_for = |entry: HttpMatch| {
+            let mut three = rule("three", selector(3), Traffic::All);
+            three.http = vec![entry];
+            said_by(vec![rule("two", selector(2), Traffic::All), three], vec![])
+        };
+        let said = allowed_for(entry.clone()).unwrap();
+        assert!(said.starts_with("left out: vm-4: "), "{said}");
+        let for_host = HttpMatch {
+            host: Some("orders.example".parse().unwrap()),
+            ..entry.clone()
+        };
+        assert_eq!(allowed_for(for_host), None);
+        let for_header = HttpMatch {
+            headers: vec![HeaderMatch {
+                name: "x-debug".parse().unwrap(),
+                value: HeaderValue::Present,
+            }],
+            ..entry
+        };
+        assert_eq!(allowed_for(for_header), None);
     }
 }

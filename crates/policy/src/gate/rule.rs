@@ -38,6 +38,10 @@ impl GateRule {
         self.http.iter().any(RequestPattern::reads_path)
     }
 
+    pub(super) fn needs_headers(&self) -> bool {
+        self.http.iter().any(RequestPattern::reads_headers)
+    }
+
     pub(super) fn matches_when(&self, at: UnixTime, effect: Effect) -> bool {
         self.when
             .as_ref()

@@ -109,7 +109,12 @@ fn near_misses(call: &Record, known: &Known) -> Vec<String> {
     }
     let to = call.tried.last().copied().or_else(|| endpoint(call, known));
     let question = question(call, to.unwrap_or(known.catalogue.me));
-    known.gate.explain(&question).near_misses
+    let explained = known.gate.explain(&question);
+    match explained.allowed {
+        // What it was denied for is not kept.
+        true => Vec::new(),
+        false => explained.near_misses,
+    }
 }
 
 /// Returns what the policy is asked of a call, as far as it was kept.
@@ -157,6 +162,10 @@ struct NotKept;
 
 impl Headers for NotKept {
     fn each(&self, _: &str, _: &mut dyn FnMut(&[u8])) {}
+
+    fn knows(&self, _: &str) -> bool {
+        false
+    }
 }
 
 fn choice(choice: traffic::Choice) -> String {
@@ -185,4 +194,101 @@ fn micros(took: Duration) -> u64 {
 
 fn millis(took: Duration) -> u64 {
     u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use model::address::OverlayPrefixes;
+    use model::catalogue::Catalogue;
+    use model::ids::{FleetId, PolicyVersion};
+    use model::rule::{
+        Bundle, HeaderMatch, HeaderValue, HttpMatch, Rule, Selector, Source, Traffic,
+    };
+
+    use super::*;
+    use crate::some_hosts::{host, record};
+
+    /// Anybody, with these requests.
+    fn rule(id: &str, http: HttpMatch) -> Rule {
+        Rule {
+            id: id.parse().unwrap(),
+            from: vec![Selector::Any],
+            to: vec![Selector::Any],
+            traffic: Traffic::All,
+            http: vec![http],
+            when: None,
+            source: Source::default(),
+        }
+    }
+
+    fn entry(path: &str) -> HttpMatch {
+        HttpMatch {
+            methods: Vec::new(),
+            path: path.parse().unwrap(),
+            host: None,
+            headers: Vec::new(),
+        }
+    }
+
+    /// What nearly allowed a `GET /v1/items` from host 1 to port 80 of host 2.
+    fn near_misses(bundle: &Bundle) -> Vec<String> {
+        let (me, other) = (record(1), record(2));
+        let prefixes = OverlayPrefixes::derived_from(FleetId::from_bytes([1; 16]));
+        let catalogue = Catalogue {
+            fleet_name: "prod".parse().unwrap(),
+            suffix: "mesh".to_owned(),
+            me: me.host,
+            policy_version: PolicyVersion(1),
+            service_prefixes: prefixes.services(),
+            services: std::collections::BTreeMap::new(),
+            hosts: std::collections::BTreeMap::new(),
+        };
+        let gate = policy::Gate::compile(&me, &[&other], bundle, PolicyVersion(1));
+        let known = Known {
+            catalogue: catalogue.into(),
+            gate: gate.into(),
+        };
+        let aim = Aim::Port(80);
+        let mut report = crate::observe::tests::report(1);
+        (report.aim, report.from, report.workload) = (&aim, me.host, None);
+        let tried = [host(2)];
+        (report.tried, report.method) = (&tried, Some(&Method::GET));
+        (report.status, report.reason) = (403, Some(Reason::Denied));
+        explain(&Record::of(&report), &[known]).near_misses
+    }
+
+    #[test]
+    fn headers_that_are_not_kept_are_perhaps_what_differed() {
+        let wanted = HttpMatch {
+            headers: vec![HeaderMatch {
+                name: "x-key".parse().unwrap(),
+                value: HeaderValue::Present,
+            }],
+            ..entry("/admin")
+        };
+        let bundle = Bundle {
+            allow: vec![rule("admin", wanted)],
+            ..Bundle::default()
+        };
+        let near = near_misses(&bundle).join("\n");
+        assert!(
+            near.contains("perhaps a header, which was not kept: it needs `x-key: *`"),
+            "{near}"
+        );
+    }
+
+    #[test]
+    fn what_was_denied_for_its_host_is_not_told_of_rules_that_allow_it() {
+        let denied = HttpMatch {
+            host: Some("orders.example".parse().unwrap()),
+            ..entry("/**")
+        };
+        let bundle = Bundle {
+            allow: vec![rule("one", entry("/v1/**")), rule("two", entry("/**"))],
+            deny: vec![rule("no-such-host", denied)],
+            ..Bundle::default()
+        };
+        assert_eq!(near_misses(&bundle), Vec::<String>::new());
+    }
 }
