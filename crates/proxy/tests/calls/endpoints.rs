@@ -4,6 +4,7 @@
 use model::rule::{HttpMatch, Protocol, Rule, Selector, Sticky, Traffic, TrafficSettings};
 use proxy::Reason;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::apps::{App, get, say, status};
 use crate::run;
@@ -196,8 +197,10 @@ fn above_the_limit_of_a_service_calls_are_refused_and_the_limit_is_named() {
                     "{heard}"
                 );
             } else {
-                let mut second = world.caller().dial().await;
-                assert!(second.read_u8().await.is_err());
+                // It may be reset before it is looked at.
+                if let Ok(mut second) = TcpStream::connect(world.caller().orders).await {
+                    assert!(second.read_u8().await.is_err());
+                }
             }
             let told = world.caller().told.calls(1).await;
             assert_eq!(told[0].2, Some(Reason::Overflow));
