@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 use tokio::time::sleep;
 
+use crate::accept_queue;
 use crate::asking::{Origin, target};
 use crate::calling::{self, Caught, Refused};
 use crate::carrying;
@@ -44,22 +45,16 @@ const HTTP2_SEND_BUFFER_BYTES: usize = 256 << 10;
 const HTTP2_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const HTTP2_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Takes connections until the proxy is to stop.
+/// Takes connections until the proxy is to stop, and those that wait then, though they be too many: they
+/// would be reset.
 pub(crate) async fn accept(worker: Rc<Worker>, listener: TcpListener) {
     let mut stop = worker.stop.clone();
     loop {
         tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => return,
+            _ = stop.wait_for(|stop| *stop) => break,
             accepted = listener.accept(), if worker.connections.get() < worker.limits.connections => {
                 match accepted {
-                    Ok((stream, peer)) => {
-                        let place = Place::take(&worker);
-                        spawn_local(async move {
-                            if let Err(error) = connection(&place.0, stream, peer).await {
-                                tracing::debug!(%error, %peer, "a connection that was caught ended");
-                            }
-                        });
-                    }
+                    Ok((stream, peer)) => begin(&worker, stream, peer),
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept a connection of a program");
                         sleep(ACCEPT_PAUSE).await;
@@ -69,6 +64,18 @@ pub(crate) async fn accept(worker: Rc<Worker>, listener: TcpListener) {
             () = sleep(ACCEPT_PAUSE), if worker.connections.get() >= worker.limits.connections => {}
         }
     }
+    for (stream, peer) in accept_queue::waiting(listener) {
+        begin(&worker, stream, peer);
+    }
+}
+
+fn begin(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+    let place = Place::take(worker);
+    spawn_local(async move {
+        if let Err(error) = connection(&place.0, stream, peer).await {
+            tracing::debug!(%error, %peer, "a connection that was caught ended");
+        }
+    });
 }
 
 /// One of the connections that there may be.

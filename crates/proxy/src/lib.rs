@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod accept_queue;
 mod asking;
 mod awaiting;
 mod body;

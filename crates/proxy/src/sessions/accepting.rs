@@ -1,6 +1,7 @@
 //! The other end: takes connections of hosts of the fleet, and hands their streams on.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use super::datagrams::{self, Datagrams};
 use super::identity::Identities;
 use super::manner::CONNECTIONS_PER_HOST_MAX;
 use super::{manner, sending};
+use crate::accept_queue;
 use crate::body::{ProxyBody, StreamBody};
 use crate::gathering::Gathering;
 use crate::snapshot::Snapshots;
@@ -104,20 +106,30 @@ impl<H: Handler> Acceptor<H> {
                 _ = stop.wait_for(|stop| *stop) => break,
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}
                 accepted = listener.accept() => match accepted {
-                    Ok(_) if connections.len() >= CONNECTIONS_MAX => {}
-                    Ok((stream, remote)) => {
-                        if let Some(place) = self.over_tcp.take(remote.ip()) {
-                            connections.spawn_local(Rc::clone(&self).connection(stream, place));
-                        } else {
-                            tracing::debug!(%remote, "closed: too many handshakes are under way");
-                        }
-                    }
+                    Ok((stream, remote)) => self.let_in(stream, remote, &mut connections),
                     Err(error) => pause(&error).await,
                 },
             }
         }
-        drop(listener);
+        for (stream, remote) in accept_queue::waiting(listener) {
+            self.let_in(stream, remote, &mut connections);
+        }
         while connections.join_next().await.is_some() {}
+    }
+
+    fn let_in(
+        self: &Rc<Self>,
+        stream: TcpStream,
+        remote: SocketAddr,
+        connections: &mut JoinSet<()>,
+    ) {
+        if connections.len() >= CONNECTIONS_MAX {
+            return;
+        }
+        let Some(place) = self.over_tcp.take(remote.ip()) else {
+            return tracing::debug!(%remote, "closed: too many handshakes are under way");
+        };
+        connections.spawn_local(Rc::clone(self).connection(stream, place));
     }
 
     async fn connection(self: Rc<Self>, stream: TcpStream, place: Place) {

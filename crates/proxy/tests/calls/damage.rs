@@ -500,6 +500,37 @@ fn a_stop_lets_what_is_under_way_end() {
 }
 
 #[test]
+fn a_stop_takes_who_waits_to_be_accepted() {
+    run(async {
+        let limits = ProxyLimits {
+            connections: 1,
+            ..ProxyLimits::default()
+        };
+        let mut world = World::new(Plan {
+            limits,
+            ..Plan::default()
+        });
+        App::start("one", world.app_listener(1));
+        let mut first = world.caller().dial().await;
+        let head = b"POST /echo HTTP/1.1\r\nhost: orders\r\ncontent-length: 10\r\n\r\nhello";
+        first.write_all(head).await.unwrap();
+        first.read_exact(&mut [0; 15]).await.unwrap();
+        // Another has the only place: the kernel keeps this one.
+        let mut waiting = world.caller().dial().await;
+        waiting
+            .write_all(b"GET /headers HTTP/1.1\r\nhost: orders\r\n\r\n")
+            .await
+            .unwrap();
+        let proxy = world.hosts[0].proxy.take().unwrap();
+        let stopping = tokio::task::spawn_blocking(move || proxy.stop(Duration::from_secs(20)));
+        assert_eq!(status(&say(waiting, b"").await), 200);
+        let heard = say(first, b"again").await;
+        assert!(heard.ends_with("again"), "{heard}");
+        stopping.await.unwrap();
+    });
+}
+
+#[test]
 fn bodies_stay_whole_when_read_slowly() {
     run(async {
         let world = World::new(Plan::default());

@@ -9,6 +9,7 @@ mod crowding;
 mod fleet;
 mod pair;
 mod rekeying;
+mod stopping;
 mod udp;
 
 use std::rc::Rc;
