@@ -91,11 +91,12 @@ fn escape(digits: &[u8]) -> Option<u8> {
 }
 
 fn check_characters(path: &str) -> Result<(), AmbiguousPath> {
-    for byte in path.bytes() {
-        match byte {
-            b'\\' => return Err(AmbiguousPath::Backslash),
-            b';' => return Err(AmbiguousPath::Semicolon),
-            0..0x20 | 0x7f => return Err(AmbiguousPath::Control),
+    for character in path.chars() {
+        match character {
+            '\\' => return Err(AmbiguousPath::Backslash),
+            ';' => return Err(AmbiguousPath::Semicolon),
+            // Those of Unicode, too: terminals obey U+009B as they do ESC [.
+            '\0'..' ' | '\x7f'..='\u{9f}' => return Err(AmbiguousPath::Control),
             _ => {}
         }
     }
@@ -126,7 +127,7 @@ mod tests {
             "/v1/orders",
             "/v1/orders/",
             "/a.b/..c/.d",
-            "/é",
+            "/é\u{a0}",
             "/a:b@c,d=e",
         ] {
             assert!(
@@ -164,6 +165,9 @@ mod tests {
             ("/admin%3bx", AmbiguousPath::Semicolon),
             ("/admin%00", AmbiguousPath::Control),
             ("/admin%0d%0a", AmbiguousPath::Control),
+            ("/\u{9b}2J", AmbiguousPath::Control),
+            ("/%C2%80", AmbiguousPath::Control),
+            ("/%c2%9f", AmbiguousPath::Control),
             ("/%", AmbiguousPath::BrokenEscape),
             ("/%4", AmbiguousPath::BrokenEscape),
             ("/%zz", AmbiguousPath::BrokenEscape),

@@ -166,10 +166,12 @@ impl Record {
         self.answer_bytes = report.answer_bytes;
     }
 
+    /// Keeps the path without what a terminal obeys: it is shown on one.
     fn take_path(&mut self, path: &str) {
         self.path.clear();
         let kept = path.floor_char_boundary(PATH_BYTES_MAX);
-        self.path.push_str(&path[..kept]);
+        let harmless = |it: char| if it.is_control() { '\u{fffd}' } else { it };
+        self.path.extend(path[..kept].chars().map(harmless));
         if kept < path.len() {
             write!(self.path, "… ({} bytes)", path.len()).expect("a String takes everything");
         }

@@ -282,6 +282,20 @@ fn a_long_path_is_cut_at_a_letter_and_says_how_long_it_was() {
     );
 }
 
+/// Policy refuses such paths where it reads any; where it does not, they are calls like others.
+#[test]
+fn what_a_terminal_obeys_is_not_kept_of_a_path() {
+    let observatory = Observatory::new(1, Telling::default());
+    call(&observatory, 2, |report| {
+        report.path = Some("/\u{9b}2J/\u{85}/\u{1b}[0m/é");
+    });
+    let explained = observatory.explain(CallId::from_number(2));
+    assert_eq!(
+        explained[0].path.as_deref(),
+        Some("/\u{fffd}2J/\u{fffd}/\u{fffd}[0m/é")
+    );
+}
+
 #[test]
 fn the_rule_that_decided_is_named_whatever_policy_came_after() {
     static RULE: LazyLock<policy::RuleInfo> = LazyLock::new(|| policy::RuleInfo {
