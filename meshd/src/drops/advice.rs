@@ -137,6 +137,9 @@ fn advice_of(reason: &str) -> Option<&'static str> {
         "hand_over_full" => {
             "Packets come faster than their thread takes them: set `shards` lower, or give the host more cores."
         }
+        "streams_full" => {
+            "More calls of services come over QUIC than this host takes, or somebody floods the tunnels' port. Open TCP between the hosts (docs/services.md), and QUIC is not needed."
+        }
         "outbox_full" => "This host is at the end of its memory for packets: it is overloaded.",
         _ => return None,
     })
@@ -144,9 +147,6 @@ fn advice_of(reason: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-        "streams_full" => {
-            "More calls of services come over QUIC than this host takes, or somebody floods the tunnels' port. Open TCP between the hosts (docs/services.md), and QUIC is not needed."
-        }
     use super::*;
 
     #[test]
