@@ -34,6 +34,8 @@ pub(super) async fn send(mut body: ProxyBody, mut to: SendStream<Bytes>) -> Resu
             }
         };
         match frame.into_data() {
+            // The end may come in a frame of its own that holds nothing.
+            Ok(data) if data.is_empty() => {}
             Ok(data) => {
                 let is_last = body.is_end_stream();
                 send_data(data, &body, &mut to, is_last).await?;

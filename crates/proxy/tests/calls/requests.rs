@@ -356,6 +356,28 @@ fn http2_with_trailers_passes_whole() {
 }
 
 #[test]
+fn a_body_may_end_with_a_frame_that_holds_nothing() {
+    run(async {
+        let world = World::new(Plan {
+            protocol: Protocol::Grpc,
+            ..Plan::default()
+        });
+        App::start("one", world.app_listener(1));
+        let stream = world.caller().dial().await;
+        let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::post("http://orders/collect").body(()).unwrap();
+        let (answer, mut body) = sender.send_request(request, false).unwrap();
+        // Both come with the same read, and the end is known before the data are taken.
+        body.send_data("question".into(), false).unwrap();
+        body.send_data(Bytes::new(), true).unwrap();
+        let mut answer = answer.await.unwrap().into_body();
+        let said = answer.data().await.unwrap().unwrap();
+        assert_eq!(said, "question");
+    });
+}
+
+#[test]
 fn nobody_speaks_for_the_mesh_after_the_body_either() {
     for hosts in [1, 2] {
         run(async {
