@@ -163,7 +163,9 @@ impl StreamGate {
     /// or comes after.
     pub(super) fn is_others(&self, addressee: Addressee) -> bool {
         let is_second = self.port.shift == Shift::Second;
-        !addressee.begins() && addressee.is_of_second() != is_second
+        addressee
+            .is_of_second()
+            .is_some_and(|of_second| of_second != is_second)
     }
 
     /// Passes a datagram on, and returns what came of it; `None`: there is nobody whom it is for.
@@ -334,8 +336,11 @@ mod tests {
                 let mut bytes = datagram(false);
                 bytes[1] = first_of_id;
                 assert_eq!(gate.is_others(Addressee::of(&bytes).unwrap()), is_others);
+                // A server's first answer to whoever of the two has begun.
                 let mut bytes = datagram(true);
                 bytes[6] = first_of_id;
+                assert_eq!(gate.is_others(Addressee::of(&bytes).unwrap()), is_others);
+                bytes[5] = 20;
                 assert!(!gate.is_others(Addressee::of(&bytes).unwrap()), "anybody's");
             }
         }

@@ -7,6 +7,9 @@
 //! ```
 //!
 //! WireGuard's messages begin with 1..=4, where QUIC has the bit 0x40: it must not be greased.
+//!
+//! Who begins makes up a longer ID than those that are given out here, for as long as it has heard no
+//! other: our own ends take 20 bytes.
 
 /// Bytes of the connection IDs that proxy threads give out.
 pub(super) const ID_BYTES: usize = 8;
@@ -30,6 +33,14 @@ const SECOND_DAEMON: u8 = 0x80;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Addressee {
     first_of_id: u8,
+    is_given_out: bool,
+    begins: bool,
+}
+
+/// What a header says.
+struct Header {
+    first_of_id: u8,
+    id_bytes: usize,
     begins: bool,
 }
 
@@ -40,14 +51,19 @@ impl Addressee {
         if first & QUIC == 0 {
             return None;
         }
-        let (first_of_id, begins) = match first & LONG_HEADER {
-            0 if datagram.len() >= SHORT_BYTES_MIN => (datagram[1], false),
+        let header = match first & LONG_HEADER {
+            0 if datagram.len() >= SHORT_BYTES_MIN => Header {
+                first_of_id: datagram[1],
+                id_bytes: ID_BYTES,
+                begins: false,
+            },
             0 => return None,
             _ => long_header(datagram)?,
         };
         Some(Self {
-            first_of_id,
-            begins,
+            first_of_id: header.first_of_id,
+            is_given_out: header.id_bytes == ID_BYTES,
+            begins: header.begins,
         })
     }
 
@@ -57,33 +73,40 @@ impl Addressee {
     }
 
     /// Returns whether it may begin a connection, which costs more than anything that comes later.
-    /// Its ID is one that the other end chose, and says nothing.
+    /// A server's first answer looks the same.
     pub const fn begins(self) -> bool {
         self.begins
     }
 
-    /// Returns whether the second of two daemons gave out the ID.
-    pub const fn is_of_second(self) -> bool {
-        self.first_of_id & SECOND_DAEMON != 0
+    /// Returns whether the second of two daemons gave out the ID; `None`: neither did, the other end
+    /// made it up.
+    pub const fn is_of_second(self) -> Option<bool> {
+        match self.is_given_out {
+            true => Some(self.first_of_id & SECOND_DAEMON != 0),
+            false => None,
+        }
     }
 }
 
-/// Returns the first byte of the ID, and whether the packet may begin a connection.
-fn long_header(datagram: &[u8]) -> Option<(u8, bool)> {
-    let [first, v0, v1, v2, v3, length, id, ..] = *datagram else {
+fn long_header(datagram: &[u8]) -> Option<Header> {
+    let [first, v0, v1, v2, v3, length, first_of_id, ..] = *datagram else {
         return None;
     };
     let is_known = [v0, v1, v2, v3] == VERSION
         && (ID_BYTES as u8..=ID_BYTES_MAX).contains(&length)
         && datagram.len() > 6 + usize::from(length);
+    let header = |begins| Header {
+        first_of_id,
+        id_bytes: usize::from(length),
+        begins,
+    };
     match (first & KIND) >> 4 {
         _ if !is_known => None,
-        0 if datagram.len() >= FIRST_BYTES_MIN => Some((id, true)),
-        // Of servers that answer to our first: these may be shorter, when they only acknowledge.
-        0 => Some((id, false)),
+        // Those of servers may be shorter, when they only acknowledge.
+        0 => Some(header(datagram.len() >= FIRST_BYTES_MIN)),
         // Data ahead of the handshake is never taken.
         1 => None,
-        _ => Some((id, false)),
+        _ => Some(header(false)),
     }
 }
 
@@ -132,9 +155,15 @@ mod tests {
                 let addressee = Addressee::of(&datagram).unwrap();
                 assert_eq!(addressee.thread(3), thread);
                 assert_eq!(addressee.begins(), begins);
-                assert_eq!(addressee.is_of_second(), first_of_id >= 0x80);
+                assert_eq!(addressee.is_of_second(), Some(first_of_id >= 0x80));
             }
         }
+    }
+
+    #[test]
+    fn an_id_that_the_other_end_made_up_names_no_daemon() {
+        let made_up = Addressee::of(&long(0, &[0xff; 20], 1200)).unwrap();
+        assert_eq!((made_up.is_of_second(), made_up.begins()), (None, true));
     }
 
     #[test]
