@@ -202,6 +202,13 @@ impl Called {
                     %service, endpoint = name(&endpoint), ?why,
                     "an endpoint fails and gets calls nevertheless: too many are ejected already"
                 ),
+                Change::ToldDown { endpoint } => tracing::warn!(
+                    %service, endpoint = name(&endpoint),
+                    "an endpoint gets no calls: its program fails the health checks of its host"
+                ),
+                Change::ToldUp { endpoint } => tracing::info!(
+                    %service, endpoint = name(&endpoint), "an endpoint that was down answers again"
+                ),
                 Change::Recovered { endpoint } => tracing::info!(
                     %service, endpoint = name(&endpoint), "an endpoint gets calls again"
                 ),

@@ -12,8 +12,8 @@ use model::time::Instant;
 use crate::breaker::Tripped;
 use crate::change::Change;
 use crate::dice::Dice;
-use crate::endpoint::{Endpoint, EndpointView, Health};
-use crate::outcome::Outcome;
+use crate::endpoint::{Endpoint, EndpointView, Health, Told};
+use crate::outcome::{Failure, Outcome};
 use crate::settings::{BalanceSettings, BreakerSettings};
 
 pub(crate) use choose::Wish;
@@ -46,7 +46,7 @@ pub struct Balancer {
 pub enum NoneReady {
     /// The service has no endpoints.
     NoEndpoints,
-    /// Active checks say that none works.
+    /// All are known to be down, or not to be reached.
     AllDown,
     /// Those that there are have had this call.
     AllTried,
@@ -135,12 +135,27 @@ impl Balancer {
         let Some(endpoint) = self.endpoint(endpoint) else {
             return;
         };
-        if endpoint.health == Health::Down && health != Health::Down {
+        if endpoint.health.is_down() && !health.is_down() {
             endpoint.warming_from = serves.then_some(now);
             endpoint.latency.forget();
+            endpoint.refused_until = None;
         }
         endpoint.health = health;
+        endpoint.told = None;
         self.recount();
+    }
+
+    /// Takes in with which hosts sessions come about. Of those that are reached again nothing is
+    /// known; what is known of the others stays.
+    pub(crate) fn set_reachable(&mut self, is_reachable: impl Fn(HostId) -> bool, now: Instant) {
+        for index in 0..self.endpoints.len() {
+            let Endpoint { id, health, .. } = self.endpoints[index];
+            match (is_reachable(id), health == Health::Unreachable) {
+                (true, true) => self.set_health(id, Health::Unknown, now),
+                (false, false) => self.set_health(id, Health::Unreachable, now),
+                (true, false) | (false, true) => {}
+            }
+        }
     }
 
     /// Whether anybody would get a call.
@@ -179,19 +194,30 @@ impl Balancer {
     /// Takes in what came of an attempt, `latency` after its begin.
     pub(crate) fn judge(&mut self, attempt: Attempt, outcome: Outcome, now: Instant) {
         let latency = now - attempt.started;
+        match outcome {
+            Outcome::NotJudged => return self.release_probe(attempt, now),
+            Outcome::Failed(Failure::Unhealthy) => return self.told_down(attempt, now),
+            Outcome::Failed(Failure::Unreachable) => {
+                self.release_probe(attempt, now);
+                return self.set_health(attempt.endpoint, Health::Unreachable, now);
+            }
+            Outcome::Begun | Outcome::Succeeded | Outcome::Failed(_) => {}
+        }
+        self.told_up(attempt, now);
         let Some(endpoint) = self.endpoint(attempt.endpoint) else {
             return;
         };
         match outcome {
             Outcome::Begun => self.measure(attempt.endpoint, latency, now),
             Outcome::Succeeded => {
+                endpoint.refused_until = None;
                 if endpoint.breaker.succeeded(attempt.started, now) {
                     self.recover(attempt.endpoint, now);
                 }
                 self.measure(attempt.endpoint, latency, now);
             }
-            Outcome::NotJudged => self.release_probe(attempt, now),
-            Outcome::Failed(_) => self.fail(attempt, latency, now),
+            Outcome::NotJudged => {}
+            Outcome::Failed(failure) => self.fail(attempt, failure, latency, now),
         }
     }
 
@@ -202,7 +228,7 @@ impl Balancer {
             return;
         };
         if !worked {
-            self.fail(attempt, Duration::ZERO, now);
+            self.fail(attempt, Failure::Error, Duration::ZERO, now);
         } else if endpoint.breaker.succeeded(attempt.started, now) {
             self.recover(attempt.endpoint, now);
         }
@@ -247,13 +273,52 @@ impl Balancer {
         }
     }
 
-    fn fail(&mut self, attempt: Attempt, latency: Duration, now: Instant) {
-        let (decay, least) = (self.settings.latency_decay, self.settings.failure_latency);
-        let breakers = self.breakers.clone();
+    /// Takes in that the endpoint's own host calls it down: one call asks anew after a while.
+    fn told_down(&mut self, attempt: Attempt, now: Instant) {
+        self.release_probe(attempt, now);
+        let pause = self.settings.ask_down_again;
+        let pause = pause + self.dice.up_to(pause / 2);
         let Some(endpoint) = self.endpoint(attempt.endpoint) else {
             return;
         };
-        endpoint.latency.observe(latency.max(least), decay, now);
+        let before = endpoint.told.replace(Told {
+            since: endpoint.told.map_or(now, |told| told.since),
+            ask_again: Some(now + pause),
+        });
+        endpoint.health = Health::Down;
+        if before.is_none() {
+            self.tell(Change::ToldDown {
+                endpoint: attempt.endpoint,
+            });
+        }
+        self.recount();
+    }
+
+    /// Takes in that it answers, whatever it answers, if its host called it down before.
+    fn told_up(&mut self, attempt: Attempt, now: Instant) {
+        let endpoint = self.endpoint(attempt.endpoint);
+        let told = endpoint.and_then(|endpoint| endpoint.told);
+        if told.is_some_and(|told| told.since <= attempt.started) {
+            self.set_health(attempt.endpoint, Health::Unknown, now);
+            self.tell(Change::ToldUp {
+                endpoint: attempt.endpoint,
+            });
+        }
+    }
+
+    fn fail(&mut self, attempt: Attempt, failure: Failure, latency: Duration, now: Instant) {
+        let (decay, least) = (self.settings.latency_decay, self.settings.failure_latency);
+        let breakers = self.breakers.clone();
+        // Of several that take no calls not all are to be tried anew by one call.
+        let jitter = self.dice.up_to(least / 2);
+        let Some(endpoint) = self.endpoint(attempt.endpoint) else {
+            return;
+        };
+        if failure.untouched() {
+            endpoint.refused_until = Some(now + least + jitter);
+        } else {
+            endpoint.latency.observe(latency.max(least), decay, now);
+        }
         let tripped = if attempt.probe && !endpoint.breaker.is_closed() {
             Some(Tripped::Probe)
         } else {
@@ -334,7 +399,7 @@ impl Balancer {
         if attempt.probe
             && let Some(endpoint) = self.endpoint(attempt.endpoint)
         {
-            endpoint.breaker.release_probe(now);
+            endpoint.release_probe(now);
             self.recount();
         }
     }
@@ -343,7 +408,7 @@ impl Balancer {
     fn recount(&mut self) {
         let all = self.endpoints.len();
         let healthy = self.endpoints.iter().filter(|e| e.is_healthy()).count();
-        let none_up = self.endpoints.iter().all(|e| e.health == Health::Down);
+        let none_up = self.endpoints.iter().all(|e| e.health.is_down());
         let using_all = 2 * healthy < all && !none_up;
         self.ready.clear();
         if !none_up {
@@ -351,8 +416,8 @@ impl Balancer {
             let ready = ready.filter(|(_, endpoint)| using_all || endpoint.is_healthy());
             self.ready.extend(ready.map(|(index, _)| index));
         }
-        let probed = self.endpoints.iter().filter(|e| e.health != Health::Down);
-        self.next_probe = probed.filter_map(|e| e.breaker.probe_at()).min();
+        let probes = self.endpoints.iter().filter_map(Endpoint::probe_at);
+        self.next_probe = probes.min();
         if using_all != self.using_all {
             self.using_all = using_all;
             self.tell(if using_all {

@@ -25,6 +25,16 @@ pub enum Change {
         /// What it did.
         why: Tripped,
     },
+    /// An endpoint's own host says that it is down: it gets no calls.
+    ToldDown {
+        /// Which.
+        endpoint: HostId,
+    },
+    /// It answers calls again.
+    ToldUp {
+        /// Which.
+        endpoint: HostId,
+    },
     /// A probe succeeded: the endpoint gets calls again.
     Recovered {
         /// Which.

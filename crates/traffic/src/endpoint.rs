@@ -9,16 +9,34 @@ use crate::breaker::{Breaker, BreakerState, Tripped};
 use crate::latency::PeakEwma;
 use crate::settings::BalanceSettings;
 
-/// What active checks say of an endpoint.
+/// What is known of an endpoint without a call of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Health {
-    /// Nothing: there are none, or none has come back yet. It gets calls.
+    /// Nothing: nobody checks it, or no check has come back yet. It gets calls.
     #[default]
     Unknown,
     /// It works.
     Up,
-    /// It does not.
+    /// It does not, as those say who check it.
     Down,
+    /// No session comes about with its host.
+    Unreachable,
+}
+
+impl Health {
+    /// Whether it can take no call.
+    pub const fn is_down(self) -> bool {
+        matches!(self, Self::Down | Self::Unreachable)
+    }
+}
+
+/// What its own host answered to a call of an endpoint that is down.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Told {
+    /// When it said so first.
+    pub(crate) since: Instant,
+    /// When one call is to ask it again; `None`: one does.
+    pub(crate) ask_again: Option<Instant>,
 }
 
 /// One endpoint of one service.
@@ -28,10 +46,15 @@ pub(crate) struct Endpoint {
     /// For rendezvous hashing; a function of the id, so that all threads and hosts agree.
     pub(crate) hash: u64,
     pub(crate) health: Health,
+    /// There while it is down because its own host said so.
+    pub(crate) told: Option<Told>,
     pub(crate) breaker: Breaker,
     /// What opened the breaker last, or would have.
     pub(crate) tripped: Option<Tripped>,
     pub(crate) latency: PeakEwma,
+    /// Until when it weighs as a slow one because it took no call: that says nothing of how long its
+    /// calls take.
+    pub(crate) refused_until: Option<Instant>,
     pub(crate) in_flight: u32,
     /// When its slow start began; `None` once it has its full share.
     pub(crate) warming_from: Option<Instant>,
@@ -47,9 +70,11 @@ impl Endpoint {
             id,
             hash,
             health: Health::Unknown,
+            told: None,
             breaker: Breaker::new(now),
             tripped: None,
             latency: PeakEwma::default(),
+            refused_until: None,
             in_flight: 0,
             warming_from: None,
         }
@@ -57,7 +82,32 @@ impl Endpoint {
 
     /// Whether it may get calls while enough endpoints may.
     pub(crate) fn is_healthy(&self) -> bool {
-        self.health != Health::Down && self.breaker.is_closed()
+        !self.health.is_down() && self.breaker.is_closed()
+    }
+
+    /// Returns when one call may be spent on showing whether it works again.
+    pub(crate) fn probe_at(&self) -> Option<Instant> {
+        match self.health {
+            Health::Unknown | Health::Up => self.breaker.probe_at(),
+            Health::Down => self.told?.ask_again,
+            Health::Unreachable => None,
+        }
+    }
+
+    /// Takes the next call as the one that shows it.
+    pub(crate) fn begin_probe(&mut self, now: Instant) {
+        match &mut self.told {
+            Some(told) => told.ask_again = None,
+            None => self.breaker.begin_probe(now),
+        }
+    }
+
+    /// Takes back a call that showed nothing.
+    pub(crate) fn release_probe(&mut self, now: Instant) {
+        if let Some(told) = &mut self.told {
+            told.ask_again.get_or_insert(now);
+        }
+        self.breaker.release_probe(now);
     }
 
     /// Returns how often it takes part in choices, of 1; `None` for always. It is the square of
@@ -70,15 +120,17 @@ impl Endpoint {
         })
     }
 
-    /// Returns how much one more call here would cost: latency × calls, with `typical` seconds
-    /// where nothing was measured.
+    /// Returns how much one more call here would cost: latency × calls. Where nothing was measured it
+    /// is half of `typical` seconds, so that it is measured even where all others are alike.
     pub(crate) fn load(&self, settings: &BalanceSettings, typical: f64, now: Instant) -> f64 {
         let mut secs = self
             .latency
             .secs(settings.latency_decay, now)
-            .unwrap_or(typical);
-        if !self.is_healthy() {
-            secs = secs.max(settings.failure_latency.as_secs_f64());
+            .unwrap_or(typical / 2.0);
+        let penalty = settings.failure_latency;
+        let refuses = self.refused_until.is_some_and(|until| now < until);
+        if refuses || !self.is_healthy() {
+            secs = secs.max(penalty.as_secs_f64());
         }
         secs * f64::from(self.in_flight + 1)
     }
@@ -111,8 +163,10 @@ fn mix(value: u64) -> u64 {
 pub struct EndpointView {
     /// Which.
     pub endpoint: HostId,
-    /// What active checks say.
+    /// What is known without a call of it.
     pub health: Health,
+    /// Since when its own host says that it is down, if that is how it is known.
+    pub told_down_since: Option<Instant>,
     /// Whether it gets calls.
     pub breaker: BreakerState,
     /// Why not, or why it would not if there were more of them.
@@ -131,6 +185,7 @@ impl Endpoint {
         EndpointView {
             endpoint: self.id,
             health: self.health,
+            told_down_since: self.told.map(|told| told.since),
             breaker: self.breaker.state(),
             tripped: self.tripped,
             in_flight: self.in_flight,

@@ -16,8 +16,12 @@ pub enum Outcome {
 /// Why an attempt did not work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Failure {
-    /// The endpoint could not be reached; it saw nothing of the request.
+    /// The endpoint took no connection; it saw nothing of the request.
     Connect,
+    /// Its own host says that it does not work; it saw nothing of the request.
+    Unhealthy,
+    /// No session comes about with its host; that holds until somebody says otherwise.
+    Unreachable,
     /// The stream was refused, or the session ended before it was looked at (GOAWAY); the endpoint
     /// did nothing.
     Refused,
@@ -38,6 +42,8 @@ impl Failure {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Connect => "connect_failed",
+            Self::Unhealthy => "unhealthy",
+            Self::Unreachable => "unreachable",
             Self::Refused => "stream_refused",
             Self::Timeout => "timeout",
             Self::Broken => "broken",
@@ -49,7 +55,12 @@ impl Failure {
 
     /// Whether the endpoint did nothing with the request for sure.
     pub(crate) const fn untouched(self) -> bool {
-        matches!(self, Self::Connect | Self::Refused)
+        matches!(self, Self::Connect | Self::Refused) || self.is_of_health()
+    }
+
+    /// Whether it says for sure that the endpoint takes no other call either.
+    pub(crate) const fn is_of_health(self) -> bool {
+        matches!(self, Self::Unhealthy | Self::Unreachable)
     }
 }
 

@@ -122,7 +122,7 @@ impl RetryPlan {
             Some(GiveUp::NotIdempotent)
         } else if self.replay == Replay::Impossible {
             Some(GiveUp::NotReplayable)
-        } else if !untouched && !self.somebody_else {
+        } else if (!untouched || self.failure.is_of_health()) && !self.somebody_else {
             Some(GiveUp::NobodyElse)
         } else {
             None
@@ -185,6 +185,8 @@ mod tests {
             ("a body that is gone", with(|p| p.replay = Replay::Impossible), Some(GiveUp::NotReplayable)),
             ("one endpoint, answered 503", with(|p| p.somebody_else = false), Some(GiveUp::NobodyElse)),
             ("one endpoint, refused", with(|p| (p.somebody_else, p.failure) = (false, Failure::Refused)), None),
+            ("a POST to one that is down", with(|p| (p.idempotent, p.failure) = (false, Failure::Unhealthy)), None),
+            ("one endpoint, down", with(|p| (p.somebody_else, p.failure) = (false, Failure::Unhealthy)), Some(GiveUp::NobodyElse)),
             ("no time left", with(|p| p.left = Duration::ZERO), Some(GiveUp::Deadline)),
         ];
         for (what, plan, expected) in table {

@@ -48,14 +48,17 @@ impl Settings {
 pub struct BalanceSettings {
     /// How fast an observed latency is forgotten: after this time it counts for 1/e.
     pub latency_decay: Duration,
-    /// What a failed answer counts as, at least, so that failing fast attracts nothing.
+    /// What a failed answer counts as, at least, so that failing fast attracts nothing. One that
+    /// takes no call at all counts so for as long, up to half of it more, and as before from then on.
     pub failure_latency: Duration,
     /// How long an endpoint that joins or comes back gets less than its share.
     pub slow_start: Duration,
     /// How far above the average of calls in flight a sticky key may load an endpoint, in percent.
     pub sticky_load_percent: u32,
-    /// How long calls wait when no endpoint is ready; afterwards they fail at once until one is.
+    /// How long calls wait when there is no endpoint; afterwards they fail at once until there is.
     pub none_ready_wait: Duration,
+    /// How long an endpoint that its own host calls down gets nothing, until one call asks anew.
+    pub ask_down_again: Duration,
 }
 
 impl Default for BalanceSettings {
@@ -66,6 +69,7 @@ impl Default for BalanceSettings {
             slow_start: Duration::from_secs(10),
             sticky_load_percent: 125, // "Consistent Hashing with Bounded Loads", c = 1.25
             none_ready_wait: Duration::from_secs(1), // Linkerd failfast
+            ask_down_again: Duration::from_secs(1), // as long as a breaker's first penalty
         }
     }
 }

@@ -90,6 +90,12 @@ impl Upstream {
         self.wake_if_ready();
     }
 
+    /// Takes in with which endpoints' hosts sessions come about, as somebody found out beside calls.
+    pub fn set_reachable(&mut self, is_reachable: impl Fn(HostId) -> bool, now: Instant) {
+        self.balancer.set_reachable(is_reachable, now);
+        self.wake_if_ready();
+    }
+
     /// Takes in what active checks say of an endpoint.
     pub fn set_health(&mut self, endpoint: HostId, health: Health, now: Instant) {
         self.balancer.set_health(endpoint, health, now);
@@ -119,8 +125,9 @@ impl Upstream {
         admission
     }
 
-    /// Chooses who gets the call now, first or once more. While no endpoint is ready it waits, as
-    /// long as the service has not been so for long.
+    /// Chooses who gets the call now, first or once more. While there is no endpoint it waits, as
+    /// long as the service has not been so for long; where all are known to be down it says so at
+    /// once.
     pub fn poll_pick(&mut self, call: &mut Call, waker: &Waker, now: Instant) -> Poll<Pick> {
         self.poll_pick_among(call, None, waker, now)
     }
@@ -147,10 +154,10 @@ impl Upstream {
         };
         let (choice, attempt) = match self.balancer.choose(wish, now) {
             Ok(chosen) => chosen,
-            Err(why @ (NoneReady::AllTried | NoneReady::NotAllowed)) => {
-                return Poll::Ready(Pick::NoneReady(why));
+            Err(why @ NoneReady::NoEndpoints) => {
+                return self.wait_for_endpoint(why, call, waker, now);
             }
-            Err(why) => return self.wait_for_endpoint(why, call, waker, now),
+            Err(why) => return Poll::Ready(Pick::NoneReady(why)),
         };
         if matches!(call.stage, Stage::BackOff) {
             self.budget.sent(now);

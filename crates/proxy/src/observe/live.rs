@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use model::catalogue::Catalogue;
 use model::local::{LiveEndpoint, LiveService};
 use model::time::Instant;
-use traffic::{BreakerState, EndpointView, Health, Tripped};
+use traffic::{BreakerState, EndpointView, Tripped};
 
 use super::host_name;
 use crate::marks::Aim;
@@ -76,7 +76,7 @@ fn add(endpoint: &mut LiveEndpoint, view: &EndpointView, at: Instant) {
     endpoint.in_flight += view.in_flight;
     endpoint.known_by += 1;
     endpoint.ejected_by += u32::from(view.breaker != BreakerState::Closed);
-    endpoint.down |= view.health == Health::Down;
+    endpoint.down |= view.health.is_down();
     endpoint.warming |= view.warming;
     let micros = |latency: std::time::Duration| u64::try_from(latency.as_micros()).ok();
     // The slowest that a thread saw: that is the one to look at.
@@ -106,6 +106,7 @@ mod tests {
     use std::time::Duration;
 
     use model::ids::HostId;
+    use traffic::Health;
 
     use super::*;
 
@@ -120,6 +121,7 @@ mod tests {
             endpoints: vec![EndpointView {
                 endpoint: HostId::from_bytes([1; HostId::LEN]),
                 health: Health::Unknown,
+                told_down_since: None,
                 breaker,
                 tripped: (breaker != BreakerState::Closed).then_some(Tripped::Consecutive(5)),
                 in_flight,

@@ -5,7 +5,7 @@ use model::ids::HostId;
 use model::time::Instant;
 
 use super::{Attempt, Balancer, NoneReady};
-use crate::endpoint::{Endpoint, Health};
+use crate::endpoint::Endpoint;
 use crate::settings::BalanceSettings;
 
 /// Up to so many are looked at all; of more, two.
@@ -39,7 +39,7 @@ pub enum Why {
     Sticky,
     /// The key's own has too much to do; it is the next in the key's order.
     StickySpilled,
-    /// It has served its penalty, and this call shows whether it works again.
+    /// It was left out for its time, and this call shows whether it works again.
     Probe,
 }
 
@@ -100,7 +100,7 @@ impl Balancer {
         endpoint.in_flight += 1;
         let endpoint = endpoint.id;
         if why == Why::Probe {
-            self.endpoints[index].breaker.begin_probe(now);
+            self.endpoints[index].begin_probe(now);
             self.recount();
         }
         let choice = Choice {
@@ -121,18 +121,14 @@ impl Balancer {
         if self.next_probe.is_none_or(|at| at > now) {
             return None;
         }
-        let patience = if wish.expendable {
-            std::time::Duration::ZERO
-        } else {
-            PROBE_PATIENCE
-        };
         self.endpoints.iter().position(|endpoint| {
-            endpoint.health != Health::Down
-                && endpoint
-                    .breaker
-                    .probe_at()
-                    .is_some_and(|at| at + patience <= now)
-                && wish.suits(endpoint)
+            // Whose host says that it is down sees nothing of a call: any can be sent elsewhere.
+            let patience = if wish.expendable || endpoint.told.is_some() {
+                std::time::Duration::ZERO
+            } else {
+                PROBE_PATIENCE
+            };
+            endpoint.probe_at().is_some_and(|at| at + patience <= now) && wish.suits(endpoint)
         })
     }
 
@@ -177,7 +173,7 @@ impl Balancer {
             |index: usize| self.endpoints[index].load(&self.settings, self.typical_secs, now);
         let not_down = (0..self.endpoints.len()).filter(|index| {
             let endpoint = &self.endpoints[*index];
-            endpoint.health != Health::Down && wish.suits(endpoint)
+            !endpoint.health.is_down() && wish.suits(endpoint)
         });
         let least = not_down.min_by(|one, other| load(*one).total_cmp(&load(*other)));
         least.map(|index| (index, Why::LeastLoaded))

@@ -6,6 +6,7 @@ mod balancing;
 mod breakers;
 mod choosy;
 mod properties;
+mod refusals;
 mod retries;
 mod slow_start;
 mod sticky;

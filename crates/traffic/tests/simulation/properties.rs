@@ -31,6 +31,8 @@ fn step() -> impl Strategy<Value = Step> {
         Just(Failure::Error),
         Just(Failure::Timeout),
         Just(Failure::Refused),
+        Just(Failure::Unhealthy),
+        Just(Failure::Unreachable),
     ];
     let outcome = prop_oneof![
         2 => Just(Outcome::Succeeded),
@@ -39,7 +41,12 @@ fn step() -> impl Strategy<Value = Step> {
         6 => failure.prop_map(Outcome::Failed),
     ];
     let replay = prop_oneof![4 => Just(Replay::Possible), 1 => Just(Replay::Impossible)];
-    let health = prop_oneof![Just(Health::Up), Just(Health::Down), Just(Health::Unknown)];
+    let health = prop_oneof![
+        Just(Health::Up),
+        Just(Health::Down),
+        Just(Health::Unknown),
+        Just(Health::Unreachable),
+    ];
     let ending = prop_oneof![
         Just(Ending::Complete),
         Just(Ending::Broken),
@@ -99,16 +106,19 @@ impl Run {
         let chosen = before.iter().find(|view| view.endpoint == choice.endpoint);
         let chosen = chosen.expect("only endpoints are chosen");
         match (choice.why, chosen.breaker) {
+            (Why::Probe, _) if chosen.health.is_down() => {
+                assert!(chosen.told_down_since.is_some(), "{chosen:?}");
+            }
             (Why::Probe, BreakerState::Open { until }) => assert!(until <= self.now),
             (Why::Probe, state) => panic!("a probe of one that is {state:?}"),
             (_, BreakerState::Closed) => {
-                assert!(using_all || chosen.health != Health::Down, "{chosen:?}");
+                assert!(using_all || !chosen.health.is_down(), "{chosen:?}");
             }
             (_, state) => assert!(using_all, "{state:?}"),
         }
         if tried.contains(&choice.endpoint) {
             let healthy = |view: &&traffic::EndpointView| {
-                view.breaker == BreakerState::Closed && view.health != Health::Down
+                view.breaker == BreakerState::Closed && !view.health.is_down()
             };
             let other = before
                 .iter()

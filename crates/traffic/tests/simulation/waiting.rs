@@ -91,7 +91,7 @@ fn a_call_in_line_does_not_wait_longer_than_its_caller() {
 }
 
 #[test]
-fn the_first_calls_wait_a_second_for_an_endpoint_and_later_ones_fail_at_once() {
+fn where_there_is_none_the_first_calls_wait_a_second_and_later_ones_fail_at_once() {
     let mut upstream = upstream(Settings::default(), 0);
     let mut first = upstream.begin(CallShape::default(), at(0));
     assert!(
@@ -113,19 +113,30 @@ fn the_first_calls_wait_a_second_for_an_endpoint_and_later_ones_fail_at_once() {
     );
 
     upstream.set_endpoints(&[host(0)], at(6_000));
-    upstream.set_health(host(0), Health::Down, at(7_000));
+    upstream.set_endpoints(&[], at(7_000));
     let mut third = upstream.begin(CallShape::default(), at(7_000));
     assert!(
         upstream
             .poll_pick(&mut third, Waker::noop(), at(7_000))
             .is_pending()
     );
-    upstream.set_health(host(0), Health::Up, at(7_500));
+    upstream.set_endpoints(&[host(0)], at(7_500));
     let picked = upstream.poll_pick(&mut third, Waker::noop(), at(7_500));
     assert!(matches!(picked, Poll::Ready(Pick::Chosen(_))), "{picked:?}");
     for call in [first, second, third] {
         upstream.end(call, Ending::Abandoned, at(8_000));
     }
+}
+
+#[test]
+fn where_all_are_down_no_call_waits() {
+    let mut upstream = upstream(Settings::default(), 2);
+    upstream.set_health(host(0), Health::Down, at(0));
+    upstream.set_reachable(|id| id != host(1), at(0));
+    let mut call = upstream.begin(CallShape::default(), at(0));
+    let picked = upstream.poll_pick(&mut call, Waker::noop(), at(0));
+    assert_eq!(picked, Poll::Ready(Pick::NoneReady(NoneReady::AllDown)));
+    upstream.end(call, Ending::Complete, at(0));
 }
 
 #[test]

@@ -1,0 +1,144 @@
+//! Endpoints that take no call: how long one is left out for that, and how it comes back.
+
+use std::time::Duration;
+
+use model::ids::HostId;
+use traffic::{Change, Failure, Health, Settings};
+
+use crate::balancing::without_breakers;
+use crate::world::{Fate, World, at, host};
+
+/// Three that work, after they were called for a while.
+fn three() -> World {
+    let mut world = World::new(Settings::default(), vec![Fate::answers(10); 3]);
+    world.run(100, Duration::from_secs(10));
+    world.count_anew();
+    world
+}
+
+fn all_but(server: usize) -> impl Fn(HostId) -> bool {
+    move |endpoint| endpoint != host(server)
+}
+
+#[test]
+fn one_that_took_no_call_for_a_moment_has_its_share_again_after_a_second_or_so() {
+    for failure in [Failure::Connect, Failure::Refused] {
+        let mut world = three();
+        world.servers[2] = Fate::fails(failure);
+        // As long as it takes until it was called once.
+        while world.attempts(2) == 0 {
+            world.run(100, Duration::from_millis(10));
+        }
+        let refused = world.now;
+        world.servers[2] = Fate::answers(10);
+        world.run(100, Duration::from_secs(6));
+        let soon = world.attempts_between(2, refused, refused + Duration::from_millis(900));
+        assert_eq!(soon, 0, "it would refuse these as well");
+        let from = refused + Duration::from_millis(1_600);
+        let share = world.attempts_between(2, from, from + Duration::from_secs(4));
+        assert!((80..200).contains(&share), "{share} of 400");
+        assert!(world.tally.bad.is_empty(), "{:?}", world.tally.bad);
+    }
+}
+
+#[test]
+fn those_that_take_no_calls_attract_few_where_no_breaker_opens() {
+    let mut servers = vec![Fate::fails(Failure::Connect); 3];
+    servers[0] = Fate::answers(20);
+    let mut world = World::new(without_breakers(), servers);
+    world.run(100, Duration::from_secs(60));
+    assert!(world.tally.bad.len() < 5, "{:?}", world.tally.bad);
+    for server in [1, 2] {
+        let attempts = world.attempts(server);
+        assert!((30..150).contains(&attempts), "{attempts} of 6000 calls");
+    }
+}
+
+#[test]
+fn one_that_its_host_calls_down_is_asked_by_one_call_in_a_while_until_it_works() {
+    let mut world = three();
+    world.servers[2] = Fate::fails(Failure::Unhealthy);
+    world.run(100, Duration::from_secs(60));
+    // Every second, and half a second more at most; no longer the longer it lasts.
+    assert!(
+        (40..=61).contains(&world.attempts(2)),
+        "{}",
+        world.attempts(2)
+    );
+    assert!(world.tally.bad.is_empty(), "{:?}", world.tally.bad);
+    let view = world.proxies[0].endpoints(world.now).nth(2).expect("three");
+    assert_eq!(view.health, Health::Down);
+    assert!(view.told_down_since < Some(at(20_000)), "{view:?}");
+    assert_eq!(view.tripped, None, "its breaker has nothing to do with it");
+
+    world.count_anew();
+    world.servers[2] = Fate::answers(10);
+    world.run(100, Duration::from_secs(20));
+    let told: Vec<_> = world
+        .changes
+        .iter()
+        .map(|(_, change)| *change)
+        .filter(|change| matches!(change, Change::ToldDown { .. } | Change::ToldUp { .. }))
+        .collect();
+    let endpoint = host(2);
+    assert_eq!(
+        told,
+        [Change::ToldDown { endpoint }, Change::ToldUp { endpoint }]
+    );
+    let share = world.attempts_between(2, at(82_000), at(90_000));
+    assert!((160..400).contains(&share), "{share} of 800");
+}
+
+#[test]
+fn while_all_are_called_down_one_call_in_a_while_asks_and_no_other_is_sent() {
+    let mut world = World::new(
+        Settings::default(),
+        vec![Fate::fails(Failure::Unhealthy); 2],
+    );
+    world.run(100, Duration::from_secs(10));
+    assert_eq!(world.tally.bad.len(), 1000);
+    assert!(world.attempts_of_all() <= 22, "{}", world.attempts_of_all());
+    let longest = world.tally.times.iter().max().expect("there were calls");
+    assert!(*longest < Duration::from_millis(30), "{longest:?}");
+    world.servers = vec![Fate::answers(10); 2];
+    world.run(100, Duration::from_secs(2));
+    world.count_anew();
+    world.run(100, Duration::from_secs(5));
+    assert_eq!(world.tally.bad.len(), 0);
+}
+
+#[test]
+fn whose_host_is_not_reached_gets_nothing_until_it_is() {
+    let mut world = three();
+    world.servers[2] = Fate::fails(Failure::Unreachable);
+    world.run(100, Duration::from_secs(60));
+    assert_eq!(world.attempts(2), 1, "the first call found out");
+    assert!(world.tally.bad.is_empty());
+    world.proxies[0].set_reachable(all_but(2), world.now);
+    world.run(100, Duration::from_secs(10));
+    assert_eq!(world.attempts(2), 1);
+
+    world.servers[2] = Fate::answers(10);
+    world.proxies[0].set_reachable(|_| true, world.now);
+    world.count_anew();
+    world.run(100, Duration::from_secs(20));
+    assert!(world.attempts(2) > 200, "{}", world.attempts(2));
+}
+
+#[test]
+fn what_is_found_out_of_hosts_changes_nothing_of_what_checks_say() {
+    let mut world = three();
+    let upstream = &mut world.proxies[0];
+    upstream.set_health(host(0), Health::Down, at(20_000));
+    upstream.set_health(host(1), Health::Up, at(20_000));
+    upstream.set_reachable(all_but(2), at(20_000));
+    let health = |upstream: &traffic::Upstream| -> Vec<_> {
+        let views = upstream.endpoints(at(20_000));
+        views.map(|view| view.health).collect()
+    };
+    let expected = [Health::Down, Health::Up, Health::Unreachable];
+    assert_eq!(health(upstream), expected);
+    upstream.set_reachable(|_| true, at(20_000));
+    let expected = [Health::Down, Health::Up, Health::Unknown];
+    assert_eq!(health(upstream), expected);
+}
