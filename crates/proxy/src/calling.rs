@@ -16,6 +16,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use model::ids::HostId;
 use policy::RuleIndex;
+use model::rule::StaticAnswer;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use traffic::{CallShape, Failure, Next};
 
@@ -23,6 +24,7 @@ use crate::asking::{Asked, AskedRequest, No, Origin, target};
 use crate::body::ProxyBody;
 use crate::came::Came;
 use crate::grpc;
+use crate::fallback;
 use crate::head;
 use crate::manners::Manners;
 use crate::marks::{Aim, CallId, Carries, Marks};
@@ -405,9 +407,26 @@ impl Refused<'_> {
     /// Answers with a reason.
     pub(crate) fn answer(
         &self,
+        if no == No::Unoffered
+            && let Some(fallback) = self.fallback()
+        {
+            let answer = fallback::answer(fallback, no.reason(), self.id);
+            self.tell(Some(request), no.reason(), None, answer.status().as_u16());
+            return answer.map(AnswerBody::Own);
+        }
         request: &AskedRequest,
         reason: Reason,
         rule: Option<RuleIndex>,
+    /// Returns what the service has instead of endpoints; nothing for gRPC, which would not read it.
+    fn fallback(&self) -> Option<&StaticAnswer> {
+        let Aim::Service(name) = &*self.caught.aim else {
+            return None;
+        };
+        let service = self.snapshot.catalogue.services.get(name)?;
+        let fallback = service.service.settings.fallback.as_ref();
+        fallback.filter(|_| !self.is_grpc)
+    }
+
         detail: &str,
     ) -> Response<AnswerBody> {
         let answer = reason.answer(self.id, self.is_grpc, detail);

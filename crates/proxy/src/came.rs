@@ -34,7 +34,13 @@ impl Came {
     /// Answers the caller with it.
     pub(crate) fn answer(self, under_way: Box<UnderWay>) -> Response<AnswerBody> {
         match self {
-            Self::Answer(answer) => under_way.pass_on(answer),
+            Self::Answer(mut answer) => match reason_of(answer.headers()) {
+                Some(reason) if under_way.has_fallback(reason) => {
+                    under_way.take_told(answer.headers_mut());
+                    under_way.refuse(reason, "")
+                }
+                _ => under_way.pass_on(answer),
+            },
             Self::Failure(_, reason, detail) => under_way.refuse(reason, &detail),
         }
     }
@@ -46,10 +52,11 @@ impl From<SessionError> for Came {
             SessionError::Broken(_) => (Failure::Broken, Reason::Broken),
             SessionError::Refused(_) => (Failure::Refused, Reason::Unreachable),
             SessionError::Full => (Failure::Refused, Reason::Overflow),
-            SessionError::NoAddress
-            | SessionError::NoIdentity
-            | SessionError::Connect(_)
-            | SessionError::Untrusted(_) => (Failure::Connect, Reason::Unreachable),
+            // That is this host's own trouble.
+            SessionError::NoIdentity => (Failure::Connect, Reason::Unreachable),
+            SessionError::NoAddress | SessionError::Connect(_) | SessionError::Untrusted(_) => {
+                (Failure::Unreachable, Reason::Unreachable)
+            }
         };
         // What it says of addresses and keys is for the log, not for programs.
         tracing::debug!(%error, "a call did not reach its endpoint's host");
@@ -79,7 +86,6 @@ pub(crate) const fn outcome_of_reason(reason: Reason) -> Outcome {
         | Reason::BadRequest
         | Reason::AmbiguousPath => Outcome::NotJudged,
         Reason::NotOffered
-        | Reason::Unhealthy
         | Reason::NoEndpoint
         | Reason::Unreachable
         | Reason::ConnectionRefused
@@ -95,6 +101,7 @@ fn outcome_of_grpc(answer: &Response<ProxyBody>) -> Outcome {
     match status.and_then(|status| status.to_str().ok()?.parse().ok()) {
         Some(code) => Outcome::of_grpc(code),
         None if answer.status() == http::StatusCode::OK => Outcome::Begun,
+        Reason::Unhealthy => Outcome::Failed(Failure::Unhealthy),
         None => Outcome::of_status(answer.status().as_u16()),
     }
 }

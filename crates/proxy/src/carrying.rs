@@ -16,7 +16,7 @@ use traffic::{CallShape, Failure, Next, Outcome};
 
 use crate::body::{BodyError, ProxyBody, StreamBody};
 use crate::calling::{Caught, Refused, marks};
-use crate::came::Came;
+use crate::came::{Came, outcome_of_reason};
 use crate::marks::{Aim, Carries};
 use crate::refusal::Reason;
 use crate::serving::{Visit, offered_port};
@@ -231,7 +231,7 @@ async fn reach_here(
     activity: &Rc<Activity>,
 ) -> Result<Far, (Outcome, Reason)> {
     let snapshot = under_way.snapshot();
-    let failed = |reason| (Outcome::Failed(Failure::Connect), reason);
+    let failed = |reason| (outcome_of_reason(reason), reason);
     let port = offered_port(worker, snapshot, &caught.aim).map_err(|(reason, _)| failed(reason))?;
     let me = my_addresses(snapshot).ok_or(failed(Reason::NotOffered))?;
     let program = worker.apps.connect(me, port).await;

@@ -16,6 +16,7 @@ mod catching;
 mod config;
 mod detection;
 mod directory;
+mod fallback;
 mod framing;
 mod gathering;
 mod grpc;
@@ -58,8 +59,8 @@ pub use proxy::Proxy;
 pub use refusal::Reason;
 pub use report::{CallReport, NoObserver, Observer, Side, UpstreamSeen};
 pub use sessions::{
-    Acceptor, Addressee, Arrival, ConnectionsSeen, DatagramPort, Datagrams, Handler, SessionError,
-    Sessions, Transport,
+    Acceptor, Addressee, Arrival, ConnectionsSeen, DatagramPort, Datagrams, Handler, OutageSeen,
+    SessionError, Sessions, Transport,
 };
 pub use snapshot::{Snapshot, Snapshots};
 pub use stages::{Stage, Stages};

@@ -56,6 +56,7 @@ impl Proxy {
             clock,
             observer,
             gauges: Arc::default(),
+            outages: Arc::default(),
             ailing: Arc::default(),
             stop: stopped,
             seed: config.seed,

@@ -12,6 +12,7 @@ mod detour;
 mod dialling;
 mod identity;
 mod manner;
+mod outages;
 mod pool;
 mod sending;
 mod transport;
@@ -20,7 +21,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use http::{Request, Response};
@@ -31,11 +32,14 @@ pub use accepting::{Acceptor, Arrival, Handler};
 pub use addressee::Addressee;
 pub(crate) use carried::{StreamPlace, Taken};
 pub use datagrams::{DatagramPort, Datagrams};
+pub use outages::OutageSeen;
+pub(crate) use outages::Outages;
 pub use transport::Transport;
 
 use crate::body::{ProxyBody, StreamBody};
 use crate::snapshot::Snapshots;
 use identity::Identities;
+use outages::Places;
 use pool::HostPool;
 
 /// Makes a socket for the underlay: marked, so that it is never caught itself.
@@ -92,7 +96,10 @@ pub struct Sessions {
     /// `None`: this host has no QUIC, only TCP.
     datagrams: Option<Rc<Datagrams>>,
     identities: Identities,
+    /// Of all threads.
+    outages: Arc<Outages>,
     hosts: RefCell<HashMap<HostId, Rc<HostPool>>>,
+    this: Weak<Self>,
 }
 
 impl Sessions {
@@ -107,12 +114,24 @@ impl Sessions {
         make_socket: MakeSocket,
         datagrams: Option<Rc<Datagrams>>,
     ) -> Rc<Self> {
-        Rc::new(Self {
+        Self::of_thread(snapshots, make_socket, datagrams, Arc::default())
+    }
+
+    /// As [`Sessions::with`], knowing with the other threads which hosts are not reached.
+    pub(crate) fn of_thread(
+        snapshots: Arc<Snapshots>,
+        make_socket: MakeSocket,
+        datagrams: Option<Rc<Datagrams>>,
+        outages: Arc<Outages>,
+    ) -> Rc<Self> {
+        Rc::new_cyclic(|this| Self {
             snapshots,
             make_socket,
             datagrams,
             identities: Identities::default(),
+            outages,
             hosts: RefCell::default(),
+            this: this.clone(),
         })
     }
 
@@ -148,6 +167,35 @@ impl Sessions {
             pool.keep_only(key);
             key.is_some()
         });
+        let places = |host| hosts.get(&host).map(Places::of);
+        self.outages.keep_only(places);
+    }
+
+    /// Whether a stream to the host may come about: it is this one, there is a connection, or nothing is
+    /// known against making one.
+    pub(crate) fn is_reachable(&self, host: HostId) -> bool {
+        let snapshot = self.snapshots.current();
+        let catalogue = &snapshot.catalogue;
+        let is_somewhere = |host: &model::catalogue::CatalogueHost| {
+            !host.streams.is_empty() || (self.datagrams.is_some() && !host.datagrams.is_empty())
+        };
+        let is_connected = || {
+            let hosts = self.hosts.borrow();
+            hosts.get(&host).is_some_and(|pool| pool.is_connected())
+        };
+        host == catalogue.me
+            || is_connected()
+            || catalogue.hosts.get(&host).is_some_and(is_somewhere) && !self.outages.contains(host)
+    }
+
+    /// Returns what tells that other hosts are reached than before: `changed().await`.
+    pub(crate) fn watch_outages(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.outages.watch()
+    }
+
+    /// Returns the hosts with which no session comes about, as all threads know it.
+    pub fn outages_seen(&self) -> Vec<OutageSeen> {
+        self.outages.seen()
     }
 
     /// Returns the connections that there are.

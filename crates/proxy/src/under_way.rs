@@ -21,6 +21,7 @@ use traffic::{
 
 use crate::asking::{Asked, No, target};
 use crate::body::{BodyError, ProxyBody, StreamBody};
+use crate::fallback;
 use crate::grpc;
 use crate::marks::{Aim, CallId};
 use crate::observe::Trace;
@@ -354,6 +355,12 @@ impl UnderWay {
         next
     }
 
+    /// Whether something else is answered than the refusal, for this reason.
+    pub(crate) fn has_fallback(&self, reason: Reason) -> bool {
+        let settings = self.called.settings.borrow();
+        reason.is_for_fallback() && !self.is_grpc && settings.fallback.is_some()
+    }
+
     /// Makes the answer in a program's place; the call is over with it.
     pub(crate) fn refuse(
         mut self: Box<Self>,
@@ -362,10 +369,12 @@ impl UnderWay {
     ) -> Response<AnswerBody> {
         self.reason = Some(reason);
         self.ending = Ending::Complete;
-        let fallback = self.called.settings.borrow().fallback.clone();
-        if let Some(fallback) = fallback.filter(|_| reason == Reason::NoEndpoint && !self.is_grpc) {
+        let settings = Rc::clone(&self.called.settings.borrow());
+        if let Some(fallback) = &settings.fallback
+            && self.has_fallback(reason)
+        {
             self.status = fallback.status;
-            return fallback_answer(&fallback, self.id);
+            return fallback::answer(fallback, reason, self.id).map(AnswerBody::Own);
         }
         let without = self.without.map(|it| self.detail(it));
         let detail = without.as_deref().unwrap_or(detail);
@@ -544,25 +553,6 @@ impl Drop for UnderWay {
 /// Returns why the mesh answered, if it did.
 pub(crate) fn reason_of(headers: &HeaderMap) -> Option<Reason> {
     Reason::of_name(headers.get(crate::marks::REASON)?.as_bytes())
-}
-
-fn fallback_answer(fallback: &model::rule::StaticAnswer, id: CallId) -> Response<AnswerBody> {
-    use http::HeaderValue;
-    let mut answer = Response::new(AnswerBody::Own(Bytes::from(fallback.body.clone())));
-    let status = StatusCode::from_u16(fallback.status);
-    *answer.status_mut() = status.unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
-    let headers = answer.headers_mut();
-    if let Ok(content_type) = HeaderValue::from_str(&fallback.content_type)
-        && !content_type.is_empty()
-    {
-        headers.insert(http::header::CONTENT_TYPE, content_type);
-    }
-    headers.insert(
-        crate::marks::REASON,
-        HeaderValue::from_static(Reason::NoEndpoint.name()),
-    );
-    headers.insert(crate::marks::CALL, id.header());
-    answer
 }
 
 /// The body of an answer to a program of this host.

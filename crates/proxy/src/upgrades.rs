@@ -85,7 +85,7 @@ pub(crate) async fn call(
     under_way.take_told(answer.headers_mut());
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         head::strip_connection(answer.headers_mut());
-        return under_way.pass_on(answer.map(ProxyBody::App));
+        return Came::Answer(answer.map(ProxyBody::App)).answer(under_way);
     }
     let far = hyper::upgrade::on(&mut answer);
     keep_upgrade(answer.headers_mut());

@@ -15,6 +15,7 @@ use traffic::{Change, Gauge, Settings, Upstream};
 
 use crate::marks::Aim;
 use crate::report::UpstreamSeen;
+use crate::sessions::Sessions;
 
 /// What is called.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,9 +45,10 @@ pub(crate) struct Gauges {
 }
 
 /// All that one thread calls.
-#[derive(Debug)]
 pub(crate) struct Upstreams {
     gauges: Arc<Gauges>,
+    /// Who is reached.
+    sessions: Rc<Sessions>,
     seed: u64,
     known: RefCell<BTreeMap<Key, Rc<Called>>>,
 }
@@ -76,9 +78,10 @@ impl Key {
 
 impl Upstreams {
     /// Begins without any. The seed is this thread's own.
-    pub(crate) fn new(gauges: Arc<Gauges>, seed: u64) -> Self {
+    pub(crate) fn new(gauges: Arc<Gauges>, sessions: Rc<Sessions>, seed: u64) -> Self {
         Self {
             gauges,
+            sessions,
             seed,
             known: RefCell::default(),
         }
@@ -98,6 +101,7 @@ impl Upstreams {
             settings: RefCell::default(),
         });
         called.follow(catalogue, now);
+        called.follow_sessions(&self.sessions, now);
         known.insert(key.clone(), Rc::clone(&called));
         called
     }
@@ -106,6 +110,14 @@ impl Upstreams {
     pub(crate) fn follow(&self, catalogue: &Catalogue, now: Instant) {
         for called in self.known.borrow().values() {
             called.follow(catalogue, now);
+            called.follow_sessions(&self.sessions, now);
+        }
+    }
+
+    /// Follows who is reached and who is not.
+    pub(crate) fn follow_sessions(&self, now: Instant) {
+        for called in self.known.borrow().values() {
+            called.follow_sessions(&self.sessions, now);
         }
     }
 
@@ -157,6 +169,11 @@ impl Called {
                 None => upstream.set_endpoints(&[], now),
             },
         }
+    }
+
+    fn follow_sessions(&self, sessions: &Sessions, now: Instant) {
+        let mut upstream = self.upstream.borrow_mut();
+        upstream.set_reachable(|host| sessions.is_reachable(host), now);
     }
 
     fn seen(&self, now: Instant) -> UpstreamSeen {

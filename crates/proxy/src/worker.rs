@@ -21,7 +21,7 @@ use crate::health::Ailing;
 use crate::local_apps::LocalApps;
 use crate::marks::{CallId, CallIds};
 use crate::report::Observer;
-use crate::sessions::{Datagrams, Sessions};
+use crate::sessions::{Datagrams, Outages, Sessions};
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::standing::Standing;
 use crate::surroundings::Surroundings;
@@ -98,6 +98,8 @@ pub(crate) struct Shared {
     pub observer: Arc<dyn Observer>,
     /// Calls under way.
     pub gauges: Arc<Gauges>,
+    /// Hosts that are not reached.
+    pub outages: Arc<Outages>,
     /// Which programs of this host are not well.
     pub ailing: Arc<Ailing>,
     /// Becomes true when the proxy is to stop.
@@ -118,20 +120,22 @@ impl Worker {
         let datagrams = datagrams(thread, &shared);
         // Far apart, whatever the seed.
         let seed = shared.seed ^ (thread as u64 + 1).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        let sessions = Sessions::of_thread(
+            Arc::clone(&shared.snapshots),
+            make_socket,
+            datagrams.clone(),
+            shared.outages,
+        );
         Rc::new(Self {
             thread,
-            sessions: Sessions::with(
-                Arc::clone(&shared.snapshots),
-                make_socket,
-                datagrams.clone(),
-            ),
+            upstreams: Upstreams::new(shared.gauges, Rc::clone(&sessions), seed),
+            sessions,
             datagrams,
             apps: LocalApps::new(
                 Arc::clone(&shared.surroundings),
                 shared.limits.clone(),
                 shared.own_ports,
             ),
-            upstreams: Upstreams::new(shared.gauges, seed),
             directory: Directory::default(),
             standing: Rc::default(),
             connections: Cell::new(0),
@@ -162,6 +166,7 @@ impl Worker {
     /// changes, and now and then because of rules that know the time of day.
     pub(crate) async fn follow(self: Rc<Self>) {
         let mut changes = self.snapshots.watch();
+        let mut outages = self.sessions.watch_outages();
         let mut again = interval(self.limits.decide_again_every);
         let mut sweep = interval(SWEEP_INTERVAL);
         loop {
@@ -172,11 +177,15 @@ impl Worker {
                     }
                     self.adopt();
                 }
+                Ok(()) = outages.changed() => self.upstreams.follow_sessions(self.now().monotonic),
                 _ = again.tick() => self.decide_again(),
                 _ = sweep.tick() => {
                     self.apps.sweep();
                     self.upstreams.sweep(&self.snapshots.current().catalogue);
-                    let seen = self.upstreams.seen(self.now().monotonic);
+                    let now = self.now().monotonic;
+                    // Connections come and go without an outage, too.
+                    self.upstreams.follow_sessions(now);
+                    let seen = self.upstreams.seen(now);
                     self.observer.endpoints_seen(self.thread, seen);
                     self.observer.connections_seen(self.thread, self.sessions.seen());
                 }
@@ -187,9 +196,9 @@ impl Worker {
     fn adopt(&self) {
         let snapshot = self.snapshots.to_keep();
         self.callers.borrow_mut().clear();
+        self.sessions.review();
         self.upstreams
             .follow(&snapshot.catalogue, self.now().monotonic);
-        self.sessions.review();
         self.decide_again();
     }
 

@@ -21,6 +21,7 @@ use tokio_rustls::TlsConnector;
 use trust::certificate::CertificateFacts;
 
 use super::carried::{Carrier, Use};
+use super::outages::Places;
 use super::transport::Transport;
 use super::{MakeSocket, SessionError, Sessions, datagrams, manner};
 use crate::gathering::Gathering;
@@ -52,6 +53,8 @@ pub(super) enum Order {
 pub(super) struct Target {
     name: Name,
     key: Digest,
+    /// All that is known, of which the first few are tried.
+    places: Places,
     streams: Vec<SocketAddr>,
     datagrams: Vec<SocketAddr>,
     identity: Arc<StreamIdentity>,
@@ -80,17 +83,15 @@ impl Target {
         session: Option<Connection>,
     ) -> Result<Self, SessionError> {
         let snapshot = sessions.snapshots.current();
+        let host = snapshot.catalogue.hosts.get(&host);
+        let host = host.ok_or(SessionError::NoAddress)?;
         let CatalogueHost {
             name,
             tls_key_hash,
             streams,
             datagrams,
             ..
-        } = snapshot
-            .catalogue
-            .hosts
-            .get(&host)
-            .ok_or(SessionError::NoAddress)?;
+        } = host;
         let identity = snapshot.identity.clone().ok_or(SessionError::NoIdentity)?;
         let unusable = |error: &dyn std::fmt::Display| {
             SessionError::Connect(format!("this host's certificate cannot be used: {error}"))
@@ -105,6 +106,7 @@ impl Target {
         Ok(Self {
             name: name.clone(),
             key: *tls_key_hash,
+            places: Places::of(host),
             streams: some(streams),
             datagrams: some(datagrams),
             identity,
@@ -113,6 +115,11 @@ impl Target {
             quic,
             session,
         })
+    }
+
+    /// Returns where the host is tried.
+    pub(super) const fn places(&self) -> &Places {
+        &self.places
     }
 }
 

@@ -1,25 +1,29 @@
 //! The connections of one thread to one host: which takes the next stream, and when another is made.
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
 use model::ids::{Digest, HostId};
+use runtime::clock::random_seed;
 use tokio::sync::watch;
 use tokio::task::spawn_local;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
+use traffic::Dice;
 
 use super::carried::{Carrier, Taken};
 use super::detour::Detour;
 use super::dialling::{self, Order, Target};
 use super::manner::CONNECTIONS_PER_HOST_MAX;
+use super::outages::Outages;
 use super::transport::Transport;
 use super::{SessionError, Sessions};
 use crate::snapshot::Snapshots;
 
-/// How long nothing is dialled after a failure: doubled with each, up to the last.
-const PAUSE_FIRST: Duration = Duration::from_millis(100);
+/// How long nothing is dialled after a failure, and up to half as long again: doubled with each, up to
+/// the last.
+const PAUSE_FIRST: Duration = Duration::from_millis(200);
 const PAUSE_LAST: Duration = Duration::from_secs(5);
 
 /// What waiters are told of a connection that is being made.
@@ -31,18 +35,10 @@ pub(super) struct HostPool {
     carriers: RefCell<Vec<Rc<Carrier>>>,
     /// One is made at a time, and everyone who needs it waits for the same.
     dialling: RefCell<Option<watch::Receiver<News>>>,
-    trouble: RefCell<Option<Trouble>>,
     detour: RefCell<Detour>,
     /// TCP is being tried beside the connections that there are.
     is_probing: Cell<bool>,
     is_closed: Cell<bool>,
-}
-
-/// The last failure, and until when it is the answer to everyone.
-struct Trouble {
-    error: SessionError,
-    pause: Duration,
-    until: Instant,
 }
 
 impl HostPool {
@@ -52,7 +48,6 @@ impl HostPool {
             snapshots,
             carriers: RefCell::default(),
             dialling: RefCell::default(),
-            trouble: RefCell::default(),
             detour: RefCell::default(),
             is_probing: Cell::new(false),
             is_closed: Cell::new(false),
@@ -93,6 +88,14 @@ impl HostPool {
         }
     }
 
+    /// Whether there is a connection.
+    pub(super) fn is_connected(&self) -> bool {
+        self.carriers
+            .borrow()
+            .iter()
+            .any(|carrier| !carrier.is_over())
+    }
+
     /// Returns how many connections there are over a transport.
     pub(super) fn count(&self, transport: Transport) -> usize {
         let carriers = self.carriers.borrow();
@@ -111,8 +114,6 @@ impl HostPool {
             }
             is_right
         });
-        // Perhaps the host can be reached elsewhere now.
-        self.trouble.replace(None);
     }
 
     /// Takes a place on the fullest connection that has room, so that the others may become idle; on
@@ -135,32 +136,67 @@ impl HostPool {
         self: &Rc<Self>,
         sessions: &Sessions,
     ) -> Result<watch::Receiver<News>, SessionError> {
+        if let Some(error) = sessions.outages.error(self.host) {
+            return Err(error);
+        }
         if let Some(under_way) = &*self.dialling.borrow() {
             return Ok(under_way.clone());
         }
-        if let Some(trouble) = &*self.trouble.borrow()
-            && Instant::now() < trouble.until
-        {
-            return Err(trouble.error.clone());
-        }
-        let order = match self.detour.borrow().first(Instant::now()) {
-            Transport::Tcp => Order::TcpFirst,
-            Transport::Quic => Order::QuicFirst,
-        };
         let target = Target::of(self.host, sessions, self.session())?;
         let (tell, news) = watch::channel(None);
         self.dialling.replace(Some(news.clone()));
-        let pool = Rc::clone(self);
+        let (pool, order) = (Rc::clone(self), self.order());
+        let (outages, sessions) = (Arc::clone(&sessions.outages), sessions.this.clone());
         spawn_local(async move {
+            let places = target.places().clone();
             let outcome = dialling::dial(target, order).await;
+            let outcome = outcome.and_then(|carrier| pool.add(carrier));
             pool.dialling.replace(None);
-            let _ = tell.send(Some(
-                outcome
-                    .and_then(|carrier| pool.add(carrier))
-                    .inspect_err(|error| pool.rest(error.clone())),
-            ));
+            let begun = match &outcome {
+                Ok(()) => {
+                    outages.end(pool.host);
+                    None
+                }
+                Err(_) if pool.is_closed.get() => None,
+                Err(error) => outages.begin(pool.host, places, error.clone()),
+            };
+            let _ = tell.send(Some(outcome));
+            if let Some(outage) = begun {
+                pool.try_again(outage, &outages, sessions).await;
+            }
         });
         Ok(news)
+    }
+
+    /// Tries the host beside the calls, which are refused meanwhile, until a session comes about or
+    /// somebody else ends the outage.
+    async fn try_again(&self, outage: u64, outages: &Outages, sessions: Weak<Sessions>) {
+        let mut dice = Dice::from_seed(random_seed().unwrap_or_default());
+        let mut pause = PAUSE_FIRST;
+        let mut failure = None;
+        while outages.go_on(self.host, outage, failure.take()) {
+            sleep(pause + dice.up_to(pause / 2)).await;
+            let target = match sessions.upgrade() {
+                Some(sessions) => Target::of(self.host, &sessions, None),
+                None => return,
+            };
+            let outcome = match target {
+                Ok(target) => dialling::dial(target, self.order()).await,
+                Err(error) => Err(error),
+            };
+            match outcome.and_then(|carrier| self.add(carrier)) {
+                Ok(()) => return outages.end(self.host),
+                Err(error) => failure = Some(error),
+            }
+            pause = (pause * 2).min(PAUSE_LAST);
+        }
+    }
+
+    fn order(&self) -> Order {
+        match self.detour.borrow().first(Instant::now()) {
+            Transport::Tcp => Order::TcpFirst,
+            Transport::Quic => Order::QuicFirst,
+        }
     }
 
     fn add(&self, carrier: Carrier) -> Result<(), SessionError> {
@@ -174,7 +210,6 @@ impl HostPool {
             // Whoever waits finds none, and dials anew.
             return Ok(());
         }
-        self.trouble.replace(None);
         let mut detour = self.detour.borrow_mut();
         detour.handle_reached(carrier.transport(), Instant::now());
         self.carriers.borrow_mut().push(Rc::new(carrier));
@@ -214,15 +249,5 @@ impl HostPool {
         carriers
             .iter()
             .find_map(|carrier| carrier.session().cloned())
-    }
-
-    fn rest(&self, error: SessionError) {
-        let before = self.trouble.take();
-        let pause = before.map_or(PAUSE_FIRST, |it| (it.pause * 2).min(PAUSE_LAST));
-        self.trouble.replace(Some(Trouble {
-            error,
-            pause,
-            until: Instant::now() + pause,
-        }));
     }
 }

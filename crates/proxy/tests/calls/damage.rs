@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use model::rule::{HealthCheck, HealthProbe, Protocol, StaticAnswer, TrafficSettings};
+use model::rule::{HealthCheck, HealthProbe, Protocol, TrafficSettings};
 use proxy::{ProxyLimits, Reason, Side};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -338,37 +338,6 @@ fn what_may_be_sent_twice_is_sent_elsewhere_after_503_and_what_may_not_is_not() 
 }
 
 #[test]
-fn a_service_without_an_endpoint_says_so_at_once() {
-    run(async {
-        let fallback = StaticAnswer {
-            status: 203,
-            content_type: "text/plain".into(),
-            body: "later".into(),
-        };
-        for (fallback, expected) in [(None, 503), (Some(fallback), 203)] {
-            let settings = TrafficSettings {
-                fallback,
-                ..TrafficSettings::default()
-            };
-            let world = World::new(Plan {
-                settings,
-                ..Plan::default()
-            });
-            // Its program is not there.
-            let (status, heard) = get(world.caller().dial().await, "/").await;
-            assert_eq!(status, 503, "{heard}");
-            assert!(heard.contains("mesh-reason: connection-refused"), "{heard}");
-            let mut last = (0, String::new());
-            // After a few failures the endpoint is left alone.
-            for _ in 0..12 {
-                last = get(world.caller().dial().await, "/").await;
-            }
-            assert!([503, expected].contains(&last.0), "{}", last.1);
-        }
-    });
-}
-
-#[test]
 fn an_error_of_the_mesh_is_told_to_grpc_in_its_own_way() {
     run(async {
         let world = World::new(Plan {
@@ -398,7 +367,7 @@ fn the_deadline_of_a_grpc_call_is_kept() {
     });
 }
 
-async fn grpc(world: &World, uri: &str, timeout: Option<&str>) -> Response<Incoming> {
+pub(crate) async fn grpc(world: &World, uri: &str, timeout: Option<&str>) -> Response<Incoming> {
     let stream = TokioIo::new(world.caller().dial().await);
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream)
         .await

@@ -12,10 +12,12 @@ mod damage;
 mod deciding;
 mod dishonest;
 mod endpoints;
+mod fallbacks;
 mod flooding;
 mod frames;
 mod requests;
 mod world;
+mod unreached;
 
 use std::time::Duration;
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -102,6 +102,7 @@ pub(crate) struct Machine {
     dialled: BTreeMap<u16, SocketAddr>,
     caller: Mutex<Caller>,
     is_cut_off: AtomicBool,
+    dials: AtomicUsize,
 }
 
 /// What was told of calls, in few words.
@@ -172,6 +173,16 @@ impl Surroundings for Machine {
         if to.is_ipv6() {
             return Err(io::ErrorKind::AddrNotAvailable.into());
         }
+
+    /// Lets them come about again.
+    pub(crate) fn join(&self) {
+        self.is_cut_off.store(false, Ordering::Relaxed);
+    }
+
+    /// Returns how many connections to other hosts were tried.
+    pub(crate) fn dials(&self) -> usize {
+        self.dials.load(Ordering::Relaxed)
+    }
         let socket = TcpSocket::new_v4()?;
         socket.bind(SocketAddr::new(self.address.into(), 0))?;
         Ok(socket)
@@ -198,6 +209,7 @@ impl World {
         };
         let mut listeners = Vec::new();
         for number in 1..=world.plan.hosts {
+        self.dials.fetch_add(1, Ordering::Relaxed);
             let (host, own) = world.host(number);
             world.hosts.push(host);
             listeners.push(own);
@@ -258,6 +270,7 @@ impl World {
         let listeners = Listeners {
             outgoing: vec![vec![orders, direct]],
             streams: vec![vec![streams]],
+            dials: AtomicUsize::new(0),
         };
         (host, listeners)
     }
