@@ -15,16 +15,16 @@ use http::{HeaderMap, HeaderValue, Request, Response, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use model::ids::HostId;
+use model::rule::{Protocol, StaticAnswer};
 use policy::RuleIndex;
-use model::rule::StaticAnswer;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use traffic::{CallShape, Failure, Next};
 
 use crate::asking::{Asked, AskedRequest, No, Origin, target};
 use crate::body::ProxyBody;
 use crate::came::Came;
-use crate::grpc;
 use crate::fallback;
+use crate::grpc;
 use crate::head;
 use crate::manners::Manners;
 use crate::marks::{Aim, CallId, Carries, Marks};
@@ -208,7 +208,9 @@ async fn answer(
     under_way.trace(&mut parts.headers);
     let is_awaited = under_way.replay().is_some()
         && parts.version == Version::HTTP_11
-        && head::waits_for_continue(&parts.headers);
+        && head::waits_for_continue(&parts.headers)
+        // Its programs are asked in HTTP/2, which has no such connection.
+        && under_way.snapshot().protocol(&caught.aim) != Some(Protocol::Grpc);
     if is_upgrade || is_awaited {
         let request = Request::from_parts(parts, ());
         return Box::pin(upgrades::call(worker, caught, under_way, request)).await;
@@ -401,12 +403,6 @@ impl Refused<'_> {
     /// Answers what the policy does not allow.
     pub(crate) fn by_policy(&self, asked: &Asked, no: No) -> Response<AnswerBody> {
         let request = asked.request.as_ref().expect("a request is asked about");
-        self.answer(request, no.reason(), no.rule(), &no.detail())
-    }
-
-    /// Answers with a reason.
-    pub(crate) fn answer(
-        &self,
         if no == No::Unoffered
             && let Some(fallback) = self.fallback()
         {
@@ -414,9 +410,9 @@ impl Refused<'_> {
             self.tell(Some(request), no.reason(), None, answer.status().as_u16());
             return answer.map(AnswerBody::Own);
         }
-        request: &AskedRequest,
-        reason: Reason,
-        rule: Option<RuleIndex>,
+        self.answer(request, no.reason(), no.rule(), &no.detail())
+    }
+
     /// Returns what the service has instead of endpoints; nothing for gRPC, which would not read it.
     fn fallback(&self) -> Option<&StaticAnswer> {
         let Aim::Service(name) = &*self.caught.aim else {
@@ -427,6 +423,12 @@ impl Refused<'_> {
         fallback.filter(|_| !self.is_grpc)
     }
 
+    /// Answers with a reason.
+    pub(crate) fn answer(
+        &self,
+        request: &AskedRequest,
+        reason: Reason,
+        rule: Option<RuleIndex>,
         detail: &str,
     ) -> Response<AnswerBody> {
         let answer = reason.answer(self.id, self.is_grpc, detail);
@@ -458,9 +460,7 @@ impl Refused<'_> {
                 method: request.map(AskedRequest::method),
                 path: request.map(AskedRequest::path),
                 status,
-                grpc_status: self
-                    .is_grpc
-                    .then(|| grpc::status_for(reason.status()).into()),
+                grpc_status: self.is_grpc.then(|| reason.grpc_status().into()),
                 reason: Some(reason),
                 rule: rule.map(|rule| self.snapshot.gate.rule(rule)),
                 policy: self.snapshot.gate.version(),

@@ -84,7 +84,10 @@ pub(crate) const fn outcome_of_reason(reason: Reason) -> Outcome {
         | Reason::ClaimRefused
         | Reason::CutByPolicy
         | Reason::BadRequest
+        // It does its work, and for those who speak as it does.
+        | Reason::ProtocolMismatch
         | Reason::AmbiguousPath => Outcome::NotJudged,
+        Reason::Unhealthy => Outcome::Failed(Failure::Unhealthy),
         Reason::NotOffered
         | Reason::NoEndpoint
         | Reason::Unreachable
@@ -101,7 +104,6 @@ fn outcome_of_grpc(answer: &Response<ProxyBody>) -> Outcome {
     match status.and_then(|status| status.to_str().ok()?.parse().ok()) {
         Some(code) => Outcome::of_grpc(code),
         None if answer.status() == http::StatusCode::OK => Outcome::Begun,
-        Reason::Unhealthy => Outcome::Failed(Failure::Unhealthy),
         None => Outcome::of_status(answer.status().as_u16()),
     }
 }

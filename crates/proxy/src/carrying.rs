@@ -17,7 +17,7 @@ use traffic::{CallShape, Failure, Next, Outcome};
 use crate::body::{BodyError, ProxyBody, StreamBody};
 use crate::calling::{Caught, Refused, marks};
 use crate::came::{Came, outcome_of_reason};
-use crate::marks::{Aim, Carries};
+use crate::marks::Carries;
 use crate::refusal::Reason;
 use crate::serving::{Visit, offered_port};
 use crate::socket_body::{Activity, Hold, SocketBody, break_off, pump, reset};
@@ -303,11 +303,8 @@ pub(crate) async fn serve(visit: Visit, from_caller: StreamBody) -> Response<Pro
 /// Returns whether the program may believe what requests say of their callers. Bytes that nobody reads
 /// could say the same, and no host that keeps to the policy sends such.
 fn takes_requests_alone(visit: &Visit) -> bool {
-    let Aim::Service(name) = &*visit.aim else {
-        return false;
-    };
-    let service = visit.snapshot.catalogue.services.get(name);
-    service.is_some_and(|it| matches!(it.service.protocol, Protocol::Http | Protocol::Grpc))
+    let protocol = visit.snapshot.protocol(&visit.aim);
+    matches!(protocol, Some(Protocol::Http | Protocol::Grpc))
 }
 
 async fn connect(visit: &Visit) -> Result<TcpStream, Reason> {

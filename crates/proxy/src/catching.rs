@@ -211,10 +211,7 @@ fn aimed(
 /// Returns what is spoken to what is called. Direct dials are looked at only where a rule wants it.
 fn protocol(snapshot: &Snapshot, aim: &Aim) -> Protocol {
     match aim {
-        Aim::Service(name) => {
-            let service = snapshot.catalogue.services.get(name);
-            service.map_or(Protocol::Tcp, |service| service.service.protocol)
-        }
+        Aim::Service(_) => snapshot.protocol(aim).unwrap_or(Protocol::Tcp),
         Aim::Port(_) if snapshot.gate.needs_request(target(aim)) => Protocol::Auto,
         Aim::Port(_) => Protocol::Tcp,
     }

@@ -15,6 +15,9 @@ pub(crate) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeou
 /// The type of an answer that the mesh makes.
 pub(crate) const GRPC_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
 
+/// The status of what will not work when it is tried again.
+pub(crate) const UNIMPLEMENTED: u8 = 12;
+
 /// Returns whether the request is a gRPC call; gRPC-Web is not, its status travels in the body.
 pub(crate) fn is_call(headers: &HeaderMap) -> bool {
     headers

@@ -1,7 +1,9 @@
 //! Connections to the programs of this host: made from the overlay address, kept while they are
 //! idle, and used again.
 
+mod first_word;
 mod http2_connections;
+mod speech;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -31,7 +33,10 @@ use crate::runtimes::{Driver, LocalExecutor};
 use crate::stages::Milestone;
 use crate::surroundings::Surroundings;
 
-use http2_connections::{Http2Connections, Place};
+use first_word::{FirstWord, Heard, ProgramSocket};
+use http2_connections::{Http2Connections, Http2Sender, Place};
+pub(crate) use speech::Speech;
+use speech::{Http1Alone, put_in_http1, put_in_http2};
 
 /// Why a program of this host gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -39,10 +44,22 @@ pub(crate) enum AppError {
     /// It takes no connection. It saw nothing of the request.
     #[error("no connection to port {0}: {1}")]
     Refused(u16, io::Error),
-    /// Its connection broke, or it speaks something else.
+    /// Its connection broke.
     #[error("the connection broke: {0}")]
     Broken(#[from] hyper::Error),
+    /// It ended the connection before it said anything.
+    #[error("it ended the connection without a word")]
+    Silent,
+    /// It speaks something else than it was spoken to in, and did nothing of what was asked.
+    #[error("{0}")]
+    Misunderstood(&'static str),
 }
+
+/// What is said of programs that do not speak as calls of theirs do.
+const HTTP1_ALONE: &str = "it speaks HTTP/1.1 alone, and gRPC takes HTTP/2";
+const HTTP2_ALONE: &str =
+    "it speaks HTTP/2 alone, and callers of HTTP/1.1 reach it if its service has `protocol: grpc`";
+const NO_HTTP: &str = "what it answers is no HTTP";
 
 /// Where a program of this host is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,13 +86,20 @@ struct Port {
     /// Most recently used last.
     idle: RefCell<Vec<Idle>>,
     http2: Http2Connections,
+    http1_alone: Http1Alone,
     /// Which of the addresses took the last connection.
     preferred: Cell<usize>,
     idle_max: usize,
 }
 
+/// An HTTP/1.1 connection.
+struct Http1Sender {
+    requests: http1::SendRequest<ProxyBody>,
+    heard: Heard,
+}
+
 struct Idle {
-    sender: http1::SendRequest<ProxyBody>,
+    sender: Http1Sender,
     since: Instant,
 }
 
@@ -90,20 +114,11 @@ pub struct AppBody {
 }
 
 struct Lease {
-    sender: http1::SendRequest<ProxyBody>,
+    sender: Http1Sender,
     port: Rc<Port>,
 }
 
-type Http1Connection = http1::Connection<TokioIo<TcpStream>, ProxyBody>;
-
-/// How a program is spoken to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Speech {
-    /// HTTP/1.1, one request at a time on a connection.
-    Http1,
-    /// HTTP/2 without asking first.
-    Http2,
-}
+type Http1Connection = http1::Connection<TokioIo<ProgramSocket>, ProxyBody>;
 
 impl LocalApps {
     /// Begins without connections.
@@ -120,24 +135,43 @@ impl LocalApps {
         }
     }
 
-    /// Sends a request to the program at `port`, and returns the head of its answer. `handed` is
+    /// Sends a request to the program at `at`, and returns the head of its answer. `handed` is
     /// reached when there is a connection for it.
     ///
     /// # Errors
-    /// It takes no connection, or breaks it.
+    /// It takes no connection, or breaks it, or does not speak so.
     pub(crate) async fn request(
         &self,
         me: HostAddresses,
-        port: AppPort,
+        at: AppPort,
         speech: Speech,
-        request: Request<ProxyBody>,
+        mut request: Request<ProxyBody>,
         handed: &Milestone,
     ) -> Result<Response<AppBody>, AppError> {
-        let port = self.port(port);
-        match speech {
-            Speech::Http1 => self.request_http1(me, port, request, handed).await,
-            Speech::Http2 => self.request_http2(me, port, request, handed).await,
+        let port = self.port(at);
+        if speech == Speech::Http1 {
+            put_in_http1(&mut request);
+            return self.request_http1(me, port, request, handed).await;
         }
+        let no_http2 = match self.http2_place(me, &port, speech).await {
+            Ok(place) => {
+                put_in_http2(&mut request);
+                return request_http2(&port, place, request, handed).await;
+            }
+            Err(error @ (AppError::Misunderstood(_) | AppError::Silent)) => error,
+            Err(error) => return Err(error),
+        };
+        if speech == Speech::Http2Alone {
+            return Err(no_http2);
+        }
+        put_in_http1(&mut request);
+        let answer = Box::pin(self.request_http1(me, Rc::clone(&port), request, handed)).await;
+        match (&answer, no_http2) {
+            (Ok(_), AppError::Silent) => port.http1_alone.learn(Instant::now()),
+            (Ok(_), _) => {}
+            (Err(_), _) => port.http1_alone.forget(),
+        }
+        answer
     }
 
     /// Makes a connection to the program at `port`.
@@ -158,19 +192,20 @@ impl LocalApps {
     ) -> Result<Response<AppBody>, AppError> {
         while let Some(mut sender) = port.take(self.limits.idle_local_wait) {
             handed.reach();
-            match sender.try_send_request(request).await {
+            match sender.requests.try_send_request(request).await {
                 Ok(answer) => return Ok(leased(answer, sender, port)),
                 Err(mut error) => match error.take_message() {
                     // It was closed before anything was sent.
                     Some(unsent) => request = unsent,
-                    None => return Err(error.into_error().into()),
+                    None => return Err(no_http1(&sender.heard, error.into_error())),
                 },
             }
         }
         handed.forget();
         let mut sender = Box::pin(self.open(me, &port)).await?;
         handed.reach();
-        let answer = sender.send_request(request).await?;
+        let answer = sender.requests.send_request(request).await;
+        let answer = answer.map_err(|error| no_http1(&sender.heard, error))?;
         Ok(leased(answer, sender, port))
     }
 
@@ -191,14 +226,12 @@ impl LocalApps {
             let _ = connection.with_upgrades().await;
         });
         handed.reach();
-        Ok(alone(sender.send_request(request).await?, driver))
+        let answer = sender.requests.send_request(request).await;
+        let answer = answer.map_err(|error| no_http1(&sender.heard, error))?;
+        Ok(alone(answer, driver))
     }
 
-    async fn open(
-        &self,
-        me: HostAddresses,
-        port: &Port,
-    ) -> Result<http1::SendRequest<ProxyBody>, AppError> {
+    async fn open(&self, me: HostAddresses, port: &Port) -> Result<Http1Sender, AppError> {
         let (sender, connection) = self.shake_hands(me, port).await?;
         spawn_local(async move {
             // Whoever waits for an answer is told.
@@ -211,54 +244,71 @@ impl LocalApps {
         &self,
         me: HostAddresses,
         port: &Port,
-    ) -> Result<(http1::SendRequest<ProxyBody>, Http1Connection), AppError> {
-        let stream = self.dial(me, port).await;
-        let stream = stream.map_err(|error| AppError::Refused(port.at.number, error))?;
+    ) -> Result<(Http1Sender, Http1Connection), AppError> {
+        let socket = self.dial_listening(me, port).await?;
+        let heard = socket.heard();
         let shaken = http1::Builder::new()
             .max_header_size(self.limits.head_bytes as usize)
             .max_buf_size(READ_BYTES_MAX)
-            .handshake(TokioIo::new(stream));
-        Ok(shaken.await?)
+            .handshake(TokioIo::new(socket));
+        let (requests, connection) = shaken.await?;
+        Ok((Http1Sender { requests, heard }, connection))
     }
 
-    async fn request_http2(
-        &self,
-        me: HostAddresses,
-        port: Rc<Port>,
-        request: Request<ProxyBody>,
-        handed: &Milestone,
-    ) -> Result<Response<AppBody>, AppError> {
-        let place = port.http2.place(self.open_http2(me, &port)).await?;
-        let mut sender = place.sender();
-        handed.reach();
-        let answer = sender.send_request(request).await?;
-        Ok(answer.map(|incoming| AppBody {
-            incoming,
-            lease: None,
-            _place: Some(place),
-            _driver: None,
-        }))
-    }
-
-    async fn open_http2(
+    /// Returns a place on an HTTP/2 connection, unless the program is known to have none.
+    async fn http2_place(
         &self,
         me: HostAddresses,
         port: &Port,
-    ) -> Result<http2::SendRequest<ProxyBody>, AppError> {
-        let stream = self.dial(me, port).await;
-        let stream = stream.map_err(|error| AppError::Refused(port.at.number, error))?;
-        let (sender, connection) = http2::Builder::new(LocalExecutor)
+        speech: Speech,
+    ) -> Result<Place, AppError> {
+        let unless_known = || {
+            let is_known = port.http1_alone.is_known(speech, Instant::now());
+            (!is_known)
+                .then_some(())
+                .ok_or(AppError::Misunderstood(HTTP1_ALONE))
+        };
+        unless_known()?;
+        let make = async {
+            // Perhaps another call has learned it meanwhile.
+            unless_known()?;
+            self.open_http2(me, port).await
+        };
+        port.http2.place(make).await
+    }
+
+    /// Makes an HTTP/2 connection, and waits for the program to show that it is one: a request is sent
+    /// to nobody who may read it as something else.
+    async fn open_http2(&self, me: HostAddresses, port: &Port) -> Result<Http2Sender, AppError> {
+        let socket = self.dial_listening(me, port).await?;
+        let heard = socket.heard();
+        let (requests, connection) = http2::Builder::new(LocalExecutor)
             .timer(TokioTimer::new())
             .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
             .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
             .max_header_list_size(self.limits.head_bytes)
             .keep_alive_interval(HTTP2_ALIVE_INTERVAL)
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(socket))
             .await?;
         spawn_local(async move {
             let _ = connection.await;
         });
-        Ok(sender)
+        match timeout(self.limits.local_connect_wait, heard.first()).await {
+            // Who takes its time to begin may wait for the first request.
+            Ok(FirstWord::Http2) | Err(_) => Ok(Http2Sender { requests, heard }),
+            Ok(FirstWord::Nothing) => Err(AppError::Silent),
+            Ok(word @ (FirstWord::Http1 | FirstWord::Other)) => Err(port.no_http2(word)),
+        }
+    }
+
+    async fn dial_listening(
+        &self,
+        me: HostAddresses,
+        port: &Port,
+    ) -> Result<ProgramSocket, AppError> {
+        let stream = self.dial(me, port).await;
+        let stream = stream.map_err(|error| AppError::Refused(port.at.number, error))?;
+        Ok(ProgramSocket::new(stream))
     }
 
     /// A program may listen on every address or on the overlay's; that of a service also on loopback
@@ -316,6 +366,7 @@ impl LocalApps {
                 at,
                 idle: RefCell::default(),
                 http2: Http2Connections::default(),
+                http1_alone: Http1Alone::default(),
                 preferred: Cell::new(0),
                 idle_max: self.limits.idle_local_connections,
             })
@@ -344,30 +395,70 @@ const HTTP2_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 
 impl Idle {
     fn is_fresh(&self, wait: Duration) -> bool {
-        !self.sender.is_closed() && self.since.elapsed() < wait
+        !self.sender.requests.is_closed() && self.since.elapsed() < wait
     }
 }
 
 impl Port {
-    fn take(&self, wait: Duration) -> Option<http1::SendRequest<ProxyBody>> {
+    fn take(&self, wait: Duration) -> Option<Http1Sender> {
         let mut idle = self.idle.borrow_mut();
         while let Some(last) = idle.pop() {
-            if last.is_fresh(wait) && last.sender.is_ready() {
+            if last.is_fresh(wait) && last.sender.requests.is_ready() {
                 return Some(last.sender);
             }
         }
         None
     }
 
-    fn give_back(&self, sender: http1::SendRequest<ProxyBody>) {
+    fn give_back(&self, sender: Http1Sender) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < self.idle_max && !sender.is_closed() {
+        if idle.len() < self.idle_max && !sender.requests.is_closed() {
             idle.push(Idle {
                 sender,
                 since: Instant::now(),
             });
         }
     }
+
+    /// Says what it is that answers a connection of HTTP/2 with such a word.
+    fn no_http2(&self, word: FirstWord) -> AppError {
+        if word == FirstWord::Http1 {
+            self.http1_alone.learn(Instant::now());
+            AppError::Misunderstood(HTTP1_ALONE)
+        } else {
+            AppError::Misunderstood(NO_HTTP)
+        }
+    }
+}
+
+/// Says why a connection of HTTP/1.1 gave no answer.
+fn no_http1(heard: &Heard, error: hyper::Error) -> AppError {
+    match heard.now() {
+        Some(FirstWord::Http2) => AppError::Misunderstood(HTTP2_ALONE),
+        Some(FirstWord::Other) => AppError::Misunderstood(NO_HTTP),
+        Some(FirstWord::Http1 | FirstWord::Nothing) | None => error.into(),
+    }
+}
+
+async fn request_http2(
+    port: &Port,
+    place: Place,
+    request: Request<ProxyBody>,
+    handed: &Milestone,
+) -> Result<Response<AppBody>, AppError> {
+    let mut sender = place.sender();
+    handed.reach();
+    let answer = sender.requests.send_request(request).await;
+    let answer = answer.map_err(|error| match sender.heard.now() {
+        Some(word @ (FirstWord::Http1 | FirstWord::Other)) => port.no_http2(word),
+        Some(FirstWord::Http2 | FirstWord::Nothing) | None => error.into(),
+    })?;
+    Ok(answer.map(|incoming| AppBody {
+        incoming,
+        lease: None,
+        _place: Some(place),
+        _driver: None,
+    }))
 }
 
 /// Ends the connection that an answer came on when the answer is over, unless it speaks something
@@ -387,11 +478,7 @@ pub(crate) fn alone(answer: Response<Incoming>, driver: Driver) -> Response<AppB
     })
 }
 
-fn leased(
-    answer: Response<Incoming>,
-    sender: http1::SendRequest<ProxyBody>,
-    port: Rc<Port>,
-) -> Response<AppBody> {
+fn leased(answer: Response<Incoming>, sender: Http1Sender, port: Rc<Port>) -> Response<AppBody> {
     answer.map(|incoming| {
         let mut body = AppBody {
             incoming,

@@ -35,6 +35,8 @@ pub enum Reason {
     ConnectionRefused,
     /// The answer broke off before it began.
     Broken,
+    /// The program there does not speak as the call does.
+    ProtocolMismatch,
     /// No answer in time.
     Deadline,
     /// The proxy is being stopped.
@@ -45,7 +47,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Denied,
         Self::UnknownWorkload,
         Self::ClaimRefused,
@@ -58,6 +60,7 @@ impl Reason {
         Self::Unreachable,
         Self::ConnectionRefused,
         Self::Broken,
+        Self::ProtocolMismatch,
         Self::Deadline,
         Self::Stopping,
         Self::CutByPolicy,
@@ -78,6 +81,7 @@ impl Reason {
             Self::Unreachable => "unreachable",
             Self::ConnectionRefused => "connection-refused",
             Self::Broken => "broken",
+            Self::ProtocolMismatch => "protocol-mismatch",
             Self::Deadline => "deadline",
             Self::Stopping => "stopping",
             Self::CutByPolicy => "cut-by-policy",
@@ -112,8 +116,17 @@ impl Reason {
             | Self::Unreachable
             | Self::ConnectionRefused
             | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Broken => StatusCode::BAD_GATEWAY,
+            Self::Broken | Self::ProtocolMismatch => StatusCode::BAD_GATEWAY,
             Self::Deadline => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// Returns the status of the answer to a call of gRPC.
+    pub(crate) const fn grpc_status(self) -> u8 {
+        match self {
+            // Another attempt would come to the same.
+            Self::ProtocolMismatch => grpc::UNIMPLEMENTED,
+            _ => grpc::status_for(self.status()),
         }
     }
 
@@ -136,6 +149,9 @@ impl Reason {
             Self::Unreachable => "the endpoint's host cannot be reached",
             Self::ConnectionRefused => "the program at the endpoint takes no connection",
             Self::Broken => "the connection to the endpoint broke",
+            Self::ProtocolMismatch => {
+                "the program at the endpoint does not speak the protocol of the call"
+            }
             Self::Deadline => "the endpoint did not answer in time",
             Self::Stopping => "the proxy is being stopped",
             Self::CutByPolicy => "the policy has changed and does not allow this call any more",
@@ -147,7 +163,7 @@ impl Reason {
         let (text, colon) = (self.text(), if detail.is_empty() { "" } else { ": " });
         let message = format!("mesh: {text}{colon}{detail} (call {call})");
         let mut answer = if is_grpc {
-            grpc_answer(self.status(), &message)
+            grpc_answer(self.grpc_status(), &message)
         } else {
             let mut answer = Response::new(Bytes::from(message + "\n"));
             *answer.status_mut() = self.status();
@@ -173,14 +189,11 @@ impl Reason {
 }
 
 /// An answer without a body: a client of gRPC looks at nothing else.
-fn grpc_answer(status: StatusCode, message: &str) -> Response<Bytes> {
+fn grpc_answer(status: u8, message: &str) -> Response<Bytes> {
     let mut answer = Response::new(Bytes::new());
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, grpc::GRPC_TYPE);
-    headers.insert(
-        grpc::GRPC_STATUS,
-        HeaderValue::from(u16::from(grpc::status_for(status))),
-    );
+    headers.insert(grpc::GRPC_STATUS, HeaderValue::from(u16::from(status)));
     if let Ok(message) = HeaderValue::from_str(&percent_encode(message)) {
         headers.insert(grpc::GRPC_MESSAGE, message);
     }

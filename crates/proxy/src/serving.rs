@@ -9,10 +9,10 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::header::HOST;
 use http::request::Parts;
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use model::ids::HostId;
+use model::rule::Protocol;
 use model::time::{Instant, Now};
 use policy::RuleIndex;
 use tokio::time::timeout_at;
@@ -465,11 +465,7 @@ pub(crate) async fn deliver(
     let port = offered_port(worker, snapshot, aim)?;
     let me = my_addresses(snapshot).ok_or((Reason::NotOffered, String::new()))?;
     introduce(worker, snapshot, origin, request.headers_mut());
-    let speech = match carries {
-        Carries::Http2Request => Speech::Http2,
-        _ => Speech::Http1,
-    };
-    address(&mut request, speech);
+    let speech = speech(snapshot, aim, carries, request.headers());
     let answer = worker
         .apps
         .request(me, port, speech, request, handed)
@@ -488,6 +484,18 @@ pub(crate) async fn deliver(
     Ok(Response::from_parts(head, body))
 }
 
+/// Returns how the program is to be spoken to: as its caller speaks, and in HTTP/2 where its service
+/// says that it takes gRPC.
+fn speech(snapshot: &Snapshot, aim: &Aim, carries: Carries, headers: &HeaderMap) -> Speech {
+    if carries != Carries::Http2Request && snapshot.protocol(aim) != Some(Protocol::Grpc) {
+        Speech::Http1
+    } else if grpc::is_call(headers) {
+        Speech::Http2Alone
+    } else {
+        Speech::Http2
+    }
+}
+
 /// Asks the program for an upgrade, on a connection of its own.
 ///
 /// # Errors
@@ -503,7 +511,6 @@ pub(crate) async fn deliver_upgrade(
     let port = offered_port(worker, snapshot, aim)?;
     let me = my_addresses(snapshot).ok_or((Reason::NotOffered, String::new()))?;
     introduce(worker, snapshot, origin, request.headers_mut());
-    address(&mut request, Speech::Http1);
     let is_asked = head::names_websocket(request.headers());
     let asked = worker.apps.request_alone(me, port, request, handed);
     let answer = asked.await.map_err(refused)?;
@@ -517,7 +524,8 @@ fn refused(error: AppError) -> (Reason, String) {
     tracing::debug!(%error, "a program of this host gave no answer");
     match error {
         AppError::Refused(..) => (Reason::ConnectionRefused, String::new()),
-        AppError::Broken(_) => (Reason::Broken, String::new()),
+        AppError::Broken(_) | AppError::Silent => (Reason::Broken, String::new()),
+        AppError::Misunderstood(why) => (Reason::ProtocolMismatch, why.to_owned()),
     }
 }
 
@@ -576,28 +584,6 @@ fn introduce(worker: &Worker, snapshot: &Snapshot, origin: &Origin, headers: &mu
         && let Some(host) = headers.get(HOST).cloned()
     {
         headers.insert(marks::FORWARDED_HOST, host);
-    }
-}
-
-/// Brings the target into the form that the program reads.
-fn address(request: &mut Request<ProxyBody>, speech: Speech) {
-    match speech {
-        Speech::Http1 => {
-            *request.version_mut() = Version::HTTP_11;
-            *request.uri_mut() = head::origin_form(request.uri());
-        }
-        Speech::Http2 => {
-            *request.version_mut() = Version::HTTP_2;
-            let host = request.headers_mut().remove(HOST);
-            let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
-            let mut parts = http::uri::Parts::default();
-            parts.scheme = Some(Scheme::HTTP);
-            parts.authority = Some(authority.unwrap_or_else(|| Authority::from_static("mesh")));
-            let target = request.uri().path_and_query().cloned();
-            parts.path_and_query = Some(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
-            *request.uri_mut() =
-                Uri::from_parts(parts).expect("scheme, authority and path are there");
-        }
     }
 }
 

@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 use model::catalogue::{Catalogue, StreamIdentity};
+use model::rule::Protocol;
 use policy::Gate;
 use tokio::sync::watch;
+
+use crate::marks::Aim;
 
 /// What is known at one moment; the parts fit together.
 #[derive(Clone, Debug)]
@@ -16,6 +19,17 @@ pub struct Snapshot {
     pub gate: Arc<Gate>,
     /// What this host shows to others; `None`: it has no certificate yet, and no streams.
     pub identity: Option<Arc<StreamIdentity>>,
+}
+
+impl Snapshot {
+    /// Returns what is spoken to a service, as the policy says; `None`: it is a port, or unknown.
+    pub(crate) fn protocol(&self, aim: &Aim) -> Option<Protocol> {
+        let Aim::Service(name) = aim else {
+            return None;
+        };
+        let service = self.catalogue.services.get(name);
+        service.map(|it| it.service.protocol)
+    }
 }
 
 /// The current snapshot, and word of each new one. Reading it takes no lock.

@@ -381,7 +381,7 @@ impl UnderWay {
         let answer = reason.answer(self.id, self.is_grpc, detail);
         self.status = answer.status().as_u16();
         if self.is_grpc {
-            self.grpc_status = Some(grpc::status_for(reason.status()).into());
+            self.grpc_status = Some(reason.grpc_status().into());
         }
         answer.map(AnswerBody::Own)
     }

@@ -8,6 +8,7 @@ use hyper::client::conn::http2::SendRequest;
 use tokio::sync::Mutex;
 
 use super::AppError;
+use super::first_word::Heard;
 use crate::body::ProxyBody;
 
 /// Streams on one connection: no server that is known allows fewer unless it is told to (nginx 128,
@@ -21,8 +22,16 @@ pub(super) struct Http2Connections {
     making: Mutex<()>,
 }
 
+/// What sends requests on a connection.
+#[derive(Clone)]
+pub(super) struct Http2Sender {
+    pub(super) requests: SendRequest<ProxyBody>,
+    /// What the program began with.
+    pub(super) heard: Heard,
+}
+
 struct Connection {
-    sender: SendRequest<ProxyBody>,
+    sender: Http2Sender,
     streams: Cell<usize>,
 }
 
@@ -36,7 +45,7 @@ impl Http2Connections {
     /// None can be made.
     pub(super) async fn place(
         &self,
-        make: impl Future<Output = Result<SendRequest<ProxyBody>, AppError>>,
+        make: impl Future<Output = Result<Http2Sender, AppError>>,
     ) -> Result<Place, AppError> {
         if let Some(place) = self.take() {
             return Ok(place);
@@ -59,7 +68,8 @@ impl Http2Connections {
         let mut has_idle = false;
         self.all.borrow_mut().retain(|connection| {
             let is_idle = connection.streams.get() == 0;
-            !connection.sender.is_closed() && (!is_idle || !std::mem::replace(&mut has_idle, true))
+            !connection.sender.requests.is_closed()
+                && (!is_idle || !std::mem::replace(&mut has_idle, true))
         });
     }
 
@@ -67,7 +77,7 @@ impl Http2Connections {
     fn take(&self) -> Option<Place> {
         let all = self.all.borrow();
         let with_room = all.iter().filter(|connection| {
-            connection.streams.get() < STREAMS_MAX && !connection.sender.is_closed()
+            connection.streams.get() < STREAMS_MAX && !connection.sender.requests.is_closed()
         });
         let fullest = with_room.max_by_key(|connection| connection.streams.get());
         fullest.map(Place::on)
@@ -81,7 +91,7 @@ impl Place {
     }
 
     /// Returns what sends requests on the connection.
-    pub(super) fn sender(&self) -> SendRequest<ProxyBody> {
+    pub(super) fn sender(&self) -> Http2Sender {
         self.0.sender.clone()
     }
 }

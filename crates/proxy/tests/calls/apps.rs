@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
@@ -19,7 +20,21 @@ use tokio::net::{TcpListener, TcpStream};
 pub(crate) struct App {
     name: &'static str,
     requests: AtomicUsize,
+    greetings: AtomicUsize,
     paths: Mutex<Vec<String>>,
+}
+
+/// What a program speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    /// HTTP/1.1 and 2, as it is spoken to.
+    Both,
+    /// HTTP/1.1; who begins in HTTP/2 is told that this is no request.
+    Http1,
+    /// HTTP/1.1; on who begins in HTTP/2 it hangs up.
+    Http1Curtly,
+    /// HTTP/2.
+    Http2,
 }
 
 type Answer = Response<BoxBody<Bytes, hyper::Error>>;
@@ -27,27 +42,67 @@ type Answer = Response<BoxBody<Bytes, hyper::Error>>;
 impl App {
     /// Starts it.
     pub(crate) fn start(name: &'static str, listener: TcpListener) -> Arc<Self> {
+        Self::start_speaking(Speaks::Both, name, listener)
+    }
+
+    /// Starts it; it speaks nothing else.
+    pub(crate) fn start_speaking(
+        speaks: Speaks,
+        name: &'static str,
+        listener: TcpListener,
+    ) -> Arc<Self> {
         let app = Arc::new(Self {
             name,
             requests: AtomicUsize::new(0),
+            greetings: AtomicUsize::new(0),
             paths: Mutex::default(),
         });
         let serving = Arc::clone(&app);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let app = Arc::clone(&serving);
-                tokio::spawn(async move {
-                    let service = service_fn(|request| {
-                        let app = Arc::clone(&app);
-                        async move { Ok::<_, Infallible>(app.answer(request).await) }
-                    });
-                    let _ = auto::Builder::new(TokioExecutor::new())
-                        .serve_connection_with_upgrades(TokioIo::new(stream), service)
-                        .await;
-                });
+                tokio::spawn(Arc::clone(&serving).serve(speaks, stream));
             }
         });
         app
+    }
+
+    async fn serve(self: Arc<Self>, speaks: Speaks, mut stream: TcpStream) {
+        let mut first = [0; 3];
+        while let Ok(1..3) = stream.peek(&mut first).await {
+            tokio::task::yield_now().await;
+        }
+        if &first == b"PRI" {
+            self.greetings.fetch_add(1, Ordering::Relaxed);
+            if speaks == Speaks::Http1 {
+                let answer = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+                let _ = stream.write_all(answer).await;
+                return;
+            }
+        }
+        let service = service_fn(|request| {
+            let app = Arc::clone(&self);
+            async move { Ok::<_, Infallible>(app.answer(request).await) }
+        });
+        let stream = TokioIo::new(stream);
+        match speaks {
+            Speaks::Both => {
+                let both = auto::Builder::new(TokioExecutor::new());
+                let _ = both.serve_connection_with_upgrades(stream, service).await;
+            }
+            Speaks::Http1 | Speaks::Http1Curtly => {
+                let http1 = http1::Builder::new();
+                let _ = http1.serve_connection(stream, service).await;
+            }
+            Speaks::Http2 => {
+                let http2 = http2::Builder::new(TokioExecutor::new());
+                let _ = http2.serve_connection(stream, service).await;
+            }
+        }
+    }
+
+    /// Returns how many connections of HTTP/2 it was offered.
+    pub(crate) fn greetings(&self) -> usize {
+        self.greetings.load(Ordering::Relaxed)
     }
 
     /// Returns how many requests it got.

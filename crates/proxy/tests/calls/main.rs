@@ -16,8 +16,9 @@ mod fallbacks;
 mod flooding;
 mod frames;
 mod requests;
-mod world;
+mod speaking;
 mod unreached;
+mod world;
 
 use std::time::Duration;
 

@@ -158,6 +158,16 @@ impl Machine {
     pub(crate) fn cut_off(&self) {
         self.is_cut_off.store(true, Ordering::Relaxed);
     }
+
+    /// Lets them come about again.
+    pub(crate) fn join(&self) {
+        self.is_cut_off.store(false, Ordering::Relaxed);
+    }
+
+    /// Returns how many connections to other hosts were tried.
+    pub(crate) fn dials(&self) -> usize {
+        self.dials.load(Ordering::Relaxed)
+    }
 }
 
 impl Surroundings for Machine {
@@ -173,22 +183,13 @@ impl Surroundings for Machine {
         if to.is_ipv6() {
             return Err(io::ErrorKind::AddrNotAvailable.into());
         }
-
-    /// Lets them come about again.
-    pub(crate) fn join(&self) {
-        self.is_cut_off.store(false, Ordering::Relaxed);
-    }
-
-    /// Returns how many connections to other hosts were tried.
-    pub(crate) fn dials(&self) -> usize {
-        self.dials.load(Ordering::Relaxed)
-    }
         let socket = TcpSocket::new_v4()?;
         socket.bind(SocketAddr::new(self.address.into(), 0))?;
         Ok(socket)
     }
 
     fn dial_underlay(&self, _: SocketAddr) -> io::Result<TcpSocket> {
+        self.dials.fetch_add(1, Ordering::Relaxed);
         if self.is_cut_off.load(Ordering::Relaxed) {
             return Err(io::ErrorKind::NetworkUnreachable.into());
         }
@@ -209,7 +210,6 @@ impl World {
         };
         let mut listeners = Vec::new();
         for number in 1..=world.plan.hosts {
-        self.dials.fetch_add(1, Ordering::Relaxed);
             let (host, own) = world.host(number);
             world.hosts.push(host);
             listeners.push(own);
@@ -250,6 +250,7 @@ impl World {
             ]),
             caller: Mutex::new(Caller::Unknown),
             is_cut_off: AtomicBool::new(false),
+            dials: AtomicUsize::new(0),
         };
         let member = self.fleet.member(number);
         let host = Host {
@@ -270,7 +271,6 @@ impl World {
         let listeners = Listeners {
             outgoing: vec![vec![orders, direct]],
             streams: vec![vec![streams]],
-            dials: AtomicUsize::new(0),
         };
         (host, listeners)
     }
