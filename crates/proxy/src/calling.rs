@@ -307,7 +307,8 @@ async fn attempt(
     let patience = worker.limits.body_wait;
     let patient = pin!(patiently(until, patience, under_way.replay(), sent));
     let came = under_way.stand().until_cut(patient).await?;
-    Some(came.unwrap_or_else(|| Came::Failure(Failure::Timeout, Reason::Deadline, String::new())))
+    let late = || Came::Failure(Failure::Timeout, Reason::Deadline, String::new());
+    Some(came.unwrap_or_else(late).to(under_way.replay()))
 }
 
 /// Returns the request for one more attempt.

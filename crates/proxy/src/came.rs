@@ -6,6 +6,7 @@ use traffic::{Failure, Outcome};
 use crate::body::ProxyBody;
 use crate::grpc;
 use crate::refusal::Reason;
+use crate::replay::Replay;
 use crate::serving::Served;
 use crate::sessions::SessionError;
 use crate::under_way::{AnswerBody, UnderWay, reason_of};
@@ -16,13 +17,26 @@ pub(crate) enum Came {
     Answer(Response<ProxyBody>),
     /// None.
     Failure(Failure, Reason, String),
+    /// None, and that is its caller's own fault.
+    BadRequest(&'static str),
 }
 
 impl Came {
+    /// Returns the same, unless the request ended before its end: then no endpoint could answer it.
+    pub(crate) fn to(self, body: Option<&Replay>) -> Self {
+        match self {
+            Self::Failure(..) if body.is_some_and(Replay::is_broken) => {
+                Self::BadRequest("its body breaks off or cannot be read")
+            }
+            came => came,
+        }
+    }
+
     /// Returns what it says of the endpoint.
     pub(crate) fn outcome(&self, is_grpc: bool) -> Outcome {
         match self {
             Self::Failure(failure, ..) => Outcome::Failed(*failure),
+            Self::BadRequest(_) => Outcome::NotJudged,
             Self::Answer(answer) => match reason_of(answer.headers()) {
                 Some(reason) => outcome_of_reason(reason),
                 None if is_grpc => outcome_of_grpc(answer),
@@ -42,6 +56,7 @@ impl Came {
                 _ => under_way.pass_on(answer),
             },
             Self::Failure(_, reason, detail) => under_way.refuse(reason, &detail),
+            Self::BadRequest(detail) => under_way.refuse(Reason::BadRequest, detail),
         }
     }
 }

@@ -219,6 +219,7 @@ async fn reach_there(
             crate::under_way::reason_of(answer.headers()).unwrap_or(Reason::Broken)
         }
         Came::Failure(_, reason, _) => *reason,
+        Came::BadRequest(_) => Reason::BadRequest,
     };
     Err((came.outcome(false), reason))
 }

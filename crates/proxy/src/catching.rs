@@ -27,6 +27,7 @@ use crate::directory::Holder;
 use crate::framing::Suspect;
 use crate::manners::Manners;
 use crate::marks::Aim;
+use crate::presence::{Presence, SharedSocket};
 use crate::refusal::Reason;
 use crate::runtimes::{LocalExecutor, PatientSocket};
 use crate::snapshot::Snapshot;
@@ -168,7 +169,14 @@ async fn connection(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) ->
     match spoken {
         // Apart, so that none takes the room of the largest.
         Spoken::Bytes => Box::pin(carrying::call(Rc::clone(worker), caught, stream)).await,
-        Spoken::Http1 => Box::pin(serve_http1(worker, caught, stream)).await,
+        Spoken::Http1 => {
+            let presence = Presence {
+                socket: SharedSocket::new(stream),
+                app: peer,
+                dialled,
+            };
+            Box::pin(serve_http1(worker, caught, presence)).await;
+        }
         Spoken::Http2 => Box::pin(serve_http2(worker, caught, stream)).await,
     }
     Ok(())
@@ -217,7 +225,7 @@ fn protocol(snapshot: &Snapshot, aim: &Aim) -> Protocol {
     }
 }
 
-async fn serve_http1(worker: &Rc<Worker>, caught: Rc<Caught>, stream: TcpStream) {
+async fn serve_http1(worker: &Rc<Worker>, caught: Rc<Caught>, program: Presence) {
     let limits = &worker.limits;
     let suspect = Suspect::default();
     let requests = Cell::new(0);
@@ -233,20 +241,29 @@ async fn serve_http1(worker: &Rc<Worker>, caught: Rc<Caught>, stream: TcpStream)
             })
         }
     });
-    let socket = PatientSocket::new(stream, limits.body_wait).suspecting(suspect.clone());
+    let socket = PatientSocket::new(program.socket.clone(), limits.body_wait);
+    let socket = socket.suspecting(suspect.clone());
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.head_wait)
             .max_header_size(limits.head_bytes as usize)
             .auto_date_header(false)
+            // Who has said its last word may wait for its answer all the same.
+            .half_close(true)
             .serve_connection(TokioIo::new(socket), service)
             .with_upgrades()
     );
-    until_stopped(worker, &caught, connection.as_mut(), |connection| {
+    let served = until_stopped(worker, &caught, connection.as_mut(), |connection| {
         connection.graceful_shutdown()
-    })
-    .await;
+    });
+    tokio::select! {
+        biased;
+        () = served => {}
+        () = program.over(&*worker.surroundings) => {
+            tracing::debug!(aim = %caught.aim, "a program left before it was answered");
+        }
+    }
 }
 
 async fn serve_http2(worker: &Rc<Worker>, caught: Rc<Caught>, stream: TcpStream) {
@@ -268,7 +285,10 @@ async fn serve_http2(worker: &Rc<Worker>, caught: Rc<Caught>, stream: TcpStream)
             .keep_alive_timeout(HTTP2_ALIVE_TIMEOUT)
             .auto_date_header(false)
             .serve_connection(
-                TokioIo::new(PatientSocket::new(stream, limits.body_wait)),
+                TokioIo::new(PatientSocket::new(
+                    SharedSocket::new(stream),
+                    limits.body_wait
+                )),
                 service
             )
     );

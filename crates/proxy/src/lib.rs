@@ -29,6 +29,7 @@ mod marks;
 mod observe;
 mod path;
 mod pipe;
+mod presence;
 mod proxy;
 #[doc(hidden)]
 pub mod reading;

@@ -37,6 +37,8 @@ struct State {
     is_whole: bool,
     trailers: Option<HeaderMap>,
     is_over: bool,
+    /// Its caller ended before it did.
+    is_broken: bool,
     attempts: u32,
     passed_bytes: u64,
 }
@@ -52,6 +54,7 @@ impl Replay {
                 is_whole: true,
                 trailers: None,
                 is_over: false,
+                is_broken: false,
                 attempts: 0,
                 passed_bytes: 0,
             })),
@@ -80,6 +83,11 @@ impl Replay {
         self.state.borrow().is_over
     }
 
+    /// Returns whether the caller ended it before its end.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.state.borrow().is_broken
+    }
+
     /// Returns how much of it the caller has sent.
     pub(crate) fn passed_bytes(&self) -> u64 {
         self.state.borrow().passed_bytes
@@ -98,6 +106,7 @@ impl State {
             Some(Err(error)) => {
                 // What broke off cannot be sent a second time.
                 self.is_whole = false;
+                self.is_broken = true;
                 return Poll::Ready(Some(Err(error)));
             }
             None => return Poll::Ready(None),

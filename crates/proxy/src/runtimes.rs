@@ -7,11 +7,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::framing::{Framing, Suspect};
+use crate::presence::SharedSocket;
 
 /// Runs futures in the thread's `LocalSet`.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +55,7 @@ impl Drop for Driver {
 /// A program's socket. Its writes fail when the program has taken nothing for a while.
 #[derive(Debug)]
 pub(crate) struct PatientSocket {
-    socket: TcpStream,
+    socket: SharedSocket,
     patience: Duration,
     /// Follows the requests, where they are HTTP/1.1.
     framing: Option<Framing>,
@@ -65,7 +65,7 @@ pub(crate) struct PatientSocket {
 
 impl PatientSocket {
     /// Waits so long for room.
-    pub(crate) const fn new(socket: TcpStream, patience: Duration) -> Self {
+    pub(crate) const fn new(socket: SharedSocket, patience: Duration) -> Self {
         Self {
             socket,
             patience,
@@ -110,7 +110,7 @@ impl AsyncRead for PatientSocket {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let outcome = Pin::new(&mut self.socket).poll_read(context, buffer);
+        let outcome = Pin::new(&mut *self.socket.lock()).poll_read(context, buffer);
         if let Some(framing) = &mut self.framing {
             framing.read(&buffer.filled()[before..]);
         }
@@ -124,7 +124,7 @@ impl AsyncWrite for PatientSocket {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.socket).poll_write(context, bytes);
+        let outcome = Pin::new(&mut *self.socket.lock()).poll_write(context, bytes);
         self.after(outcome, context)
     }
 
@@ -133,19 +133,19 @@ impl AsyncWrite for PatientSocket {
         context: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.socket).poll_write_vectored(context, bytes);
+        let outcome = Pin::new(&mut *self.socket.lock()).poll_write_vectored(context, bytes);
         self.after(outcome, context)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
+        self.socket.lock().is_write_vectored()
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(context)
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.socket.lock()).poll_flush(context)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(context)
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.socket.lock()).poll_shutdown(context)
     }
 }

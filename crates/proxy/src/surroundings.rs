@@ -21,6 +21,10 @@ pub trait Surroundings: Send + Sync + 'static {
     /// Returns the process of this host that opened the connection from `app` to `dialled`.
     fn caller(&self, app: SocketAddr, dialled: SocketAddr) -> Caller;
 
+    /// Returns whether a program still has its end of the connection that it opened from `app` to
+    /// `dialled`, be it that it only listens there; and where that cannot be told.
+    fn has_program(&self, app: SocketAddr, dialled: SocketAddr) -> bool;
+
     /// Returns a socket for a connection to a program of this host, not connected yet: it is bound
     /// to the overlay address of this host in the family of `to`, and marked so that it is not
     /// caught.

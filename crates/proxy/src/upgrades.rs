@@ -121,7 +121,8 @@ async fn attempt(
     let patient = patiently(until, worker.limits.body_wait, under_way.replay(), asking);
     let asked = under_way.stand().until_cut(patient).await?;
     let late = Came::Failure(Failure::Timeout, Reason::Deadline, String::new());
-    Some(asked.unwrap_or(Err(late)))
+    let asked = asked.unwrap_or(Err(late));
+    Some(asked.map_err(|came| came.to(under_way.replay())))
 }
 
 /// Asks the endpoint, on a connection of its own.

@@ -72,6 +72,12 @@ impl Callers {
         }
     }
 
+    /// Returns whether anybody still has the connection that was accepted from `app` and meant for
+    /// `dialled`. What conntrack has forgotten would reach nobody.
+    pub(crate) fn are_there(&self, app: SocketAddr, dialled: SocketAddr) -> bool {
+        self.socket(app, dialled).map_or(true, |it| it.is_some())
+    }
+
     /// Returns who sends datagrams from an address of this host. A port may be shared, and each who has
     /// it can send under the addresses of the others: then they all have to be one.
     pub(crate) fn of_datagrams(&self, source: SocketAddr) -> Caller {
@@ -174,10 +180,11 @@ impl Unit {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::io::Write;
-    use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
     use std::path::PathBuf;
     use std::process::{Child, Command, Stdio};
+    use std::time::Duration;
 
     use socket2::{Domain, Socket, Type};
 
@@ -215,6 +222,30 @@ mod tests {
         assert_eq!(callers.of(app, another), Caller::Unknown, "it dialled this");
         drop(client);
         assert_eq!(callers.of(app, dialled()), Caller::Unknown, "it has gone");
+    }
+
+    #[test]
+    fn who_has_said_its_last_word_is_there_until_it_closes() {
+        if !is_in_namespace(
+            "services::callers::tests::who_has_said_its_last_word_is_there_until_it_closes",
+        ) {
+            return;
+        }
+        let (listener, callers) = listener();
+        let client = TcpStream::connect(dialled()).unwrap();
+        let (accepted, app) = listener.accept().unwrap();
+        assert!(callers.are_there(app, dialled()));
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!((&accepted).read(&mut [0; 1]).unwrap(), 0);
+        assert!(callers.are_there(app, dialled()));
+        drop(client);
+        assert!(!callers.are_there(app, dialled()));
+        // Who resets its connection is gone as well.
+        let client = Socket::from(TcpStream::connect(dialled()).unwrap());
+        let (_accepted, app) = listener.accept().unwrap();
+        client.set_linger(Some(Duration::ZERO)).unwrap();
+        drop(client);
+        assert!(!callers.are_there(app, dialled()));
     }
 
     #[test]

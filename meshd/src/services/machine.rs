@@ -66,6 +66,10 @@ impl Surroundings for Machine {
         self.callers.of(app, dialled)
     }
 
+    fn has_program(&self, app: SocketAddr, dialled: SocketAddr) -> bool {
+        self.callers.are_there(app, dialled)
+    }
+
     fn dial_local(&self, to: SocketAddr) -> io::Result<TcpSocket> {
         let own = self.own.load();
         let Some(own) = own.as_deref() else {

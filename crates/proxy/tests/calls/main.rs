@@ -15,6 +15,7 @@ mod endpoints;
 mod fallbacks;
 mod flooding;
 mod frames;
+mod leaving;
 mod requests;
 mod speaking;
 mod unreached;

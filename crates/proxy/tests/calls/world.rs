@@ -103,6 +103,9 @@ pub(crate) struct Machine {
     caller: Mutex<Caller>,
     is_cut_off: AtomicBool,
     dials: AtomicUsize,
+    has_left: AtomicBool,
+    /// How often it was asked whether its program is there.
+    looked: AtomicUsize,
 }
 
 /// What was told of calls, in few words.
@@ -154,6 +157,18 @@ impl Machine {
         };
     }
 
+    /// Its program has closed its connections.
+    pub(crate) fn leaves(&self) {
+        self.has_left.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until it was asked so often whether its program is there.
+    pub(crate) async fn looked(&self, times: usize) {
+        while self.looked.load(Ordering::Relaxed) < times {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Lets no more connections to other hosts come about.
     pub(crate) fn cut_off(&self) {
         self.is_cut_off.store(true, Ordering::Relaxed);
@@ -177,6 +192,11 @@ impl Surroundings for Machine {
 
     fn caller(&self, _: SocketAddr, _: SocketAddr) -> Caller {
         self.caller.lock().unwrap().clone()
+    }
+
+    fn has_program(&self, _: SocketAddr, _: SocketAddr) -> bool {
+        self.looked.fetch_add(1, Ordering::Relaxed);
+        !self.has_left.load(Ordering::Relaxed)
     }
 
     fn dial_local(&self, to: SocketAddr) -> io::Result<TcpSocket> {
@@ -251,6 +271,8 @@ impl World {
             caller: Mutex::new(Caller::Unknown),
             is_cut_off: AtomicBool::new(false),
             dials: AtomicUsize::new(0),
+            has_left: AtomicBool::new(false),
+            looked: AtomicUsize::new(0),
         };
         let member = self.fleet.member(number);
         let host = Host {
