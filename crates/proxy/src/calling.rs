@@ -2,6 +2,7 @@
 //! that is worth it, and answered.
 
 use std::cell::OnceCell;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -43,6 +44,8 @@ use crate::worker::Worker;
 /// A connection that was caught: who calls what with it.
 #[derive(Debug)]
 pub(crate) struct Caught {
+    /// Where it was accepted from.
+    pub app: SocketAddr,
     /// Who.
     pub origin: Rc<Origin>,
     /// What.

@@ -32,6 +32,7 @@ use crate::refusal::Reason;
 use crate::runtimes::{LocalExecutor, PatientSocket};
 use crate::snapshot::Snapshot;
 use crate::socket_body::reset;
+use crate::unparsed;
 use crate::worker::Worker;
 
 /// How long nothing is accepted after the kernel was out of descriptors.
@@ -139,6 +140,7 @@ async fn connection(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) ->
         return Ok(());
     };
     let mut caught = Caught {
+        app: peer,
         origin,
         aim: Rc::new(aim),
         host,
@@ -324,5 +326,6 @@ async fn until_stopped<C>(
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection of a program broke");
+        unparsed::tell(worker, caught, &worker.snapshots.to_keep(), &error);
     }
 }

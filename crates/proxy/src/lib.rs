@@ -48,6 +48,7 @@ mod standing;
 mod sticky;
 mod surroundings;
 mod under_way;
+mod unparsed;
 mod upgrades;
 mod upstreams;
 mod worker;

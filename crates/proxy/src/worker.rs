@@ -25,6 +25,7 @@ use crate::sessions::{Datagrams, Outages, Sessions};
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::standing::Standing;
 use crate::surroundings::Surroundings;
+use crate::unparsed::Unparsed;
 use crate::upstreams::{Gauges, Upstreams};
 
 /// How often idle connections and services are looked after.
@@ -64,6 +65,8 @@ pub(crate) struct Worker {
     pub connections: Cell<usize>,
     /// How many of them each user has; `None`: nobody knows who.
     pub connections_of_users: RefCell<BTreeMap<Option<u32>, usize>>,
+    /// Requests that could not be read.
+    pub unparsed: Unparsed,
     call_ids: RefCell<CallIds>,
     callers: RefCell<BTreeMap<HostId, Vec<KnownCaller>>>,
 }
@@ -140,6 +143,7 @@ impl Worker {
             standing: Rc::default(),
             connections: Cell::new(0),
             connections_of_users: RefCell::default(),
+            unparsed: Unparsed::default(),
             call_ids: RefCell::new(CallIds::new(seed)),
             callers: RefCell::default(),
             limits: shared.limits,

@@ -24,6 +24,7 @@ fn requests_that_can_be_read_in_two_ways_are_refused() {
         let world = World::new(Plan::default());
         let app = App::start("one", world.app_listener(1));
         let hidden = "GET /hidden HTTP/1.1\r\nhost: orders\r\n\r\n";
+        let mut refused = 0;
         for (what, head) in [
             (
                 "two lengths",
@@ -92,6 +93,11 @@ fn requests_that_can_be_read_in_two_ways_are_refused() {
                 usize::from(!heard.is_empty()),
                 "{what}: {heard}"
             );
+            refused += 1;
+            let told = world.caller().told.calls(refused).await;
+            let (_, told_status, reason, _) = told[refused - 1];
+            assert_eq!(reason, Some(Reason::BadRequest), "{what}");
+            assert_eq!(told_status, status(&heard), "{what}");
         }
         assert_eq!(app.requests(), 0);
     });
@@ -176,6 +182,9 @@ fn heads_that_are_too_large_are_refused() {
             assert_eq!(status(&heard), 431, "{heard}");
         }
         assert_eq!(app.requests(), 0);
+        let told = world.caller().told.calls(2).await;
+        let expected = (Side::Source, 431, Some(Reason::BadRequest), 0);
+        assert_eq!(told, [expected; 2]);
     });
 }
 
