@@ -94,6 +94,65 @@ fn curl_fetches_from_nginx_by_every_version_of_http() -> Result<(), LabError> {
 }
 
 #[test]
+fn curl_speaks_http_2_to_an_nginx_that_does_not() -> Result<(), LabError> {
+    let place = Place::start()?;
+    let _nginx = serve_nginx(&place)?;
+    for (service, port) in [("web", PORT), ("plain", PLAIN_PORT)] {
+        let [_, way] = place.ways(service)?;
+        let speak = |more: &[&str], path: &str| {
+            let url = format!("http://{}:{port}/{path}", way.host);
+            curl(
+                &way,
+                &[&["--http2-prior-knowledge"], more, &[&url]].concat(),
+            )
+        };
+        // More than an endpoint may fail.
+        for _ in 0..8 {
+            let said = speak(&["-w", " %{http_code} %{http_version}"], "small")?;
+            assert_eq!(said.stdout, "0123456789 200 2");
+        }
+        let file = place.lab.directory().join("translated");
+        speak(&["-o", &file.to_string_lossy()], "large")?;
+        assert!(is_large(&file), "it came changed");
+        let grpc = ["-i", "-H", "content-type: application/grpc"];
+        for _ in 0..8 {
+            let said = speak(&grpc, "small")?.stdout.to_lowercase();
+            assert!(said.contains("\ngrpc-status: 12"), "{said}");
+            assert!(said.contains("\nmesh-reason: protocol-mismatch"), "{said}");
+        }
+        assert_eq!(speak(&[], "small")?.stdout, "0123456789");
+    }
+    Ok(())
+}
+
+/// Asks, says that this was all, and prints what comes until the other end has no more to say, either.
+const ENDS_ITS_HALF: &str = "\
+import socket, sys
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=40) as server:
+    server.sendall(b'GET /small HTTP/1.1\\r\\nhost: web\\r\\n\\r\\n' * 2)
+    server.shutdown(socket.SHUT_WR)
+    while part := server.recv(65536):
+        sys.stdout.write(part.decode())
+";
+
+#[test]
+fn who_ends_its_half_of_a_connection_is_answered() -> Result<(), LabError> {
+    let place = Place::start()?;
+    let _nginx = serve_nginx(&place)?;
+    for way in place.ways("web")? {
+        let client = way
+            .from
+            .launch("/usr/bin/python3")
+            .args(["-c", ENDS_ITS_HALF]);
+        let client = client.args([&way.host, &PORT.to_string()]);
+        let said = client.run()?.success()?.stdout;
+        assert_eq!(said.matches("HTTP/1.1 200 OK").count(), 2, "{said}");
+        assert_eq!(said.matches("0123456789").count(), 2, "{said}");
+    }
+    Ok(())
+}
+
+#[test]
 fn curl_stores_a_large_body_that_was_asked_for_first() -> Result<(), LabError> {
     let place = Place::start()?;
     let _nginx = serve_nginx(&place)?;
