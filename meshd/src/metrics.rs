@@ -100,8 +100,10 @@ runtime::catalogue! {
     CALLS_UNDER_WAY: Gauge = "meshd_service_calls_under_way", by "to", "state";
     /// Calls that were not written down because more came than could be written: lines of the access `log`, and `spans` that no collector took.
     CALLS_NOT_TOLD: Counter = "meshd_service_calls_not_told_total", by "to";
-    /// Endpoints of the services that are called from this host: `ready`, `ejected` for a while because they failed, and `down` as active checks say.
+    /// Endpoints of the services that are called from this host: `ready`, `ejected` for a while because they failed, `down` as their hosts' health checks say, and `unreachable` where no session with their hosts comes about.
     ENDPOINTS: Gauge = "meshd_service_endpoints", by "to", "state";
+    /// Whether the programs on this host that services have checked pass their health checks.
+    CHECKS_PASSING: Gauge = "meshd_service_check_passing", by "service";
     /// Connections from this host to others that carry calls: over `tcp`, and over `quic` where TCP does not get through.
     CONNECTIONS: Gauge = "meshd_service_connections", by "transport";
 

@@ -16,7 +16,7 @@ use arc_swap::ArcSwap;
 use dataplane::Sending;
 use model::catalogue::{Catalogue, StreamIdentity};
 use policy::Gate;
-use proxy::{Listeners, Observatory};
+use proxy::{CheckSeen, Listeners, Observatory};
 use runtime::clock::Clock;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -130,6 +130,40 @@ impl ServicesHandle {
 
     /// Returns what an operator should look at.
     pub fn alarms(&self) -> Vec<String> {
-        self.alarms.load().to_vec()
+        let mut alarms = self.alarms.load().to_vec();
+        alarms.extend(
+            self.observatory
+                .checks()
+                .into_iter()
+                .filter_map(check_alarm),
+        );
+        alarms
+    }
+}
+
+/// Says so when the program of a service on this host fails its health check.
+fn check_alarm(check: CheckSeen) -> Option<String> {
+    let CheckSeen { service, failing } = check;
+    failing.map(|why| {
+        format!(
+            "the program of service {service} on this host fails its health check ({why}): it gets no calls until it passes"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_that_fails_is_an_alarm_that_says_what_failed() {
+        let check = |failing: Option<&str>| CheckSeen {
+            service: "orders".parse().unwrap(),
+            failing: failing.map(str::to_owned),
+        };
+        assert_eq!(check_alarm(check(None)), None);
+        let alarm = check_alarm(check(Some("http /healthz: answered 500"))).unwrap();
+        assert!(alarm.contains("service orders"), "{alarm}");
+        assert!(alarm.contains("(http /healthz: answered 500)"), "{alarm}");
     }
 }

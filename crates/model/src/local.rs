@@ -21,7 +21,7 @@ mod services;
 
 pub use calls::{
     CallCounts, CallExplained, CallPart, EdgeCounts, LateEdge, LiveEndpoint, LiveService,
-    StageCounts,
+    StageCounts, UnreachableHost,
 };
 pub use dns::{
     DnsAnswer, DnsQuestion, DnsRecord, DnsView, NameView, NamedThing, ResolverState, ResolverView,

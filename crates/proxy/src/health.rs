@@ -3,7 +3,7 @@
 //! try another endpoint.
 
 use std::collections::BTreeMap;
-use std::collections::BTreeSet;
+use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +19,7 @@ use tokio::time::{interval, sleep, timeout};
 
 use crate::body::ProxyBody;
 use crate::local_apps::AppPort;
+use crate::report::CheckSeen;
 use crate::snapshot::Snapshot;
 use crate::stages::Milestone;
 use crate::worker::{Worker, my_addresses};
@@ -32,35 +33,46 @@ const FAILURES: u32 = 2;
 /// How often it is looked whether there are other services to ask.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The services whose program here is not well; read by all threads.
+/// The services whose program here is not well, and why; read by all threads.
 #[derive(Debug, Default)]
 pub(crate) struct Ailing {
-    services: ArcSwap<BTreeSet<Name>>,
+    services: ArcSwap<BTreeMap<Name, String>>,
 }
 
 impl Ailing {
     /// Returns whether the program of a service is not well.
     pub(crate) fn contains(&self, service: &Name) -> bool {
         let services = self.services.load();
-        !services.is_empty() && services.contains(service)
+        !services.is_empty() && services.contains_key(service)
     }
 
-    fn set(&self, service: &Name, is_ailing: bool) {
-        if self.contains(service) == is_ailing {
+    /// Takes why the program of a service is not well; `None`: it is.
+    fn set(&self, service: &Name, failing: Option<String>) {
+        let before = self.services.load();
+        let before = before.get(service);
+        if before == failing.as_ref() {
             return;
         }
-        if is_ailing {
-            tracing::warn!(%service, "the program here fails its health checks: it gets no calls");
-        } else {
-            tracing::info!(%service, "the program here is well again");
+        match (&failing, before) {
+            (Some(why), None) => {
+                tracing::warn!(%service, why, "the program here fails its health checks: it gets no calls");
+            }
+            (None, Some(_)) => tracing::info!(%service, "the program here is well again"),
+            (None, None) | (Some(_), Some(_)) => {}
         }
-        let mut services = BTreeSet::clone(&self.services.load());
-        if is_ailing {
-            services.insert(service.clone());
-        } else {
-            services.remove(service);
-        }
+        let mut services = BTreeMap::clone(&self.services.load());
+        match failing {
+            Some(why) => services.insert(service.clone(), why),
+            None => services.remove(service),
+        };
         self.services.store(Arc::new(services));
+    }
+
+    fn seen(&self, service: &Name) -> CheckSeen {
+        CheckSeen {
+            service: service.clone(),
+            failing: self.services.load().get(service).cloned(),
+        }
     }
 }
 
@@ -83,7 +95,7 @@ pub(crate) async fn watch(worker: Rc<Worker>) {
             let is_kept = wanted.get(service) == Some(asking);
             if !is_kept {
                 task.abort();
-                worker.ailing.set(service, false);
+                worker.ailing.set(service, None);
             }
             is_kept
         });
@@ -93,6 +105,8 @@ pub(crate) async fn watch(worker: Rc<Worker>) {
                 (asking, task)
             });
         }
+        let checks = asked.keys().map(|service| worker.ailing.seen(service));
+        worker.observer.checks_seen(checks.collect());
     }
 }
 
@@ -121,24 +135,44 @@ async fn ask_on(worker: Rc<Worker>, service: Name, asking: Asking) {
     let patience = asking.check.timeout.unwrap_or(PATIENCE);
     let mut failures = 0;
     loop {
-        let is_well = timeout(patience, ask(&worker, &asking))
-            .await
-            .unwrap_or(false);
-        failures = if is_well { 0 } else { failures + 1 };
-        if is_well || failures >= FAILURES {
-            worker.ailing.set(&service, !is_well);
+        let found = timeout(patience, ask(&worker, &asking)).await;
+        let found = found.unwrap_or_else(|_| Err(format!("no answer within {patience:?}")));
+        failures = if found.is_ok() { 0 } else { failures + 1 };
+        if found.is_ok() || failures >= FAILURES {
+            let check = &asking.check.probe;
+            let failing = found.err().map(|why| format!("{}: {why}", Words(check)));
+            worker.ailing.set(&service, failing);
         }
         sleep(asking.check.interval.unwrap_or(INTERVAL)).await;
     }
 }
 
-async fn ask(worker: &Worker, asking: &Asking) -> bool {
+/// A check as the policy has it.
+struct Words<'p>(&'p HealthProbe);
+
+impl fmt::Display for Words<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            HealthProbe::Tcp => f.write_str("tcp"),
+            HealthProbe::Http { path } => write!(f, "http {}", path.as_str()),
+            HealthProbe::Unit => f.write_str("unit"),
+        }
+    }
+}
+
+/// Asks once; the error is what is wrong.
+async fn ask(worker: &Worker, asking: &Asking) -> Result<(), String> {
     let Some(me) = my_addresses(&worker.snapshots.current()) else {
-        return true;
+        return Ok(());
     };
+    let port = asking.port;
     match &asking.check.probe {
-        HealthProbe::Tcp => worker.apps.connect(me, asking.port).await.is_ok(),
-        HealthProbe::Http { path } => ask_http(worker, me, asking.port, path.as_str()).await,
+        HealthProbe::Tcp => {
+            let connected = worker.apps.connect(me, port).await;
+            let failed = |error| format!("port {} takes no connection: {error}", port.number);
+            connected.map(drop).map_err(failed)
+        }
+        HealthProbe::Http { path } => ask_http(worker, me, port, path.as_str()).await,
         HealthProbe::Unit => {
             let mut units = asking
                 .workloads
@@ -146,22 +180,32 @@ async fn ask(worker: &Worker, asking: &Asking) -> bool {
                 .filter_map(|it| worker.surroundings.is_active(it))
                 .peekable();
             // Where nobody knows of any, nothing speaks against it.
-            units.peek().is_none() || units.any(|is_active| is_active)
+            if units.peek().is_none() || units.any(|is_active| is_active) {
+                return Ok(());
+            }
+            Err("systemd runs no unit of it".to_owned())
         }
     }
 }
 
-async fn ask_http(worker: &Worker, me: HostAddresses, port: AppPort, path: &str) -> bool {
+async fn ask_http(
+    worker: &Worker,
+    me: HostAddresses,
+    port: AppPort,
+    path: &str,
+) -> Result<(), String> {
     let mut request = Request::new(ProxyBody::Empty);
-    let Ok(target) = path.parse() else {
-        return false;
-    };
-    *request.uri_mut() = target;
+    let target = path.parse();
+    *request.uri_mut() = target.map_err(|error| format!("this is no path: {error}"))?;
     let headers = request.headers_mut();
     headers.insert(HOST, HeaderValue::from_static("localhost"));
     headers.insert(USER_AGENT, HeaderValue::from_static("mesh-health"));
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     let handed = Milestone::ahead(worker.clock);
     let answer = worker.apps.request_alone(me, port, request, &handed).await;
-    answer.is_ok_and(|answer| answer.status().is_success() || answer.status().is_redirection())
+    let status = answer.map_err(|error| error.to_string())?.status();
+    if status.is_success() || status.is_redirection() {
+        return Ok(());
+    }
+    Err(format!("answered {}", status.as_u16()))
 }

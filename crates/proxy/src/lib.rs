@@ -59,7 +59,7 @@ pub use marks::{Aim, CallId};
 pub use observe::{AccessLog, Collector, EdgeSum, Observatory, Telling, Trace};
 pub use proxy::Proxy;
 pub use refusal::Reason;
-pub use report::{CallReport, NoObserver, Observer, Side, UpstreamSeen};
+pub use report::{CallReport, CheckSeen, NoObserver, Observer, Side, UpstreamSeen};
 pub use sessions::{
     Acceptor, Addressee, Arrival, ConnectionsSeen, DatagramPort, Datagrams, Handler, OutageSeen,
     SessionError, Sessions, Transport,

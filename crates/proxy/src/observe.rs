@@ -33,8 +33,8 @@ use record::Recent;
 use telling::Teller;
 
 use crate::marks::CallId;
-use crate::report::{CallReport, Observer, UpstreamSeen};
-use crate::sessions::ConnectionsSeen;
+use crate::report::{CallReport, CheckSeen, Observer, UpstreamSeen};
+use crate::sessions::{ConnectionsSeen, OutageSeen};
 
 /// Policies of which the rules are kept to explain calls that they decided.
 const POLICIES_KEPT: usize = 3;
@@ -48,6 +48,8 @@ pub struct Observatory {
     teller: Option<Teller>,
     known: Mutex<VecDeque<Known>>,
     lately: Mutex<Lately>,
+    outages: Mutex<Vec<OutageSeen>>,
+    checks: Mutex<Vec<CheckSeen>>,
 }
 
 /// What one proxy thread writes.
@@ -80,6 +82,8 @@ impl Observatory {
             teller: Teller::start(telling, this.clone()),
             known: Mutex::default(),
             lately: Mutex::default(),
+            outages: Mutex::default(),
+            checks: Mutex::default(),
         })
     }
 
@@ -136,7 +140,12 @@ impl Observatory {
             })
             .collect();
         let catalogue = known.first().map(|it| &*it.catalogue);
-        live::services(&seen, &self.connections(), catalogue)
+        let seen = live::Seen {
+            threads: &seen,
+            connections: &self.connections(),
+            outages: &self.outages.lock().unwrap_or_else(PoisonError::into_inner),
+        };
+        live::services(&seen, catalogue)
     }
 
     /// Returns the connections to other hosts, thread by thread.
@@ -146,6 +155,13 @@ impl Observatory {
             seen.unwrap_or_else(PoisonError::into_inner).clone()
         };
         self.threads.iter().flat_map(of_thread).collect()
+    }
+
+    /// Returns what was found out of the programs of this host that services have checked, in the order
+    /// of the services.
+    pub fn checks(&self) -> Vec<CheckSeen> {
+        let checks = self.checks.lock();
+        checks.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Returns who called what within the last minute or so.
@@ -245,6 +261,18 @@ impl Observer for Observatory {
         let thread = self.threads.get(thread);
         if let Some(Ok(mut connections)) = thread.map(|it| it.connections.try_lock()) {
             *connections = seen;
+        }
+    }
+
+    fn outages_seen(&self, seen: Vec<OutageSeen>) {
+        if let Ok(mut outages) = self.outages.try_lock() {
+            *outages = seen;
+        }
+    }
+
+    fn checks_seen(&self, seen: Vec<CheckSeen>) {
+        if let Ok(mut checks) = self.checks.try_lock() {
+            *checks = seen;
         }
     }
 }

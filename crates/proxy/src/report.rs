@@ -10,7 +10,7 @@ use traffic::{Choice, EndpointView, GiveUp};
 use crate::marks::{Aim, CallId};
 use crate::observe::Trace;
 use crate::refusal::Reason;
-use crate::sessions::ConnectionsSeen;
+use crate::sessions::{ConnectionsSeen, OutageSeen};
 use crate::stages::Stages;
 
 /// Is told of calls. It is called on proxy threads and must be quick.
@@ -28,6 +28,22 @@ pub trait Observer: Send + Sync + 'static {
 
     /// What connections to other hosts a thread has; now and then, all of them.
     fn connections_seen(&self, _thread: usize, _seen: Vec<ConnectionsSeen>) {}
+
+    /// The hosts with which no session comes about, as all threads know it; now and then, all of them.
+    fn outages_seen(&self, _seen: Vec<OutageSeen>) {}
+
+    /// What was found out of the programs of this host that services have checked; now and then, all of
+    /// them.
+    fn checks_seen(&self, _seen: Vec<CheckSeen>) {}
+}
+
+/// What was found out of the program of this host that offers a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckSeen {
+    /// The service.
+    pub service: Name,
+    /// Why it fails its health check; `None`: it does not.
+    pub failing: Option<String>,
 }
 
 /// What one thread knows of the endpoints of one service.

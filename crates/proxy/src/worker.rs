@@ -192,6 +192,9 @@ impl Worker {
                     let seen = self.upstreams.seen(now);
                     self.observer.endpoints_seen(self.thread, seen);
                     self.observer.connections_seen(self.thread, self.sessions.seen());
+                    if self.thread == 0 {
+                        self.observer.outages_seen(self.sessions.outages_seen());
+                    }
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::local::{CallPart, LateEdge, LiveEndpoint, LiveService};
+use model::local::{CallPart, LateEdge, LiveEndpoint, LiveService, UnreachableHost};
 
 use crate::output::{Output, Tone};
 
@@ -95,8 +95,17 @@ pub(super) const fn part(part: Option<CallPart>) -> &'static str {
 pub(super) fn state(service: &LiveService, endpoint: &LiveEndpoint, output: &Output) -> String {
     let why = endpoint.why.as_ref();
     let why = why.map(|why| format!(": {why}")).unwrap_or_default();
-    let mut state = if endpoint.down {
-        output.paint(Tone::Bad, "down, as its health check says")
+    let mut state = if let Some(unreachable) = &endpoint.unreachable {
+        let UnreachableHost { secs, why } = unreachable;
+        let state = format!("host not reached for {secs} s, and tried again: {why}");
+        output.paint(Tone::Bad, &state)
+    } else if endpoint.down {
+        let since = endpoint.unhealthy_secs;
+        let since = since
+            .map(|secs| format!(" for {secs} s"))
+            .unwrap_or_default();
+        let state = format!("unhealthy{since}, as its host says that checks it");
+        output.paint(Tone::Bad, &state)
     } else if endpoint.ejected_by > 0 {
         let by = match endpoint.known_by {
             1 => String::new(),
@@ -114,7 +123,7 @@ pub(super) fn state(service: &LiveService, endpoint: &LiveEndpoint, output: &Out
     } else {
         output.paint(Tone::Good, "ready")
     };
-    if endpoint.over == ["quic"] {
+    if endpoint.over == ["quic"] && endpoint.unreachable.is_none() {
         state += "; over QUIC, TCP does not get through";
     }
     if service.using_all {

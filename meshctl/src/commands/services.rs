@@ -1,6 +1,7 @@
 //! `meshctl services`: the services that this host may reach or offers, where, and how calls of them
 //! go.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use model::local::{LiveEndpoint, ServiceEndpoint, ServiceView};
@@ -88,8 +89,13 @@ fn table(services: &[ServiceView], output: &Output) -> String {
 fn endpoints(service: &ServiceView, output: &Output) -> String {
     let all = service.endpoints.len();
     let live = service.live.iter().flat_map(|live| &live.endpoints);
-    let out = live.filter(|it| !live::is_ready(it)).count();
-    match out {
+    let out = live.filter(|it| !live::is_ready(it));
+    let failing = service.endpoints.iter().filter(|it| it.failing.is_some());
+    let out: BTreeSet<&str> = out
+        .map(|it| &*it.host)
+        .chain(failing.map(|it| it.host.as_str()))
+        .collect();
+    match out.len() {
         0 => all.to_string(),
         out => output.paint(Tone::Bad, &format!("{all}, {out} not ready")),
     }
@@ -162,12 +168,23 @@ fn seen(service: &ServiceView, endpoint: &ServiceEndpoint, output: &Output) -> [
         let found = live.endpoints.iter().find(is_it)?;
         Some((live, found))
     });
+    let known = endpoint.failing.as_ref().map(|why| {
+        let state = format!("unhealthy, its check fails: {why}");
+        output.paint(Tone::Bad, &state)
+    });
     match live {
-        None => ["-", "-", "not called yet"].map(|none| output.paint(Tone::Faint, none)),
+        None => {
+            let none = |text| output.paint(Tone::Faint, text);
+            [
+                none("-"),
+                none("-"),
+                known.unwrap_or_else(|| none("not called yet")),
+            ]
+        }
         Some((live, endpoint)) => [
             endpoint.in_flight.to_string(),
             millis(endpoint.latency_micros),
-            live::state(live, endpoint, output),
+            known.unwrap_or_else(|| live::state(live, endpoint, output)),
         ],
     }
 }
@@ -222,7 +239,7 @@ fn list(addresses: &[IpAddr]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use model::local::{CallPart, LateEdge, LiveService};
+    use model::local::{CallPart, LateEdge, LiveService, UnreachableHost};
 
     use super::*;
     use crate::output::Color;
@@ -235,6 +252,7 @@ mod tests {
             allowed: here || rule.is_some(),
             rule: rule.map(str::to_owned),
             only: Vec::new(),
+            failing: None,
             streams: if here {
                 Vec::new()
             } else {
@@ -302,6 +320,46 @@ app-2  100.64.0.17  192.0.2.7:7444  no rule allows it      -          -        n
 me     100.64.0.17  -               this host              -          -        not called yet"
         );
     }
+
+    #[test]
+    fn who_is_down_says_so_and_why_and_counts_as_not_ready() {
+        let output = Output::new(false, Color::Never);
+        let unreachable = LiveEndpoint {
+            host: "app-1".into(),
+            down: true,
+            unreachable: Some(UnreachableHost {
+                secs: 12,
+                why: "app-1 cannot be reached (TCP 192.0.2.7:7444: refused)".into(),
+            }),
+            over: vec!["quic".into()],
+            ..LiveEndpoint::default()
+        };
+        let unhealthy = LiveEndpoint {
+            host: "app-2".into(),
+            down: true,
+            unhealthy_secs: Some(3),
+            ..LiveEndpoint::default()
+        };
+        let mut service = ServiceView {
+            live: Some(LiveService {
+                endpoints: vec![unreachable, unhealthy],
+                ..LiveService::default()
+            }),
+            ..orders()
+        };
+        service.endpoints[2].failing = Some("tcp: refused".into());
+        let shown = description(&service, &output);
+        for wanted in [
+            "host not reached for 12 s, and tried again: app-1 cannot be reached (TCP 192.0.2.7:7444: refused)\n",
+            "unhealthy for 3 s, as its host says that checks it\n",
+            "unhealthy, its check fails: tcp: refused",
+        ] {
+            assert!(shown.contains(wanted), "{shown}");
+        }
+        let listed = table(std::slice::from_ref(&service), &output);
+        assert!(listed.contains("3, 3 not ready"), "{listed}");
+    }
+
     #[test]
     fn a_service_that_is_called_tells_how_it_goes_and_who_is_left_out_and_why() {
         let output = Output::new(false, Color::Never);

@@ -30,11 +30,16 @@ pub(super) async fn services(
     let observatory = source.services.observatory();
     let mut live = observatory.services();
     let mut callers = observatory.lately();
+    let checks = observatory.checks();
     for service in &mut services {
         let name = service.name.as_str();
         let seen = live.iter().position(|it| it.service == name);
         service.live = seen.map(|position| live.swap_remove(position));
         service.callers = callers.remove(name).unwrap_or_default();
+        let check = checks.iter().find(|it| it.service == service.name);
+        for endpoint in service.endpoints.iter_mut().filter(|it| it.here) {
+            endpoint.failing = check.and_then(|it| it.failing.clone());
+        }
     }
     Ok(Json(services))
 }

@@ -68,7 +68,18 @@ fn write_services(page: &mut Page, observatory: &Observatory) {
                 [&*service.service, "ejected"],
                 count(|it| !it.down && it.ejected_by > 0),
             )
-            .add([&*service.service, "down"], count(|it| it.down));
+            .add(
+                [&*service.service, "down"],
+                count(|it| it.down && it.unreachable.is_none()),
+            )
+            .add(
+                [&*service.service, "unreachable"],
+                count(|it| it.unreachable.is_some()),
+            );
+    }
+    let mut checks = page.metric(CHECKS_PASSING);
+    for check in observatory.checks() {
+        checks.add([check.service.as_str()], check.failing.is_none());
     }
 }
 

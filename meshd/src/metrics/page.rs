@@ -79,6 +79,7 @@ impl MetricsSource {
             .overlay
             .alarms()
             .into_iter()
+            .chain(self.services.alarms())
             .chain(self.own.trouble.told());
         page.one(ALARMS, figures.alarms + around.count());
         let stands = figures.revision.is_some() && self.overlay.trouble().is_none();

@@ -84,6 +84,7 @@ fn endpoint(service: &Service, host: &HostRecord, map: &Map, rules: &Bundle) -> 
         allowed: decision.is_none_or(|decision| decision.allowed),
         rule: rule.map(|rule| rule.id.to_string()),
         only: written.map(asked_for).unwrap_or_default(),
+        failing: None,
         streams: Vec::new(),
     }
 }

@@ -32,6 +32,9 @@ pub struct CallExplained {
     pub workload: Option<String>,
     /// The service, or the host and port.
     pub to: String,
+    /// The service that the host offers at that port, where it was not called by its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
     /// `None`: it was a connection of bytes.
     pub method: Option<String>,
     /// Without its query; `None`: it was a connection of bytes.
@@ -169,6 +172,15 @@ pub struct LateEdge {
     pub latencies: Vec<(u64, u64)>,
 }
 
+/// Why no session with a host comes about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UnreachableHost {
+    /// Seconds since when.
+    pub secs: u64,
+    /// Why the last try failed; a sentence.
+    pub why: String,
+}
+
 /// An endpoint, as the proxy sees it now.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LiveEndpoint {
@@ -188,8 +200,15 @@ pub struct LiveEndpoint {
     pub ejected_for_millis: Option<u64>,
     /// Why they do, or would if there were more endpoints; a sentence.
     pub why: Option<String>,
-    /// Active checks say that it is down.
+    /// It gets no calls: its host says that its program fails its health checks, or its host is not
+    /// reached.
     pub down: bool,
+    /// Seconds since its host said so first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unhealthy_secs: Option<u64>,
+    /// No session with its host comes about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreachable: Option<UnreachableHost>,
     /// It gets less than its share because it has just joined or come back.
     pub warming: bool,
     /// What the connections to it are over: `tcp`, or `quic` where TCP does not get through, or both for

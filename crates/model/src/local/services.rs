@@ -52,6 +52,10 @@ pub struct ServiceEndpoint {
     /// What the rule asks for beside hosts and ports; empty: nothing, every call may be made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub only: Vec<String>,
+    /// Why its program fails the health check of the service, as this host itself found out; `None`: it
+    /// does not, or is another host's to check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing: Option<String>,
     /// Where calls go, outside of the overlay, best first; empty: to its overlay addresses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub streams: Vec<SocketAddr>,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use model::catalogue::CatalogueHost;
 use model::ids::{Digest, HostId};
+use model::name::Name;
 use tokio::sync::watch;
 
 use super::SessionError;
@@ -33,6 +34,7 @@ struct Outage {
 /// Where a host is tried, and by what it is believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Places {
+    name: Name,
     key: Digest,
     streams: Vec<SocketAddr>,
     datagrams: Vec<SocketAddr>,
@@ -41,6 +43,7 @@ pub(super) struct Places {
 impl Places {
     pub(super) fn of(host: &CatalogueHost) -> Self {
         Self {
+            name: host.name.clone(),
             key: host.tls_key_hash,
             streams: host.streams.clone(),
             datagrams: host.datagrams.clone(),
@@ -94,7 +97,7 @@ impl Outages {
             return None;
         }
         let number = self.count();
-        tracing::warn!(host = %host, %error, "no session with a host comes about: it gets no calls");
+        tracing::warn!(host = %places.name, %error, "no session with a host comes about: it gets no calls");
         hosts.insert(
             host,
             Outage {
@@ -124,7 +127,8 @@ impl Outages {
     pub(super) fn end(&self, host: HostId) {
         if let Some(outage) = self.hosts().remove(&host) {
             let lasted = outage.since.elapsed();
-            tracing::info!(host = %host, ?lasted, "a session with a host comes about again");
+            let name = &outage.places.name;
+            tracing::info!(host = %name, ?lasted, "a session with a host comes about again");
             self.count();
         }
     }
@@ -166,6 +170,7 @@ mod tests {
 
     fn places(port: u16) -> Places {
         Places {
+            name: "vm-1".parse().unwrap(),
             key: Digest::from_bytes([1; 32]),
             streams: vec![SocketAddr::from(([192, 0, 2, 1], port))],
             datagrams: Vec::new(),

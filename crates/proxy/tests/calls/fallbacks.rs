@@ -69,7 +69,8 @@ fn where_the_program_is_not_there_its_fallback_is_answered_by_each_call() {
             let told = world.caller().told.calls(12).await;
             let refused = Some(Reason::ConnectionRefused);
             assert!(
-                told.iter().all(|call| (call.1, call.2) == (status, refused)),
+                told.iter()
+                    .all(|call| (call.1, call.2) == (status, refused)),
                 "{told:?}"
             );
         });
