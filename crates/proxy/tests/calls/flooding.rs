@@ -3,6 +3,7 @@
 
 use http::Request;
 use model::rule::Protocol;
+use proxy::{Reason, Side};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
@@ -148,6 +149,10 @@ fn frames_that_break_the_protocol_end_their_connection() {
             }
         }
         assert_eq!(app.requests(), 0);
+        // Its own programs' connections are counted by the host that ended them.
+        let told = world.caller().told.calls(1).await;
+        let refused = (Side::Source, 0, Some(Reason::BadRequest), 0);
+        assert!(told.contains(&refused), "{told:?}");
         others_are_served(&world).await;
     });
 }
