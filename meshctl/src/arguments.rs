@@ -6,7 +6,9 @@ mod policy;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use model::name::Label;
+use model::name::{Label, Name};
+use model::question::HeaderFact;
+use model::rule::{HeaderText, Method, RequestPath};
 
 use crate::failure::EXIT_CODES;
 use crate::output::Color;
@@ -350,6 +352,24 @@ pub struct Why {
     pub from: String,
     /// HOST:PORT, HOST:PORT/udp, HOST/icmp, or a service; an address may stand for a host, as in [fd12::1]:22
     pub to: String,
+    /// Who on the host calls [default: whoever does]
+    #[arg(long, value_name = "NAME")]
+    pub workload: Option<Name>,
+    /// The request's method [default for this and what follows: any]
+    #[arg(long, value_name = "METHOD", value_parser = crate::commands::why::parse_method)]
+    pub method: Option<Method>,
+    /// Its path, decoded; a query is left out
+    #[arg(long, value_name = "PATH", value_parser = crate::commands::why::parse_path)]
+    pub path: Option<RequestPath>,
+    /// The host that it is for
+    #[arg(long, value_name = "HOST")]
+    pub host: Option<HeaderText>,
+    /// A header of it, as "x-user: ada"; "x-user:" says that it does not have it (repeatable)
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = crate::commands::why::parse_header)]
+    pub headers: Vec<HeaderFact>,
+    /// When: now, or as "2026-11-23 23:30 Europe/Paris"
+    #[arg(long, value_name = "TIME", value_parser = crate::commands::why::parse_time)]
+    pub at: Option<u64>,
 }
 
 /// `meshctl drops`

@@ -17,12 +17,13 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
-use model::admin::ErrorBody;
+use model::admin::{Decision, ErrorBody};
 use model::control::{Refusal, RefusalCode};
 use model::local::{
     DropsView, HostStatus, JoinRequest, Joined, KeyRotated, Left, LocalWhyReport, LocalWhyRequest,
     PeerView,
 };
+use model::question::Verdict;
 use model::rule::ip_protocol;
 use runtime::local_socket::LocalPeer;
 
@@ -175,8 +176,8 @@ async fn why(
     let mut report = brain
         .ask(|answer| Input::Why(question.clone(), answer))
         .await??;
-    if let Some(own) = own.filter(|_| report.inbound && report.decision.allowed) {
-        let protocol = match question.protocol.to_ascii_lowercase().as_str() {
+    if let Some(own) = own.filter(|_| report.inbound && may_pass(&report.decision)) {
+        let protocol = match report.protocol.as_str() {
             "tcp" => ip_protocol::TCP,
             "udp" => ip_protocol::UDP,
             _ => ip_protocol::ICMP,
@@ -186,4 +187,11 @@ async fn why(
         report.pair.listener = looked.await.ok().flatten();
     }
     Ok(Json(report))
+}
+
+/// What is denied tells nobody whether anything listens behind it.
+fn may_pass(decision: &Decision) -> bool {
+    decision
+        .verdict
+        .map_or(decision.allowed, |verdict| verdict != Verdict::Denied)
 }

@@ -226,6 +226,7 @@ async fn why_is_answered_though_both_ends_are_offline() {
         to: "vm-2".into(),
         protocol: "tcp".into(),
         port: Some(22),
+        call: model::question::CallFacts::default(),
     };
     let report: WhyReport = soon(place.operator().post("/v1/why", &question))
         .await

@@ -8,6 +8,8 @@ use model::admin::{Decision, EndAnswer, EndReport, WhyReport, WhyRequest};
 use model::control::{Explanation, RefusalCode, ToHost};
 use model::ids::HostId;
 use model::name::Name;
+use model::question::CallFacts;
+use model::record::HostRecord;
 use model::rule::{FlowQuery, Service, ip_protocol};
 use model::time::{Instant, Now};
 
@@ -24,6 +26,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(crate) struct Question {
     query: FlowQuery,
+    facts: CallFacts,
     report: WhyReport,
 }
 
@@ -77,42 +80,64 @@ impl Asked {
 }
 
 impl Fleet {
-    pub(crate) fn plan_why(&mut self, why: &WhyRequest) -> Result<Plan, Rejection> {
-        let protocol = parse_protocol(&why.protocol)?;
+    pub(crate) fn plan_why(&mut self, why: &WhyRequest, now: Now) -> Result<Plan, Rejection> {
         let from = self.named_or_at(&why.from)?;
-        let service = self
-            .state
-            .policy
-            .bundle
-            .services
-            .iter()
-            .find(|it| it.name.as_str() == why.to);
-        let to = match service {
-            Some(service) => self.endpoint_of(service, from)?,
-            None => self.named_or_at(&why.to)?,
+        let bundle = &self.state.policy.bundle;
+        let mut services = bundle.services.iter();
+        let service = services.find(|it| it.name.as_str() == why.to);
+        let protocol = match (&*why.protocol, service) {
+            ("", Some(service)) => service.protocol.ip_protocol(),
+            ("", None) => ip_protocol::TCP,
+            (said, _) => parse_protocol(said)?,
         };
-        if from.record.host == to.record.host {
+        let port = port_of(why, protocol, service)?;
+        // Another port of its endpoints is no call of the service.
+        let called = service
+            .filter(|it| (it.protocol.ip_protocol(), it.port) == (protocol, port))
+            .map(|service| service.name.clone());
+        let facts = CallFacts {
+            service: called.clone(),
+            ..why.call.clone()
+        };
+        let endpoints = match service {
+            Some(service) => self.endpoints_of(service, from)?,
+            None => vec![&self.named_or_at(&why.to)?.record],
+        };
+        if endpoints[0].host == from.record.host {
             let text = format!("{} reaches itself without the mesh", from.record.name);
             return Err(Rejection::new(RefusalCode::Invalid, text));
         }
-        let port = port_of(why, protocol, service)?;
+        let asked = policy::Asked {
+            from: &from.record,
+            to: endpoints[0],
+            ip_protocol: protocol,
+            port,
+            facts: &facts,
+            now: now.unix,
+        };
+        let (to, answer) = policy::why_at_any(bundle, &asked, &endpoints);
         let query = FlowQuery {
             from: from.record.host,
-            to: to.record.host,
+            to: to.host,
             ip_protocol: protocol,
             port,
         };
         let report = WhyReport {
             from: from.record.name.clone(),
-            to: to.record.name.clone(),
-            addresses: vec![to.record.addresses.v4.into(), to.record.addresses.v6.into()],
-            protocol: why.protocol.clone(),
+            to: to.name.clone(),
+            addresses: vec![to.addresses.v4.into(), to.addresses.v6.into()],
+            protocol: protocol_name(protocol).to_owned(),
             port,
-            policy: self.decide(from, to, protocol, port),
+            service: called,
+            policy: answer.decision(self.state.policy.version),
             source: EndAnswer::Silent,
             destination: EndAnswer::Silent,
         };
-        Ok(Plan::Ask(Question { query, report }))
+        Ok(Plan::Ask(Question {
+            query,
+            facts,
+            report,
+        }))
     }
 
     /// Finds a host by its name or by an overlay address of it.
@@ -129,32 +154,22 @@ impl Fleet {
             })
     }
 
-    /// Returns the host of a service that is asked: one that is there, if any is.
-    fn endpoint_of(&self, service: &Service, from: &Host) -> Result<&Host, Rejection> {
-        let mut endpoints: Vec<&Host> = self
+    /// Returns the other hosts that offer a service, at least one, those first that are there.
+    fn endpoints_of(&self, service: &Service, from: &Host) -> Result<Vec<&HostRecord>, Rejection> {
+        let mut endpoints: Vec<&HostRecord> = self
             .state
             .hosts
             .values()
-            .filter(|host| host.record.host != from.record.host)
-            .filter(|host| service.endpoints.iter().any(|it| it.selects(&host.record)))
+            .map(|host| &host.record)
+            .filter(|record| record.host != from.record.host)
+            .filter(|record| service.endpoints.iter().any(|it| it.selects(record)))
             .collect();
-        endpoints.sort_by_key(|it| (!self.sessions.is_online(it.record.host), &it.record.name));
-        endpoints.first().copied().ok_or_else(|| {
+        endpoints.sort_by_key(|it| (!self.sessions.is_online(it.host), &it.name));
+        if endpoints.is_empty() {
             let text = format!("no other host is an endpoint of service {}", service.name);
-            Rejection::new(RefusalCode::NotFound, text)
-        })
-    }
-
-    fn decide(&self, from: &Host, to: &Host, protocol: u8, port: u16) -> Decision {
-        let bundle = &self.state.policy.bundle;
-        let explained = policy::explain(bundle, &from.record, &to.record, protocol, port);
-        Decision {
-            allowed: explained.decision.allowed,
-            rule: explained.decision.rule.map(|rule| rule.id.to_string()),
-            rule_source: explained.decision.rule.map(|rule| rule.source.to_string()),
-            version: self.state.policy.version,
-            notes: explained.near_misses,
+            return Err(Rejection::new(RefusalCode::NotFound, text));
         }
+        Ok(endpoints)
     }
 
     /// Asks both ends; those that are not there are answered for.
@@ -166,7 +181,7 @@ impl Fleet {
         }
         self.questions.last += 1;
         let id = self.questions.last;
-        let query = question.query;
+        let (query, facts) = (question.query, question.facts.clone());
         let mut asked = Asked {
             origin,
             question,
@@ -176,7 +191,10 @@ impl Fleet {
         };
         for host in [query.from, query.to] {
             match self.sessions.of_host(host) {
-                Some(session) => self.send(session, ToHost::Explain { id, query }),
+                Some(session) => {
+                    let call = Some(Box::new(facts.clone()));
+                    self.send(session, ToHost::Explain { id, query, call });
+                }
                 None => asked.note(host, &EndAnswer::Offline),
             }
         }
@@ -189,7 +207,7 @@ impl Fleet {
             return;
         };
         let id = said.id;
-        asked.note(host, &EndAnswer::Answered(end_report(said)));
+        asked.note(host, &EndAnswer::Answered(Box::new(end_report(said))));
         self.conclude_question(id);
     }
 
@@ -235,6 +253,8 @@ fn end_report(said: Explanation) -> EndReport {
     EndReport {
         decision: Decision {
             allowed: said.allowed,
+            verdict: said.verdict,
+            depends_on: said.depends_on,
             rule: said.rule.map(|rule| rule.to_string()),
             rule_source: said.source.map(|source| source.to_string()),
             version: said.policy,
@@ -260,6 +280,14 @@ fn parse_protocol(text: &str) -> Result<u8, Rejection> {
             let text = format!("{shown:?} is not a protocol that can be asked: tcp, udp or icmp");
             Err(Rejection::new(RefusalCode::Invalid, text))
         }
+    }
+}
+
+const fn protocol_name(protocol: u8) -> &'static str {
+    match protocol {
+        ip_protocol::TCP => "tcp",
+        ip_protocol::UDP => "udp",
+        _ => "icmp",
     }
 }
 

@@ -156,7 +156,7 @@ impl Fleet {
             AdminRequest::RollbackPolicy(back) => {
                 return self.plan_rollback(caller, back, worked, now);
             }
-            AdminRequest::Why(why) => return self.plan_why(why),
+            AdminRequest::Why(why) => return self.plan_why(why, now),
             AdminRequest::CreateAdmin(create) => return self.plan_admin_made(caller, create, now),
             AdminRequest::RevokeAdmin(name) => return self.plan_admin_revoked(name, now),
             AdminRequest::ReplaceCredential(name) => {

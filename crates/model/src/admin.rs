@@ -11,6 +11,7 @@ use crate::ids::{FleetId, HostId, PolicyVersion, Revision, TokenId};
 use crate::key::WireguardKey;
 use crate::name::{Labels, Name};
 use crate::pair::PairFacts;
+use crate::question::{CallFacts, Verdict};
 
 mod audit;
 mod authority;
@@ -337,11 +338,15 @@ pub struct WhyRequest {
     pub from: String,
     /// A host or a service.
     pub to: String,
-    /// `tcp udp icmp`
+    /// `tcp udp icmp`; empty: the service's own, and of a host TCP.
+    #[serde(default)]
     pub protocol: String,
     /// Destination port; `None` for ICMP, and for a service: its own.
     #[serde(default)]
     pub port: Option<u16>,
+    /// What is known of the call.
+    #[serde(default, skip_serializing_if = "CallFacts::is_empty")]
+    pub call: CallFacts,
 }
 
 /// The answer: what the policy says, and what each end says that it enforces.
@@ -357,6 +362,9 @@ pub struct WhyReport {
     pub protocol: String,
     /// Destination port, 0 for ICMP.
     pub port: u16,
+    /// The service that was asked about; `to` is one of its endpoints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Name>,
     /// By the version in force at the coordinator.
     pub policy: Decision,
     /// What the source host says.
@@ -368,9 +376,16 @@ pub struct WhyReport {
 /// How a flow is decided.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Decision {
-    /// The verdict.
+    /// Whether all calls that are asked about may pass.
     pub allowed: bool,
-    /// The rule that decided; `None`: no rule allows it.
+    /// Whether some may, where not everything is known of them; `None`: an older program answered of
+    /// packets alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
+    /// What it is up to, for people: `the method`, `the header x-debug`, `which workload calls`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<String>,
+    /// The rule that decided; `None`: no rule allows it, or it depends.
     pub rule: Option<String>,
     /// `file:line` of the rule.
     pub rule_source: Option<String>,
@@ -396,7 +411,7 @@ pub struct EndReport {
 #[serde(rename_all = "snake_case")]
 pub enum EndAnswer {
     /// It answered.
-    Answered(EndReport),
+    Answered(Box<EndReport>),
     /// It has no stream to the coordinator.
     Offline,
     /// It did not answer in time.

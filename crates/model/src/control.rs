@@ -10,6 +10,7 @@ use crate::map::{Endpoint, MapDelta};
 use crate::memory::Memory;
 use crate::name::{Name, RuleId};
 use crate::pair::PairFacts;
+use crate::question::{CallFacts, Verdict};
 use crate::record::Signed;
 use crate::rule::{FlowQuery, Source};
 use crate::time::UnixTime;
@@ -121,6 +122,10 @@ pub struct Explanation {
     pub rule: Option<RuleId>,
     /// Where the rule was written.
     pub source: Option<Source>,
+    /// As far as it is known what is called; `None`: an older host answered of packets alone.
+    pub verdict: Option<Verdict>,
+    /// What the verdict is up to, for people: `the method`.
+    pub depends_on: Vec<String>,
     /// Near misses and more: sentences for people.
     pub notes: Vec<String>,
     /// The way to the other end; `None`: this host does not know the other end.
@@ -142,6 +147,8 @@ pub enum ToHost {
         id: u64,
         /// The flow.
         query: FlowQuery,
+        /// What is known of the call; `None`: an older coordinator asks of packets alone.
+        call: Option<Box<CallFacts>>,
     },
     /// The stream ends.
     Goodbye(Goodbye),

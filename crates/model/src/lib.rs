@@ -16,6 +16,7 @@ pub mod map;
 pub mod memory;
 pub mod name;
 pub mod pair;
+pub mod question;
 pub mod record;
 pub mod rule;
 pub mod store;

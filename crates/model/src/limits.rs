@@ -67,6 +67,8 @@ impl Limits {
     pub const CERTIFICATE_REQUEST_BYTES: usize = 8 << 10;
     /// Features that a host names.
     pub const FEATURES: usize = 64;
+    /// Headers of a call that is asked about.
+    pub const FACT_HEADERS: usize = 32;
     /// Notes of an explanation.
     pub const NOTES: usize = 64;
     /// Overlay addresses of one end of a flow that is explained.

@@ -10,6 +10,7 @@ use crate::admin::Decision;
 use crate::ids::{HostId, PolicyVersion, Revision};
 use crate::name::{Labels, Name};
 use crate::pair::PairFacts;
+use crate::question::CallFacts;
 
 mod calls;
 mod dns;
@@ -249,11 +250,15 @@ pub struct LocalWhyRequest {
     pub from: String,
     /// A host or a service.
     pub to: String,
-    /// `tcp udp icmp`
+    /// `tcp udp icmp`; empty: the service's own, and of a host TCP.
+    #[serde(default)]
     pub protocol: String,
     /// Destination port; `None` for ICMP, and for a service: its own.
     #[serde(default)]
     pub port: Option<u16>,
+    /// What is known of the call.
+    #[serde(default, skip_serializing_if = "CallFacts::is_empty")]
+    pub call: CallFacts,
 }
 
 /// The answer.
@@ -263,8 +268,14 @@ pub struct LocalWhyReport {
     pub from: Name,
     /// Who is reached.
     pub to: Name,
+    /// `tcp udp icmp`
+    #[serde(default)]
+    pub protocol: String,
     /// Destination port, 0 for ICMP.
     pub port: u16,
+    /// The service that was asked about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Name>,
     /// Who is reached is this host.
     pub inbound: bool,
     /// By what is in force here.

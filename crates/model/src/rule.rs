@@ -14,6 +14,7 @@ mod workload;
 
 pub use http::{
     HeaderMatch, HeaderName, HeaderText, HeaderValue, HostPattern, HttpMatch, Method, PathPattern,
+    RequestPath,
 };
 pub use service::{
     BreakerSettings, HealthCheck, HealthProbe, LimitSettings, PerTryTimeout, Protocol,

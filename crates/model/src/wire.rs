@@ -10,6 +10,7 @@ pub mod generated;
 mod map;
 mod memory;
 mod pair;
+mod question;
 mod record;
 mod rule;
 pub mod stored;

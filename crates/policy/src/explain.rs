@@ -9,8 +9,11 @@ use model::rule::{Bundle, PortRange, Rule, Selector, Service, Traffic, ip_protoc
 use crate::reference::{Decision, Effect, Flow, decide, named, selects};
 
 mod call;
+mod near_misses;
 
+pub(crate) use call::near_misses_of_denied;
 pub use call::{RequestExplained, explain_call};
+pub(crate) use near_misses::near_misses;
 
 /// A decision with what surrounds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -284,12 +287,12 @@ pub(crate) fn described(host: &HostRecord) -> String {
     format!("{} ({})", host.name, labels.collect::<Vec<_>>().join(","))
 }
 
-fn called(rule: &Rule) -> String {
+pub(crate) fn called(rule: &Rule) -> String {
     format!("`{}` ({})", rule.id, rule.source)
 }
 
 /// Joins the first few and counts the rest.
-fn some_of(mut parts: Vec<String>, separator: &str) -> String {
+pub(crate) fn some_of(mut parts: Vec<String>, separator: &str) -> String {
     const SHOWN: usize = 4;
     let left = parts.len().saturating_sub(SHOWN);
     parts.truncate(SHOWN);

@@ -221,21 +221,31 @@ impl Gate {
 
     /// Says why a call is allowed or denied, and which rules nearly decided otherwise.
     pub fn explain(&self, question: &Question<'_>) -> crate::RequestExplained {
-        let records = self.records.get(&question.from);
-        match records.zip(self.records.get(&question.to)) {
+        match self.call(question) {
             None => crate::RequestExplained::of_strangers(),
-            Some((from, to)) => crate::explain_call(
-                &self.bundle,
-                &Call {
-                    from,
-                    workload: question.workload,
-                    to,
-                    target: question.target,
-                    request: question.request,
-                    at: Some(question.at),
-                },
-            ),
+            Some(call) => crate::explain_call(&self.bundle, &call),
         }
+    }
+
+    /// Says which rules come close to allowing a call that was denied, though not everything was kept of
+    /// it; `is_by_rule`: a deny took it.
+    pub fn near_misses(&self, question: &Question<'_>, is_by_rule: bool) -> Vec<String> {
+        match self.call(question) {
+            None => crate::RequestExplained::of_strangers().near_misses,
+            Some(call) => crate::explain::near_misses_of_denied(&self.bundle, &call, is_by_rule),
+        }
+    }
+
+    /// `None`: one of the hosts is not known here.
+    fn call<'q>(&'q self, question: &Question<'q>) -> Option<Call<'q>> {
+        Some(Call {
+            from: self.records.get(&question.from)?,
+            workload: question.workload,
+            to: self.records.get(&question.to)?,
+            target: question.target,
+            request: question.request,
+            at: Some(question.at),
+        })
     }
 
     /// Returns who calls whom at which port; `None`: that is none of this host's business, or not

@@ -18,6 +18,7 @@ mod features;
 mod first_policy;
 mod format;
 mod gate;
+mod partly_known;
 mod plan;
 mod port_tree;
 mod render;
@@ -28,6 +29,7 @@ mod size;
 mod slice;
 mod table;
 mod traffic_set;
+mod why;
 mod window;
 mod words;
 mod yaml;
@@ -50,6 +52,8 @@ pub use schema::SCHEMA;
 pub use size::{deflated, too_large};
 pub use slice::leaves_concerning;
 pub use table::{RuleIndex, RuleInfo, Table, Verdict};
+pub use why::{Answer, Asked, why, why_at_any};
+pub use window::moment;
 
 /// One file of a bundle's directory: its path there and its text.
 pub use model::admin::PolicyFile as SourceFile;

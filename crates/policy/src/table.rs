@@ -57,6 +57,15 @@ pub struct RuleInfo {
     pub source: Source,
 }
 
+impl RuleInfo {
+    pub(crate) fn of(rule: &Rule) -> Self {
+        Self {
+            id: rule.id.clone(),
+            source: rule.source.clone(),
+        }
+    }
+}
+
 /// What is to be done with a flow, and which rule says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {

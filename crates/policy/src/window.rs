@@ -48,6 +48,16 @@ pub(crate) fn zone(name: &ZoneName) -> Option<TimeZone> {
     TimeZoneDatabase::bundled().get(name.as_str()).ok()
 }
 
+/// Reads `2026-11-23 23:30 Europe/Paris`.
+pub fn moment(written: &str) -> Option<UnixTime> {
+    let (local, zone) = written.rsplit_once(' ')?;
+    let zone = self::zone(&zone.parse().ok()?)?;
+    let local: jiff::civil::DateTime = local.trim().parse().ok()?;
+    let moment = local.to_zoned(zone).ok()?;
+    let seconds = u64::try_from(moment.timestamp().as_second()).ok()?;
+    Some(UnixTime::from_secs(seconds))
+}
+
 /// Returns the day from Monday as 0, and the time of day.
 fn local(zone: &TimeZone, at: UnixTime) -> Option<(u8, TimeOfDay)> {
     const SECONDS: i64 = 24 * 60 * 60;

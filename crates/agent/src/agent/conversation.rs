@@ -153,8 +153,8 @@ impl Agent {
                     renewal.handle_failure(now, &mut self.dice);
                 }
             }
-            ToHost::Explain { id, query } => {
-                self.answer_coordinator(id, query, now);
+            ToHost::Explain { id, query, call } => {
+                self.answer_coordinator(id, query, call.as_deref(), now);
             }
             ToHost::RotateKey => {
                 self.out

@@ -3,26 +3,35 @@
 
 use std::net::IpAddr;
 
-use model::admin::Decision;
 use model::control::{Explanation, Refusal, RefusalCode};
 use model::local::{LocalWhyReport, LocalWhyRequest};
 use model::name::Name;
 use model::pair::PairFacts;
+use model::question::{CallFacts, Verdict};
 use model::record::HostRecord;
-use model::rule::{Bundle, FlowQuery, Rule, Service, ip_protocol};
+use model::rule::{FlowQuery, Service, ip_protocol};
 use model::time::Now;
-use policy::{Call, Target, explain, explain_call};
+use policy::{Asked, why, why_at_any};
 
 use super::Agent;
 use crate::enrolment::Enrolment;
 use crate::map::Map;
 use crate::output::Output;
 
-/// One end of a question: a host, and the service that it was named by.
-#[derive(Clone, Copy)]
+/// One end of a question: a host, or those that offer the service by which they were named.
 struct End<'m> {
-    host: &'m HostRecord,
+    /// At least one.
+    hosts: Vec<&'m HostRecord>,
     service: Option<&'m Service>,
+}
+
+impl<'m> End<'m> {
+    fn of(host: &'m HostRecord) -> Self {
+        Self {
+            hosts: vec![host],
+            service: None,
+        }
+    }
 }
 
 impl Agent {
@@ -32,73 +41,97 @@ impl Agent {
         now: Now,
     ) -> Result<LocalWhyReport, Refusal> {
         let map = self.map_or_refusal()?;
-        let protocol = protocol_number(&question.protocol)?;
         let from = self.end(map, &question.from, None)?;
-        let to = self.end(map, &question.to, Some(from.host))?;
-        let me = map.me().host;
-        if (from.host.host == me) == (to.host.host == me) {
+        let to = self.end(map, &question.to, Some(from.hosts[0]))?;
+        let (source, me) = (from.hosts[0], map.me());
+        let is_here = |host: &HostRecord| host.host == me.host;
+        if is_here(source) == is_here(to.hosts[0]) {
             return Err(invalid(format!(
                 "one of the two ends must be this host, {}, and the other one must not; ask the \
                  coordinator about others",
-                map.me().name
+                me.name
             )));
         }
-        let port = destination_port(question, protocol, to.service)?;
-        let explained = explain(map.bundle(), from.host, to.host, protocol, port);
-        let peer = if from.host.host == me {
-            to.host
-        } else {
-            from.host
+        let protocol = match (&*question.protocol, to.service) {
+            ("", Some(service)) => service.protocol.ip_protocol(),
+            ("", None) => ip_protocol::TCP,
+            (said, _) => protocol_number(said)?,
         };
-        let mut notes = explained.near_misses.clone();
-        notes.extend(protocol_note(to.service, protocol));
-        if protocol == ip_protocol::TCP {
-            let service = to.service.filter(|service| service.port == port);
-            let target = service.map_or(Target::Port(port), |it| Target::Service(&it.name));
-            notes.extend(notes_on_calls(
-                map.bundle(),
-                (from.host, to.host),
-                target,
-                now,
-            ));
-        }
-        let rule = explained.decision.rule;
-        Ok(LocalWhyReport {
-            from: from.host.name.clone(),
-            to: to.host.name.clone(),
+        let port = destination_port(question, protocol, to.service)?;
+        // Another port of its endpoints is no call of the service.
+        let is_called = |it: &&Service| (it.protocol.ip_protocol(), it.port) == (protocol, port);
+        let called = to.service.filter(is_called).map(|it| it.name.clone());
+        let facts = CallFacts {
+            service: called.clone(),
+            ..question.call.clone()
+        };
+        let asked = Asked {
+            from: source,
+            to: to.hosts[0],
+            ip_protocol: protocol,
             port,
-            inbound: to.host.host == me,
-            decision: Decision {
-                allowed: explained.decision.allowed,
-                rule: rule.map(|rule| rule.id.to_string()),
-                rule_source: rule.map(|rule| rule.source.to_string()),
-                version: map.policy_version(),
-                notes,
-            },
+            facts: &facts,
+            now: now.unix,
+        };
+        // What comes in comes here.
+        let endpoints = match is_here(to.hosts[0]) {
+            true => &to.hosts[..1],
+            false => &to.hosts[..],
+        };
+        let (reached, mut answer) = why_at_any(map.bundle(), &asked, endpoints);
+        answer.notes.extend(protocol_note(to.service, protocol));
+        let peer = if is_here(source) { reached } else { source };
+        Ok(LocalWhyReport {
+            from: source.name.clone(),
+            to: reached.name.clone(),
+            protocol: crate::denials::protocol_name(protocol),
+            port,
+            service: called,
+            inbound: is_here(reached),
+            decision: answer.decision(map.policy_version()),
             pair: self.pair_facts(peer, now),
         })
     }
 
     /// Answers a coordinator; a flow that is not this host's is denied, and the note says why.
-    pub(super) fn answer_coordinator(&mut self, id: u64, query: FlowQuery, now: Now) {
-        let explanation = self.explain_for_coordinator(id, query, now);
+    pub(super) fn answer_coordinator(
+        &mut self,
+        id: u64,
+        query: FlowQuery,
+        call: Option<&CallFacts>,
+        now: Now,
+    ) {
+        let explanation = self.explain_for_coordinator(id, query, call, now);
         let is_here = self
             .staging
             .in_force()
             .is_some_and(|map| map.me().host == query.to);
+        let verdict = match explanation.allowed {
+            true => Some(Verdict::Allowed),
+            false => explanation.verdict,
+        };
         // What is denied tells nobody whether anything listens behind it.
-        let listener_at = (is_here && explanation.allowed).then_some(query);
+        let may_pass = verdict.is_some_and(|verdict| verdict != Verdict::Denied);
+        let listener_at = (is_here && may_pass).then_some(query);
         self.out.push(Output::Explain {
             explanation,
             listener_at,
         });
     }
 
-    fn explain_for_coordinator(&self, id: u64, query: FlowQuery, now: Now) -> Explanation {
+    fn explain_for_coordinator(
+        &self,
+        id: u64,
+        query: FlowQuery,
+        call: Option<&CallFacts>,
+        now: Now,
+    ) -> Explanation {
         let mut explanation = Explanation {
             id,
             policy: Default::default(),
             allowed: false,
+            verdict: Some(Verdict::Denied),
+            depends_on: Vec::new(),
             rule: None,
             source: None,
             notes: Vec::new(),
@@ -117,16 +150,25 @@ impl Agent {
             );
             return explanation;
         };
-        let explained = explain(map.bundle(), from, to, query.ip_protocol, query.port);
-        explanation.allowed = explained.decision.allowed;
-        explanation.rule = explained.decision.rule.map(|rule| rule.id.clone());
-        explanation.source = explained.decision.rule.map(|rule| rule.source.clone());
-        explanation.notes = explained.near_misses;
-        if query.ip_protocol == ip_protocol::TCP {
-            let target = Target::Port(query.port);
-            let notes = notes_on_calls(map.bundle(), (from, to), target, now);
-            explanation.notes.extend(notes);
-        }
+        // An older coordinator says nothing of the call.
+        let nothing = CallFacts::default();
+        let asked = Asked {
+            from,
+            to,
+            ip_protocol: query.ip_protocol,
+            port: query.port,
+            facts: call.unwrap_or(&nothing),
+            now: now.unix,
+        };
+        let answer = why(map.bundle(), &asked);
+        explanation.allowed = answer.verdict == Verdict::Allowed;
+        explanation.verdict = Some(answer.verdict);
+        explanation.depends_on = answer.depends_on;
+        (explanation.rule, explanation.source) = match answer.rule {
+            Some(rule) => (Some(rule.id), Some(rule.source)),
+            None => (None, None),
+        };
+        explanation.notes = answer.notes;
         let peer = if from.host == map.me().host { to } else { from };
         explanation.pair = Some(self.pair_facts(peer, now));
         explanation
@@ -157,8 +199,8 @@ impl Agent {
             })
     }
 
-    /// Finds who a name means. A service means this host when it is an endpoint of it and the
-    /// other end is another host, else its first endpoint.
+    /// Finds who a name means. A service means the endpoints that are not the other end, this host first
+    /// when it is one.
     fn end<'m>(
         &self,
         map: &'m Map,
@@ -169,7 +211,7 @@ impl Agent {
             let mut services = map.bundle().services.iter();
             let has_it = |it: &&Service| it.addresses.is_some_and(|own| own.contains(address));
             if let Some(service) = services.find(has_it) {
-                return endpoint_of(service, map, other);
+                return endpoints_of(service, map, other);
             }
             let host = host_at(map, address).ok_or_else(|| {
                 let text = format!(
@@ -178,17 +220,11 @@ impl Agent {
                 );
                 Refusal::new(RefusalCode::NotFound, text)
             })?;
-            return Ok(End {
-                host,
-                service: None,
-            });
+            return Ok(End::of(host));
         }
         let name = name_in(map, text)?;
         if let Some(host) = map.host_named(&name) {
-            return Ok(End {
-                host,
-                service: None,
-            });
+            return Ok(End::of(host));
         }
         let service = map
             .bundle()
@@ -204,7 +240,7 @@ impl Agent {
                 ),
             ));
         };
-        endpoint_of(service, map, other)
+        endpoints_of(service, map, other)
     }
 
     /// What is known here of a peer and the tunnel to it. Who listens is the program's to find out.
@@ -223,7 +259,7 @@ impl Agent {
     }
 }
 
-fn endpoint_of<'m>(
+fn endpoints_of<'m>(
     service: &'m Service,
     map: &'m Map,
     other: Option<&HostRecord>,
@@ -232,53 +268,18 @@ fn endpoint_of<'m>(
         let mut endpoints = service.endpoints.iter();
         other.is_none_or(|other| other.host != host.host) && endpoints.any(|it| it.selects(host))
     };
-    let host = map.hosts().find(is_endpoint).ok_or_else(|| {
+    let hosts: Vec<&HostRecord> = map.hosts().filter(is_endpoint).collect();
+    if hosts.is_empty() {
         let name = &service.name;
-        Refusal::new(
+        return Err(Refusal::new(
             RefusalCode::NotFound,
             format!("no host that this one knows is an endpoint of service {name}"),
-        )
-    })?;
+        ));
+    }
     Ok(End {
-        host,
+        hosts,
         service: Some(service),
     })
-}
-
-/// Returns how a call is decided, where it takes more than packets to know: nothing of what is asked
-/// here says which request it will be, or which process makes it.
-fn notes_on_calls(
-    bundle: &Bundle,
-    (from, to): (&HostRecord, &HostRecord),
-    target: Target<'_>,
-    now: Now,
-) -> Vec<String> {
-    let mut rules = bundle.allow.iter().chain(&bundle.deny);
-    if !rules.any(Rule::needs_more_than_packets) {
-        return Vec::new();
-    }
-    let explained = explain_call(
-        bundle,
-        &Call {
-            from,
-            workload: None,
-            to,
-            target,
-            request: None,
-            at: Some(now.unix),
-        },
-    );
-    let what = match target {
-        Target::Service(name) => format!("calls of {name}"),
-        Target::Port(port) => format!("calls of tcp {port}"),
-    };
-    let decided = format!(
-        "{what}, by a process and with a request that nobody knows yet: {}",
-        explained.decision
-    );
-    std::iter::once(decided)
-        .chain(explained.near_misses)
-        .collect()
 }
 
 fn host_at(map: &Map, address: IpAddr) -> Option<&HostRecord> {

@@ -9,7 +9,10 @@ use model::control::{RefusalCode, ToHost};
 use model::ids::{HostId, PolicyVersion};
 use model::local::LocalWhyRequest;
 use model::map::PeerIndex;
-use model::rule::{Direction, FlowQuery, ip_protocol};
+use model::question::{CallFacts, Verdict};
+use model::rule::{
+    Direction, FlowQuery, HttpMatch, Protocol, Rule, Selector, Source, Traffic, ip_protocol,
+};
 
 use crate::coordinator::{Coordinator, bundle_with_service};
 use crate::host::Host;
@@ -29,6 +32,7 @@ fn why(from: &str, to: &str, protocol: &str, port: Option<u16>) -> LocalWhyReque
         to: to.to_owned(),
         protocol: protocol.to_owned(),
         port,
+        call: CallFacts::default(),
     }
 }
 
@@ -227,6 +231,7 @@ fn the_coordinator_s_question_is_answered_by_what_is_in_force() {
         host.told(ToHost::Explain {
             id: u64::from(port),
             query,
+            call: None,
         });
         let (answers, looked_for): (Vec<_>, Vec<_>) = host
             .take(|output| match output {
@@ -256,6 +261,62 @@ fn the_coordinator_s_question_is_answered_by_what_is_in_force() {
 }
 
 #[test]
+fn a_call_is_answered_as_far_as_it_is_known() {
+    let mut coordinator = Coordinator::new(1);
+    coordinator.add_host("db");
+    let mut bundle = bundle_with_service(22);
+    bundle.services[0].protocol = Protocol::Http;
+    bundle.allow.push(Rule {
+        id: "items".parse().unwrap(),
+        from: vec![Selector::Any],
+        to: vec![Selector::Service("orders".parse().unwrap())],
+        traffic: Traffic::Service,
+        http: vec![HttpMatch {
+            methods: vec!["GET".parse().unwrap()],
+            path: "/v1/**".parse().unwrap(),
+            host: None,
+            headers: Vec::new(),
+        }],
+        when: None,
+        source: Source::default(),
+    });
+    coordinator.apply(bundle);
+    let mut host = Host::member_of(&mut coordinator);
+    let get = CallFacts {
+        method: Some("GET".parse().unwrap()),
+        ..CallFacts::default()
+    };
+    let asked = LocalWhyRequest {
+        call: get.clone(),
+        ..why("web-1", "orders", "", None)
+    };
+    let report = host.agent.why(&asked, host.now).unwrap();
+    assert_eq!((&*report.protocol, report.port), ("tcp", 8080));
+    assert_eq!(report.decision.verdict, Some(Verdict::Depends));
+    assert_eq!(report.decision.depends_on, ["the path"]);
+
+    let query = FlowQuery {
+        from: host.id(),
+        to: host.agent.peers(host.now)[0].id,
+        ip_protocol: ip_protocol::TCP,
+        port: 8080,
+    };
+    let service = Some("orders".parse().unwrap());
+    let call = Some(Box::new(CallFacts { service, ..get }));
+    host.told(ToHost::Explain { id: 1, query, call });
+    let said = host.take(|output| match output {
+        Output::Explain { explanation, .. } => Some(explanation.clone()),
+        _ => None,
+    });
+    assert_eq!(
+        (said[0].allowed, said[0].verdict),
+        (false, Some(Verdict::Depends))
+    );
+    assert_eq!(said[0].depends_on, ["the path"]);
+    assert_eq!(said[0].notes, report.decision.notes);
+}
+
+#[test]
 fn a_host_that_no_rule_connects_is_like_one_that_does_not_exist() {
     let (mut coordinator, mut host) = member();
     let stranger = coordinator.add_host("stranger");
@@ -271,7 +332,11 @@ fn a_host_that_no_rule_connects_is_like_one_that_does_not_exist() {
         ip_protocol: ip_protocol::TCP,
         port: 22,
     };
-    host.told(ToHost::Explain { id: 1, query });
+    host.told(ToHost::Explain {
+        id: 1,
+        query,
+        call: None,
+    });
     let answers = host.take(|output| match output {
         Output::Explain {
             explanation,

@@ -7,6 +7,7 @@ use model::admin::{EndAnswer, EndReport, WhyReport, WhyRequest};
 use model::control::{Explanation, FromHost, RefusalCode, ToHost};
 use model::ids::PolicyVersion;
 use model::pair::PairFacts;
+use model::question::{CallFacts, Verdict};
 use model::rule::FlowQuery;
 
 use crate::world::{World, name};
@@ -17,6 +18,7 @@ fn question(to: &str, protocol: &str, port: Option<u16>) -> AdminRequest {
         to: to.into(),
         protocol: protocol.into(),
         port,
+        call: CallFacts::default(),
     })
 }
 
@@ -38,7 +40,7 @@ fn two_hosts() -> (World, SessionId, SessionId) {
 
 fn asked(world: &mut World, session: SessionId) -> (u64, FlowQuery) {
     match &world.taken(session)[..] {
-        [ToHost::Explain { id, query }] => (*id, *query),
+        [ToHost::Explain { id, query, .. }] => (*id, *query),
         other => panic!("{other:?}"),
     }
 }
@@ -48,6 +50,8 @@ fn explanation(id: u64, allowed: bool) -> FromHost {
         id,
         policy: PolicyVersion(1),
         allowed,
+        verdict: None,
+        depends_on: Vec::new(),
         rule: None,
         source: None,
         notes: vec!["a note".into()],
@@ -144,6 +148,70 @@ fn a_service_means_one_of_its_endpoints_and_its_port() {
     assert_eq!(report.policy.rule.as_deref(), Some("a-db"));
 }
 
+const SERVICES: &str = "\
+fleet: prod
+workloads:
+  web: { unit: web.service, hosts: a }
+services:
+  dns: { port: 53, protocol: udp, endpoints: [\"role=app\"] }
+  orders: { port: 8080, protocol: http, endpoints: [\"role=app\"] }
+allow:
+  - { id: a-dns, from: a, to: dns }
+  - { id: items, from: web, to: orders, http: [\"GET /v1/items\"] }
+";
+
+#[test]
+fn a_service_is_asked_about_by_its_own_protocol_and_as_far_as_calls_are_known() {
+    let (mut world, a, b) = two_hosts();
+    world.set_labels("b", &[("role", "app")]);
+    world.apply_policy(SERVICES).unwrap();
+    for session in [a, b] {
+        world.taken(session);
+    }
+    let ask = |world: &mut World, to: &str, call: CallFacts| {
+        let id = world.ask(AdminRequest::Why(WhyRequest {
+            from: "a".into(),
+            to: to.into(),
+            protocol: String::new(),
+            port: None,
+            call,
+        }));
+        let told = world.taken(b);
+        world.advance(Duration::from_secs(3));
+        world.taken(a);
+        (answer(world, id).unwrap().unwrap(), told)
+    };
+    let (dns, _) = ask(&mut world, "dns", CallFacts::default());
+    assert_eq!((&*dns.protocol, dns.port), ("udp", 53));
+    assert_eq!(dns.service, Some(name("dns")));
+    assert_eq!(dns.policy.verdict, Some(Verdict::Allowed));
+    assert_eq!(dns.policy.rule.as_deref(), Some("a-dns"));
+    let get = CallFacts {
+        workload: Some(name("web")),
+        method: Some("GET".parse().unwrap()),
+        ..CallFacts::default()
+    };
+    let (orders, told) = ask(&mut world, "orders", get.clone());
+    assert!(!orders.policy.allowed);
+    assert_eq!(orders.policy.depends_on, ["the path"]);
+    // The ends are asked the same.
+    let of_orders = CallFacts {
+        service: Some(name("orders")),
+        ..get.clone()
+    };
+    assert!(
+        matches!(&told[..], [ToHost::Explain { call: Some(call), .. }] if **call == of_orders),
+        "{told:?}"
+    );
+    let items = CallFacts {
+        path: Some("/v1/items".parse().unwrap()),
+        ..get
+    };
+    let (orders, _) = ask(&mut world, "orders", items);
+    assert_eq!(orders.policy.verdict, Some(Verdict::Allowed));
+    assert_eq!(orders.policy.rule.as_deref(), Some("items"));
+}
+
 #[test]
 fn questions_without_sense_are_refused() {
     let (mut world, ..) = two_hosts();
@@ -172,6 +240,7 @@ fn an_overlay_address_stands_for_its_host_at_either_end() {
         to: b.v4.to_string(),
         protocol: "icmp".into(),
         port: None,
+        call: CallFacts::default(),
     };
     let id = world.ask(AdminRequest::Why(asked));
     world.advance(Duration::from_secs(5));

@@ -47,6 +47,10 @@ text_name!(
     PathPattern, "path", check_path, "^/"
 );
 text_name!(
+    /// The path of one request: decoded, without the query, and without what requests are refused for.
+    RequestPath, "path of a request", check_request_path, "^/[^*]*$"
+);
+text_name!(
     /// A host by its name, or `*.example.com` for all below it. In lower case, without a port.
     HostPattern, "host", check_host, "^(\\*\\.)?[a-z0-9.-]+$"
 );
@@ -169,6 +173,13 @@ fn check_path(text: &str) -> Result<(), &'static str> {
         return Err("** stands for any rest, and only at the end");
     }
     Ok(())
+}
+
+fn check_request_path(text: &str) -> Result<(), &'static str> {
+    if text.contains('*') {
+        return Err("one request is asked about: its path has no *");
+    }
+    check_path(text)
 }
 
 fn check_host(text: &str) -> Result<(), &'static str> {

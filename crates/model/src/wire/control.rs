@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::generated::{from_host, to_host};
 use super::map::heard_from;
+use super::question::{verdict_from_wire, verdict_to_wire};
 use super::{WireError, field, generated};
 use crate::control::{
     Applied, Description, EndpointReport, EnrolRequest, Enrolled, Explanation, FromHost, Goodbye,
@@ -317,6 +318,16 @@ impl From<Explanation> for generated::Explanation {
                 .map(|note| field::clipped(note))
                 .collect(),
             pair: explanation.pair.map(Into::into),
+            verdict: explanation
+                .verdict
+                .map_or(generated::Verdict::Unspecified, verdict_to_wire)
+                .into(),
+            depends_on: explanation
+                .depends_on
+                .iter()
+                .take(Limits::NOTES)
+                .map(|what| field::clipped(what))
+                .collect(),
         }
     }
 }
@@ -329,6 +340,7 @@ impl TryFrom<generated::Explanation> for Explanation {
             "" => None,
             id => Some(field::parsed("Explanation.rule", id)?),
         };
+        let verdict = verdict_from_wire(message.verdict());
         Ok(Self {
             id: message.id,
             policy: PolicyVersion(message.policy_version),
@@ -339,6 +351,13 @@ impl TryFrom<generated::Explanation> for Explanation {
                 field::text("Explanation.notes", note)
             })?,
             pair: message.pair.map(TryInto::try_into).transpose()?,
+            verdict,
+            depends_on: field::list(
+                "Explanation.depends_on",
+                message.depends_on,
+                Limits::NOTES,
+                |what| field::text("Explanation.depends_on", what),
+            )?,
         })
     }
 }
@@ -349,9 +368,10 @@ impl From<ToHost> for generated::ToHost {
             ToHost::Welcome(welcome) => to_host::Message::Welcome(welcome.into()),
             ToHost::Map(delta) => to_host::Message::Map(delta.into()),
             ToHost::Certificate(outcome) => to_host::Message::Certificate(outcome.into()),
-            ToHost::Explain { id, query } => to_host::Message::Explain(generated::Explain {
+            ToHost::Explain { id, query, call } => to_host::Message::Explain(generated::Explain {
                 id,
                 query: Some(query.into()),
+                call: call.map(|call| (*call).into()),
             }),
             ToHost::Goodbye(goodbye) => to_host::Message::Goodbye(goodbye.into()),
             ToHost::Pong(nonce) => to_host::Message::Pong(generated::Pong { nonce }),
@@ -380,6 +400,10 @@ impl TryFrom<generated::ToHost> for ToHost {
             to_host::Message::Explain(explain) => Ok(Self::Explain {
                 id: explain.id,
                 query: field::required("Explain.query", explain.query)?.try_into()?,
+                call: match explain.call {
+                    Some(call) => Some(Box::new(call.try_into()?)),
+                    None => None,
+                },
             }),
             to_host::Message::Goodbye(goodbye) => goodbye.try_into().map(Self::Goodbye),
             to_host::Message::Pong(pong) => Ok(Self::Pong(pong.nonce)),

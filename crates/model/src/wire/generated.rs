@@ -944,12 +944,44 @@ pub struct Pong {
     pub nonce: u64,
 }
 /// A question of an operator: how would this flow be decided here?
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Explain {
     #[prost(uint64, tag = "1")]
     pub id: u64,
     #[prost(message, optional, tag = "2")]
     pub query: ::core::option::Option<FlowQuery>,
+    /// absent: of packets alone, as older coordinators ask
+    #[prost(message, optional, tag = "3")]
+    pub call: ::core::option::Option<CallFacts>,
+}
+/// What is known of a call that is asked about; what is absent or empty may be anything.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CallFacts {
+    /// which is called; empty: the host itself is dialled
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub workload: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub method: ::prost::alloc::string::String,
+    /// of one request, decoded, without its query
+    #[prost(string, tag = "4")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "6")]
+    pub headers: ::prost::alloc::vec::Vec<HeaderFact>,
+    /// unix seconds
+    #[prost(uint64, optional, tag = "7")]
+    pub at_secs: ::core::option::Option<u64>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HeaderFact {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// absent: the request does not have the header
+    #[prost(string, optional, tag = "2")]
+    pub value: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FlowQuery {
@@ -985,6 +1017,12 @@ pub struct Explanation {
     /// absent: the other end is not known here
     #[prost(message, optional, tag = "7")]
     pub pair: ::core::option::Option<PairFacts>,
+    /// unspecified: of packets alone, as older hosts answer
+    #[prost(enumeration = "Verdict", tag = "8")]
+    pub verdict: i32,
+    /// what the verdict is up to: for people
+    #[prost(string, repeated, tag = "9")]
+    pub depends_on: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// What one end of a flow knows of the way to the other end.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1053,6 +1091,39 @@ impl EndpointKind {
             "ENDPOINT_KIND_INTERFACE" => Some(Self::Interface),
             "ENDPOINT_KIND_COORDINATOR" => Some(Self::Coordinator),
             "ENDPOINT_KIND_PEER" => Some(Self::Peer),
+            _ => None,
+        }
+    }
+}
+/// What a policy says of calls of which not everything is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Verdict {
+    Unspecified = 0,
+    Denied = 1,
+    Depends = 2,
+    Allowed = 3,
+}
+impl Verdict {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "VERDICT_UNSPECIFIED",
+            Self::Denied => "VERDICT_DENIED",
+            Self::Depends => "VERDICT_DEPENDS",
+            Self::Allowed => "VERDICT_ALLOWED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "VERDICT_UNSPECIFIED" => Some(Self::Unspecified),
+            "VERDICT_DENIED" => Some(Self::Denied),
+            "VERDICT_DEPENDS" => Some(Self::Depends),
+            "VERDICT_ALLOWED" => Some(Self::Allowed),
             _ => None,
         }
     }

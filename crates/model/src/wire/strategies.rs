@@ -28,8 +28,10 @@ use crate::record::{
 use crate::rule::FlowQuery;
 use crate::time::UnixTime;
 
+mod question;
 mod rule;
 
+use question::{call_facts, verdict};
 pub(super) use rule::leaf;
 use rule::source;
 
@@ -319,7 +321,13 @@ pub(super) fn to_host() -> impl Strategy<Value = ToHost> {
         welcome,
         map_delta().prop_map(ToHost::Map),
         certificate.prop_map(ToHost::Certificate),
-        (any::<u64>(), query).prop_map(|(id, query)| ToHost::Explain { id, query }),
+        (any::<u64>(), query, option::of(call_facts())).prop_map(|(id, query, call)| {
+            ToHost::Explain {
+                id,
+                query,
+                call: call.map(Box::new),
+            }
+        }),
         goodbye,
         any::<u64>().prop_map(ToHost::Pong),
         Just(ToHost::RotateKey),
@@ -402,20 +410,26 @@ pub(super) fn from_host() -> impl Strategy<Value = FromHost> {
     let explanation = (
         any::<u64>(),
         decision,
-        vec(text(), 0..4),
+        option::of(verdict()),
+        (vec(text(), 0..4), vec(text(), 0..4)),
         option::of(pair()),
     )
-        .prop_map(|(id, (policy, allowed, rule, source), notes, pair)| {
-            FromHost::Explanation(Explanation {
-                id,
-                policy,
-                allowed,
-                rule,
-                source,
-                notes,
-                pair,
-            })
-        });
+        .prop_map(
+            |(id, (policy, allowed, rule, source), verdict, told, pair)| {
+                let (depends_on, notes) = told;
+                FromHost::Explanation(Explanation {
+                    id,
+                    policy,
+                    allowed,
+                    verdict,
+                    depends_on,
+                    rule,
+                    source,
+                    notes,
+                    pair,
+                })
+            },
+        );
     prop_oneof![
         hello,
         endpoints,

@@ -271,22 +271,11 @@ fn headers(node: &Node, report: &mut Report<'_>) -> Option<Vec<(String, String)>
     sent
 }
 
-/// Reads `2026-11-23 23:30 Europe/Paris`.
 fn moment(written: &str) -> Result<UnixTime, Complaint> {
-    let wrong = || {
+    window::moment(written).ok_or_else(|| {
         Complaint::new(format!("{} is not a moment", quoted(written)))
             .help("write `at: \"2026-11-23 23:30 Europe/Paris\"`")
-    };
-    let (local, zone) = written.rsplit_once(' ').ok_or_else(wrong)?;
-    let zone = zone
-        .parse()
-        .ok()
-        .and_then(|zone| window::zone(&zone))
-        .ok_or_else(wrong)?;
-    let local: jiff::civil::DateTime = local.trim().parse().map_err(|_| wrong())?;
-    let moment = local.to_zoned(zone).map_err(|_| wrong())?;
-    let seconds = u64::try_from(moment.timestamp().as_second()).map_err(|_| wrong())?;
-    Ok(UnixTime::from_secs(seconds))
+    })
 }
 
 fn parse_target(target: &str, nouns: &Nouns) -> Result<(Selector, Asked), Complaint> {

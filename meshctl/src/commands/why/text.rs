@@ -2,7 +2,9 @@
 
 use model::admin::{Decision, EndAnswer, WhyReport};
 use model::local::LocalWhyReport;
+use model::name::Name;
 use model::pair::{Listener, PairDrop, PairFacts};
+use model::question::Verdict;
 
 use crate::output::{Output, Tone, span};
 
@@ -13,6 +15,7 @@ pub(super) fn report_text(report: &WhyReport, output: &Output) -> String {
         report.to.as_str(),
         &report.protocol,
         report.port,
+        report.service.as_ref(),
     );
     let addresses: Vec<String> = report.addresses.iter().map(ToString::to_string).collect();
     let mut lines = vec![
@@ -37,7 +40,10 @@ pub(super) fn report_text(report: &WhyReport, output: &Output) -> String {
                     "  {at:<12} {}",
                     decision_text(&said.decision, output)
                 ));
-                lines.extend(notes(&said.decision, output));
+                // What was said above once is enough.
+                if said.decision.notes != report.policy.notes {
+                    lines.extend(notes(&said.decision, output));
+                }
                 match &said.pair {
                     Some(pair) => lines.extend(pair_lines(pair, other.as_str(), report, output)),
                     None => lines.push(faint(&format!("{other} is not known there"), output)),
@@ -64,8 +70,9 @@ pub(super) fn report_text(report: &WhyReport, output: &Output) -> String {
 }
 
 /// Returns what this host alone says.
-pub(super) fn local_text(report: &LocalWhyReport, protocol: &str, output: &Output) -> String {
+pub(super) fn local_text(report: &LocalWhyReport, output: &Output) -> String {
     let (from, to) = (report.from.as_str(), report.to.as_str());
+    let protocol = report.protocol.as_str();
     let other = if report.inbound { from } else { to };
     let addresses: Vec<String> = report
         .pair
@@ -74,7 +81,7 @@ pub(super) fn local_text(report: &LocalWhyReport, protocol: &str, output: &Outpu
         .map(ToString::to_string)
         .collect();
     let mut lines = vec![
-        flow(from, to, protocol, report.port),
+        flow(from, to, protocol, report.port, report.service.as_ref()),
         format!("  {:<12} {other} is {}", "name", addresses.join(" ")),
         format!(
             "  {:<12} {}",
@@ -93,26 +100,34 @@ pub(super) fn local_text(report: &LocalWhyReport, protocol: &str, output: &Outpu
     lines.join("\n")
 }
 
-fn flow(from: &str, to: &str, protocol: &str, port: u16) -> String {
-    if port == 0 {
-        format!("{from} → {to} {protocol}")
-    } else {
-        format!("{from} → {to}:{port}/{protocol}")
+fn flow(from: &str, to: &str, protocol: &str, port: u16, service: Option<&Name>) -> String {
+    match (port, service) {
+        (0, _) => format!("{from} → {to} {protocol}"),
+        (_, None) => format!("{from} → {to}:{port}/{protocol}"),
+        (_, Some(service)) => format!("{from} → {service}, as at {to}:{port}/{protocol}"),
     }
 }
 
 fn decision_text(decision: &Decision, output: &Output) -> String {
-    let verdict = if decision.allowed {
-        output.paint(Tone::Good, "allowed")
-    } else {
-        output.paint(Tone::Bad, "denied")
+    let verdict = match (decision.verdict, decision.allowed) {
+        (Some(Verdict::Depends), _) => output.paint(Tone::Doubtful, "depends"),
+        (_, true) => output.paint(Tone::Good, "allowed"),
+        (_, false) => output.paint(Tone::Bad, "denied"),
     };
     let reason = match (&decision.rule, &decision.rule_source) {
         (Some(rule), Some(source)) => format!(" by rule {rule} ({source})"),
         (Some(rule), None) => format!(" by rule {rule}"),
+        (None, _) if !decision.depends_on.is_empty() => {
+            format!(" on {}", decision.depends_on.join(", "))
+        }
         (None, _) => ", no rule allows it".into(),
     };
-    format!("{verdict}{reason}, policy version {}", decision.version)
+    let of_packets = match decision.verdict {
+        Some(_) => "",
+        None => " (of packets alone, by an older program)",
+    };
+    let version = decision.version;
+    format!("{verdict}{reason}, policy version {version}{of_packets}")
 }
 
 fn notes<'a>(decision: &'a Decision, output: &'a Output) -> impl Iterator<Item = String> + 'a {
@@ -180,9 +195,16 @@ fn listener_line(pair: &PairFacts, protocol: &str, port: u16, output: &Output) -
     Some(faint(&text, output))
 }
 
+/// An older program tells of packets alone.
+fn is_denied(decision: &Decision) -> bool {
+    decision
+        .verdict
+        .map_or(!decision.allowed, |verdict| verdict == Verdict::Denied)
+}
+
 /// Finds what keeps a flow from working that the policy allows; the first of what there may be.
 fn obstacle(report: &WhyReport) -> Option<String> {
-    if !report.policy.allowed {
+    if is_denied(&report.policy) {
         return None;
     }
     let (from, to) = (&report.from, &report.to);
@@ -193,7 +215,7 @@ fn obstacle(report: &WhyReport) -> Option<String> {
         _ => return None,
     };
     for (end, said) in [(from, source), (to, destination)] {
-        if !said.decision.allowed {
+        if is_denied(&said.decision) {
             return Some(format!(
                 "{end} enforces version {}, which denies it",
                 said.decision.version
@@ -229,6 +251,11 @@ mod tests {
     fn decision(allowed: bool) -> Decision {
         Decision {
             allowed,
+            verdict: Some(match allowed {
+                true => Verdict::Allowed,
+                false => Verdict::Denied,
+            }),
+            depends_on: Vec::new(),
             rule: allowed.then(|| "web-db".into()),
             rule_source: allowed.then(|| "policy.yaml:8".into()),
             version: PolicyVersion(2),
@@ -237,7 +264,7 @@ mod tests {
     }
 
     fn end(listener: Option<Listener>) -> EndAnswer {
-        EndAnswer::Answered(EndReport {
+        EndAnswer::Answered(Box::new(EndReport {
             decision: decision(true),
             pair: Some(PairFacts {
                 addresses: vec![[100, 64, 0, 17].into()],
@@ -253,7 +280,7 @@ mod tests {
                 }),
                 listener,
             }),
-        })
+        }))
     }
 
     fn report(listener: Listener) -> WhyReport {
@@ -263,6 +290,7 @@ mod tests {
             addresses: vec![[100, 64, 0, 17].into()],
             protocol: "tcp".into(),
             port: 5432,
+            service: None,
             policy: decision(true),
             source: end(None),
             destination: end(Some(listener)),
@@ -285,6 +313,42 @@ web-1 → db-1:5432/tcp
       last drop: tcp 22 from web-1, 1m01s ago (no rule)
       listener: nothing listens on tcp 5432
   in the way   nothing listens on db-1"
+        );
+    }
+
+    #[test]
+    fn what_it_depends_on_is_told_once_with_the_rules() {
+        let output = Output::new(false, Color::Never);
+        let depends = Decision {
+            allowed: false,
+            verdict: Some(Verdict::Depends),
+            depends_on: vec!["which workload calls".into(), "the method".into()],
+            rule: None,
+            rule_source: None,
+            version: PolicyVersion(2),
+            notes: vec!["workload web: depends on the method".into()],
+        };
+        let mut report = WhyReport {
+            service: Some("orders".parse().unwrap()),
+            policy: depends.clone(),
+            ..report(Listener::Nothing)
+        };
+        if let EndAnswer::Answered(said) = &mut report.destination {
+            said.decision = depends;
+        }
+        let text = report_text(&report, &output);
+        let lines: Vec<&str> = text.lines().collect();
+        let said = "depends on which workload calls, the method, policy version 2";
+        assert_eq!(lines[0], "web-1 → orders, as at db-1:5432/tcp");
+        assert_eq!(lines[2], format!("  policy       {said}"));
+        assert_eq!(lines[3], "      workload web: depends on the method");
+        assert!(
+            text.contains(&format!("  at db-1      {said}\n      path:")),
+            "{text}"
+        );
+        assert_eq!(
+            obstacle(&report).as_deref(),
+            Some("nothing listens on db-1")
         );
     }
 

@@ -18,6 +18,7 @@ use model::local::{
     LocalWhyRequest, PeerView, PingReply, PingRequest,
 };
 use model::pair::PairFacts;
+use model::question::{CallFacts, Verdict};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -86,6 +87,7 @@ fn questions(fleet: &SmallFleet) -> Vec<Seed> {
         to: "db".to_owned(),
         protocol: "tcp".to_owned(),
         port: Some(5432),
+        call: CallFacts::default(),
     };
     let credential = AdminCredential {
         fleet: name("prod"),
@@ -108,6 +110,7 @@ fn questions(fleet: &SmallFleet) -> Vec<Seed> {
         to: "db".to_owned(),
         protocol: "udp".to_owned(),
         port: None,
+        call: CallFacts::default(),
     };
     let create_admin = CreateAdmin {
         name: name("ada"),
@@ -150,6 +153,8 @@ fn file() -> PolicyFile {
 fn decision() -> Decision {
     Decision {
         allowed: false,
+        verdict: Some(Verdict::Depends),
+        depends_on: vec!["the method".to_owned()],
         rule: Some("quarantine".to_owned()),
         rule_source: Some("policy.yaml:9".to_owned()),
         version: PolicyVersion(3),
@@ -220,11 +225,12 @@ fn answers_of_coordinators(fleet: &SmallFleet) -> Vec<Seed> {
         addresses: vec![[100, 64, 0, 17].into()],
         protocol: "tcp".to_owned(),
         port: 5432,
+        service: None,
         policy: decision(),
-        source: EndAnswer::Answered(EndReport {
+        source: EndAnswer::Answered(Box::new(EndReport {
             decision: decision(),
             pair: Some(PairFacts::default()),
-        }),
+        })),
         destination: EndAnswer::Silent,
     };
     vec![

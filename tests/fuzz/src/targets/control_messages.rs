@@ -15,6 +15,7 @@ use model::map::{MapDelta, PolicySlice};
 use model::memory::Memory;
 use model::pair::{Listener, PairDrop, PairFacts};
 use model::record::{HostRecord, Signed};
+use model::question::{CallFacts, HeaderFact, Verdict};
 use model::rule::{FlowQuery, ip_protocol};
 use model::wire::stored::{
     self, FormerPeer, Membership, SpareKey, StoredHighWater, StoredIdentity, StoredMap,
@@ -265,6 +266,18 @@ pub(crate) fn to_host(fleet: &SmallFleet) -> Vec<(&'static str, ToHost)> {
         ip_protocol: ip_protocol::TCP,
         port: 5432,
     };
+    let call = CallFacts {
+        service: Some("orders".parse().expect("a name")),
+        workload: Some("web".parse().expect("a name")),
+        method: Some("GET".parse().expect("a method")),
+        path: Some("/v1/items".parse().expect("a path")),
+        host: Some("orders.example".parse().expect("a host")),
+        headers: vec![HeaderFact {
+            name: "x-debug".parse().expect("a header"),
+            value: None,
+        }],
+        at_secs: Some(1_800_000_000),
+    };
     let goodbye = Goodbye {
         reason: "the coordinator restarts".to_owned(),
         retry_after: Duration::from_secs(5),
@@ -283,7 +296,22 @@ pub(crate) fn to_host(fleet: &SmallFleet) -> Vec<(&'static str, ToHost)> {
             "no-certificate",
             ToHost::Certificate(Err("not now".to_owned())),
         ),
-        ("explain", ToHost::Explain { id: 7, query }),
+        (
+            "explain",
+            ToHost::Explain {
+                id: 7,
+                query,
+                call: None,
+            },
+        ),
+        (
+            "explain-a-call",
+            ToHost::Explain {
+                id: 8,
+                query,
+                call: Some(Box::new(call)),
+            },
+        ),
         ("goodbye", ToHost::Goodbye(goodbye)),
         ("pong", ToHost::Pong(9)),
         ("recall", ToHost::Recall),
@@ -328,6 +356,8 @@ fn from_host(fleet: &SmallFleet) -> Vec<(&'static str, FromHost)> {
         id: 7,
         policy: PolicyVersion(3),
         allowed: true,
+        verdict: Some(Verdict::Depends),
+        depends_on: vec!["the method".to_owned()],
         rule: Some(rule.id.clone()),
         source: Some(rule.source.clone()),
         notes: vec!["a rule comes close".to_owned()],
