@@ -247,6 +247,11 @@ impl No {
 }
 
 impl Asked {
+    /// Returns the host whose port is dialled; `None`: a service is called.
+    pub(crate) fn dialled(&self) -> Option<HostId> {
+        matches!(*self.aim, Aim::Port(_)).then_some(self.to)
+    }
+
     /// Decides. `headers` are those of the request while it is there.
     ///
     /// # Errors

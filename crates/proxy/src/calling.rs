@@ -461,6 +461,7 @@ impl Refused<'_> {
                 gave_up: None,
                 trace: None,
                 aim: &self.caught.aim,
+                dialled: self.caught.host,
                 method: request.map(AskedRequest::method),
                 path: request.map(AskedRequest::path),
                 status,

@@ -93,6 +93,8 @@ pub struct CallReport<'c> {
     pub gave_up: Option<GiveUp>,
     /// What was called.
     pub aim: &'c Aim,
+    /// The host whose port was dialled; `None`: a service was called.
+    pub dialled: Option<HostId>,
     /// The method; `None`: it was a connection of bytes.
     pub method: Option<&'c http::Method>,
     /// The path as it was sent, without its query.

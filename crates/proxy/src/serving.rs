@@ -376,6 +376,7 @@ impl Drop for Visiting {
                     gave_up: None,
                     trace: self.trace,
                     aim: &asked.aim,
+                    dialled: asked.dialled(),
                     method: self.method.as_ref(),
                     path: asked.request.as_ref().map(AskedRequest::path),
                     status: self.status,

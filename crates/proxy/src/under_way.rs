@@ -519,6 +519,7 @@ impl UnderWay {
                     gave_up: self.gave_up,
                     trace: self.trace,
                     aim: &asked.aim,
+                    dialled: asked.dialled(),
                     method: self.method.as_ref(),
                     path: asked.request.as_ref().map(|request| request.path()),
                     status: self.status,

@@ -77,7 +77,10 @@ fn headline(call: &CallExplained) -> String {
         (Some(method), Some(path)) => format!("{method} {path}"),
         _ => "a connection".to_owned(),
     };
-    format!("{} {what} to {}, {part}", call.id, call.to)
+    let service = call.service.as_ref();
+    let service = service.map(|name| format!(", where service {name} is"));
+    let service = service.unwrap_or_default();
+    format!("{} {what} to {}{service}, {part}", call.id, call.to)
 }
 
 fn moment(millis: u64) -> String {
@@ -172,6 +175,7 @@ mod tests {
             from: "edge-1".into(),
             workload: Some("web".into()),
             to: "orders".into(),
+            service: None,
             method: Some("DELETE".into()),
             path: Some("/v1/items".into()),
             status: Some(403),
@@ -213,6 +217,17 @@ mod tests {
   time      0.1 ms: queue 0.1
   bytes     0 B from the caller, 61 B to it"
         );
+    }
+
+    #[test]
+    fn a_dial_tells_the_host_and_which_service_is_there() {
+        let dialled = CallExplained {
+            to: "app-1:8080".into(),
+            service: Some("orders".into()),
+            ..denied()
+        };
+        let said = "00000000000000ab DELETE /v1/items to app-1:8080, where service orders is, as its source";
+        assert_eq!(headline(&dialled), said);
     }
 
     #[test]

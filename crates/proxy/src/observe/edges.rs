@@ -49,9 +49,9 @@ impl<'c> EdgeKey<&'c Name> {
             side: report.side,
             from: report.from,
             workload: report.workload.filter(|_| !is_claimed_in_vain),
-            to: match (report.aim, report.tried.last()) {
+            to: match (report.aim, reached(report)) {
                 (Aim::Service(name), _) => To::Service(name),
-                (Aim::Port(port), Some(host)) => To::Port(*host, *port),
+                (Aim::Port(port), Some(host)) => To::Port(host, *port),
                 (Aim::Port(_), None) => To::Other(None),
             },
         }
@@ -252,7 +252,7 @@ impl EdgeTable {
         if is_there {
             return self.enter(place, key);
         }
-        let to = To::Other(report.tried.last().copied());
+        let to = To::Other(reached(report));
         let key = EdgeKey { to, ..key };
         self.enter(self.place(key), key)
     }
@@ -283,6 +283,11 @@ impl EdgeTable {
         used.map(|edge| &**edge)
             .chain(has_others.then_some(&self.others))
     }
+}
+
+/// Returns the host that had the call, or was to have it.
+fn reached(report: &CallReport<'_>) -> Option<HostId> {
+    report.tried.last().copied().or(report.dialled)
 }
 
 /// Whether a program answered, and not the mesh.

@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
+use model::catalogue::Catalogue;
 use model::ids::HostId;
 use model::local::{CallExplained, CallPart};
+use model::rule::ip_protocol;
 use policy::{Headers, Question, RequestFacts, Target};
 
 use super::record::Record;
@@ -30,10 +32,11 @@ pub(super) fn explain(call: &Record, known: &[Known]) -> CallExplained {
         began_millis: millis(call.began.unix.since_epoch()),
         from: name(call.from),
         workload: call.workload.as_ref().map(ToString::to_string),
-        to: match (&call.aim, call.tried.last()) {
-            (Aim::Port(port), Some(host)) => format!("{}:{port}", name(*host)),
+        to: match (&call.aim, call.dialled) {
+            (Aim::Port(port), Some(host)) => format!("{}:{port}", name(host)),
             (aim, _) => aim.to_string(),
         },
+        service: catalogue.and_then(|catalogue| service_dialled(call, catalogue)),
         method: call.method.as_ref().map(ToString::to_string),
         path: call.method.as_ref().map(|_| call.path.clone()),
         status: Some(call.status).filter(|status| *status != 0),
@@ -101,20 +104,19 @@ fn decision(call: &Record, then: Option<&Known>) -> Decision {
     }
 }
 
-/// Asks the policy once more, for what it tells of rules that nearly matched. Only for denials:
-/// nobody wonders about the others.
+/// Asks the policy once more, for what it tells of rules that nearly matched. Only for denials: nobody
+/// wonders about the others, and the policy that allowed a call knows nothing of what cut it.
 fn near_misses(call: &Record, known: &Known) -> Vec<String> {
-    if !call.reason.is_some_and(Reason::is_of_policy) {
+    let is_by_rule = match call.reason {
+        Some(Reason::Denied) => call.rule.is_some(),
+        Some(Reason::UnknownWorkload | Reason::ClaimRefused) => false,
+        _ => return Vec::new(),
+    };
+    let to = call.dialled.or_else(|| call.tried.last().copied());
+    let Some(to) = to.or_else(|| endpoint(call, known)) else {
         return Vec::new();
-    }
-    let to = call.tried.last().copied().or_else(|| endpoint(call, known));
-    let question = question(call, to.unwrap_or(known.catalogue.me));
-    let explained = known.gate.explain(&question);
-    match explained.allowed {
-        // What it was denied for is not kept.
-        true => Vec::new(),
-        false => explained.near_misses,
-    }
+    };
+    known.gate.near_misses(&question(call, to), is_by_rule)
 }
 
 /// Returns what the policy is asked of a call, as far as it was kept.
@@ -149,12 +151,27 @@ fn others(call: &Record, known: &Known) -> Option<String> {
     left_out(&known.gate, &question, &service.endpoints, name)
 }
 
+/// Returns an endpoint that the call might have gone to, another host if there is one.
 fn endpoint(call: &Record, known: &Known) -> Option<HostId> {
     let Aim::Service(name) = &call.aim else {
         return None;
     };
-    let service = known.catalogue.services.get(name)?;
-    service.endpoints.first().copied()
+    let endpoints = &known.catalogue.services.get(name)?.endpoints;
+    let mut others = endpoints.iter().filter(|host| **host != call.from);
+    others.next().or(endpoints.first()).copied()
+}
+
+/// Returns the service that the host offers at the port that was dialled.
+fn service_dialled(call: &Record, catalogue: &Catalogue) -> Option<String> {
+    let (Aim::Port(port), Some(host)) = (&call.aim, call.dialled) else {
+        return None;
+    };
+    let mut services = catalogue.services.values();
+    let service = services.find(|it| {
+        let is_tcp = it.service.protocol.ip_protocol() == ip_protocol::TCP;
+        is_tcp && it.service.port == *port && it.endpoints.contains(&host)
+    });
+    service.map(|it| it.service.name.to_string())
 }
 
 /// Headers are not kept of calls that have ended.
@@ -200,10 +217,11 @@ fn millis(took: Duration) -> u64 {
 mod tests {
     use http::Method;
     use model::address::OverlayPrefixes;
-    use model::catalogue::Catalogue;
+    use model::catalogue::CatalogueService;
     use model::ids::{FleetId, PolicyVersion};
     use model::rule::{
-        Bundle, HeaderMatch, HeaderValue, HttpMatch, Rule, Selector, Source, Traffic,
+        Bundle, HeaderMatch, HeaderValue, HttpMatch, Protocol, Rule, Selector, Service, Source,
+        Traffic, TrafficSettings,
     };
 
     use super::*;
@@ -233,15 +251,28 @@ mod tests {
 
     /// What nearly allowed a `GET /v1/items` from host 1 to port 80 of host 2.
     fn near_misses(bundle: &Bundle) -> Vec<String> {
+        explained(bundle).near_misses
+    }
+
+    /// Such a dial, which the source refused.
+    fn explained(bundle: &Bundle) -> CallExplained {
         let (me, other) = (record(1), record(2));
         let prefixes = OverlayPrefixes::derived_from(FleetId::from_bytes([1; 16]));
+        let named = |service: &Service| {
+            let known = CatalogueService {
+                service: service.clone(),
+                addresses: record(9).addresses,
+                endpoints: vec![other.host],
+            };
+            (service.name.clone(), known)
+        };
         let catalogue = Catalogue {
             fleet_name: "prod".parse().unwrap(),
             suffix: "mesh".to_owned(),
             me: me.host,
             policy_version: PolicyVersion(1),
             service_prefixes: prefixes.services(),
-            services: std::collections::BTreeMap::new(),
+            services: bundle.services.iter().map(named).collect(),
             hosts: std::collections::BTreeMap::new(),
         };
         let gate = policy::Gate::compile(&me, &[&other], bundle, PolicyVersion(1));
@@ -252,10 +283,44 @@ mod tests {
         let aim = Aim::Port(80);
         let mut report = crate::observe::tests::report(1);
         (report.aim, report.from, report.workload) = (&aim, me.host, None);
-        let tried = [host(2)];
-        (report.tried, report.method) = (&tried, Some(&Method::GET));
+        report.dialled = Some(host(2));
+        (report.tried, report.method) = (&[], Some(&Method::GET));
         (report.status, report.reason) = (403, Some(Reason::Denied));
-        explain(&Record::of(&report), &[known]).near_misses
+        explain(&Record::of(&report), &[known])
+    }
+
+    #[test]
+    fn a_refused_dial_is_of_the_host_that_was_dialled_and_names_the_service_there() {
+        let web = Service {
+            name: "web".parse().unwrap(),
+            port: 80,
+            protocol: Protocol::Http,
+            endpoints: vec![Selector::Any],
+            workloads: Vec::new(),
+            addresses: None,
+            settings: TrafficSettings::default(),
+            source: Source::default(),
+        };
+        let to_two = Rule {
+            to: vec![Selector::Host {
+                name: record(2).name,
+                id: Some(host(2)),
+            }],
+            ..rule("to-two", entry("/admin"))
+        };
+        let told = explained(&Bundle {
+            services: vec![web],
+            allow: vec![to_two],
+            ..Bundle::default()
+        });
+        // What is not in the catalogue goes by its id.
+        assert_eq!(told.to, format!("{}:80", host_name(host(2), None)));
+        assert_eq!(told.service.as_deref(), Some("web"));
+        assert!(
+            told.near_misses[0].contains("`to-two`") && told.near_misses[0].contains("the path"),
+            "{:?}",
+            told.near_misses
+        );
     }
 
     #[test]
@@ -274,6 +339,27 @@ mod tests {
         let near = near_misses(&bundle).join("\n");
         assert!(
             near.contains("perhaps a header, which was not kept: it needs `x-key: *`"),
+            "{near}"
+        );
+    }
+
+    #[test]
+    fn a_deny_that_looks_at_a_header_which_was_not_kept_hides_no_near_miss() {
+        let debug = HttpMatch {
+            headers: vec![HeaderMatch {
+                name: "x-debug".parse().unwrap(),
+                value: HeaderValue::Present,
+            }],
+            ..entry("/**")
+        };
+        let bundle = Bundle {
+            allow: vec![rule("admin", entry("/admin"))],
+            deny: vec![rule("no-debug", debug)],
+            ..Bundle::default()
+        };
+        let near = near_misses(&bundle).join("\n");
+        assert!(
+            near.contains("`admin`") && near.contains("the path"),
             "{near}"
         );
     }

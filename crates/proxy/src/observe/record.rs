@@ -91,6 +91,7 @@ pub(super) struct Record {
     pub(super) choice: Option<Choice>,
     pub(super) gave_up: Option<GiveUp>,
     pub(super) aim: Aim,
+    pub(super) dialled: Option<HostId>,
     pub(super) method: Option<Method>,
     pub(super) path: String,
     pub(super) status: u16,
@@ -116,6 +117,7 @@ impl Record {
             choice: None,
             gave_up: None,
             aim: report.aim.clone(),
+            dialled: report.dialled,
             method: None,
             path: String::new(),
             status: 0,
@@ -144,6 +146,7 @@ impl Record {
         if self.aim != *report.aim {
             self.aim = report.aim.clone();
         }
+        self.dialled = report.dialled;
         if self.method.as_ref() != report.method {
             self.method = report.method.cloned();
         }

@@ -36,6 +36,7 @@ pub(super) fn report(id: u64) -> CallReport<'static> {
         choice: None,
         gave_up: None,
         aim: &ORDERS,
+        dialled: None,
         method: Some(&Method::GET),
         path: Some("/v1/items"),
         status: 200,
