@@ -100,6 +100,13 @@ impl MetricsPage {
         found.ok_or_else(|| LabError::new(format!("there is no series {series}")))
     }
 
+    /// The values of all series that are written so at their beginning, added up.
+    pub fn sum(&self, beginning: &str) -> f64 {
+        let series = self.series.iter();
+        let wanted = series.filter(|(name, _)| name.starts_with(beginning));
+        wanted.map(|(_, value)| value).sum()
+    }
+
     /// Counters that are smaller here than they were before.
     pub fn gone_back_since(&self, before: &Self) -> Vec<String> {
         let rises = |series: &str| {
@@ -147,6 +154,7 @@ mod tests {
         let page = MetricsPage::parse(GOOD).expect("it is good");
         assert_eq!(page.value("a_total{x=\"1\",y=\"\"}").ok(), Some(2.0));
         assert!(page.has("h") && !page.has("h_sum"));
+        assert_eq!((page.sum("a_total{x=\"1\","), page.sum("b_")), (2.0, 0.0));
         let later = MetricsPage::parse(&GOOD.replace(" 2\n", " 1\n")).expect("it is good");
         assert_eq!(later.gone_back_since(&page), ["a_total{x=\"1\",y=\"\"}"]);
     }

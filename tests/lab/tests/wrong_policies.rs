@@ -35,8 +35,8 @@ const WRONG: &[(&str, &str, &str)] = &[
     ),
     (
         "what comes later in the language",
-        "fleet: test\nworkloads:\n  web: { unit: web.service }\n",
-        "workloads",
+        "fleet: test\nlimits: []\n",
+        "`limits` sections are not enforced by this version",
     ),
     (
         "a test that fails",
