@@ -13,12 +13,12 @@ use http::header::{CONNECTION, HOST, USER_AGENT};
 use http::{HeaderValue, Request};
 use model::address::HostAddresses;
 use model::name::Name;
-use model::rule::{HealthCheck, HealthProbe};
+use model::rule::{HealthCheck, HealthProbe, Protocol};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{interval, sleep, timeout};
 
 use crate::body::ProxyBody;
-use crate::local_apps::AppPort;
+use crate::local_apps::{AppPort, Speech};
 use crate::report::CheckSeen;
 use crate::snapshot::Snapshot;
 use crate::stages::Milestone;
@@ -80,6 +80,7 @@ impl Ailing {
 #[derive(Clone, PartialEq, Eq)]
 struct Asking {
     port: AppPort,
+    speech: Speech,
     check: HealthCheck,
     workloads: Vec<Name>,
 }
@@ -122,6 +123,10 @@ fn wanted(snapshot: &Snapshot) -> BTreeMap<Name, Asking> {
             port: AppPort {
                 number: it.service.port,
                 is_service: true,
+            },
+            speech: match it.service.protocol {
+                Protocol::Grpc => Speech::Http2,
+                _ => Speech::Http1,
             },
             check: it.service.settings.health.clone()?,
             workloads: it.service.workloads.clone(),
@@ -172,7 +177,7 @@ async fn ask(worker: &Worker, asking: &Asking) -> Result<(), String> {
             let failed = |error| format!("port {} takes no connection: {error}", port.number);
             connected.map(drop).map_err(failed)
         }
-        HealthProbe::Http { path } => ask_http(worker, me, port, path.as_str()).await,
+        HealthProbe::Http { path } => ask_http(worker, me, asking, path.as_str()).await,
         HealthProbe::Unit => {
             let mut units = asking
                 .workloads
@@ -191,7 +196,7 @@ async fn ask(worker: &Worker, asking: &Asking) -> Result<(), String> {
 async fn ask_http(
     worker: &Worker,
     me: HostAddresses,
-    port: AppPort,
+    asking: &Asking,
     path: &str,
 ) -> Result<(), String> {
     let mut request = Request::new(ProxyBody::Empty);
@@ -200,9 +205,16 @@ async fn ask_http(
     let headers = request.headers_mut();
     headers.insert(HOST, HeaderValue::from_static("localhost"));
     headers.insert(USER_AGENT, HeaderValue::from_static("mesh-health"));
-    headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    let handed = Milestone::ahead(worker.clock);
-    let answer = worker.apps.request_alone(me, port, request, &handed).await;
+    let (port, handed) = (asking.port, Milestone::ahead(worker.clock));
+    let answer = if asking.speech == Speech::Http1 {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        worker.apps.request_alone(me, port, request, &handed).await
+    } else {
+        let asked = worker
+            .apps
+            .request(me, port, asking.speech, request, &handed);
+        Box::pin(asked).await
+    };
     let status = answer.map_err(|error| error.to_string())?.status();
     if status.is_success() || status.is_redirection() {
         return Ok(());

@@ -1,12 +1,14 @@
 //! Callers and programs that do not speak the same.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use model::rule::Protocol;
+use model::rule::{HealthCheck, HealthProbe, Protocol, TrafficSettings};
 use proxy::Reason;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -153,6 +155,37 @@ fn http_1_reaches_a_program_that_speaks_http_2_alone_where_its_service_takes_grp
             let (_, answer) = heard.split_once("\r\n\r\n").unwrap();
             assert_eq!(status(answer), 200, "{heard}");
             assert!(answer.contains("hello"), "{heard}");
+        });
+    }
+}
+
+#[test]
+fn a_program_that_speaks_http_2_alone_is_asked_so_whether_it_is_well() {
+    for speaks in [Speaks::Http2, Speaks::Http1] {
+        run(async {
+            let probe = HealthProbe::Http {
+                path: "/healthz".parse().unwrap(),
+            };
+            let settings = TrafficSettings {
+                health: Some(HealthCheck {
+                    probe,
+                    interval: Some(Duration::from_millis(20)),
+                    timeout: None,
+                }),
+                ..TrafficSettings::default()
+            };
+            let world = World::new(Plan {
+                protocol: Protocol::Grpc,
+                settings,
+                ..Plan::default()
+            });
+            let app = App::start_speaking(speaks, "one", world.app_listener(1));
+            // More than may fail.
+            while app.paths().len() < 4 {
+                tokio::task::yield_now().await;
+            }
+            assert!(app.paths().iter().all(|path| path == "/healthz"));
+            assert_eq!(get(world.caller().dial().await, "/").await.0, 200);
         });
     }
 }
