@@ -24,7 +24,7 @@ use runtime::clock::Clock;
 use runtime::metrics::Trouble;
 use runtime::state_dir::{StateDir, StateError};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::channel::{self, Channel};
 use crate::drops::{
@@ -52,6 +52,8 @@ const INPUTS_MAX: usize = 4096;
 const INTERFACES_INTERVAL: Duration = Duration::from_secs(10);
 /// The longest sleep, so that a deadline that is far away needs no big numbers.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
+/// How long the disk may take when the daemon stops.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(2);
 /// How long calls of services may take to end when the daemon stops.
 const CALLS_END_WITHIN: Duration = Duration::from_secs(2);
 /// How often the shard is asked how its peers are.
@@ -266,6 +268,7 @@ impl Brain {
                     let Some(input) = input else { return Ok(()) };
                     match self.sift(input).await {
                         Next::Handle(Input::Stop(stop, done)) => {
+                            self.write_down().await?;
                             self.take_back(stop).await;
                             let _ = done.send(());
                             return Ok(());
@@ -483,6 +486,29 @@ impl Brain {
                 Err(error) => tracing::warn!(%error, "cannot list this host's addresses"),
             }
         });
+    }
+
+    /// Lets the disk have what it does not have yet; one that hangs is not waited for.
+    async fn write_down(&mut self) -> io::Result<()> {
+        if self.resting.is_some() {
+            // The files are another daemon's.
+            return Ok(());
+        }
+        self.agent.write_what_waits();
+        self.carry_out().await?;
+        let give_up = Instant::now() + WRITTEN_WITHIN;
+        while !self.disk.is_idle() {
+            let Ok((id, result)) = timeout_at(give_up, self.disk.answer()).await else {
+                tracing::warn!(
+                    "the state directory is not written in time; the last changes may be lost"
+                );
+                return Ok(());
+            };
+            let now = self.around.clock.now();
+            self.agent.handle_persisted(id, result, now);
+            self.carry_out().await?;
+        }
+        Ok(())
     }
 
     async fn take_back(&mut self, stop: Stop) {

@@ -292,6 +292,12 @@ impl Agent {
         self.tend(now);
     }
 
+    /// Asks for writing at once what would wait for more to be written with it: the program is about
+    /// to end.
+    pub fn write_what_waits(&mut self) {
+        self.staging.write_hints(&mut self.disk, &mut self.out);
+    }
+
     /// Returns the next thing to do; drained to `None` after every `handle_*`.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.out.pop()

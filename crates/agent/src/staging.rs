@@ -12,16 +12,28 @@ use crate::output::{Outputs, StateFile};
 use crate::persistence::{Disk, Version};
 use crate::timer::{Timeout, is_due};
 
-/// How long hints may wait for the disk: what waits goes together. A host that restarts without a
-/// coordinator does not find a peer that moved since the last write.
-const HINTS_WRITTEN_WITHIN: Duration = Duration::from_secs(10);
-/// How much longer they may for each peer, as a write is as long as there are peers: those that move
-/// all the time do not wear out the disk.
-const HINTS_WAIT_FOR_EACH_PEER: Duration = Duration::from_millis(60);
-/// How long they may, however many peers there are.
-const HINTS_WAIT_MAX: Duration = Duration::from_secs(600);
-/// How long the first hint about a peer may: without it nothing is known of where that peer is.
-const FIRST_HINTS_WRITTEN_WITHIN: Duration = Duration::from_secs(1);
+/// How long hints may wait for the disk: what waits goes together, and those that move all the time do
+/// not wear it out. A host that restarts without a coordinator does not find a peer that moved since
+/// the last write.
+const HINTS: Patience = Patience {
+    at_least: Duration::from_secs(10),
+    for_each_peer: Duration::from_millis(60),
+    at_most: Duration::from_secs(600),
+};
+/// The same for the first hint about a peer: without it nothing is known of where that peer is. When a
+/// whole fleet begins, all of them are strangers.
+const FIRST_HINTS: Patience = Patience {
+    at_least: Duration::from_millis(100),
+    for_each_peer: Duration::from_micros(500),
+    at_most: Duration::from_secs(1),
+};
+
+/// How long a write may wait that is as long as there are peers.
+struct Patience {
+    at_least: Duration,
+    for_each_peer: Duration,
+    at_most: Duration,
+}
 
 /// The map in force, the one on its way to the disk, and the newest behind it.
 #[derive(Debug, Default)]
@@ -66,8 +78,8 @@ impl Staging {
             return None;
         }
         let wait = match self.tells_where_a_stranger_is(&map) {
-            true => FIRST_HINTS_WRITTEN_WITHIN,
-            false => hints_written_within(map.peers.len()),
+            true => FIRST_HINTS.with(map.peers.len()),
+            false => HINTS.with(map.peers.len()),
         };
         let write_at = self.write_hints_at.unwrap_or(now + wait);
         self.write_hints_at = Some(write_at.min(now + wait));
@@ -93,7 +105,14 @@ impl Staging {
 
     /// Writes the hints that waited long enough.
     pub(crate) fn handle_timeout(&mut self, now: Instant, disk: &mut Disk, out: &mut Outputs) {
-        if self.write_hints_at.take_if(|at| is_due(*at, now)).is_none() {
+        if self.write_hints_at.is_some_and(|at| is_due(at, now)) {
+            self.write_hints(disk, out);
+        }
+    }
+
+    /// Writes the hints that wait, if there are any.
+    pub(crate) fn write_hints(&mut self, disk: &mut Disk, out: &mut Outputs) {
+        if self.write_hints_at.take().is_none() {
             return;
         }
         let under_way = self.under_way.as_ref().map(|staged| &staged.map);
@@ -163,12 +182,12 @@ impl Staging {
     }
 }
 
-/// Returns how long hints may wait for the disk of a host with that many peers.
-fn hints_written_within(peers: usize) -> Duration {
-    let for_all = HINTS_WAIT_FOR_EACH_PEER.saturating_mul(u32::try_from(peers).unwrap_or(u32::MAX));
-    HINTS_WRITTEN_WITHIN
-        .saturating_add(for_all)
-        .min(HINTS_WAIT_MAX)
+impl Patience {
+    fn with(&self, peers: usize) -> Duration {
+        let peers = u32::try_from(peers).unwrap_or(u32::MAX);
+        let for_all = self.for_each_peer.saturating_mul(peers);
+        self.at_least.saturating_add(for_all).min(self.at_most)
+    }
 }
 
 /// Raises the marks to what a map has; none ever goes down.
@@ -207,8 +226,8 @@ mod tests {
 
     #[test]
     fn hints_wait_longer_the_more_there_is_to_write_but_not_for_ever() {
-        let seconds = |peers| hints_written_within(peers).as_secs();
+        let seconds = |peers| HINTS.with(peers).as_secs();
         assert_eq!([0, 300, 10_000].map(seconds), [10, 28, 600]);
-        assert_eq!(hints_written_within(usize::MAX), HINTS_WAIT_MAX);
+        assert_eq!(HINTS.with(usize::MAX), HINTS.at_most);
     }
 }

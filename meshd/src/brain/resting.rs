@@ -69,7 +69,8 @@ impl Brain {
             granted: Some(answer),
             inputs: Vec::new(),
         });
-        self.grant_rest();
+        // The other daemon begins with what the disk has; it is granted once that is all.
+        self.agent.write_what_waits();
     }
 
     /// Tells that the files are still, once they are.

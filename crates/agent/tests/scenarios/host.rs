@@ -99,6 +99,12 @@ impl Host {
         Ok(())
     }
 
+    /// Ends the program in good order.
+    pub(crate) fn end(&mut self) {
+        self.agent.write_what_waits();
+        self.drain();
+    }
+
     /// Carries out what the brain asks, until it asks nothing more.
     pub(crate) fn drain(&mut self) {
         while let Some(output) = self.agent.poll_output() {

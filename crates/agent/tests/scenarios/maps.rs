@@ -260,6 +260,25 @@ fn hints_are_used_at_once_without_a_revision_and_without_a_disk() {
     assert!(shape(&host.commands()).contains(&"path 0 198.51.100.9:51820".to_owned()));
 }
 
+#[test]
+fn what_waits_for_the_disk_is_written_by_who_ends() {
+    let mut coordinator = Coordinator::new(1);
+    coordinator.add_host("db");
+    let mut host = Host::member_of(&mut coordinator);
+    host.map(moved(&coordinator, 9));
+    host.restart();
+    let moved_to = "path 0 198.51.100.9:51820".to_owned();
+    assert!(
+        !shape(&host.commands()).contains(&moved_to),
+        "it was cut off"
+    );
+    host.connect(&coordinator);
+    host.map(moved(&coordinator, 9));
+    host.end();
+    host.restart();
+    assert!(shape(&host.commands()).contains(&moved_to));
+}
+
 /// A hint that the only peer, which answers at `tail` now, has moved.
 fn moved(coordinator: &Coordinator, tail: u8) -> MapDelta {
     let db = *coordinator.hosts.keys().next().unwrap();
