@@ -141,11 +141,22 @@ impl Member {
     /// None is answered in time.
     pub fn wait_reaches(&self, other: &Self) -> Result<(), LabError> {
         let what = format!("{} reaches {}", self.machine.name(), other.machine.name());
-        self.machine.wait_for(
-            &what,
-            CHANGE_DEADLINE,
-            &format!("ping -c 1 -W 1 {}", other.overlay_v4),
-        )
+        let ping = format!("ping -c 1 -W 1 {}", other.overlay_v4);
+        let waited = self.machine.wait_for(&what, CHANGE_DEADLINE, &ping);
+        waited.map_err(|error| {
+            let known = [self, other].map(Self::what_it_knows);
+            LabError::new(format!("{error}\n{}", known.join("\n")))
+        })
+    }
+
+    /// What its daemon says of its peers and of lost packets, for an error.
+    fn what_it_knows(&self) -> String {
+        let asked = "meshctl peers; meshctl metrics | grep -E '^meshd_.*(drop|handshake).* [1-9]'";
+        let name = self.machine.name();
+        match self.machine.try_run(asked) {
+            Ok(ran) => format!("{name}: {}{}", ran.stdout, ran.stderr),
+            Err(error) => format!("{name}: {error}"),
+        }
     }
 
     /// What `meshctl --json` answers on this machine.
