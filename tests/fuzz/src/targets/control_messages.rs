@@ -14,8 +14,8 @@ use model::key::Secret;
 use model::map::{MapDelta, PolicySlice};
 use model::memory::Memory;
 use model::pair::{Listener, PairDrop, PairFacts};
-use model::record::{HostRecord, Signed};
 use model::question::{CallFacts, HeaderFact, Verdict};
+use model::record::{HostRecord, Signed};
 use model::rule::{FlowQuery, ip_protocol};
 use model::wire::stored::{
     self, FormerPeer, Membership, SpareKey, StoredHighWater, StoredIdentity, StoredMap,
