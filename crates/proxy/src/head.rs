@@ -3,7 +3,7 @@
 //! mesh.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, Entry, HOST, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, Entry, HOST, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
@@ -45,10 +45,15 @@ pub(crate) enum BadHead {
     /// It has both, and two programs could choose either.
     #[error("it has both Content-Length and Transfer-Encoding")]
     TwoLengths,
+    /// HTTP/2 forbids it (RFC 9113, 8.2.1), and who reads HTTP/1.1 does not see it: rules would look at
+    /// another value than the program.
+    #[error("a header begins or ends with a space or a tab")]
+    PaddedHeader,
 }
 
 /// Checks a request as a program sent it, and brings it into the form in which it goes on: target
-/// without scheme and authority, one `Host` header, no header of this connection only.
+/// without scheme and authority, one `Host` header, one `Cookie` header. What is decided is what the
+/// program gets.
 ///
 /// # Errors
 /// It can be read in two ways, or is not for a service.
@@ -58,8 +63,37 @@ pub(crate) fn admit(parts: &mut Parts) -> Result<(), BadHead> {
     }
     check_transfer_encoding(&parts.headers)?;
     check_length(&parts.headers)?;
+    if parts.headers.values().any(is_padded) {
+        return Err(BadHead::PaddedHeader);
+    }
     settle_host(parts)?;
+    join_cookies(&mut parts.headers);
     Ok(())
+}
+
+fn is_padded(value: &HeaderValue) -> bool {
+    let is_padding = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    is_padding(value.as_bytes().first()) || is_padding(value.as_bytes().last())
+}
+
+/// HTTP/2 lets a client send its cookies in crumbs, and HTTP/1.1 has one header for all of them
+/// (RFC 9113, 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let crumbs: Vec<&[u8]> = headers
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        // The space behind an empty one at the end would be padding.
+        .filter(|crumb| !crumb.is_empty())
+        .collect();
+    let whole = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]));
+    headers.insert(
+        COOKIE,
+        whole.expect("what stood in headers may stand in one"),
+    );
 }
 
 fn check_transfer_encoding(headers: &HeaderMap) -> Result<(), BadHead> {
@@ -350,11 +384,46 @@ mod tests {
                     .header("content-length", "1"),
                 BadHead::ContentLength,
             ),
+            (
+                get("/").header("host", "a").header("x-role", " admin"),
+                BadHead::PaddedHeader,
+            ),
+            (
+                get("/").header("host", "a").header("x-role", "admin\t"),
+                BadHead::PaddedHeader,
+            ),
+            (
+                get("/").header("host", "a").header("cookie", "\ta=b"),
+                BadHead::PaddedHeader,
+            ),
             (http::Request::connect("a:1"), BadHead::Connect),
         ];
         for (request, why) in cases {
             assert_eq!(admit(&mut parts(request)), Err(why));
         }
+    }
+
+    #[test]
+    fn crumbs_become_one_cookie_and_stay_so() {
+        let joined = |crumbs: &[&str]| {
+            let request = get("http://a/").header("x-empty", "");
+            let request = crumbs
+                .iter()
+                .fold(request, |request, crumb| request.header(COOKIE, *crumb));
+            let mut parts = parts(request);
+            // The other end admits it once more.
+            admit(&mut parts).unwrap();
+            admit(&mut parts).unwrap();
+            let cookies = parts.headers.get_all(COOKIE).iter();
+            cookies
+                .map(|cookie| cookie.to_str().unwrap().to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert!(joined(&[]).is_empty());
+        assert_eq!(joined(&["a=b"]), ["a=b"]);
+        assert_eq!(joined(&["a=b", "c=d; e=f", "g=h"]), ["a=b; c=d; e=f; g=h"]);
+        assert_eq!(joined(&["", "a=b", "", "c=d", ""]), ["a=b; c=d"]);
+        assert_eq!(joined(&["", ""]), [""]);
     }
 
     #[test]

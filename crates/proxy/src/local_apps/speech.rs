@@ -4,9 +4,9 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use http::header::{COOKIE, HOST};
+use http::header::HOST;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderValue, Request, Uri, Version};
+use http::{Request, Uri, Version};
 use tokio::time::Instant;
 
 use crate::body::ProxyBody;
@@ -57,24 +57,6 @@ impl Http1Alone {
 pub(super) fn put_in_http1(request: &mut Request<ProxyBody>) {
     *request.version_mut() = Version::HTTP_11;
     *request.uri_mut() = head::origin_form(request.uri());
-    join_cookies(request.headers_mut());
-}
-
-/// HTTP/2 lets a client send its cookies in crumbs, and HTTP/1.1 has one header for all of them
-/// (RFC 9113, 8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
-    let crumbs: Vec<&[u8]> = headers
-        .get_all(COOKIE)
-        .iter()
-        .map(HeaderValue::as_bytes)
-        .collect();
-    if crumbs.len() > 1 {
-        let whole = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]));
-        headers.insert(
-            COOKIE,
-            whole.expect("what stood in headers may stand in one"),
-        );
-    }
 }
 
 /// Brings a request into the form in which HTTP/2 has it.
@@ -113,16 +95,12 @@ mod tests {
     fn a_request_of_http_2_becomes_one_of_http_1_and_back() {
         let request = Request::get("http://orders:80/v1?x=1")
             .version(Version::HTTP_2)
-            .header(HOST, "orders:80")
-            .header(COOKIE, "a=b")
-            .header(COOKIE, "c=d; e=f");
+            .header(HOST, "orders:80");
         let mut request = request.body(ProxyBody::Empty).unwrap();
         put_in_http1(&mut request);
         assert_eq!(request.version(), Version::HTTP_11);
         assert_eq!(request.uri(), "/v1?x=1");
         assert_eq!(request.headers()[HOST], "orders:80");
-        let cookies: Vec<&HeaderValue> = request.headers().get_all(COOKIE).iter().collect();
-        assert_eq!(cookies, ["a=b; c=d; e=f"]);
         put_in_http2(&mut request);
         assert_eq!(request.uri(), "http://orders:80/v1?x=1");
         assert_eq!(request.headers().get(HOST), None);

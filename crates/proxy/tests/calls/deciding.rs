@@ -10,6 +10,7 @@ use tokio::task::LocalSet;
 
 use crate::apps::{App, get, is_there, say, status};
 use crate::run;
+use crate::speaking::{ask, caller};
 use crate::world::{ORDERS, Plan, World, name, requests, rule, workload};
 
 #[test]
@@ -127,12 +128,132 @@ fn where_no_rule_reads_paths_they_may_be_what_they_like() {
 
 /// A header `x-team`; `*` for whatever it says.
 fn team(value: &str) -> HeaderMatch {
+    header("x-team", value)
+}
+
+fn header(name: &str, value: &str) -> HeaderMatch {
     HeaderMatch {
-        name: "x-team".parse().unwrap(),
+        name: name.parse().unwrap(),
         value: match value {
             "*" => HeaderValue::Present,
             value => HeaderValue::Exact(value.parse().unwrap()),
         },
+    }
+}
+
+/// Nobody may send this header so.
+fn without(name: &str, value: &str) -> Plan {
+    let http = HttpMatch {
+        headers: vec![header(name, value)],
+        ..requests("GET", "/**")
+    };
+    Plan {
+        deny: vec![rule("without", Selector::Any, &[http])],
+        ..Plan::default()
+    }
+}
+
+#[test]
+fn a_denied_header_is_denied_whatever_is_put_around_it() {
+    for hosts in [1, 2] {
+        run(async {
+            let world = World::new(Plan {
+                hosts,
+                ..without("x-role", "admin")
+            });
+            let app = App::start("one", world.app_listener(usize::from(hosts) - 1));
+            let mut sender = caller(&world).await;
+            for (role, expected) in [
+                ("admin", 403),
+                (" admin", 400),
+                ("admin ", 400),
+                ("\tadmin", 400),
+                ("admin \t", 400),
+                (" ", 400),
+                ("", 200),
+                ("user", 200),
+            ] {
+                let request = http::Request::get("http://orders/").header("x-role", role);
+                let answer = ask(&mut sender, request, "").await;
+                assert_eq!(answer.status(), expected, "{role:?}");
+            }
+            // In HTTP/1.1 it is no part of the value.
+            for (role, expected) in [("\t admin \t", 403), (" \tuser\t ", 200)] {
+                let words = format!(
+                    "GET / HTTP/1.1\r\nhost: orders\r\nx-role:{role}\r\nconnection: close\r\n\r\n"
+                );
+                let heard = say(world.caller().dial().await, words.as_bytes()).await;
+                assert_eq!(status(&heard), expected, "{role:?}: {heard}");
+            }
+            assert_eq!(app.requests(), 3);
+        });
+    }
+}
+
+#[test]
+fn a_denied_cookie_is_denied_in_crumbs() {
+    for hosts in [1, 2] {
+        run(async {
+            let world = World::new(Plan {
+                hosts,
+                ..without("cookie", "a=b; c=d")
+            });
+            let app = App::start("one", world.app_listener(usize::from(hosts) - 1));
+            let mut sender = caller(&world).await;
+            for (crumbs, expected) in [
+                (&["a=b; c=d"][..], 403),
+                (&["a=b", "c=d"], 403),
+                (&["", "a=b", "c=d", ""], 403),
+                (&["a=b"], 200),
+                (&["c=d", "a=b"], 200),
+            ] {
+                let mut request = http::Request::get("http://orders/");
+                for crumb in crumbs {
+                    request = request.header("cookie", *crumb);
+                }
+                let answer = ask(&mut sender, request, "").await;
+                assert_eq!(answer.status(), expected, "{crumbs:?}");
+            }
+            let words = "GET / HTTP/1.1\r\nhost: orders\r\ncookie: a=b\r\ncookie: c=d\r\n\
+                         connection: close\r\n\r\n";
+            let heard = say(world.caller().dial().await, words.as_bytes()).await;
+            assert_eq!(status(&heard), 403, "{heard}");
+            assert_eq!(app.requests(), 2);
+        });
+    }
+}
+
+#[test]
+fn the_destination_decides_on_what_its_program_would_see() {
+    for (name, values, expected) in [
+        ("x-role", &[" admin"][..], 400),
+        ("cookie", &["a=b", "c=d"], 403),
+    ] {
+        run(LocalSet::new().run_until(async {
+            let denied = if name == "cookie" {
+                "a=b; c=d"
+            } else {
+                "admin"
+            };
+            let world = World::new(without(name, denied));
+            let app = App::start("one", world.app_listener(1));
+            let sessions = Sessions::new(
+                world.caller().snapshots.clone(),
+                Rc::new(|_| TcpSocket::new_v4()),
+            );
+            // As a host sends it that looks at nothing.
+            let mut request = http::Request::get("/")
+                .header("host", "orders")
+                .header("mesh-service", ORDERS)
+                .header("mesh-call", "00000000000000ff");
+            for value in values {
+                request = request.header(name, *value);
+            }
+            let request = request.body(ProxyBody::Empty).unwrap();
+            let answer = sessions.request(world.host_id(1), request).await.unwrap();
+            assert_eq!(answer.status(), expected, "{name}");
+            assert_eq!(app.requests(), 0);
+        }));
     }
 }
 

@@ -30,7 +30,7 @@ fn world(protocol: Protocol, hosts: u8) -> (World, usize) {
 }
 
 /// A caller of HTTP/2 with prior knowledge.
-async fn caller(world: &World) -> SendRequest<Full<Bytes>> {
+pub(crate) async fn caller(world: &World) -> SendRequest<Full<Bytes>> {
     let stream = TokioIo::new(world.caller().dial().await);
     let (sender, connection) = http2::handshake(TokioExecutor::new(), stream)
         .await
@@ -39,7 +39,7 @@ async fn caller(world: &World) -> SendRequest<Full<Bytes>> {
     sender
 }
 
-async fn ask(
+pub(crate) async fn ask(
     sender: &mut SendRequest<Full<Bytes>>,
     request: http::request::Builder,
     body: &'static str,
@@ -48,7 +48,7 @@ async fn ask(
     sender.send_request(request).await.unwrap()
 }
 
-async fn text(answer: Response<Incoming>) -> String {
+pub(crate) async fn text(answer: Response<Incoming>) -> String {
     let whole = answer.into_body().collect().await.unwrap();
     String::from_utf8(whole.to_bytes().to_vec()).unwrap()
 }
