@@ -79,12 +79,27 @@ impl HostPool {
             if self.carriers.borrow().len() >= CONNECTIONS_PER_HOST_MAX {
                 return Err(SessionError::Full);
             }
-            let mut news = self.dialled(sessions)?;
-            match news.wait_for(Option::is_some).await {
-                Ok(told) => told.clone().expect("it was waited for")?,
-                // Whoever was to tell is gone with the pool.
-                Err(_) => return Err(SessionError::NoAddress),
+            let news = self.dialled(sessions);
+            let told = match news {
+                Ok(mut news) => match news.wait_for(Option::is_some).await {
+                    Ok(told) => told.clone().expect("it was waited for"),
+                    // Whoever was to tell is gone with the pool.
+                    Err(_) => Err(SessionError::NoAddress),
+                },
+                Err(error) => Err(error),
+            };
+            if let Err(error) = told {
+                return self.take().ok_or_else(|| self.without_another(error));
             }
+        }
+    }
+
+    /// Returns what it means that no other connection comes about: while there are some, that those are
+    /// full, and nothing of whether the host is reached.
+    fn without_another(&self, error: SessionError) -> SessionError {
+        match self.is_connected() {
+            true => SessionError::Full,
+            false => error,
         }
     }
 

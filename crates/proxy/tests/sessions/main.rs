@@ -18,8 +18,8 @@ use std::sync::Arc;
 use fleet::Fleet;
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
-use pair::{Pair, Ways, get, nobody, over_both, sessions, snapshot};
-use proxy::{ProxyBody, SessionError, Snapshots};
+use pair::{Pair, Ways, get, nobody, over_both, run, sessions, snapshot};
+use proxy::{ProxyBody, SessionError, Snapshots, Transport};
 use tokio::task::spawn_local;
 
 #[test]
@@ -74,6 +74,25 @@ fn hundreds_of_streams_need_a_few_connections() {
         for answer in &answers {
             answer.abort();
         }
+    });
+}
+
+#[test]
+fn connections_that_are_full_stand_though_no_other_comes_about() {
+    run(async {
+        let pair = Pair::new(Transport::Tcp).await;
+        let mut unread = Vec::new();
+        for _ in 0..100 {
+            unread.push(pair.echo(1, 1).await);
+        }
+        pair.lead(Ways::over(Transport::Tcp, nobody().await));
+        // The first finds out, and the others are told.
+        for _ in 0..3 {
+            assert_eq!(pair.call("/who").await.unwrap_err(), SessionError::Full);
+            assert_eq!(pair.sessions.outages_seen().len(), 1);
+        }
+        unread.pop();
+        assert_eq!(pair.call("/who").await.unwrap().status(), StatusCode::OK);
     });
 }
 
