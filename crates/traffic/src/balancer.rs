@@ -201,9 +201,9 @@ impl Balancer {
                 self.release_probe(attempt, now);
                 return self.set_health(attempt.endpoint, Health::Unreachable, now);
             }
-            Outcome::Begun | Outcome::Succeeded | Outcome::Failed(_) => {}
+            Outcome::Failed(failure) if !failure.is_answer() => self.told_nothing(attempt, now),
+            Outcome::Begun | Outcome::Succeeded | Outcome::Failed(_) => self.told_up(attempt, now),
         }
-        self.told_up(attempt, now);
         let Some(endpoint) = self.endpoint(attempt.endpoint) else {
             return;
         };
@@ -276,8 +276,7 @@ impl Balancer {
     /// Takes in that the endpoint's own host calls it down: one call asks anew after a while.
     fn told_down(&mut self, attempt: Attempt, now: Instant) {
         self.release_probe(attempt, now);
-        let pause = self.settings.ask_down_again;
-        let pause = pause + self.dice.up_to(pause / 2);
+        let pause = self.pause_of_asking();
         let Some(endpoint) = self.endpoint(attempt.endpoint) else {
             return;
         };
@@ -292,6 +291,26 @@ impl Balancer {
             });
         }
         self.recount();
+    }
+
+    /// Takes in that a call that asked anew got no answer: what its host said before stands, and another
+    /// asks after a while.
+    fn told_nothing(&mut self, attempt: Attempt, now: Instant) {
+        let pause = self.pause_of_asking();
+        if attempt.probe
+            && let Some(told) = self
+                .endpoint(attempt.endpoint)
+                .and_then(|endpoint| endpoint.told.as_mut())
+        {
+            told.ask_again.get_or_insert(now + pause);
+            self.recount();
+        }
+    }
+
+    /// Returns how long an endpoint that its host calls down is not asked.
+    fn pause_of_asking(&mut self) -> Duration {
+        let pause = self.settings.ask_down_again;
+        pause + self.dice.up_to(pause / 2)
     }
 
     /// Takes in that it answers, whatever it answers, if its host called it down before.

@@ -58,6 +58,11 @@ impl Failure {
         matches!(self, Self::Connect | Self::Refused) || self.is_of_health()
     }
 
+    /// Whether the endpoint answered, so that it is there.
+    pub(crate) const fn is_answer(self) -> bool {
+        matches!(self, Self::Unavailable | Self::Shed | Self::Error)
+    }
+
     /// Whether it says for sure that the endpoint takes no other call either.
     pub(crate) const fn is_of_health(self) -> bool {
         matches!(self, Self::Unhealthy | Self::Unreachable)

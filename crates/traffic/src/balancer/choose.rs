@@ -122,7 +122,8 @@ impl Balancer {
             return None;
         }
         self.endpoints.iter().position(|endpoint| {
-            // Whose host says that it is down sees nothing of a call: any can be sent elsewhere.
+            // While its host says that it is down nothing of a call is seen there, and any can be sent
+            // elsewhere. One that gets no answer at all may be lost: that is one call in a while.
             let patience = if wish.expendable || endpoint.told.is_some() {
                 std::time::Duration::ZERO
             } else {

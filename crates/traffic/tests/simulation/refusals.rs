@@ -90,6 +90,37 @@ fn one_that_its_host_calls_down_is_asked_by_one_call_in_a_while_until_it_works()
 }
 
 #[test]
+fn one_that_its_host_called_down_stays_so_until_a_call_is_answered() {
+    for (failure, is_answer) in [
+        (Failure::Connect, false),
+        (Failure::Refused, false),
+        (Failure::Timeout, false),
+        (Failure::Broken, false),
+        (Failure::Unavailable, true),
+        (Failure::Shed, true),
+        (Failure::Error, true),
+    ] {
+        let mut world = three();
+        world.servers[2] = Fate::fails(Failure::Unhealthy);
+        world.run(100, Duration::from_secs(5));
+        world.count_anew();
+        world.servers[2] = Fate::fails(failure);
+        world.run(100, Duration::from_secs(30));
+        let endpoint = host(2);
+        let is_up = |(_, change): &(_, Change)| *change == Change::ToldUp { endpoint };
+        assert_eq!(world.changes.iter().any(is_up), is_answer, "{failure:?}");
+        if is_answer {
+            continue;
+        }
+        // It is still asked, as seldom as before.
+        let attempts = world.attempts(2);
+        assert!((19..=31).contains(&attempts), "{failure:?}: {attempts}");
+        let view = world.proxies[0].endpoints(world.now).nth(2).expect("three");
+        assert_eq!(view.health, Health::Down, "{failure:?}");
+    }
+}
+
+#[test]
 fn while_all_are_called_down_one_call_in_a_while_asks_and_no_other_is_sent() {
     let mut world = World::new(
         Settings::default(),
