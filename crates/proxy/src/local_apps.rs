@@ -35,8 +35,8 @@ use crate::surroundings::Surroundings;
 
 use first_word::{FirstWord, Heard, ProgramSocket};
 use http2_connections::{Http2Connections, Http2Sender, Place};
-pub(crate) use speech::Speech;
 use speech::{Http1Alone, put_in_http1, put_in_http2};
+pub(crate) use speech::{Speech, announce_body};
 
 /// Why a program of this host gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -217,9 +217,10 @@ impl LocalApps {
         &self,
         me: HostAddresses,
         port: AppPort,
-        request: Request<ProxyBody>,
+        mut request: Request<ProxyBody>,
         handed: &Milestone,
     ) -> Result<Response<AppBody>, AppError> {
+        announce_body(&mut request);
         let port = self.port(port);
         let (mut sender, connection) = self.shake_hands(me, &port).await?;
         let driver = Driver::start(async move {

@@ -32,7 +32,7 @@ use crate::calling::{Caught, marks, once_more, patiently};
 use crate::came::{Came, outcome_of_reason};
 use crate::grpc;
 use crate::head;
-use crate::local_apps::{AppBody, alone};
+use crate::local_apps::{AppBody, alone, announce_body};
 use crate::marks::Carries;
 use crate::pipe::pipe;
 use crate::refusal::Reason;
@@ -173,7 +173,8 @@ async fn ask(
         let _ = connection.with_upgrades().await;
     });
     // The other end asks for the body, or answers.
-    let (request, wanted) = awaited(request, None);
+    let (mut request, wanted) = awaited(request, None);
+    announce_body(&mut request);
     let is_asked = head::names_websocket(request.headers());
     let answer = sender.send_request(request).await.map_err(broken)?;
     if !is_as_asked(&answer, is_asked) {

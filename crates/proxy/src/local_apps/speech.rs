@@ -4,9 +4,10 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use http::header::HOST;
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Request, Uri, Version};
+use http::{HeaderValue, Request, Uri, Version};
+use http_body::Body;
 use tokio::time::Instant;
 
 use crate::body::ProxyBody;
@@ -57,6 +58,16 @@ impl Http1Alone {
 pub(super) fn put_in_http1(request: &mut Request<ProxyBody>) {
     *request.version_mut() = Version::HTTP_11;
     *request.uri_mut() = head::origin_form(request.uri());
+    announce_body(request);
+}
+
+/// Says of a body whose length nobody knows that it comes in chunks: of a `GET` or `HEAD` that does not
+/// say so hyper leaves the body out.
+pub(crate) fn announce_body(request: &mut Request<ProxyBody>) {
+    if !request.headers().contains_key(CONTENT_LENGTH) && !request.body().is_end_stream() {
+        let chunked = HeaderValue::from_static("chunked");
+        request.headers_mut().insert(TRANSFER_ENCODING, chunked);
+    }
 }
 
 /// Brings a request into the form in which HTTP/2 has it.

@@ -1,11 +1,13 @@
 //! Callers and programs that do not speak the same.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use http::{Method, Request, Response};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use model::rule::{HealthCheck, HealthProbe, Protocol, TrafficSettings};
@@ -85,6 +87,51 @@ fn http_2_reaches_a_program_that_speaks_http_1_alone() {
                 assert!(told.iter().all(|call| call.2.is_none()), "{told:?}");
             });
         }
+    }
+}
+
+#[test]
+fn a_body_is_passed_on_whatever_the_method() {
+    for (hosts, protocol) in [
+        (1, Protocol::Http),
+        (2, Protocol::Http),
+        (2, Protocol::Grpc),
+    ] {
+        run(async {
+            let (world, place) = world(protocol, hosts);
+            App::start_speaking(Speaks::Http1, "one", world.app_listener(place));
+            let stream = TokioIo::new(world.caller().dial().await);
+            let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream)
+                .await
+                .unwrap();
+            tokio::spawn(connection);
+            for method in [Method::GET, Method::DELETE, Method::POST, Method::HEAD] {
+                let request = Request::builder()
+                    .method(method.clone())
+                    .uri("http://orders/collect");
+                // Nobody knows how long it is before it is there.
+                let frames =
+                    ["hel", "lo"].map(|part| Ok::<_, Infallible>(Frame::data(part.into())));
+                let body = StreamBody::new(futures_util::stream::iter(frames));
+                let body: BoxBody<Bytes, Infallible> = BoxBody::new(body);
+                let answer = sender.send_request(request.body(body).unwrap()).await;
+                let answer = answer.unwrap();
+                assert_eq!(answer.status(), 200, "{method}");
+                assert_eq!(answer.headers()["content-length"], "5", "{method}");
+                let expected = if method == Method::HEAD { "" } else { "hello" };
+                assert_eq!(text(answer).await, expected, "{method}");
+            }
+            for more in ["", "expect: 100-continue\r\n"] {
+                let words = format!(
+                    "GET /collect HTTP/1.1\r\nhost: orders\r\n{more}connection: close\r\n\
+                     transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+                );
+                let heard = say(world.caller().dial().await, words.as_bytes()).await;
+                let answer = heard.trim_start_matches("HTTP/1.1 100 Continue\r\n\r\n");
+                assert_eq!(status(answer), 200, "{heard}");
+                assert!(answer.ends_with("hello"), "{heard}");
+            }
+        });
     }
 }
 
