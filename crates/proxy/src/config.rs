@@ -42,7 +42,8 @@ pub struct ProxyLimits {
     pub replay_bytes: usize,
     /// Idle connections kept to one port of this host.
     pub idle_local_connections: usize,
-    /// How long a program of this host may take to accept a connection.
+    /// How long a program of this host may take to accept a connection, and to show that it speaks HTTP/2
+    /// to a call that can be put in HTTP/1.1 as well.
     pub local_connect_wait: Duration,
     /// How long an idle connection to a program of this host is kept: less than what servers keep.
     pub idle_local_wait: Duration,

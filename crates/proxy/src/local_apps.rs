@@ -7,6 +7,7 @@ mod speech;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -35,7 +36,7 @@ use crate::surroundings::Surroundings;
 
 use first_word::{FirstWord, Heard, ProgramSocket};
 use http2_connections::{Http2Connections, Http2Sender, Place};
-use speech::{Http1Alone, put_in_http1, put_in_http2};
+use speech::{Http1Alone, Lesson, put_in_http1, put_in_http2};
 pub(crate) use speech::{Speech, announce_body};
 
 /// Why a program of this host gave no answer.
@@ -47,12 +48,30 @@ pub(crate) enum AppError {
     /// Its connection broke.
     #[error("the connection broke: {0}")]
     Broken(#[from] hyper::Error),
-    /// It ended the connection before it said anything.
-    #[error("it ended the connection without a word")]
+    /// It ended a connection of HTTP/2 before it said anything, or said nothing for as long as it was
+    /// waited for. It saw nothing of the request.
+    #[error("it said nothing on a connection of HTTP/2")]
     Silent,
     /// It speaks something else than it was spoken to in, and did nothing of what was asked.
     #[error("{0}")]
     Misunderstood(&'static str),
+}
+
+impl AppError {
+    /// Returns whether the program is why: not where the caller broke off what it sent.
+    fn is_of_program(&self) -> bool {
+        let Self::Broken(error) = self else {
+            return true;
+        };
+        let mut cause = error.source();
+        while let Some(it) = cause {
+            if it.is::<BodyError>() {
+                return false;
+            }
+            cause = it.source();
+        }
+        true
+    }
 }
 
 /// What is said of programs that do not speak as calls of theirs do.
@@ -156,7 +175,7 @@ impl LocalApps {
         let no_http2 = match self.http2_place(me, &port, speech).await {
             Ok(place) => {
                 put_in_http2(&mut request);
-                return request_http2(&port, place, request, handed).await;
+                return request_http2(place, request, handed).await;
             }
             Err(error @ (AppError::Misunderstood(_) | AppError::Silent)) => error,
             Err(error) => return Err(error),
@@ -166,12 +185,16 @@ impl LocalApps {
         }
         put_in_http1(&mut request);
         let answer = Box::pin(self.request_http1(me, Rc::clone(&port), request, handed)).await;
-        match (&answer, no_http2) {
-            (Ok(_), AppError::Silent) => port.http1_alone.learn(Instant::now()),
-            (Ok(_), _) => {}
-            (Err(_), _) => port.http1_alone.forget(),
+        match (&answer, &no_http2) {
+            (Ok(_), AppError::Silent) => port.http1_alone.learn(Lesson::Silent, Instant::now()),
+            (Err(error), _) if error.is_of_program() => port.http1_alone.forget(),
+            _ => {}
         }
-        answer
+        match (answer, no_http2) {
+            // It was late, and its caller is none of HTTP/1.1.
+            (Err(AppError::Misunderstood(HTTP2_ALONE)), AppError::Silent) => Err(AppError::Silent),
+            (answer, _) => answer,
+        }
     }
 
     /// Makes a connection to the program at `port`.
@@ -256,7 +279,8 @@ impl LocalApps {
         Ok((Http1Sender { requests, heard }, connection))
     }
 
-    /// Returns a place on an HTTP/2 connection, unless the program is known to have none.
+    /// Returns a place on an HTTP/2 connection, unless the program is known to have none, or has said
+    /// nothing by the time when a call that can do without is put in HTTP/1.1.
     async fn http2_place(
         &self,
         me: HostAddresses,
@@ -275,11 +299,18 @@ impl LocalApps {
             unless_known()?;
             self.open_http2(me, port).await
         };
-        port.http2.place(make).await
+        let place = port.http2.place(make);
+        if speech == Speech::Http2Alone {
+            return place.await;
+        }
+        // Around all of it, so that those who wait for one connection wait at the same time.
+        timeout(self.limits.local_connect_wait, place)
+            .await
+            .unwrap_or(Err(AppError::Silent))
     }
 
-    /// Makes an HTTP/2 connection, and waits for the program to show that it is one: a request is sent
-    /// to nobody who may read it as something else.
+    /// Makes an HTTP/2 connection, and waits for the program to show that it is one, for as long as the
+    /// call waits: a request is sent to nobody who may read it as something else.
     async fn open_http2(&self, me: HostAddresses, port: &Port) -> Result<Http2Sender, AppError> {
         let socket = self.dial_listening(me, port).await?;
         let heard = socket.heard();
@@ -294,11 +325,14 @@ impl LocalApps {
         spawn_local(async move {
             let _ = connection.await;
         });
-        match timeout(self.limits.local_connect_wait, heard.first()).await {
-            // Who takes its time to begin may wait for the first request.
-            Ok(FirstWord::Http2) | Err(_) => Ok(Http2Sender { requests, heard }),
-            Ok(FirstWord::Nothing) => Err(AppError::Silent),
-            Ok(word @ (FirstWord::Http1 | FirstWord::Other)) => Err(port.no_http2(word)),
+        match heard.first().await {
+            FirstWord::Http2 => Ok(requests),
+            FirstWord::Nothing => Err(AppError::Silent),
+            FirstWord::Http1 => {
+                port.http1_alone.learn(Lesson::Said, Instant::now());
+                Err(AppError::Misunderstood(HTTP1_ALONE))
+            }
+            FirstWord::Other => Err(AppError::Misunderstood(NO_HTTP)),
         }
     }
 
@@ -420,16 +454,6 @@ impl Port {
             });
         }
     }
-
-    /// Says what it is that answers a connection of HTTP/2 with such a word.
-    fn no_http2(&self, word: FirstWord) -> AppError {
-        if word == FirstWord::Http1 {
-            self.http1_alone.learn(Instant::now());
-            AppError::Misunderstood(HTTP1_ALONE)
-        } else {
-            AppError::Misunderstood(NO_HTTP)
-        }
-    }
 }
 
 /// Says why a connection of HTTP/1.1 gave no answer.
@@ -442,18 +466,12 @@ fn no_http1(heard: &Heard, error: hyper::Error) -> AppError {
 }
 
 async fn request_http2(
-    port: &Port,
     place: Place,
     request: Request<ProxyBody>,
     handed: &Milestone,
 ) -> Result<Response<AppBody>, AppError> {
-    let mut sender = place.sender();
     handed.reach();
-    let answer = sender.requests.send_request(request).await;
-    let answer = answer.map_err(|error| match sender.heard.now() {
-        Some(word @ (FirstWord::Http1 | FirstWord::Other)) => port.no_http2(word),
-        Some(FirstWord::Http2 | FirstWord::Nothing) | None => error.into(),
-    })?;
+    let answer = place.sender().send_request(request).await?;
     Ok(answer.map(|incoming| AppBody {
         incoming,
         lease: None,

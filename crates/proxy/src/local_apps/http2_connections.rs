@@ -8,7 +8,6 @@ use hyper::client::conn::http2::SendRequest;
 use tokio::sync::Mutex;
 
 use super::AppError;
-use super::first_word::Heard;
 use crate::body::ProxyBody;
 
 /// Streams on one connection: no server that is known allows fewer unless it is told to (nginx 128,
@@ -22,13 +21,8 @@ pub(super) struct Http2Connections {
     making: Mutex<()>,
 }
 
-/// What sends requests on a connection.
-#[derive(Clone)]
-pub(super) struct Http2Sender {
-    pub(super) requests: SendRequest<ProxyBody>,
-    /// What the program began with.
-    pub(super) heard: Heard,
-}
+/// What sends requests on a connection of which the program has shown that it is one of HTTP/2.
+pub(super) type Http2Sender = SendRequest<ProxyBody>;
 
 struct Connection {
     sender: Http2Sender,
@@ -68,8 +62,7 @@ impl Http2Connections {
         let mut has_idle = false;
         self.all.borrow_mut().retain(|connection| {
             let is_idle = connection.streams.get() == 0;
-            !connection.sender.requests.is_closed()
-                && (!is_idle || !std::mem::replace(&mut has_idle, true))
+            !connection.sender.is_closed() && (!is_idle || !std::mem::replace(&mut has_idle, true))
         });
     }
 
@@ -77,7 +70,7 @@ impl Http2Connections {
     fn take(&self) -> Option<Place> {
         let all = self.all.borrow();
         let with_room = all.iter().filter(|connection| {
-            connection.streams.get() < STREAMS_MAX && !connection.sender.requests.is_closed()
+            connection.streams.get() < STREAMS_MAX && !connection.sender.is_closed()
         });
         let fullest = with_room.max_by_key(|connection| connection.streams.get());
         fullest.map(Place::on)

@@ -30,13 +30,23 @@ const KNOWN_FOR: Duration = Duration::from_secs(600);
 /// The same where a call cannot do without HTTP/2: who repairs its program is to see that it works.
 const KNOWN_FOR_WITHOUT_CHOICE: Duration = Duration::from_secs(5);
 
-/// Whether a program was heard to speak HTTP/1.1 alone, and when.
+/// How a program showed that it speaks HTTP/1.1 alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lesson {
+    /// It answered HTTP/2 in HTTP/1.1.
+    Said,
+    /// It answered HTTP/1.1, and said nothing to HTTP/2: so does also a program that had yet to begin, or
+    /// was about to end.
+    Silent,
+}
+
+/// Whether a program was found to speak HTTP/1.1 alone, how, and when.
 #[derive(Debug, Default)]
-pub(super) struct Http1Alone(Cell<Option<Instant>>);
+pub(super) struct Http1Alone(Cell<Option<(Lesson, Instant)>>);
 
 impl Http1Alone {
-    pub(super) fn learn(&self, now: Instant) {
-        self.0.set(Some(now));
+    pub(super) fn learn(&self, lesson: Lesson, now: Instant) {
+        self.0.set(Some((lesson, now)));
     }
 
     /// It may be another program by now.
@@ -44,13 +54,18 @@ impl Http1Alone {
         self.0.set(None);
     }
 
-    /// Returns whether it is known well enough for a call that would like to speak so.
+    /// Returns whether it is known well enough for a call that would like to speak so. One that has no
+    /// choice is not refused for what nobody said.
     pub(super) fn is_known(&self, speech: Speech, now: Instant) -> bool {
-        let known_for = match speech {
-            Speech::Http2Alone => KNOWN_FOR_WITHOUT_CHOICE,
-            Speech::Http1 | Speech::Http2 => KNOWN_FOR,
+        let Some((lesson, at)) = self.0.get() else {
+            return false;
         };
-        self.0.get().is_some_and(|at| now - at < known_for)
+        let known_for = match (speech, lesson) {
+            (Speech::Http2Alone, Lesson::Silent) => Duration::ZERO,
+            (Speech::Http2Alone, Lesson::Said) => KNOWN_FOR_WITHOUT_CHOICE,
+            (Speech::Http1 | Speech::Http2, _) => KNOWN_FOR,
+        };
+        now - at < known_for
     }
 }
 
@@ -92,7 +107,7 @@ mod tests {
         let (known, begin) = (Http1Alone::default(), Instant::now());
         let is_known = |speech, after| known.is_known(speech, begin + after);
         assert!(!is_known(Speech::Http2, Duration::ZERO));
-        known.learn(begin);
+        known.learn(Lesson::Said, begin);
         assert!(is_known(Speech::Http2, Duration::ZERO));
         assert!(is_known(Speech::Http2Alone, Duration::ZERO));
         assert!(is_known(Speech::Http2, KNOWN_FOR_WITHOUT_CHOICE));
@@ -100,6 +115,14 @@ mod tests {
         assert!(!is_known(Speech::Http2, KNOWN_FOR));
         known.forget();
         assert!(!is_known(Speech::Http2, Duration::ZERO));
+    }
+
+    #[test]
+    fn who_has_no_choice_is_not_refused_for_a_silence() {
+        let (known, begin) = (Http1Alone::default(), Instant::now());
+        known.learn(Lesson::Silent, begin);
+        assert!(known.is_known(Speech::Http2, begin));
+        assert!(!known.is_known(Speech::Http2Alone, begin));
     }
 
     #[test]

@@ -11,10 +11,12 @@ use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use model::rule::{HealthCheck, HealthProbe, Protocol, TrafficSettings};
-use proxy::Reason;
+use proxy::{ProxyLimits, Reason};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::apps::{App, Speaks, get, say, status};
+use crate::frames::{HEADERS, SETTINGS, frame, opening};
 use crate::run;
 use crate::world::{Plan, World};
 
@@ -327,4 +329,145 @@ fn a_program_that_fails_may_be_another_by_then() {
         }
         assert_eq!(program.await.unwrap(), ["PRI", "GET", "GET", "PRI", "GET"]);
     });
+}
+
+/// What a program that was offered HTTP/2 has of it so far.
+struct Offered {
+    stream: TcpStream,
+    came: Vec<u8>,
+}
+
+impl Offered {
+    async fn accept(listener: &TcpListener) -> Self {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut came = vec![0; opening().len()];
+        let mut offered = Self {
+            stream,
+            came: Vec::new(),
+        };
+        // The preface and the head of the settings.
+        offered.stream.read_exact(&mut came).await.unwrap();
+        assert!(came.starts_with(b"PRI * HTTP/2.0\r\n"), "{came:?}");
+        offered.came = came.split_off(came.len() - 9);
+        offered
+    }
+
+    /// Takes what is there.
+    fn take(&mut self) {
+        let mut more = [0; 4096];
+        while let Ok(length @ 1..) = self.stream.try_read(&mut more) {
+            self.came.extend(&more[..length]);
+        }
+    }
+
+    fn has_request(&self) -> bool {
+        let mut rest = &self.came[..];
+        while let Some((head, after)) = rest.split_at_checked(9) {
+            if head[3] == HEADERS {
+                return true;
+            }
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+            rest = after.get(length..).unwrap_or_default();
+        }
+        false
+    }
+}
+
+fn grpc() -> http::request::Builder {
+    Request::post("http://orders/x.Y/Z").header("content-type", "application/grpc")
+}
+
+#[test]
+fn nothing_is_asked_before_the_program_has_shown_what_it_speaks() {
+    for hosts in [1, 2] {
+        run(async {
+            let limits = ProxyLimits {
+                local_connect_wait: Duration::from_millis(100),
+                ..ProxyLimits::default()
+            };
+            let world = World::new(Plan {
+                limits,
+                hosts,
+                ..Plan::default()
+            });
+            let listener = world.app_listener(usize::from(hosts) - 1);
+            let sender = caller(&world).await;
+            let mut patient = sender.clone();
+            let patient = tokio::spawn(async move { ask(&mut patient, grpc(), "").await });
+            let mut offered = Offered::accept(&listener).await;
+            // It comes later, waits for the same connection, and can be put otherwise.
+            let mut other = sender.clone();
+            let other = tokio::spawn(async move {
+                let answer = ask(&mut other, Request::get("http://orders/other"), "").await;
+                answer.status()
+            });
+            let (mut plain, _) = listener.accept().await.unwrap();
+            let mut first = [0; 10];
+            plain.read_exact(&mut first).await.unwrap();
+            assert_eq!(&first, b"GET /other");
+            // By then the other has waited for longer than that.
+            offered.take();
+            assert!(!offered.has_request(), "{:?}", offered.came);
+            let answer = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+            plain.write_all(answer).await.unwrap();
+            assert_eq!(other.await.unwrap(), 200);
+            // Now it shows that it speaks HTTP/2.
+            let settings = frame(SETTINGS, 0, 0, &[]);
+            offered.stream.write_all(&settings).await.unwrap();
+            while !offered.has_request() {
+                offered.stream.readable().await.unwrap();
+                offered.take();
+            }
+            drop(offered);
+            let answer = patient.await.unwrap();
+            assert_eq!(answer.headers()["mesh-reason"], "broken");
+        });
+    }
+}
+
+#[test]
+fn a_silence_is_no_reason_to_refuse_grpc() {
+    for hosts in [1, 2] {
+        run(async {
+            let (world, place) = world(Protocol::Http, hosts);
+            let listener = world.app_listener(place);
+            let mut sender = caller(&world).await;
+            let mut first = sender.clone();
+            let first = tokio::spawn(async move {
+                let answer = ask(&mut first, Request::get("http://orders/"), "").await;
+                answer.status()
+            });
+            // It is about to end, and its successor to begin.
+            drop(Offered::accept(&listener).await);
+            let (mut plain, _) = listener.accept().await.unwrap();
+            let answer = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+            plain.read_exact(&mut [0; 5]).await.unwrap();
+            plain.write_all(answer).await.unwrap();
+            assert_eq!(first.await.unwrap(), 200);
+            let app = App::start("one", listener);
+            let answer = ask(&mut sender, grpc(), "").await;
+            assert_eq!(answer.status(), 200, "{:?}", answer.headers());
+            assert_eq!(answer.headers().get("grpc-status"), None);
+            assert_eq!((app.requests(), app.greetings()), (1, 1));
+        });
+    }
+}
+
+#[test]
+fn who_breaks_off_its_own_body_says_nothing_of_the_program() {
+    for hosts in [1, 2] {
+        run(async {
+            let (world, place) = world(Protocol::Grpc, hosts);
+            let app = App::start_speaking(Speaks::Http1, "one", world.app_listener(place));
+            assert_eq!(get(world.caller().dial().await, "/").await.0, 200);
+            let mut broken = world.caller().dial().await;
+            let words = b"PUT /collect HTTP/1.1\r\nhost: orders\r\ncontent-length: 9\r\n\r\nhi";
+            broken.write_all(words).await.unwrap();
+            broken.shutdown().await.unwrap();
+            let heard = say(broken, b"").await;
+            assert_eq!(status(&heard), 400, "{heard}");
+            assert_eq!(get(world.caller().dial().await, "/").await.0, 200);
+            assert_eq!(app.greetings(), 1);
+        });
+    }
 }
