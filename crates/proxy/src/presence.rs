@@ -12,9 +12,11 @@ use tokio::time::sleep;
 
 use crate::surroundings::Surroundings;
 
-/// How often it is asked whether a program is there that has said its last word: nothing comes when it
-/// goes.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// After which pause it is asked again whether a program is there that has said its last word, for
+/// nothing comes when it goes; then each time after twice as long, up to the last. It costs two questions
+/// to the kernel, and a program may say its last word on many connections at once.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LAST_PAUSE: Duration = Duration::from_secs(5);
 
 /// A program's socket, for whoever reads and writes it and for whoever looks after the program. Both are
 /// on one thread and never wait for each other.
@@ -47,14 +49,45 @@ impl Presence {
     /// Returns when the program is gone. To be polled in the same task as what reads the socket, and
     /// after it.
     pub(crate) async fn over(&self, surroundings: &dyn Surroundings) {
+        let mut pause = FIRST_PAUSE;
         loop {
             // What is there and was not read is the end, or what comes after the request; in either case
             // it may be followed by an end that nobody would see.
-            let readable = poll_fn(|context| self.socket.lock().poll_read_ready(context)).await;
-            if readable.is_err() || !surroundings.has_program(self.app, self.dialled) {
+            let readable = poll_fn(|context| {
+                let readable = self.socket.lock().poll_read_ready(context);
+                if readable.is_pending() {
+                    // What was there has been read: what comes is something else.
+                    pause = FIRST_PAUSE;
+                }
+                readable
+            });
+            if readable.await.is_err() || !surroundings.has_program(self.app, self.dialled) {
                 return;
             }
-            sleep(ASK_AGAIN).await;
+            sleep(pause).await;
+            pause = longer(pause);
         }
+    }
+}
+
+fn longer(pause: Duration) -> Duration {
+    (pause * 2).min(LAST_PAUSE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_for_long_is_asked_after_seldom() {
+        let hour = Duration::from_secs(3600);
+        let (mut asked, mut passed, mut pause) = (0, Duration::ZERO, FIRST_PAUSE);
+        while passed < hour {
+            asked += 1;
+            passed += pause;
+            pause = longer(pause);
+            assert!(pause <= LAST_PAUSE);
+        }
+        assert_eq!(asked, 3 + (3600 - 7_u32).div_ceil(5));
     }
 }
