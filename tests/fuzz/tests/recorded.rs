@@ -263,14 +263,19 @@ fn what_this_version_says_is_recorded() {
         let path = directory.join(target.name);
         let mut text = fs::read_to_string(&path).unwrap_or_default();
         let known = lines(&text);
+        let mut is_news = false;
         for seed in (target.seeds)() {
             if !known.contains_key(&seed.name) {
                 let bytes = HEXLOWER.encode(&seed.bytes);
                 writeln!(text, "{} {bytes}", seed.name).unwrap();
                 missed.push(seed.name);
+                is_news = true;
             }
         }
-        fs::write(&path, text).unwrap();
+        // The other tests read it meanwhile.
+        if is_news {
+            fs::write(&path, text).unwrap();
+        }
     }
     assert!(missed.is_empty(), "written down now, commit it: {missed:?}");
 }
