@@ -15,15 +15,17 @@ use model::time::UnixTime;
 use crate::call::Headers;
 use crate::explain::{explain, near_misses};
 use crate::partly_known::{Caller, Carries, KnownRequest, Moment, PartlyKnown};
-use crate::reference::{Effect, Flow};
+use crate::reference::{Effect, Flow, decide};
 use crate::table::RuleInfo;
 
 mod callers;
 mod endpoints;
 mod sentences;
+mod steps;
 
 use callers::{Ruled, ruled};
 pub use endpoints::why_at_any;
+use steps::Steps;
 
 /// A question about calls.
 #[derive(Clone, Copy, Debug)]
@@ -73,8 +75,21 @@ impl Answer {
     }
 }
 
-/// Says whether calls may pass that are as asked. `Allowed` and `Denied` hold for each of them.
+/// Says whether calls may pass that are as asked. `Allowed` and `Denied` hold for each of them. Where
+/// there are too many rules to tell it depends on these, and a note says so.
 pub fn why(bundle: &Bundle, asked: &Asked<'_>) -> Answer {
+    why_within(bundle, asked, Steps::share(1), Detail::All)
+}
+
+/// What is worked out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Detail {
+    All,
+    /// All but which rules come close.
+    Decision,
+}
+
+fn why_within(bundle: &Bundle, asked: &Asked<'_>, steps: Steps, detail: Detail) -> Answer {
     let service = match service_of(bundle, asked) {
         Ok(service) => service,
         Err(note) => return denied(note),
@@ -87,9 +102,9 @@ pub fn why(bundle: &Bundle, asked: &Asked<'_>) -> Answer {
         bundle,
     };
     let mut answer = if concerning(&flow).any(|(rule, _)| rule.needs_more_than_packets()) {
-        why_call(&flow, service, asked)
+        why_call(&flow, service, asked, steps, detail)
     } else {
-        why_packets(&flow)
+        why_packets(&flow, detail)
     };
     answer
         .notes
@@ -148,20 +163,39 @@ fn denied(note: String) -> Answer {
 }
 
 /// No rule asks for more than packets tell.
-fn why_packets(flow: &Flow<'_>) -> Answer {
-    let explained = explain(flow.bundle, flow.from, flow.to, flow.ip_protocol, flow.port);
+fn why_packets(flow: &Flow<'_>, detail: Detail) -> Answer {
+    let Flow {
+        from,
+        to,
+        ip_protocol,
+        port,
+        bundle,
+    } = *flow;
+    let (decision, notes) = match detail {
+        Detail::All => {
+            let explained = explain(bundle, from, to, ip_protocol, port);
+            (explained.decision, explained.near_misses)
+        }
+        Detail::Decision => (decide(bundle, from, to, ip_protocol, port), Vec::new()),
+    };
     Answer {
-        verdict: match explained.decision.allowed {
+        verdict: match decision.allowed {
             true => Verdict::Allowed,
             false => Verdict::Denied,
         },
-        rule: explained.decision.rule.map(RuleInfo::of),
+        rule: decision.rule.map(RuleInfo::of),
         depends_on: Vec::new(),
-        notes: explained.near_misses,
+        notes,
     }
 }
 
-fn why_call(flow: &Flow<'_>, service: Option<&Service>, asked: &Asked<'_>) -> Answer {
+fn why_call(
+    flow: &Flow<'_>,
+    service: Option<&Service>,
+    asked: &Asked<'_>,
+    mut steps: Steps,
+    detail: Detail,
+) -> Answer {
     let call = PartlyKnown {
         flow: *flow,
         caller: Caller::Anybody,
@@ -174,7 +208,7 @@ fn why_call(flow: &Flow<'_>, service: Option<&Service>, asked: &Asked<'_>) -> An
         forgets: false,
     };
     let callers = callers(flow, asked);
-    let groups = ruled(&call, &callers);
+    let groups = ruled(&call, &callers, &mut steps);
     let verdicts: BTreeSet<Verdict> = groups.iter().map(|(_, ruled)| ruled.verdict()).collect();
     let verdict = match verdicts.len() {
         1 => verdicts.into_iter().next().unwrap_or(Verdict::Denied),
@@ -189,7 +223,16 @@ fn why_call(flow: &Flow<'_>, service: Option<&Service>, asked: &Asked<'_>) -> An
         depends_on.extend(sentences::depends_on(groups.iter().map(|(_, ruled)| ruled)));
     }
     let mut notes = sentences::notes(&groups, asked.now);
-    if verdict == Verdict::Denied {
+    if groups.iter().any(|(_, ruled)| *ruled == Ruled::TooMany) {
+        let rules = concerning(flow).count();
+        notes.insert(
+            0,
+            format!(
+                "{rules} rules are about it, too many to tell: say more of the call, as its workload, method or path"
+            ),
+        );
+    }
+    if verdict == Verdict::Denied && detail == Detail::All {
         let caller = match callers[..] {
             [caller] => caller,
             _ => Caller::Anybody,

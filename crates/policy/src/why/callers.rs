@@ -5,8 +5,9 @@ use std::cmp::Reverse;
 use model::question::Verdict;
 use model::rule::Rule;
 
+use super::steps::Steps;
 use crate::partly_known::{Caller, Case, PartlyKnown};
-use crate::reference::Effect;
+use crate::reference::{Effect, Flow};
 
 /// What is decided of the calls of one caller.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +17,8 @@ pub(super) enum Ruled<'b> {
     Denied(Option<&'b Rule>),
     /// The rules that it is up to, denies first.
     Depends(Vec<Perhaps<'b>>),
+    /// More rules are about them than are held against each other for a question.
+    TooMany,
 }
 
 /// A rule that matches in some cases.
@@ -34,7 +37,7 @@ impl<'b> Ruled<'b> {
         match self {
             Self::Allowed(_) => Verdict::Allowed,
             Self::Denied(_) => Verdict::Denied,
-            Self::Depends(_) => Verdict::Depends,
+            Self::Depends(_) | Self::TooMany => Verdict::Depends,
         }
     }
 
@@ -42,22 +45,76 @@ impl<'b> Ruled<'b> {
         match self {
             Self::Allowed(rule) => Some(rule),
             Self::Denied(rule) => *rule,
-            Self::Depends(_) => None,
+            Self::Depends(_) | Self::TooMany => None,
+        }
+    }
+
+    /// Returns how much there is to compare with another.
+    fn size(&self) -> usize {
+        match self {
+            Self::Depends(rules) => conditions(rules),
+            Self::Allowed(_) | Self::Denied(_) | Self::TooMany => 1,
         }
     }
 }
 
+/// The rules about what is called, whoever calls.
+struct Concerning<'b> {
+    deny: Vec<&'b Rule>,
+    allow: Vec<&'b Rule>,
+}
+
+impl<'b> Concerning<'b> {
+    fn of(flow: &Flow<'b>) -> Self {
+        let about = |rules: &'b [Rule], effect| {
+            let about = rules.iter().filter(|it| flow.matches_target(it, effect));
+            about.collect()
+        };
+        Self {
+            deny: about(&flow.bundle.deny, Effect::Deny),
+            allow: about(&flow.bundle.allow, Effect::Allow),
+        }
+    }
+
+    /// Returns how much there is to look at for one caller.
+    fn size(&self) -> usize {
+        let rules = self.deny.iter().chain(&self.allow);
+        let size = |rule: &Rule| {
+            let entries = rule.http.iter();
+            1 + entries.map(|entry| 1 + entry.headers.len()).sum::<usize>()
+        };
+        rules.map(|rule| size(rule)).sum()
+    }
+}
+
+fn conditions(rules: &[Perhaps<'_>]) -> usize {
+    let cases = rules.iter().flat_map(|rule| &rule.cases);
+    cases.map(|case| 1 + case.0.len()).sum()
+}
+
 /// Decides for each caller, and puts those together of whom the same is to be said: first those who may.
-pub(super) fn ruled<'q, 'b>(call: &PartlyKnown<'b>, callers: &[Caller<'q>]) -> Vec<Group<'q, 'b>>
+pub(super) fn ruled<'q, 'b>(
+    call: &PartlyKnown<'b>,
+    callers: &[Caller<'q>],
+    steps: &mut Steps,
+) -> Vec<Group<'q, 'b>>
 where
     'q: 'b,
 {
+    let rules = Concerning::of(&call.flow);
+    if !steps.take(callers.len(), rules.size()) {
+        return vec![(callers.to_vec(), Ruled::TooMany)];
+    }
     let mut groups: Vec<Group<'q, 'b>> = Vec::new();
     for caller in callers {
-        let ruled = rule_for(&PartlyKnown {
+        let call = PartlyKnown {
             caller: *caller,
             ..*call
-        });
+        };
+        let mut ruled = rule_for(&call, &rules, steps);
+        if !steps.take(groups.len(), ruled.size()) {
+            ruled = Ruled::TooMany;
+        }
         match groups.iter_mut().find(|(_, known)| *known == ruled) {
             Some((alike, _)) => alike.push(*caller),
             None => groups.push((vec![*caller], ruled)),
@@ -67,9 +124,8 @@ where
     groups
 }
 
-fn rule_for<'b>(call: &PartlyKnown<'b>) -> Ruled<'b> {
-    let bundle = call.flow.bundle;
-    let perhaps = |rules: &'b [Rule], effect| -> Vec<Perhaps<'b>> {
+fn rule_for<'b>(call: &PartlyKnown<'b>, rules: &Concerning<'b>, steps: &mut Steps) -> Ruled<'b> {
+    let perhaps = |rules: &[&'b Rule], effect| -> Vec<Perhaps<'b>> {
         let cases = rules.iter().map(|rule| Perhaps {
             rule,
             effect,
@@ -77,12 +133,15 @@ fn rule_for<'b>(call: &PartlyKnown<'b>) -> Ruled<'b> {
         });
         cases.filter(|it| !it.cases.is_empty()).collect()
     };
-    let mut denies = perhaps(&bundle.deny, Effect::Deny);
+    let mut denies = perhaps(&rules.deny, Effect::Deny);
     let is_sure = |it: &&Perhaps<'b>| it.cases.iter().any(Case::is_sure);
     if let Some(deny) = denies.iter().find(is_sure) {
         return Ruled::Denied(Some(deny.rule));
     }
-    let mut allows = perhaps(&bundle.allow, Effect::Allow);
+    let mut allows = perhaps(&rules.allow, Effect::Allow);
+    if !steps.take(conditions(&allows), conditions(&denies)) {
+        return Ruled::TooMany;
+    }
     let overruled = leave_out_overruled(&mut allows, &denies);
     if allows.is_empty() {
         return Ruled::Denied(overruled);

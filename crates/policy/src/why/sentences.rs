@@ -14,16 +14,17 @@ const RULES_MAX: usize = 8;
 
 /// Returns what the verdicts depend on beside who calls, each once.
 pub(super) fn depends_on<'r, 'b: 'r>(ruled: impl Iterator<Item = &'r Ruled<'b>>) -> Vec<String> {
-    let mut all: Vec<(u8, String)> = ruled
-        .filter_map(|ruled| match ruled {
-            Ruled::Depends(rules) => Some(rules),
-            _ => None,
-        })
-        .flatten()
-        .flat_map(|perhaps| &perhaps.cases)
-        .flat_map(|case| &case.0)
-        .map(named)
-        .collect();
+    let mut all: Vec<(u8, String)> = Vec::new();
+    for ruled in ruled {
+        match ruled {
+            Ruled::Depends(rules) => {
+                let cases = rules.iter().flat_map(|perhaps| &perhaps.cases);
+                all.extend(cases.flat_map(|case| &case.0).map(named));
+            }
+            Ruled::TooMany => all.push((6, "which of very many rules match".to_owned())),
+            Ruled::Allowed(_) | Ruled::Denied(_) => {}
+        }
+    }
     all.sort();
     all.dedup();
     all.into_iter().map(|(_, what)| what).collect()
@@ -56,7 +57,7 @@ pub(super) fn notes(groups: &[Group<'_, '_>], now: UnixTime) -> Vec<String> {
                 notes.push(format!("{who}: denied by rule {}", called(rule)));
             }
             Ruled::Denied(None) => notes.push(format!("{who}: denied, no rule allows it")),
-            Ruled::Depends(_) => {
+            Ruled::Depends(_) | Ruled::TooMany => {
                 let depends_on = depends_on(std::iter::once(ruled)).join(", ");
                 notes.push(format!("{who}: depends on {depends_on}"));
                 notes.extend(

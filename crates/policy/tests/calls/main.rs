@@ -17,6 +17,7 @@ use proptest::prelude::*;
 
 mod some_policies;
 mod why;
+mod why_of_many;
 
 use some_policies::{
     PORTS, bundle, ends, fleet, for_each_call, for_each_call_at, named, names, question, record,
