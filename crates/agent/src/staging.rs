@@ -23,7 +23,7 @@ const HINTS: Patience = Patience {
 /// The same for the first hint about a peer: without it nothing is known of where that peer is. When a
 /// whole fleet begins, all of them are strangers.
 const FIRST_HINTS: Patience = Patience {
-    at_least: Duration::from_millis(100),
+    at_least: Duration::ZERO,
     for_each_peer: Duration::from_micros(500),
     at_most: Duration::from_secs(1),
 };

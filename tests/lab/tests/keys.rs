@@ -124,7 +124,9 @@ fn a_host_whose_clock_stood_still_renews_by_the_coordinator_s() -> Result<(), La
     let lab = Lab::new()?;
     let mut pair = Pair::start(&lab)?;
     let before = expiry(&pair.alpha)?;
-    pair.alpha.kill();
+    // It is told where beta is, and has written it down when it has stopped.
+    pair.alpha.wait_reaches("beta")?;
+    pair.alpha.stop()?;
     pair.fleet.coordinator.set_clock_days(DAYS_OFF);
     // The coordinator's certificate is not valid yet by the host's clock: the host is told, and
     // goes on with what it has.
