@@ -19,6 +19,7 @@ use crate::table::{RuleIndex, RuleInfo};
 
 mod compile;
 mod rule;
+mod unoffered;
 
 use rule::GateRule;
 

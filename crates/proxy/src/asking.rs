@@ -214,7 +214,7 @@ pub(crate) enum No {
     Ruled(Reason, Option<RuleIndex>),
     /// The path cannot be decided on.
     Ambiguous(AmbiguousPath),
-    /// Nobody offers the service, so that the policy has nothing to say of it.
+    /// Nobody offers the service, so that there is no host to decide about.
     Unoffered,
 }
 
@@ -313,6 +313,38 @@ impl Asked {
                 Err(No::Ruled(Reason::UnknownWorkload, Some(rule)))
             }
         }
+    }
+
+    /// Returns whether a request that nobody takes would be allowed at any host that took it.
+    pub(crate) fn would_be_allowed(
+        &self,
+        gate: &Arc<Gate>,
+        headers: &HeaderMap,
+        at: UnixTime,
+    ) -> bool {
+        let Some(request) = &self.request else {
+            return false;
+        };
+        let Ok(path) = path::normalise(request.uri.path()) else {
+            return false;
+        };
+        let headers = &Shown {
+            request,
+            headers: Some(headers),
+        };
+        gate.would_allow(&Question {
+            from: self.origin.host,
+            workload: self.origin.workload(gate).as_deref(),
+            to: self.to,
+            target: target(&self.aim),
+            request: Some(RequestFacts {
+                method: request.method.as_str(),
+                path: &path,
+                host: request.host(),
+                headers,
+            }),
+            at,
+        })
     }
 }
 

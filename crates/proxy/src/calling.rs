@@ -179,7 +179,9 @@ async fn answer(
     let (asked, rule) = match caught.decide(worker, &snapshot, Some(request), Some(&parts.headers))
     {
         Ok(allowed) => allowed,
-        Err(refusal) => return refused.by_policy(&refusal.0, refusal.1),
+        Err(refusal) => {
+            return refused.by_policy(&refusal.0, refusal.1, &parts.headers);
+        }
     };
     let is_upgrade = head::is_upgrade(&parts);
     let called = Rc::clone(caught.called(worker, &snapshot));
@@ -404,11 +406,18 @@ pub(crate) struct Refused<'c> {
 }
 
 impl Refused<'_> {
-    /// Answers what the policy does not allow.
-    pub(crate) fn by_policy(&self, asked: &Asked, no: No) -> Response<AnswerBody> {
+    /// Answers what the policy does not allow, or what nobody offers: who would be let call it gets its
+    /// fallback.
+    pub(crate) fn by_policy(
+        &self,
+        asked: &Asked,
+        no: No,
+        headers: &HeaderMap,
+    ) -> Response<AnswerBody> {
         let request = asked.request.as_ref().expect("a request is asked about");
         if no == No::Unoffered
             && let Some(fallback) = self.fallback()
+            && asked.would_be_allowed(&self.snapshot.gate, headers, self.began.unix)
         {
             let answer = fallback::answer(fallback, no.reason(), self.id);
             self.tell(Some(request), no.reason(), None, answer.status().as_u16());

@@ -9,7 +9,8 @@ use crate::marks::{self, CallId};
 use crate::refusal::Reason;
 
 impl Reason {
-    /// Whether it says that no endpoint took the call, and that the policy has nothing against it.
+    /// Whether it says that no endpoint took the call, and nothing of the policy. Where no host offers
+    /// the service nobody has decided yet: see [`crate::asking::Asked::would_be_allowed`].
     pub(crate) const fn is_for_fallback(self) -> bool {
         matches!(
             self,

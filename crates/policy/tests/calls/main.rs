@@ -47,6 +47,24 @@ proptest! {
     }
 
     #[test]
+    fn what_would_be_allowed_is_allowed_wherever_it_is_offered(fleet in fleet(), bundle in bundle()) {
+        let peers: Vec<&HostRecord> = fleet[1..].iter().collect();
+        let gate = Gate::compile(&fleet[0], &peers, &bundle, PolicyVersion(1));
+        for (from, to) in ends(&fleet) {
+            for_each_call(&bundle, from, to, &mut |call| {
+                let question = question(call);
+                let is_known = from.host == fleet[0].host && gate.offers(call.target, to.host);
+                if is_known && gate.would_allow(&question) {
+                    let ruling = gate.decide(&question);
+                    // A deny may be about some of its endpoints alone.
+                    prop_assert!(!matches!(ruling, Ruling::DenyByDefault), "{ruling:?}");
+                }
+                Ok(())
+            })?;
+        }
+    }
+
+    #[test]
     fn a_slice_decides_calls_as_the_whole_bundle(fleet in fleet(), bundle in bundle()) {
         let leaves = bundle.leaves();
         let concerning = leaves_concerning(&bundle, &fleet[0]);

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use model::rule::{HealthCheck, HealthProbe, Protocol, StaticAnswer, TrafficSettings};
+use model::rule::{
+    HealthCheck, HealthProbe, Protocol, Selector, StaticAnswer, TrafficSettings,
+};
 use proxy::Reason;
 use tokio::io::AsyncReadExt;
 
 use crate::apps::{App, get, say, status};
 use crate::damage::grpc;
 use crate::run;
-use crate::world::{Plan, World};
+use crate::world::{Plan, World, requests, rule};
 
 /// A service that has a fallback.
 fn with_fallback() -> TrafficSettings {
@@ -88,6 +90,28 @@ fn where_nobody_offers_the_service_its_fallback_is_answered() {
         assert_answered(&world, (203, "no-endpoint", "\r\n\r\nlater")).await;
         let told = world.caller().told.calls(1).await;
         assert_eq!((told[0].1, told[0].2), (203, Some(Reason::NoEndpoint)));
+    });
+}
+
+#[test]
+fn where_nobody_offers_the_service_who_may_not_call_it_gets_no_fallback() {
+    run(async {
+        let mut world = World::new(Plan {
+            settings: with_fallback(),
+            has_endpoints: false,
+            allow: Vec::new(),
+            ..Plan::default()
+        });
+        let refused = (503, "no-endpoint", "no host offers it");
+        assert_answered(&world, refused).await;
+        let reads = rule("reads", Selector::Any, &[requests("GET", "/v1/**")]);
+        world.apply(vec![reads]);
+        assert_answered(&world, refused).await;
+        let everything = rule("all", Selector::Any, &[]);
+        world.apply(vec![everything.clone()]);
+        assert_answered(&world, (203, "no-endpoint", "\r\n\r\nlater")).await;
+        world.deny(vec![everything]);
+        assert_answered(&world, refused).await;
     });
 }
 
