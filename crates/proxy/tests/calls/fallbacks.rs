@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use model::rule::{
-    HealthCheck, HealthProbe, Protocol, Selector, StaticAnswer, TrafficSettings,
-};
+use model::rule::{HealthCheck, HealthProbe, Protocol, Selector, StaticAnswer, TrafficSettings};
 use proxy::Reason;
 use tokio::io::AsyncReadExt;
 
