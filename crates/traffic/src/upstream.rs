@@ -19,9 +19,13 @@ use crate::retry::{GiveUp, Next, Replay, RetryPlan};
 use crate::settings::{PerTry, Settings};
 
 /// The least that `per_try: auto` waits.
-const PER_TRY_MIN: Duration = Duration::from_millis(50); // TRAFFIC.md: clamp(3 × p99, 50 ms, request / 2)
+const PER_TRY_MIN: Duration = Duration::from_millis(50);
 /// How many times the p99 it waits.
 const PER_TRY_P99S: u32 = 3;
+/// It waits for no longer than such a share of the request's time: what is cut short leaves the most
+/// of it to the next try. TRAFFIC.md says a half, and cuts what takes longer; then a call that needs
+/// two thirds of its time never succeeds.
+const PER_TRY_SHARE: u32 = 4;
 
 /// One service as one proxy thread calls it.
 #[derive(Debug)]
@@ -310,14 +314,20 @@ impl Upstream {
         if !self.could_follow(call, now) {
             return call.deadline;
         }
+        let Some(time) = self.short_try(now) else {
+            return call.deadline;
+        };
         call.cut_short = true;
         self.cut_short += 1;
-        let most = (self.settings.timeouts.request / 2).max(PER_TRY_MIN);
-        let time = self
-            .latencies
-            .p99(now)
-            .map_or(most, |p99| (p99 * PER_TRY_P99S).clamp(PER_TRY_MIN, most));
         (now + time).min(call.deadline)
+    }
+
+    /// Returns after how long `auto` cuts a try; `None`: answers are known to take so long, or it is
+    /// not known how long they take, that the next try might have too little time for one.
+    fn short_try(&mut self, now: Instant) -> Option<Duration> {
+        let time = (self.latencies.p99(now)? * PER_TRY_P99S).max(PER_TRY_MIN);
+        let most = self.settings.timeouts.request / PER_TRY_SHARE;
+        (time <= most).then_some(time)
     }
 
     fn could_follow(&mut self, call: &Call, now: Instant) -> bool {

@@ -100,6 +100,16 @@ fn auto_makes_no_failures_of_a_service_that_becomes_slow_altogether() {
 }
 
 #[test]
+fn calls_that_need_most_of_their_time_get_it() {
+    let request = Settings::default().timeouts.request;
+    let needed = u64::try_from(request.as_millis() * 2 / 3).unwrap();
+    let mut world = World::new(Settings::default(), vec![Fate::answers(needed); 2]);
+    world.run(10, Duration::from_secs(60));
+    assert!(world.tally.bad.is_empty(), "{:?}", world.tally.bad);
+    assert!(world.tally.good > 400);
+}
+
+#[test]
 fn calls_that_may_not_be_sent_twice_have_all_the_time_of_the_request() {
     let mut world = World::new(Settings::default(), vec![Fate::answers(20); 3]).not_idempotent();
     world.run(100, Duration::from_secs(10));
