@@ -418,6 +418,15 @@ fn fallback(node: &Node, report: &mut Report<'_>) -> Option<StaticAnswer> {
     });
     let body = present(&fields, "body", report, |node, report| {
         let written = text(node, "`body`", report)?;
+        if let Some(status @ (204 | 205 | 304)) = status
+            && !written.is_empty()
+        {
+            // RFC 9110, 15.3.5, 15.3.6 and 15.4.5.
+            let message = format!("an answer with the status {status} has no body");
+            let help = "leave `body` out, or answer with `status: 200`";
+            report.error(node.place, Complaint::new(message).help(help));
+            return None;
+        }
         check_length(written, node.place, report).then(|| written.to_owned())
     });
     let body = body?.unwrap_or_default();
