@@ -35,6 +35,8 @@ pub struct Balancer {
     using_all: bool,
     /// When the next ejected endpoint may be probed.
     next_probe: Option<Instant>,
+    /// When the next call that asks one that its host calls down was evidently not refused.
+    next_outlived: Option<Instant>,
     /// What a call takes usually, in seconds: for endpoints of which nothing is known.
     typical_secs: f64,
     dice: Dice,
@@ -84,6 +86,7 @@ impl Balancer {
             ready: Vec::new(),
             using_all: false,
             next_probe: None,
+            next_outlived: None,
             typical_secs: 0.0,
             dice: Dice::from_seed(seed),
             changes: VecDeque::with_capacity(CHANGES_MAX),
@@ -141,7 +144,7 @@ impl Balancer {
             endpoint.refused_until = None;
         }
         endpoint.health = health;
-        endpoint.told = None;
+        (endpoint.told, endpoint.doubted) = (None, None);
         self.recount();
     }
 
@@ -283,7 +286,9 @@ impl Balancer {
         let before = endpoint.told.replace(Told {
             since: endpoint.told.map_or(now, |told| told.since),
             ask_again: Some(now + pause),
+            asked: None,
         });
+        endpoint.doubted = None;
         endpoint.health = Health::Down;
         if before.is_none() {
             self.tell(Change::ToldDown {
@@ -297,13 +302,41 @@ impl Balancer {
     /// asks after a while.
     fn told_nothing(&mut self, attempt: Attempt, now: Instant) {
         let pause = self.pause_of_asking();
-        if attempt.probe
-            && let Some(told) = self
-                .endpoint(attempt.endpoint)
-                .and_then(|endpoint| endpoint.told.as_mut())
-        {
-            told.ask_again.get_or_insert(now + pause);
-            self.recount();
+        let Some(endpoint) = self.endpoint(attempt.endpoint).filter(|_| attempt.probe) else {
+            return;
+        };
+        let doubted = endpoint.doubted.take();
+        if let Some(told) = doubted {
+            endpoint.health = Health::Down;
+            endpoint.told = Some(told);
+        }
+        let Some(told) = &mut endpoint.told else {
+            return;
+        };
+        told.ask_again.get_or_insert(now + pause);
+        told.asked = None;
+        if doubted.is_some() {
+            self.tell(Change::ToldDown {
+                endpoint: attempt.endpoint,
+            });
+        }
+        self.recount();
+    }
+
+    /// Lets those have calls again whose host did not refuse the one that asks, though its answer may
+    /// take long: others are not to wait for that.
+    fn believe_the_outlived(&mut self, now: Instant) {
+        if self.next_outlived.is_none_or(|at| at > now) {
+            return;
+        }
+        for index in 0..self.endpoints.len() {
+            let Endpoint { id, told, .. } = self.endpoints[index];
+            let outlived = told.and_then(|told| told.outlived_at());
+            if outlived.is_some_and(|at| at <= now) {
+                self.set_health(id, Health::Unknown, now);
+                self.endpoints[index].doubted = told;
+                self.tell(Change::ToldUp { endpoint: id });
+            }
         }
     }
 
@@ -315,8 +348,11 @@ impl Balancer {
 
     /// Takes in that it answers, whatever it answers, if its host called it down before.
     fn told_up(&mut self, attempt: Attempt, now: Instant) {
-        let endpoint = self.endpoint(attempt.endpoint);
-        let told = endpoint.and_then(|endpoint| endpoint.told);
+        let Some(endpoint) = self.endpoint(attempt.endpoint) else {
+            return;
+        };
+        let told = endpoint.told;
+        endpoint.doubted = endpoint.doubted.filter(|told| told.since > attempt.started);
         if told.is_some_and(|told| told.since <= attempt.started) {
             self.set_health(attempt.endpoint, Health::Unknown, now);
             self.tell(Change::ToldUp {
@@ -437,6 +473,8 @@ impl Balancer {
         }
         let probes = self.endpoints.iter().filter_map(Endpoint::probe_at);
         self.next_probe = probes.min();
+        let told = self.endpoints.iter().filter_map(|e| e.told.as_ref());
+        self.next_outlived = told.filter_map(Told::outlived_at).min();
         if using_all != self.using_all {
             self.using_all = using_all;
             self.tell(if using_all {

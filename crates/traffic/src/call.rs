@@ -1,5 +1,6 @@
 //! One call between its begin and its end: what it may do, who had it, how long it has.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use model::ids::HostId;
@@ -42,6 +43,8 @@ pub struct Call {
     pub(crate) try_until: Instant,
     /// Whether `try_until` counts on a retry.
     pub(crate) cut_short: bool,
+    /// Whether it was not cut after all, because none could have followed then.
+    pub(crate) went_on: Cell<bool>,
     /// Whether the endpoint that failed last did nothing, so that it may be asked again.
     pub(crate) untouched: bool,
     /// Whether somebody else could have it, where not everybody may.
@@ -76,6 +79,7 @@ impl Call {
             tried: Tried::default(),
             try_until: deadline,
             cut_short: false,
+            went_on: Cell::new(false),
             untouched: false,
             somebody_else: None,
             poll_again_at: deadline,
@@ -104,7 +108,11 @@ impl Call {
 
     /// Returns when the wait for the head of this attempt's answer ends.
     pub fn try_until(&self) -> Instant {
-        self.try_until
+        if self.went_on.get() {
+            self.deadline
+        } else {
+            self.try_until
+        }
     }
 
     /// Returns when what is pending has to be polled again at the latest.

@@ -30,7 +30,7 @@ pub enum Change {
         /// Which.
         endpoint: HostId,
     },
-    /// It answers calls again.
+    /// It takes calls again.
     ToldUp {
         /// Which.
         endpoint: HostId,

@@ -37,6 +37,19 @@ pub(crate) struct Told {
     pub(crate) since: Instant,
     /// When one call is to ask it again; `None`: one does.
     pub(crate) ask_again: Option<Instant>,
+    /// Since when a call asks it.
+    pub(crate) asked: Option<Instant>,
+}
+
+/// How long a call that asks anew is under way until its host must have taken it: one that calls its
+/// endpoint down says so at once, beyond any round trip.
+const REFUSED_WITHIN: Duration = Duration::from_secs(1);
+
+impl Told {
+    /// Returns from when on the call that asks was evidently not refused.
+    pub(crate) fn outlived_at(&self) -> Option<Instant> {
+        self.asked.map(|asked| asked + REFUSED_WITHIN)
+    }
 }
 
 /// One endpoint of one service.
@@ -48,6 +61,8 @@ pub(crate) struct Endpoint {
     pub(crate) health: Health,
     /// There while it is down because its own host said so.
     pub(crate) told: Option<Told>,
+    /// What was told, while nothing but a call that was not refused for it speaks against it.
+    pub(crate) doubted: Option<Told>,
     pub(crate) breaker: Breaker,
     /// What opened the breaker last, or would have.
     pub(crate) tripped: Option<Tripped>,
@@ -71,6 +86,7 @@ impl Endpoint {
             hash,
             health: Health::Unknown,
             told: None,
+            doubted: None,
             breaker: Breaker::new(now),
             tripped: None,
             latency: PeakEwma::default(),
@@ -97,7 +113,7 @@ impl Endpoint {
     /// Takes the next call as the one that shows it.
     pub(crate) fn begin_probe(&mut self, now: Instant) {
         match &mut self.told {
-            Some(told) => told.ask_again = None,
+            Some(told) => (told.ask_again, told.asked) = (None, Some(now)),
             None => self.breaker.begin_probe(now),
         }
     }
@@ -106,6 +122,7 @@ impl Endpoint {
     pub(crate) fn release_probe(&mut self, now: Instant) {
         if let Some(told) = &mut self.told {
             told.ask_again.get_or_insert(now);
+            told.asked = None;
         }
         self.breaker.release_probe(now);
     }
@@ -182,10 +199,17 @@ pub struct EndpointView {
 impl Endpoint {
     pub(crate) fn view(&self, settings: &BalanceSettings, now: Instant) -> EndpointView {
         let secs = self.latency.secs(settings.latency_decay, now);
+        let outlived = self.told.and_then(|told| told.outlived_at());
+        let is_taken = outlived.is_some_and(|at| at <= now);
+        let told = self.told.filter(|_| !is_taken);
         EndpointView {
             endpoint: self.id,
-            health: self.health,
-            told_down_since: self.told.map(|told| told.since),
+            health: if is_taken {
+                Health::Unknown
+            } else {
+                self.health
+            },
+            told_down_since: told.map(|told| told.since),
             breaker: self.breaker.state(),
             tripped: self.tripped,
             in_flight: self.in_flight,

@@ -39,7 +39,8 @@
 //!         Poll::Pending => unreachable!("two endpoints are ready"),
 //!     };
 //!
-//!     // 4. Send it to `choice.endpoint`, wait for the head of the answer until `call.try_until()`;
+//!     // 4. Send it to `choice.endpoint`, wait for the head of the answer until `call.try_until()`, and
+//!     //    then ask `orders.go_on` whether there is more time after all;
 //!     //    tell the other side `call.left(now)` as `mesh-deadline` and `call.attempts()`.
 //!     let outcome = if choice.endpoint == one { Outcome::of_status(503) } else { Outcome::of_status(200) };
 //!     now += Duration::from_millis(3);

@@ -204,6 +204,36 @@ impl Upstream {
         }
     }
 
+    /// Returns until when an attempt whose time is up may go on: as long as the call, where `auto` cut
+    /// it short for a retry that could not follow now, as its body is gone, or who was left is down, or
+    /// others had the budget. `None`: it is over. `may` is as in [`Upstream::poll_pick_among`].
+    pub fn go_on(
+        &mut self,
+        call: &Call,
+        replay: Replay,
+        may: Option<May<'_>>,
+        now: Instant,
+    ) -> Option<Instant> {
+        if !call.cut_short || call.went_on.get() || now >= call.deadline {
+            return None;
+        }
+        let others = Wish {
+            tried: call.tried.hosts(),
+            may,
+            ..Wish::default()
+        };
+        let budget = &self.settings.retry.budget;
+        let follows = replay == Replay::Possible
+            && self.balancer.has_another(others)
+            && self.budget.has_room(0, budget, now);
+        if follows {
+            return None;
+        }
+        call.went_on.set(true);
+        self.cut_short -= 1;
+        Some(call.deadline)
+    }
+
     /// Takes in what the trailers of an answer say that had only [`Outcome::Begun`].
     pub fn settle(&mut self, call: &mut Call, outcome: Outcome, now: Instant) {
         if let Stage::Answered { attempt, judged } = &mut call.stage
@@ -346,7 +376,8 @@ impl Upstream {
     }
 
     fn cut_no_more(&mut self, call: &mut Call) {
-        self.cut_short -= u32::from(std::mem::take(&mut call.cut_short));
+        let counts_on_retry = std::mem::take(&mut call.cut_short) && !call.went_on.take();
+        self.cut_short -= u32::from(counts_on_retry);
     }
 
     fn wait_for_endpoint(

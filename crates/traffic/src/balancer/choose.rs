@@ -92,6 +92,7 @@ impl Balancer {
         wish: Wish<'_>,
         now: Instant,
     ) -> Result<(Choice, Attempt), NoneReady> {
+        self.believe_the_outlived(now);
         let (index, why) = match self.due_for_probe(wish, now) {
             Some(index) => (index, Why::Probe),
             None => self.choose_ready(wish, now)?,

@@ -103,6 +103,8 @@ impl Run {
             return;
         };
         known.sent = true;
+        // One that is found to take calls may be the first of them all.
+        let using_all = using_all || choice.using_all;
         let chosen = before.iter().find(|view| view.endpoint == choice.endpoint);
         let chosen = chosen.expect("only endpoints are chosen");
         match (choice.why, chosen.breaker) {

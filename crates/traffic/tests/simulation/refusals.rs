@@ -1,9 +1,14 @@
 //! Endpoints that take no call: how long one is left out for that, and how it comes back.
 
+use std::sync::Arc;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use model::ids::HostId;
-use traffic::{Change, Failure, Health, Settings};
+use model::time::Instant;
+use traffic::{
+    Call, CallShape, Change, Ending, Failure, Health, Outcome, Pick, Replay, Settings, Upstream,
+};
 
 use crate::balancing::without_breakers;
 use crate::world::{Fate, World, at, host};
@@ -163,7 +168,7 @@ fn what_is_found_out_of_hosts_changes_nothing_of_what_checks_say() {
     upstream.set_health(host(0), Health::Down, at(20_000));
     upstream.set_health(host(1), Health::Up, at(20_000));
     upstream.set_reachable(all_but(2), at(20_000));
-    let health = |upstream: &traffic::Upstream| -> Vec<_> {
+    let health = |upstream: &Upstream| -> Vec<_> {
         let views = upstream.endpoints(at(20_000));
         views.map(|view| view.health).collect()
     };
@@ -172,4 +177,115 @@ fn what_is_found_out_of_hosts_changes_nothing_of_what_checks_say() {
     upstream.set_reachable(|_| true, at(20_000));
     let expected = [Health::Down, Health::Up, Health::Unknown];
     assert_eq!(health(upstream), expected);
+}
+
+/// Two that their host calls down, and one call that asks one of them; when it was sent.
+fn asked_anew() -> (Upstream, Call, HostId, u64) {
+    let mut upstream = Upstream::new(Settings::default(), Arc::default(), [3; 32], at(0));
+    upstream.set_endpoints(&[host(0), host(1)], at(0));
+    let unhealthy = Outcome::Failed(Failure::Unhealthy);
+    for _ in 0..2 {
+        let mut call = upstream.begin(CallShape::default(), at(0));
+        chosen(&mut upstream, &mut call, at(0)).expect("one is not asked yet");
+        upstream.finished(&mut call, unhealthy, Replay::Impossible, at(0));
+        upstream.end(call, Ending::Complete, at(0));
+    }
+    let mut call = upstream.begin(CallShape::default(), at(1_500));
+    let asked = chosen(&mut upstream, &mut call, at(1_500)).expect("it asks anew");
+    while upstream.poll_change().is_some() {}
+    (upstream, call, asked, 1_500)
+}
+
+fn chosen(upstream: &mut Upstream, call: &mut Call, now: Instant) -> Option<HostId> {
+    match upstream.poll_pick(call, Waker::noop(), now) {
+        Poll::Ready(Pick::Chosen(choice)) => Some(choice.endpoint),
+        _ => None,
+    }
+}
+
+/// Who gets some calls that are answered at once.
+fn get(upstream: &mut Upstream, now: Instant) -> Vec<Option<HostId>> {
+    let calls = (0..20).map(|_| {
+        let mut call = upstream.begin(CallShape::default(), now);
+        let got = chosen(upstream, &mut call, now);
+        if got.is_some() {
+            upstream.finished(&mut call, Outcome::Succeeded, Replay::Possible, now);
+        }
+        upstream.end(call, Ending::Complete, now);
+        got
+    });
+    calls.collect()
+}
+
+#[test]
+fn one_whose_host_lets_a_long_call_through_gets_others_before_its_answer() {
+    let (mut upstream, long, asked, sent) = asked_anew();
+    let after = at(sent + 1_000);
+    let view = |upstream: &Upstream, now| {
+        let mut views = upstream.endpoints(now);
+        let view = views
+            .find(|view| view.endpoint == asked)
+            .expect("it is one");
+        (view.health, view.told_down_since.is_some())
+    };
+    let before = at(sent + 999);
+    assert_eq!(view(&upstream, before), (Health::Down, true));
+    assert_eq!(view(&upstream, after), (Health::Unknown, false));
+    // The other one may be asked anew meanwhile, by one of them.
+    let got = get(&mut upstream, after);
+    assert!(got.iter().all(Option::is_some), "{got:?}");
+    assert!(got.contains(&Some(asked)), "{got:?}");
+    let told = Some(Change::ToldUp { endpoint: asked });
+    assert_eq!(upstream.poll_change(), told);
+    upstream.end(long, Ending::Abandoned, at(sent + 30_000));
+    assert_eq!(view(&upstream, at(sent + 30_000)), (Health::Unknown, false));
+}
+
+#[test]
+fn a_call_that_asks_is_not_believed_to_be_taken_before_it_must_have_been() {
+    let (mut upstream, mut long, asked, sent) = asked_anew();
+    // The other one has its own that asks.
+    let mut other = upstream.begin(CallShape::default(), at(sent));
+    let second = chosen(&mut upstream, &mut other, at(sent));
+    assert!(second.is_some_and(|host| host != asked), "{second:?}");
+    assert_eq!(get(&mut upstream, at(sent + 999)), [None; 20]);
+    // A refusal says that it is down still, and the next asks after a while.
+    for call in [&mut long, &mut other] {
+        let unhealthy = Outcome::Failed(Failure::Unhealthy);
+        upstream.finished(call, unhealthy, Replay::Impossible, at(sent + 999));
+    }
+    assert_eq!(get(&mut upstream, at(sent + 1_900)), [None; 20]);
+    for call in [long, other] {
+        upstream.end(call, Ending::Complete, at(sent + 1_900));
+    }
+}
+
+#[test]
+fn one_that_never_answers_the_call_that_asks_is_down_again_unless_it_answered_others() {
+    for answers_others in [false, true] {
+        let (mut upstream, mut long, asked, sent) = asked_anew();
+        // The first call that follows asks the second one anew.
+        let [probe, mut other] = [(); 2].map(|()| {
+            let mut call = upstream.begin(CallShape::default(), at(sent + 1_000));
+            chosen(&mut upstream, &mut call, at(sent + 1_000)).expect("it is taken");
+            call
+        });
+        assert_eq!(other.tried(), [asked]);
+        if answers_others {
+            let good = Outcome::Succeeded;
+            upstream.finished(&mut other, good, Replay::Possible, at(sent + 1_001));
+        }
+        let timeout = Outcome::Failed(Failure::Timeout);
+        upstream.finished(&mut long, timeout, Replay::Impossible, at(sent + 5_000));
+        let mut views = upstream.endpoints(at(sent + 5_000));
+        let view = views
+            .find(|view| view.endpoint == asked)
+            .expect("it is one");
+        assert_eq!(view.told_down_since.is_none(), answers_others, "{view:?}");
+        assert_eq!(view.health.is_down(), !answers_others, "{view:?}");
+        drop(views);
+        for call in [long, probe, other] {
+            upstream.end(call, Ending::Complete, at(sent + 5_000));
+        }
+    }
 }

@@ -1,11 +1,18 @@
 //! What is sent twice, and how much of it there is.
 
+use std::sync::Arc;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use traffic::{Failure, GiveUp, RetrySettings, Settings};
+use model::ids::HostId;
+use model::time::Instant;
+use traffic::{
+    BudgetSettings, Call, CallShape, Ending, Failure, GiveUp, Health, Outcome, Pick, Replay,
+    RetrySettings, Settings, Upstream,
+};
 
 use crate::balancing::without_breakers;
-use crate::world::{Fate, World};
+use crate::world::{Fate, World, at, host};
 
 #[test]
 fn a_storm_of_retries_is_bounded_by_a_fifth_of_the_calls() {
@@ -118,4 +125,93 @@ fn calls_that_may_not_be_sent_twice_have_all_the_time_of_the_request() {
     world.run(10, Duration::from_secs(20));
     assert!(world.tally.bad.is_empty(), "{:?}", world.tally.bad);
     assert!(world.tally.good > 0);
+}
+
+/// Two endpoints whose calls take little time usually, and a call that is cut short by that.
+fn cut_short() -> (Upstream, Call, HostId) {
+    let mut upstream = Upstream::new(Settings::default(), Arc::default(), [5; 32], at(0));
+    upstream.set_endpoints(&[host(0), host(1)], at(0));
+    let mut number = 0;
+    loop {
+        let shape = CallShape {
+            idempotent: true,
+            ..CallShape::default()
+        };
+        let mut call = upstream.begin(shape, at(number));
+        let picked = upstream.poll_pick(&mut call, Waker::noop(), at(number));
+        let Poll::Ready(Pick::Chosen(choice)) = picked else {
+            panic!("{picked:?}");
+        };
+        if call.try_until() < call.deadline() {
+            return (upstream, call, choice.endpoint);
+        }
+        number += 10;
+        assert!(number < 10_000, "it is known by now what calls take");
+        let good = Outcome::Succeeded;
+        upstream.finished(&mut call, good, Replay::Possible, at(number));
+        upstream.end(call, Ending::Complete, at(number));
+    }
+}
+
+#[test]
+fn an_attempt_that_was_cut_short_goes_on_where_no_other_can_follow_any_more() {
+    let whole_time = |what: &str, replay, change: fn(&mut Upstream, HostId, Instant)| {
+        let (mut upstream, mut call, at_work) = cut_short();
+        let cut = call.try_until();
+        let other = if at_work == host(0) { host(1) } else { host(0) };
+        change(&mut upstream, other, cut);
+        let until = upstream.go_on(&call, replay, None, cut);
+        assert_eq!(call.try_until(), until.unwrap_or(cut), "{what}");
+        assert!(until.is_none_or(|until| until == call.deadline()), "{what}");
+        let deadline = call.deadline();
+        assert_eq!(upstream.go_on(&call, replay, None, deadline), None);
+        let good = Outcome::Succeeded;
+        upstream.finished(&mut call, good, replay, deadline);
+        upstream.end(call, Ending::Complete, deadline);
+        until.is_some()
+    };
+    let (kept, gone) = (Replay::Possible, Replay::Impossible);
+    assert!(!whole_time("the other one is well", kept, |_, _, _| {}));
+    assert!(whole_time("its body is gone", gone, |_, _, _| {}));
+    assert!(whole_time("the other is down", kept, |all, other, now| {
+        all.set_health(other, Health::Down, now);
+    }));
+    assert!(whole_time("the other has left", kept, |all, other, now| {
+        let left = if other == host(0) { host(1) } else { host(0) };
+        all.set_endpoints(&[left], now);
+    }));
+    assert!(whole_time("others had the budget", kept, |all, _, now| {
+        let budget = BudgetSettings {
+            percent: 0,
+            minimum_in_window: 0,
+        };
+        let mut settings = all.settings().clone();
+        settings.retry.budget = budget;
+        all.set_settings(settings, now);
+    }));
+}
+
+#[test]
+fn an_attempt_that_was_cut_short_goes_on_where_those_that_are_left_may_not_have_it() {
+    let (mut upstream, call, at_work) = cut_short();
+    let cut = call.try_until();
+    let nobody_else = |host| host == at_work;
+    let anybody = |_| true;
+    let replay = Replay::Possible;
+    assert_eq!(upstream.go_on(&call, replay, Some(&anybody), cut), None);
+    let until = upstream.go_on(&call, replay, Some(&nobody_else), cut);
+    assert_eq!(until, Some(call.deadline()));
+    upstream.end(call, Ending::Abandoned, cut);
+}
+
+#[test]
+fn no_slow_answer_is_lost_when_the_other_endpoint_goes_down_meanwhile() {
+    let mut world = World::new(without_breakers(), vec![Fate::answers(10); 2]);
+    world.run(100, Duration::from_secs(10));
+    world.servers[0] = Fate::answers(4_000);
+    world.run(100, Duration::from_millis(40));
+    world.proxies[0].set_health(host(1), Health::Down, world.now);
+    world.run(10, Duration::from_secs(10));
+    assert!(world.tally.bad.is_empty(), "{:?}", world.tally.bad);
+    assert!(world.tally.good > 1_050);
 }

@@ -88,6 +88,7 @@ enum Event {
     Head {
         call: usize,
         server: usize,
+        answer: Instant,
         good: bool,
     },
 }
@@ -206,7 +207,12 @@ impl World {
         match event {
             Event::Begin { proxy } => self.begin(proxy),
             Event::Send { call } => self.send(call),
-            Event::Head { call, server, good } => self.head(call, server, good),
+            Event::Head {
+                call,
+                server,
+                answer,
+                good,
+            } => self.head(call, server, answer, good),
         }
         for proxy in &mut self.proxies {
             while let Some(change) = proxy.poll_change() {
@@ -239,29 +245,40 @@ impl World {
         let (answer, good) = match self.servers[server] {
             Fate::Answers(after) => (self.now + after, true),
             Fate::Fails(after, _) => (self.now + after, false),
-            Fate::Hangs => (call.try_until(), false),
+            Fate::Hangs => (call.deadline(), false),
         };
         let when = answer.min(call.try_until());
         self.tally.attempts[server].push(self.now);
         self.active[server] += 1;
         self.tally.crowd[server] = self.tally.crowd[server].max(self.active[server]);
-        let good = good && answer <= when;
         self.push(
             when,
             Event::Head {
                 call: number,
                 server,
+                answer,
                 good,
             },
         );
     }
 
-    fn head(&mut self, number: usize, server: usize, good: bool) {
-        self.active[server] -= 1;
+    fn head(&mut self, number: usize, server: usize, answer: Instant, good: bool) {
         let (proxy, call, _) = self.calls[number].as_mut().expect("it is under way");
+        let is_late = self.now < answer;
+        let upstream = &mut self.proxies[*proxy];
+        if is_late && let Some(until) = upstream.go_on(call, Replay::Possible, None, self.now) {
+            let head = Event::Head {
+                call: number,
+                server,
+                answer,
+                good,
+            };
+            return self.push(answer.min(until), head);
+        }
+        self.active[server] -= 1;
         let outcome = match self.servers[server] {
-            _ if good => Outcome::Succeeded,
-            Fate::Fails(_, failure) if self.now < call.try_until() => Outcome::Failed(failure),
+            _ if good && !is_late => Outcome::Succeeded,
+            Fate::Fails(_, failure) if !is_late => Outcome::Failed(failure),
             _ => Outcome::Failed(Failure::Timeout),
         };
         let next = self.proxies[*proxy].finished(call, outcome, Replay::Possible, self.now);
