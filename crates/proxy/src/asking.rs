@@ -17,6 +17,7 @@ use policy::{Gate, Headers, Question, RequestFacts, RuleIndex, Ruling, Target};
 use crate::marks::Aim;
 use crate::path::{self, AmbiguousPath};
 use crate::refusal::Reason;
+use crate::snapshot::Snapshot;
 use crate::surroundings::Caller;
 
 /// Who calls.
@@ -315,11 +316,31 @@ impl Asked {
         }
     }
 
+    /// Says why a call may not go on that no host is known for. The catalogue has the services that a
+    /// host offers whom this one may call, or that a rule lets it call by their name: one that it has
+    /// no more is denied, unless another rule would allow it.
+    pub(crate) fn unoffered(
+        &self,
+        snapshot: &Snapshot,
+        headers: Option<&HeaderMap>,
+        at: UnixTime,
+    ) -> No {
+        let Aim::Service(name) = &*self.aim else {
+            return No::Unoffered;
+        };
+        let is_known = snapshot.catalogue.services.contains_key(name);
+        if is_known || self.would_be_allowed(&snapshot.gate, headers, at) {
+            No::Unoffered
+        } else {
+            No::Ruled(Reason::Denied, None)
+        }
+    }
+
     /// Returns whether a request that nobody takes would be allowed at any host that took it.
     pub(crate) fn would_be_allowed(
         &self,
         gate: &Arc<Gate>,
-        headers: &HeaderMap,
+        headers: Option<&HeaderMap>,
         at: UnixTime,
     ) -> bool {
         let Some(request) = &self.request else {
@@ -328,10 +349,7 @@ impl Asked {
         let Ok(path) = path::normalise(request.uri.path()) else {
             return false;
         };
-        let headers = &Shown {
-            request,
-            headers: Some(headers),
-        };
+        let headers = &Shown { request, headers };
         gate.would_allow(&Question {
             from: self.origin.host,
             workload: self.origin.workload(gate).as_deref(),

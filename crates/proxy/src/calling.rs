@@ -116,7 +116,8 @@ impl Caught {
             request,
         };
         if endpoints.is_empty() {
-            return Err(Box::new((asked, No::Unoffered)));
+            let no = asked.unoffered(snapshot, headers, at);
+            return Err(Box::new((asked, no)));
         }
         let first = match asked.decide(gate, headers, at) {
             Ok(rule) => return Ok((asked, rule)),
@@ -350,7 +351,8 @@ pub(crate) fn marks(
 }
 
 /// Lets something take its time until the deadline. While the caller still sends its body, the
-/// deadline waits for it, as long as it does not stand still. `None`: the time is up.
+/// deadline waits for it, as long as it does not stand still for longer than what is left to the whole
+/// call. `None`: the time is up.
 pub(crate) async fn patiently<T>(
     until: Instant,
     stand_still: Duration,
@@ -368,7 +370,12 @@ pub(crate) async fn patiently<T>(
         poll_deadline(&mut timer, context, || {
             let replay = replay.filter(|replay| !replay.is_over())?;
             let before = std::mem::replace(&mut passed_bytes, replay.passed_bytes());
-            (before != passed_bytes).then(|| wait.min(stand_still))
+            if before != passed_bytes {
+                return Some(wait.min(stand_still));
+            }
+            // Another endpoint would wait as this one does.
+            let left = replay.time_left(Instant::now());
+            (replay.waits_for_caller() && !left.is_zero()).then(|| wait.min(left))
         })
     })
     .await
@@ -417,7 +424,7 @@ impl Refused<'_> {
         let request = asked.request.as_ref().expect("a request is asked about");
         if no == No::Unoffered
             && let Some(fallback) = self.fallback()
-            && asked.would_be_allowed(&self.snapshot.gate, headers, self.began.unix)
+            && asked.would_be_allowed(&self.snapshot.gate, Some(headers), self.began.unix)
         {
             let answer = fallback::answer(fallback, no.reason(), self.id);
             self.tell(Some(request), no.reason(), None, answer.status().as_u16());

@@ -18,15 +18,19 @@ pub(crate) enum Came {
     /// None.
     Failure(Failure, Reason, String),
     /// None, and that is its caller's own fault.
-    BadRequest(&'static str),
+    CallersFault(Reason, &'static str),
 }
 
 impl Came {
-    /// Returns the same, unless the request ended before its end: then no endpoint could answer it.
+    /// Returns the same, unless the request ended before its end, or its caller kept the endpoint
+    /// waiting for the rest of it: then no endpoint could answer it.
     pub(crate) fn to(self, body: Option<&Replay>) -> Self {
         match self {
             Self::Failure(..) if body.is_some_and(Replay::is_broken) => {
-                Self::BadRequest("its body breaks off or cannot be read")
+                Self::CallersFault(Reason::BadRequest, "its body breaks off or cannot be read")
+            }
+            Self::Failure(Failure::Timeout, ..) if body.is_some_and(Replay::waits_for_caller) => {
+                Self::CallersFault(Reason::RequestStalled, "")
             }
             came => came,
         }
@@ -36,7 +40,7 @@ impl Came {
     pub(crate) fn outcome(&self, is_grpc: bool) -> Outcome {
         match self {
             Self::Failure(failure, ..) => Outcome::Failed(*failure),
-            Self::BadRequest(_) => Outcome::NotJudged,
+            Self::CallersFault(..) => Outcome::NotJudged,
             Self::Answer(answer) => match reason_of(answer.headers()) {
                 Some(reason) => outcome_of_reason(reason),
                 None if is_grpc => outcome_of_grpc(answer),
@@ -56,7 +60,7 @@ impl Came {
                 _ => under_way.pass_on(answer),
             },
             Self::Failure(_, reason, detail) => under_way.refuse(reason, &detail),
-            Self::BadRequest(detail) => under_way.refuse(Reason::BadRequest, detail),
+            Self::CallersFault(reason, detail) => under_way.refuse(reason, detail),
         }
     }
 }
@@ -99,6 +103,7 @@ pub(crate) const fn outcome_of_reason(reason: Reason) -> Outcome {
         | Reason::ClaimRefused
         | Reason::CutByPolicy
         | Reason::BadRequest
+        | Reason::RequestStalled
         // It does its work, and for those who speak as it does.
         | Reason::ProtocolMismatch
         | Reason::AmbiguousPath => Outcome::NotJudged,

@@ -218,8 +218,7 @@ async fn reach_there(
         Came::Answer(answer) => {
             crate::under_way::reason_of(answer.headers()).unwrap_or(Reason::Broken)
         }
-        Came::Failure(_, reason, _) => *reason,
-        Came::BadRequest(_) => Reason::BadRequest,
+        Came::Failure(_, reason, _) | Came::CallersFault(reason, _) => *reason,
     };
     Err((came.outcome(false), reason))
 }

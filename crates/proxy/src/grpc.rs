@@ -50,11 +50,11 @@ pub(crate) fn timeout(headers: &HeaderMap) -> Option<Duration> {
 /// Returns the gRPC status that says the same as an HTTP status of the mesh.
 pub(crate) const fn status_for(status: StatusCode) -> u8 {
     match status {
-        StatusCode::FORBIDDEN => 7,         // PERMISSION_DENIED
-        StatusCode::GATEWAY_TIMEOUT => 4,   // DEADLINE_EXCEEDED
+        StatusCode::FORBIDDEN => 7, // PERMISSION_DENIED
+        StatusCode::GATEWAY_TIMEOUT | StatusCode::REQUEST_TIMEOUT => 4, // DEADLINE_EXCEEDED
         StatusCode::TOO_MANY_REQUESTS => 8, // RESOURCE_EXHAUSTED
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => 14, // UNAVAILABLE
-        _ => 13,                            // INTERNAL: the request itself is not as it should be
+        _ => 13,                    // INTERNAL: the request itself is not as it should be
     }
 }
 

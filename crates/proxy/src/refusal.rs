@@ -19,6 +19,8 @@ pub enum Reason {
     ClaimRefused,
     /// The head of the request can be read in two ways, or not at all.
     BadRequest,
+    /// Its caller did not send the rest of the request in time.
+    RequestStalled,
     /// Policy reads the path, and it can mean two things.
     AmbiguousPath,
     /// The host does not offer what was called.
@@ -47,11 +49,12 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Denied,
         Self::UnknownWorkload,
         Self::ClaimRefused,
         Self::BadRequest,
+        Self::RequestStalled,
         Self::AmbiguousPath,
         Self::NotOffered,
         Self::Unhealthy,
@@ -73,6 +76,7 @@ impl Reason {
             Self::UnknownWorkload => "unknown-workload",
             Self::ClaimRefused => "claim-refused",
             Self::BadRequest => "bad-request",
+            Self::RequestStalled => "request-stalled",
             Self::AmbiguousPath => "ambiguous-path",
             Self::NotOffered => "not-offered",
             Self::Unhealthy => "unhealthy",
@@ -109,6 +113,7 @@ impl Reason {
                 StatusCode::FORBIDDEN
             }
             Self::BadRequest | Self::AmbiguousPath => StatusCode::BAD_REQUEST,
+            Self::RequestStalled => StatusCode::REQUEST_TIMEOUT,
             Self::NotOffered
             | Self::Unhealthy
             | Self::NoEndpoint
@@ -139,6 +144,7 @@ impl Reason {
             }
             Self::ClaimRefused => "the calling host may not speak for the workload that it names",
             Self::BadRequest => "the request is malformed",
+            Self::RequestStalled => "the caller did not send the rest of its request in time",
             Self::AmbiguousPath => {
                 "rules about this service look at paths, and this one can be read in two ways"
             }
@@ -176,7 +182,7 @@ impl Reason {
         headers.insert(marks::CALL, call.header());
         match self {
             // What follows on the connection cannot be trusted to be where it seems.
-            Self::BadRequest | Self::Stopping if !is_grpc => {
+            Self::BadRequest | Self::RequestStalled | Self::Stopping if !is_grpc => {
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Self::Overflow if !is_grpc => {

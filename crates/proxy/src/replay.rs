@@ -5,10 +5,12 @@ use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
+use tokio::time::Instant;
 
 use crate::body::{BodyError, ProxyBody};
 
@@ -39,6 +41,10 @@ struct State {
     is_over: bool,
     /// Its caller ended before it did.
     is_broken: bool,
+    /// The endpoint has room for more than its caller has sent.
+    is_awaited: bool,
+    /// When the time of the whole call is over; `None`: nobody has said so.
+    until: Option<Instant>,
     attempts: u32,
     passed_bytes: u64,
 }
@@ -55,6 +61,8 @@ impl Replay {
                 trailers: None,
                 is_over: false,
                 is_broken: false,
+                is_awaited: false,
+                until: None,
                 attempts: 0,
                 passed_bytes: 0,
             })),
@@ -65,6 +73,8 @@ impl Replay {
     pub(crate) fn attempt(&self) -> ReplayBody {
         let mut state = self.state.borrow_mut();
         state.attempts += 1;
+        // Whether this one takes what there is shows when it does.
+        state.is_awaited = false;
         ReplayBody {
             state: Rc::clone(&self.state),
             attempt: state.attempts,
@@ -88,6 +98,23 @@ impl Replay {
         self.state.borrow().is_broken
     }
 
+    /// Says when the time of the whole call is over.
+    pub(crate) fn ends_at(&self, until: Instant) {
+        self.state.borrow_mut().until = Some(until);
+    }
+
+    /// Returns how much of the call's time is left, all attempts together.
+    pub(crate) fn time_left(&self, now: Instant) -> Duration {
+        let until = self.state.borrow().until;
+        until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    }
+
+    /// Returns whether it is the caller who keeps the attempt waiting, and not an endpoint that takes
+    /// no more.
+    pub(crate) fn waits_for_caller(&self) -> bool {
+        self.state.borrow().is_awaited
+    }
+
     /// Returns how much of it the caller has sent.
     pub(crate) fn passed_bytes(&self) -> u64 {
         self.state.borrow().passed_bytes
@@ -99,7 +126,9 @@ impl State {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Pin::new(&mut self.source).poll_frame(context));
+        let polled = Pin::new(&mut self.source).poll_frame(context);
+        self.is_awaited = polled.is_pending();
+        let frame = ready!(polled);
         self.is_over = frame.is_none() || self.source.is_end_stream();
         let frame = match frame {
             Some(Ok(frame)) => frame,

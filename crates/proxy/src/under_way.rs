@@ -116,6 +116,9 @@ impl UnderWay {
             replay,
         } = beginning;
         let call = called.upstream.borrow_mut().begin(shape, began.monotonic);
+        if let Some(replay) = &replay {
+            replay.ends_at(worker.clock.tokio_deadline(call.deadline()));
+        }
         let is_one_for_all =
             matches!(*asked.aim, Aim::Port(_)) || snapshot.gate.is_one_for_all(target(&asked.aim));
         Box::new(Self {

@@ -136,6 +136,54 @@ fn a_service_that_no_host_offers_has_no_endpoint_and_is_not_denied() {
 }
 
 #[test]
+fn a_service_that_a_host_may_not_call_any_more_is_denied_on_connections_that_were_open() {
+    run(async {
+        let mut world = World::new(Plan::default());
+        let app = App::start("it", world.app_listener(1));
+        let mut stream = world.caller().dial().await;
+        let words = b"GET / HTTP/1.1\r\nhost: orders\r\n\r\n";
+        stream.write_all(words).await.unwrap();
+        let mut first = [0; 4096];
+        let length = stream.read(&mut first).await.unwrap();
+        let heard = String::from_utf8_lossy(&first[..length]).into_owned();
+        assert_eq!(status(&heard), 200, "{heard}");
+        // A rule about something else does not let it call this one.
+        let elsewhere = rule("elsewhere", Selector::Any, &[requests("GET", "/v1/**")]);
+        world.forget_service(vec![elsewhere]);
+        let words = b"GET / HTTP/1.1\r\nhost: orders\r\nconnection: close\r\n\r\n";
+        let heard = say(stream, words).await;
+        assert_eq!(status(&heard), 403, "{heard}");
+        assert!(heard.contains("mesh-reason: denied"), "{heard}");
+        assert_eq!(app.requests(), 1);
+        let told = world.caller().told.calls(2).await;
+        assert_eq!((told[1].1, told[1].2), (403, Some(Reason::Denied)));
+    });
+}
+
+#[test]
+fn a_service_that_is_gone_from_every_host_is_not_denied_where_a_rule_lets_anything_be_called() {
+    run(async {
+        let mut world = World::new(Plan::default());
+        let mut stream = world.caller().dial().await;
+        let words = b"GET / HTTP/1.1\r\nhost: orders\r\n\r\n";
+        stream.write_all(words).await.unwrap();
+        let mut first = [0; 4096];
+        let length = stream.read(&mut first).await.unwrap();
+        assert_ne!(length, 0);
+        let anything = Rule {
+            to: vec![Selector::Any],
+            traffic: Traffic::All,
+            ..rule("anything", Selector::Any, &[])
+        };
+        world.forget_service(vec![anything]);
+        let words = b"GET / HTTP/1.1\r\nhost: orders\r\nconnection: close\r\n\r\n";
+        let heard = say(stream, words).await;
+        assert_eq!(status(&heard), 503, "{heard}");
+        assert!(heard.contains("mesh-reason: no-endpoint"), "{heard}");
+    });
+}
+
+#[test]
 fn an_upgrade_is_asked_of_another_endpoint_when_the_first_cannot_be_reached() {
     run(async {
         let world = World::new(Plan {

@@ -18,6 +18,7 @@ mod frames;
 mod leaving;
 mod requests;
 mod speaking;
+mod stalling;
 mod unreached;
 mod world;
 

@@ -22,7 +22,7 @@ use model::rule::{
 use policy::Gate;
 use proxy::{
     CallReport, Caller, Listeners, Observer, Proxy, ProxyConfig, ProxyLimits, Reason, Side,
-    Snapshot, Snapshots, Surroundings,
+    Snapshot, Snapshots, Surroundings, UpstreamSeen,
 };
 use runtime::clock::Clock;
 use runtime::tls::stream_client;
@@ -112,6 +112,7 @@ pub(crate) struct Machine {
 #[derive(Default)]
 pub(crate) struct Told {
     calls: Mutex<Vec<ToldCall>>,
+    services: Mutex<Vec<UpstreamSeen>>,
 }
 
 /// Whose part, the status, the reason, how many endpoints had it.
@@ -127,9 +128,24 @@ impl Observer for Told {
         );
         self.calls.lock().unwrap().push(call);
     }
+
+    fn endpoints_seen(&self, _: usize, seen: Vec<UpstreamSeen>) {
+        *self.services.lock().unwrap() = seen;
+    }
 }
 
 impl Told {
+    /// Waits for what is told next of the service that was called.
+    pub(crate) async fn service(&self) -> UpstreamSeen {
+        self.services.lock().unwrap().clear();
+        loop {
+            if let Some(seen) = self.services.lock().unwrap().pop() {
+                return seen;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Waits until so many were told of.
     pub(crate) async fn calls(&self, count: usize) -> Vec<ToldCall> {
         loop {
@@ -386,6 +402,16 @@ impl World {
         self.plan.allow_there = None;
         let host = &self.hosts[place];
         let snapshot = self.snapshot(host, place > 0);
+        host.snapshots.replace(snapshot);
+    }
+
+    /// Puts other rules in force, by which the caller knows nothing of the service any more.
+    pub(crate) fn forget_service(&mut self, allow: Vec<Rule>) {
+        self.apply(allow);
+        let host = &self.hosts[0];
+        let mut snapshot = self.snapshot(host, false);
+        let catalogue = Arc::make_mut(&mut snapshot.catalogue);
+        catalogue.services.clear();
         host.snapshots.replace(snapshot);
     }
 
