@@ -36,6 +36,7 @@ use crate::serving;
 use crate::snapshot::Snapshot;
 use crate::stages::{Stage, Stages};
 use crate::sticky::sticky_key;
+use crate::trying::in_its_time;
 use crate::under_way::{AnswerBody, Beginning, UnderWay};
 use crate::upgrades;
 use crate::upstreams::{Called, Key};
@@ -309,9 +310,7 @@ async fn attempt(
             Err(error) => error.into(),
         }
     });
-    let until = worker.clock.tokio_deadline(under_way.call().try_until());
-    let patience = worker.limits.body_wait;
-    let patient = pin!(patiently(until, patience, under_way.replay(), sent));
+    let patient = pin!(in_its_time(worker, under_way, Some(&parts.headers), sent));
     let came = under_way.stand().until_cut(patient).await?;
     let late = || Came::Failure(Failure::Timeout, Reason::Deadline, String::new());
     Some(came.unwrap_or_else(late).to(under_way.replay()))

@@ -11,7 +11,7 @@ use http_body::Body;
 use model::rule::Protocol;
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;
-use tokio::time::{sleep, timeout_at};
+use tokio::time::sleep;
 use traffic::{CallShape, Failure, Next, Outcome};
 
 use crate::body::{BodyError, ProxyBody, StreamBody};
@@ -22,6 +22,7 @@ use crate::refusal::Reason;
 use crate::serving::{Visit, offered_port};
 use crate::socket_body::{Activity, Hold, SocketBody, break_off, pump, reset};
 use crate::standing::Stand;
+use crate::trying::in_its_time;
 use crate::under_way::{Beginning, UnderWay};
 use crate::worker::{Worker, my_addresses};
 
@@ -147,7 +148,6 @@ async fn reach(
 ) -> Result<Far, Reason> {
     loop {
         let endpoint = under_way.pick(None).await?;
-        let until = worker.clock.tokio_deadline(under_way.call().try_until());
         let attempt = async {
             if endpoint == under_way.snapshot().catalogue.me {
                 reach_here(worker, caught, under_way, socket, activity).await
@@ -155,19 +155,17 @@ async fn reach(
                 reach_there(worker, caught, under_way, endpoint, socket, activity).await
             }
         };
-        let came = under_way
-            .stand()
-            .until_cut(timeout_at(until, attempt))
-            .await;
+        let in_time = in_its_time(worker, under_way, None, attempt);
+        let came = under_way.stand().until_cut(in_time).await;
         let came = came.ok_or(Reason::CutByPolicy)?;
         let (outcome, reason) = match came {
-            Ok(Ok(far)) => {
+            Some(Ok(far)) => {
                 under_way.finished(Outcome::Succeeded);
                 under_way.answered();
                 return Ok(far);
             }
-            Ok(Err((outcome, reason))) => (outcome, reason),
-            Err(_) => (Outcome::Failed(Failure::Timeout), Reason::Deadline),
+            Some(Err((outcome, reason))) => (outcome, reason),
+            None => (Outcome::Failed(Failure::Timeout), Reason::Deadline),
         };
         match under_way.finished(outcome) {
             Next::Retry { after } => {

@@ -47,6 +47,7 @@ mod stages;
 mod standing;
 mod sticky;
 mod surroundings;
+mod trying;
 mod under_way;
 mod unparsed;
 mod upgrades;

@@ -15,8 +15,8 @@ use model::time::{Instant, Now};
 use policy::RuleIndex;
 use tokio::time::{Sleep, sleep_until};
 use traffic::{
-    Admission, Call, CallShape, Choice, Ending, GiveUp, Next, NoneReady, Outcome, Overflow, Pick,
-    Upstream,
+    Admission, Call, CallShape, Choice, Ending, GiveUp, May, Next, NoneReady, Outcome, Overflow,
+    Pick, Upstream,
 };
 
 use crate::asking::{Asked, No, target};
@@ -340,10 +340,7 @@ impl UnderWay {
     /// Takes in what came of an attempt.
     pub(crate) fn finished(&mut self, outcome: Outcome) -> Next {
         let now = self.worker.clock.monotonic();
-        let replay = match &self.replay {
-            Some(replay) if !replay.can_repeat() => traffic::Replay::Impossible,
-            _ => traffic::Replay::Possible,
-        };
+        let replay = self.can_repeat();
         let call = self
             .call
             .as_mut()
@@ -356,6 +353,30 @@ impl UnderWay {
             Next::PassOn => {}
         }
         next
+    }
+
+    /// Returns until when the attempt may go on whose time is up, because no other could follow now.
+    pub(crate) fn go_on(&self, headers: Option<&HeaderMap>) -> Option<Instant> {
+        let now = self.worker.now();
+        let may = |host| {
+            let gate = &self.snapshot.gate;
+            let decided = |asked: &Asked| asked.decide_for(host, gate, headers, now.unix).is_ok();
+            self.stand.with_asked(decided)
+        };
+        let may: Option<May<'_>> = if self.is_one_for_all {
+            None
+        } else {
+            Some(&may)
+        };
+        let mut upstream = self.called.upstream.borrow_mut();
+        upstream.go_on(self.call(), self.can_repeat(), may, now.monotonic)
+    }
+
+    fn can_repeat(&self) -> traffic::Replay {
+        match &self.replay {
+            Some(replay) if !replay.can_repeat() => traffic::Replay::Impossible,
+            _ => traffic::Replay::Possible,
+        }
     }
 
     /// Whether something else is answered than the refusal, for this reason.

@@ -28,7 +28,7 @@ use traffic::{Failure, Next, Outcome};
 use crate::asking::AskedRequest;
 use crate::awaiting::{CONTINUE_WAIT, Wanted, until_continue};
 use crate::body::{ProxyBody, StreamBody};
-use crate::calling::{Caught, marks, once_more, patiently};
+use crate::calling::{Caught, marks, once_more};
 use crate::came::{Came, outcome_of_reason};
 use crate::grpc;
 use crate::head;
@@ -40,6 +40,7 @@ use crate::runtimes::Driver;
 use crate::serving::{self, Visit, Visiting};
 use crate::socket_body::Activity;
 use crate::standing::Stand;
+use crate::trying::in_its_time;
 use crate::under_way::{AnswerBody, UnderWay, reason_of};
 use crate::worker::Worker;
 
@@ -116,9 +117,8 @@ async fn attempt(
     endpoint: HostId,
 ) -> Option<Result<Response<AppBody>, Came>> {
     let request = once_more(under_way, parts);
-    let until = worker.clock.tokio_deadline(under_way.call().try_until());
     let asking = ask(worker, caught, under_way, endpoint, request);
-    let patient = patiently(until, worker.limits.body_wait, under_way.replay(), asking);
+    let patient = in_its_time(worker, under_way, Some(&parts.headers), asking);
     let asked = under_way.stand().until_cut(patient).await?;
     let late = Came::Failure(Failure::Timeout, Reason::Deadline, String::new());
     let asked = asked.unwrap_or(Err(late));
