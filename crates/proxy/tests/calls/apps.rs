@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
@@ -15,6 +16,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::sleep;
+
+/// How long `/late` takes.
+const LATE: Duration = Duration::from_millis(500);
 
 /// A program that answers by the path that it is asked for.
 pub(crate) struct App {
@@ -135,6 +140,11 @@ impl App {
             "/headers" => text(StatusCode::OK, format!("{:?}", request.headers())),
             "/503" => text(StatusCode::SERVICE_UNAVAILABLE, self.name.into()),
             "/never" => std::future::pending().await,
+            "/late" => {
+                let _ = request.into_body().collect().await;
+                sleep(LATE).await;
+                text(StatusCode::OK, self.name.into())
+            }
             "/forged" => {
                 let mut answer = text(StatusCode::OK, String::new());
                 answer

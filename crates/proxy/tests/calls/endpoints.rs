@@ -255,3 +255,27 @@ fn above_the_limit_of_a_service_calls_are_refused_and_the_limit_is_named() {
         }
     });
 }
+
+#[test]
+fn a_try_that_no_other_can_follow_has_all_the_time() {
+    run(async {
+        let world = World::new(Plan {
+            hosts: 3,
+            ..Plan::default()
+        });
+        let _apps = [1, 2].map(|place| App::start("it", world.app_listener(place)));
+        // So many that it is known how fast they are, and a try is cut soon.
+        for _ in 0..200 {
+            let (status, _) = get(world.caller().dial().await, "/").await;
+            assert_eq!(status, 200);
+        }
+        // More than is kept for another try.
+        let body = "x".repeat(1 << 20);
+        let head = format!(
+            "PUT /late HTTP/1.1\r\nhost: orders\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        let heard = say(world.caller().dial().await, (head + &body).as_bytes()).await;
+        assert_eq!(status(&heard), 200, "{heard}");
+    });
+}
