@@ -78,6 +78,12 @@ pub(crate) struct GivenClaims {
     heard: Vec<Known<Heard>>,
 }
 
+impl GivenClaims {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.own.is_empty() && self.heard.is_empty()
+    }
+}
+
 impl Claims {
     pub(crate) fn new(
         asked_max: usize,

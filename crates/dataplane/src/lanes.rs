@@ -86,6 +86,12 @@ pub(crate) struct GivenFlows {
     pub(crate) claims: GivenClaims,
 }
 
+impl GivenFlows {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.flows.is_empty() && self.claims.is_empty()
+    }
+}
+
 /// What is said.
 #[derive(Debug)]
 pub(crate) enum Word {

@@ -10,11 +10,10 @@ use model::name::Name;
 use model::rule::{Direction, ip_protocol};
 use model::time::{Instant, Now};
 use policy::{Table, Verdict};
-use wireguard::sealed_len;
 
+use super::Shard;
 use super::inbound::Fate;
 use super::spreading::hand_opened_over;
-use super::{Shard, tunnel_time};
 use crate::claim::{ClaimMessage, ClaimedFlow};
 use crate::command::PeerKind;
 use crate::drops::DropReason;
@@ -378,23 +377,11 @@ impl Shard {
         now: Now,
         out: &mut impl Outbox,
     ) -> bool {
-        let Some(peer) = self.peers.get_mut(index) else {
+        let peer = self.peers.get(index);
+        let Some(peer) = peer.filter(|peer| peer.kind == PeerKind::Mesh) else {
             return false;
         };
-        let Some(path) = peer.path.filter(|_| peer.kind == PeerKind::Mesh) else {
-            return false;
-        };
-        let message = message.encode();
         let plaintext_max = peer.path_mtu.limit(false);
-        let mut sealed = 0;
-        out.datagram(path, 0, sealed_len(message.len(), plaintext_max), |room| {
-            sealed = peer
-                .tunnel
-                .seal_into(&[&message], plaintext_max, room, tunnel_time(now))
-                .unwrap_or(0);
-            sealed
-        });
-        peer.sent_bytes += sealed as u64;
-        sealed > 0
+        self.send_message(index, &message.encode(), plaintext_max, now, out)
     }
 }

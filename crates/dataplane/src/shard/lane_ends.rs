@@ -264,9 +264,9 @@ impl Shard {
                 claims: self.claims.of_flows(is_its),
             },
         };
-        let has_flows = !flows.flows.is_empty();
+        let gives = !flows.is_empty();
         let is_said = self.say_home(index, lane, Word::Closed { epoch, flows }, out);
-        if is_said && has_flows {
+        if is_said && gives {
             self.flows.remove_peer(index.0);
             self.claims.give(is_its);
             self.counters.set_flows(&self.flows);

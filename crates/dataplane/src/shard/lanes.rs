@@ -4,7 +4,7 @@
 use model::map::PeerIndex;
 use model::time::Now;
 use rand_chacha::rand_core::Rng;
-use wireguard::{ConsumedInitiation, sealed_len};
+use wireguard::ConsumedInitiation;
 
 use super::inbound::Fate;
 use super::misdirected::Introduction;
@@ -56,21 +56,12 @@ impl Shard {
         let Some(peer) = self.peers.get_mut(index) else {
             return;
         };
-        let Some(path) = peer.path else { return };
         let mark = peer
             .lanes
             .as_ref()
             .map_or(Mark::default(), |it| it.own_mark);
         let message = Greeting { asks, shards, mark }.encode();
-        let mut sealed = 0;
-        out.datagram(path, 0, sealed_len(message.len(), plaintext_max), |room| {
-            sealed = peer
-                .tunnel
-                .seal_into(&[&message], plaintext_max, room, tunnel_time(now))
-                .unwrap_or(0);
-            sealed
-        });
-        peer.sent_bytes += sealed as u64;
+        self.send_message(index, &message, plaintext_max, now, out);
     }
 
     /// Takes what a peer says of its shards.
@@ -290,12 +281,11 @@ impl Shard {
 
     /// Remembers flows that another shard gives.
     pub(super) fn take_flows(&mut self, given: GivenFlows, now: Now) {
-        let GivenFlows { flows, claims } = given;
-        self.claims.take(claims, now.monotonic);
-        if flows.is_empty() {
+        if given.is_empty() {
             return;
         }
-        for flow in flows {
+        self.claims.take(given.claims, now.monotonic);
+        for flow in given.flows {
             self.flows.insert(flow, now.monotonic);
         }
         self.counters.set_flows(&self.flows);

@@ -249,6 +249,32 @@ impl Shard {
         Ok(())
     }
 
+    /// Seals what this daemon itself says to a peer's, empty for a keepalive. Returns whether it left: there
+    /// was a path and a session.
+    pub(super) fn send_message(
+        &mut self,
+        index: PeerIndex,
+        message: &[u8],
+        plaintext_max: usize,
+        now: Now,
+        out: &mut impl Outbox,
+    ) -> bool {
+        let Some(peer) = self.peers.get_mut(index) else {
+            return false;
+        };
+        let Some(path) = peer.path else { return false };
+        let mut sealed = 0;
+        out.datagram(path, 0, sealed_len(message.len(), plaintext_max), |room| {
+            sealed = peer
+                .tunnel
+                .seal_into(&[message], plaintext_max, room, tunnel_time(now))
+                .unwrap_or(0);
+            sealed
+        });
+        peer.sent_bytes += sealed as u64;
+        sealed > 0
+    }
+
     /// Keeps a packet until there is a session.
     fn queue(&mut self, index: PeerIndex, packet: &[u8]) -> Result<(), DropReason> {
         let limits = &self.config.limits;

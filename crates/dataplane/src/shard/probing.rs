@@ -201,19 +201,7 @@ impl Shard {
         out: &mut impl Outbox,
     ) -> Result<Fate, DropReason> {
         let message = ProbeMessage::Answer { id, size }.encode();
-        let peer = self.peers.get_mut(index).expect("the caller found it");
-        let Some(path) = peer.path else {
-            return Ok(Fate::Consumed);
-        };
-        let mut sealed = 0;
-        out.datagram(path, 0, sealed_len(message.len(), usize::MAX), |room| {
-            sealed = peer
-                .tunnel
-                .seal_into(&[&message], usize::MAX, room, tunnel_time(now))
-                .unwrap_or(0);
-            sealed
-        });
-        peer.sent_bytes += sealed as u64;
+        self.send_message(index, &message, usize::MAX, now, out);
         Ok(Fate::Consumed)
     }
 

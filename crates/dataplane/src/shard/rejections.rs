@@ -11,12 +11,11 @@ use model::name::RuleId;
 use model::rule::Direction;
 use model::time::{Instant, Now};
 use policy::Verdict;
-use wireguard::sealed_len;
 
+use super::Shard;
 use super::inbound::Fate;
 use super::spreading::hand_opened_over;
 use super::verdicts::Denied;
-use super::{Shard, tunnel_time};
 use crate::claim::ClaimMessage;
 use crate::command::PeerKind;
 use crate::drops::DropReason;
@@ -58,7 +57,7 @@ impl Shard {
         if !peer.rejections.take(now.monotonic) || !self.rejections.take(now.monotonic) {
             return;
         }
-        let (Some(path), Some(table)) = (peer.path, &self.table) else {
+        let Some(table) = &self.table else {
             return;
         };
         let rule = match denied.verdict {
@@ -68,16 +67,7 @@ impl Shard {
         let rule = rule.map(|rule| (table.rule(rule).id.clone(), table.version()));
         let message = Rejection::new(headers, packet, rule).encode();
         let plaintext_max = peer.path_mtu.limit(false);
-        let mut sealed = 0;
-        out.datagram(path, 0, sealed_len(message.len(), plaintext_max), |room| {
-            sealed = peer
-                .tunnel
-                .seal_into(&[&message], plaintext_max, room, tunnel_time(now))
-                .unwrap_or(0);
-            sealed
-        });
-        peer.sent_bytes += sealed as u64;
-        if sealed > 0 {
+        if self.send_message(index, &message, plaintext_max, now, out) {
             self.counters.add_rejection();
         }
     }

@@ -2,9 +2,9 @@
 
 use model::map::PeerIndex;
 use model::time::Now;
-use wireguard::{Action, sealed_len};
+use wireguard::Action;
 
-use super::{Shard, tunnel_time};
+use super::Shard;
 use crate::drops::DropReason;
 use crate::event::Event;
 use crate::outbox::Outbox;
@@ -94,20 +94,7 @@ impl Shard {
     }
 
     fn send_keepalive(&mut self, index: PeerIndex, now: Now, out: &mut impl Outbox) {
-        let peer = self
-            .peers
-            .get_mut(index)
-            .expect("the caller found the peer");
-        let Some(path) = peer.path else { return };
-        let mut sealed = 0;
-        out.datagram(path, 0, sealed_len(0, 0), |room| {
-            sealed = peer
-                .tunnel
-                .seal_into(&[], 0, room, tunnel_time(now))
-                .unwrap_or(0);
-            sealed
-        });
-        peer.sent_bytes += sealed as u64;
+        self.send_message(index, &[], 0, now, out);
     }
 
     /// The peer did not answer for a minute and a half.

@@ -33,7 +33,7 @@ enum Standing {
     /// It may go on, as its sender claims.
     Claimed(Direction),
     /// It may go on when it is told who sends it.
-    Unclaimed(Direction),
+    Unclaimed(Direction, Verdict),
     /// It was allowed, and is not any more.
     Revoked(Direction, Verdict),
 }
@@ -150,8 +150,8 @@ impl Shard {
             Standing::Revoked(opened, verdict) => {
                 return Err(self.deny(headers, key, direction, opened, verdict, now));
             }
-            Standing::Unclaimed(opened) => {
-                return Err(self.bar_unclaimed(headers, key, direction, opened, now));
+            Standing::Unclaimed(opened, verdict) => {
+                return Err(self.bar_unclaimed(headers, key, direction, opened, verdict, now));
             }
             Standing::Allowed => Admitted::ByRules,
             Standing::Claimed(opened) => by_sender(key, opened),
@@ -183,7 +183,7 @@ impl Shard {
         let verdict = match self.ask_claim(key, (opened, direction), verdict, now) {
             None => verdict,
             Some(Claimed::Allowed) => return Standing::Claimed(opened),
-            Some(Claimed::Unknown) => return Standing::Unclaimed(opened),
+            Some(Claimed::Unknown) => return Standing::Unclaimed(opened, verdict),
             Some(Claimed::Denied(verdict)) => verdict,
         };
         self.flows.remove(key);
@@ -226,7 +226,7 @@ impl Shard {
                 return Err(self.deny(headers, key, direction, opened, verdict, now));
             }
             Some(Claimed::Unknown) => {
-                return Err(self.bar_unclaimed(headers, key, direction, opened, now));
+                return Err(self.bar_unclaimed(headers, key, direction, opened, verdict, now));
             }
             // Each of its packets is asked about: its sender may become another.
             Some(Claimed::Allowed) => {
@@ -265,13 +265,10 @@ impl Shard {
         key: FlowKey,
         direction: Direction,
         opened: Direction,
+        verdict: Verdict,
         now: Instant,
     ) -> Barred {
         if opened == Direction::Inbound && direction == opened {
-            let port = key.service_port(opened);
-            let table = self.table.as_ref();
-            let verdict = table.map(|it| it.decide(opened, key.peer(), key.ip_protocol, port));
-            let verdict = verdict.unwrap_or(Verdict::DenyByDefault);
             self.deny(headers, key, direction, opened, verdict, now);
         } else if opened == Direction::Outbound && direction == Direction::Inbound {
             self.ask_who_sends(key, now);
@@ -324,7 +321,7 @@ impl Shard {
         );
         match self.standing(&key, direction, now) {
             Standing::Allowed | Standing::Claimed(_) => Ok(()),
-            Standing::Unknown | Standing::Unclaimed(_) | Standing::Revoked(..) => {
+            Standing::Unknown | Standing::Unclaimed(..) | Standing::Revoked(..) => {
                 Err(DropReason::UnrelatedIcmp)
             }
         }
