@@ -8,6 +8,7 @@ mod datagram_batch;
 mod dead_source;
 mod departures;
 mod duty;
+mod floods;
 mod hand_over;
 mod loan;
 mod outbox;

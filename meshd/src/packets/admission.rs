@@ -20,6 +20,10 @@ use model::time::Instant;
 
 use self::arrivals::{Arrivals, Claims};
 use self::plan::{Family, Network, Plan, SESSIONS_MAX};
+use super::floods::{
+    CALM_LOOKS, EMPTIED_OFTEN, LOOK_INTERVAL, LOOK_INTERVAL_MAX, PART_MIN, REMEMBERED_PART,
+    is_flood,
+};
 use super::shares::{fair_level, part};
 use crate::drops::SocketDrops;
 use crate::linux::classic_bpf::{filter, unfilter};
@@ -27,24 +31,8 @@ use crate::linux::classic_bpf::{filter, unfilter};
 #[cfg(test)]
 mod tests;
 
-/// How often to look.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-/// What was dropped in a longer time than this says nothing of now.
-const LOOK_INTERVAL_MAX: Duration = Duration::from_millis(200);
-/// Looks without too much until all is as before.
-const CALM_LOOKS: u32 = 20;
-/// Fewer drops than this between two looks are a burst.
-const DROPS_MIN: u64 = 64;
-/// One in so many is what senders that heed losses cause, and needs nobody's help.
-const DROPPED_PART: u64 = 20;
-/// Nobody has less than this of what is asked for, so that whoever ends a flood is heard.
-const PART_MIN: f64 = 1.0 / 1024.0;
-/// What is left of a claim from one look to the next when nothing comes.
-const REMEMBERED_PART: f64 = 0.8;
 /// A network's claim that is forgotten: a fraction of a datagram in a second.
 const CLAIM_MIN: f64 = 1.0;
-/// Between two looks: nothing waited longer than a part of that time.
-const EMPTIED_OFTEN: u32 = 4;
 /// How often the log tells of floods.
 const NEWS_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -164,7 +152,7 @@ impl Admission {
         (self.dropped, self.looked_at) = (dropped, now);
         let flood = Flood {
             secs: elapsed.as_secs_f64(),
-            is_on: elapsed <= LOOK_INTERVAL_MAX && tally.is_flooded(dropped_since),
+            is_on: elapsed <= LOOK_INTERVAL_MAX && is_flood(dropped_since, tally.messages),
             // What came in stands for what found no room, too.
             factor: 1.0 + dropped_since as f64 / tally.messages.max(1) as f64,
         };
@@ -278,12 +266,6 @@ fn lift(socket: BorrowedFd<'_>, drops: &SocketDrops) {
     // It fails only where there is none.
     let _ = unfilter(socket);
     drops.set_shedding(false);
-}
-
-impl Tally {
-    fn is_flooded(&self, dropped: u64) -> bool {
-        dropped >= DROPS_MIN && dropped * DROPPED_PART >= self.messages + dropped
-    }
 }
 
 impl Sharing {

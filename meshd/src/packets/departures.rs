@@ -12,27 +12,15 @@ use std::time::Duration;
 
 use model::time::Instant;
 
+use super::floods::{
+    CALM_LOOKS, DROPS_MIN, EMPTIED_OFTEN, LOOK_INTERVAL, LOOK_INTERVAL_MAX, PART_MIN,
+    REMEMBERED_PART, is_flood,
+};
 use super::shares::{fair_level, part};
 
 #[cfg(test)]
 mod tests;
 
-/// How often to look.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-/// What was dropped in a longer time than this says nothing of now.
-const LOOK_INTERVAL_MAX: Duration = Duration::from_millis(200);
-/// Looks without too much until all is as before.
-const CALM_LOOKS: u32 = 20;
-/// Fewer drops than this between two looks are a burst.
-const DROPS_MIN: u64 = 64;
-/// One in so many is what senders that heed losses cause, and needs nobody's help.
-const DROPPED_PART: u64 = 20;
-/// Nobody has less than this of what is asked for, so that whoever ends a flood is heard.
-const PART_MIN: f64 = 1.0 / 1024.0;
-/// What is left of a claim from one look to the next when nothing is sent.
-const REMEMBERED_PART: f64 = 0.8;
-/// Between two looks: nothing waited longer than a part of that time.
-const EMPTIED_OFTEN: u32 = 4;
 /// The room is not thought less than this part of what left when the flood began: reading costs more
 /// than there is, and whoever sends little has no gain from fewer that leave.
 const ROOM_PART_MIN: f64 = 0.25;
@@ -223,7 +211,7 @@ impl Room {
 
 impl Tally {
     fn is_flooded(self, dropped: u64) -> bool {
-        self.overflows(dropped) && dropped * DROPPED_PART >= self.packets + dropped
+        self.overflows(dropped) && is_flood(dropped, self.packets)
     }
 
     /// Whether it is this queue's ring that had no room.
