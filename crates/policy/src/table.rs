@@ -412,10 +412,7 @@ impl<'b> Compiler<'b> {
             }
         }
         if concerns_us {
-            self.rules.push(RuleInfo {
-                id: rule.id.clone(),
-                source: rule.source.clone(),
-            });
+            self.rules.push(RuleInfo::of(rule));
             let named = placed.iter().map(|workload| workload.index);
             self.named.push(named.collect());
         }

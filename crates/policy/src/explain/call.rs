@@ -56,10 +56,7 @@ pub fn explain_call(bundle: &Bundle, call: &Call<'_>) -> RequestExplained {
     near_misses.truncate(super::Explained::NEAR_MISSES_MAX);
     RequestExplained {
         allowed: ruling.is_allowed(),
-        rule: ruling.rule().map(|rule| RuleInfo {
-            id: rule.id.clone(),
-            source: rule.source.clone(),
-        }),
+        rule: ruling.rule().map(RuleInfo::of),
         decision,
         near_misses,
     }

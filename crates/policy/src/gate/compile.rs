@@ -148,10 +148,7 @@ impl<'b> Compiler<'b> {
             effect,
             parts: self.parts(rule, effect),
             rule: GateRule {
-                info: RuleInfo {
-                    id: rule.id.clone(),
-                    source: rule.source.clone(),
-                },
+                info: RuleInfo::of(rule),
                 from_hosts,
                 from_workloads: named
                     .iter()
