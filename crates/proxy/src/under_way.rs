@@ -1,15 +1,17 @@
 //! A call between its begin and its end, at its source: what holds its place, ends it however it
 //! ends, and tells of it.
 
+mod passing;
+
 use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Poll, Waker, ready};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body as _;
 use model::ids::HostId;
 use model::time::{Instant, Now};
 use policy::RuleIndex;
@@ -20,7 +22,7 @@ use traffic::{
 };
 
 use crate::asking::{Asked, No, target};
-use crate::body::{BodyError, ProxyBody, StreamBody};
+use crate::body::{ProxyBody, StreamBody};
 use crate::fallback;
 use crate::grpc;
 use crate::marks::{Aim, CallId};
@@ -34,6 +36,9 @@ use crate::stages::{Milestone, Stage, Stages, Told};
 use crate::standing::Stand;
 use crate::upstreams::Called;
 use crate::worker::Worker;
+
+pub(crate) use passing::AnswerBody;
+use passing::Passing;
 
 /// A call under way. Dropped, it is over: the caller went away, unless it was said otherwise.
 pub(crate) struct UnderWay {
@@ -458,13 +463,7 @@ impl UnderWay {
                 .settings()
                 .timeouts
                 .idle_stream;
-            AnswerBody::Passing(Box::new(Passing {
-                body,
-                under_way: self,
-                patience,
-                has_passed: false,
-                timer: None,
-            }))
+            AnswerBody::Passing(Box::new(Passing::new(body, self, patience)))
         };
         Response::from_parts(head, body)
     }
@@ -578,111 +577,4 @@ impl Drop for UnderWay {
 /// Returns why the mesh answered, if it did.
 pub(crate) fn reason_of(headers: &HeaderMap) -> Option<Reason> {
     Reason::of_name(headers.get(crate::marks::REASON)?.as_bytes())
-}
-
-/// The body of an answer to a program of this host.
-pub(crate) enum AnswerBody {
-    /// Made here, all of it.
-    Own(Bytes),
-    /// On its way through.
-    Passing(Box<Passing>),
-}
-
-/// An answer on its way through.
-pub(crate) struct Passing {
-    body: ProxyBody,
-    under_way: Box<UnderWay>,
-    /// How long it may stand still.
-    patience: std::time::Duration,
-    has_passed: bool,
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl Passing {
-    fn poll_passing(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.under_way.stand.poll_cut(context) {
-            self.under_way.broke(Reason::CutByPolicy);
-            self.under_way.ending = Ending::Abandoned;
-            return Poll::Ready(Some(Err(BodyError::GivenUp("the policy has changed"))));
-        }
-        match Pin::new(&mut self.body).poll_frame(context) {
-            Poll::Ready(Some(Ok(frame))) => {
-                self.has_passed = true;
-                if let Some(data) = frame.data_ref() {
-                    self.under_way.answer_bytes += data.len() as u64;
-                } else if let Some(trailers) = frame.trailers_ref() {
-                    self.under_way.take_grpc_status(trailers);
-                }
-                if self.body.is_end_stream() {
-                    self.under_way.complete(None);
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Poll::Ready(Some(Err(error))) => {
-                self.under_way.broke(Reason::Broken);
-                Poll::Ready(Some(Err(error)))
-            }
-            Poll::Ready(None) => {
-                self.under_way.complete(None);
-                Poll::Ready(None)
-            }
-            Poll::Pending => {
-                ready!(self.poll_patience(context));
-                self.under_way.broke(Reason::Deadline);
-                Poll::Ready(Some(Err(BodyError::GivenUp(
-                    "the answer stood still for too long",
-                ))))
-            }
-        }
-    }
-
-    fn poll_patience(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let patience = self.patience;
-        let timer = self
-            .timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
-        loop {
-            ready!(timer.as_mut().poll(context));
-            if !std::mem::take(&mut self.has_passed) {
-                return Poll::Ready(());
-            }
-            // Something came meanwhile: it is waited for as long again.
-            timer.as_mut().reset(tokio::time::Instant::now() + patience);
-        }
-    }
-}
-
-impl Body for AnswerBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut *self {
-            Self::Own(bytes) => {
-                let bytes = std::mem::take(bytes);
-                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
-            }
-            Self::Passing(passing) => passing.poll_passing(context),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Own(bytes) => bytes.is_empty(),
-            Self::Passing(passing) => passing.body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Passing(passing) => passing.body.size_hint(),
-        }
-    }
 }
