@@ -94,10 +94,10 @@ fn rules(ruled: &Ruled<'_>, now: UnixTime) -> Vec<String> {
     let Ruled::Depends(rules) = ruled else {
         return Vec::new();
     };
-    let mut said: Vec<String> = rules.iter().map(|rule| sentence(rule, now)).collect();
-    if said.len() > RULES_MAX {
-        let more = said.len() - RULES_MAX;
-        said.truncate(RULES_MAX);
+    let told = rules.iter().take(RULES_MAX);
+    let mut said: Vec<String> = told.map(|rule| sentence(rule, now)).collect();
+    if rules.len() > RULES_MAX {
+        let more = rules.len() - RULES_MAX;
         said.push(format!("and {more} rules more"));
     }
     said
