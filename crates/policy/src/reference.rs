@@ -9,6 +9,7 @@
 //! asks, the time) closes there too: as an allow it matches no packet, as a deny every one that it
 //! may be about. Connections and requests are decided by [`decide_call`].
 
+use model::name::Name;
 use model::record::HostRecord;
 use model::rule::{Bundle, Rule, Selector, Service, Traffic, ip_protocol};
 
@@ -158,6 +159,17 @@ pub(crate) fn selects(
         }
         _ => selector.matches(host, bundle),
     }
+}
+
+/// Returns the service of a name that is called by an IP protocol. Of several with one name, which only
+/// a liar has, the first one counts.
+pub(crate) fn service_named<'b>(
+    bundle: &'b Bundle,
+    name: &Name,
+    ip_protocol: u8,
+) -> Option<&'b Service> {
+    let mut services = bundle.services.iter();
+    services.find(|it| it.name == *name && it.protocol.ip_protocol() == ip_protocol)
 }
 
 /// Returns what the bundle says of the service that a selector names; nothing for other selectors.

@@ -15,7 +15,7 @@ use model::time::UnixTime;
 use crate::call::Headers;
 use crate::explain::{explain, near_misses};
 use crate::partly_known::{Caller, Carries, KnownRequest, Moment, PartlyKnown};
-use crate::reference::{Effect, Flow, decide};
+use crate::reference::{Effect, Flow, decide, service_named};
 use crate::table::RuleInfo;
 
 mod callers;
@@ -135,10 +135,7 @@ fn service_of<'b>(bundle: &'b Bundle, asked: &Asked<'_>) -> Result<Option<&'b Se
     let Some(name) = &asked.facts.service else {
         return Ok(None);
     };
-    let mut services = bundle.services.iter();
-    // Of several with one name, which only a liar has, the first one counts.
-    let is_it = |it: &&Service| it.name == *name && it.protocol.ip_protocol() == asked.ip_protocol;
-    let service = services.find(is_it).filter(|it| it.port == asked.port);
+    let service = service_named(bundle, name, asked.ip_protocol).filter(|it| it.port == asked.port);
     let is_there = |service: &Service| {
         let mut endpoints = service.endpoints.iter();
         endpoints.any(|endpoint| endpoint.selects(asked.to))

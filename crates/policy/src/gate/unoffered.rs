@@ -7,7 +7,7 @@ use model::rule::{Rule, Selector, Service, Traffic, ip_protocol};
 use super::Gate;
 use crate::call::{Question, Target};
 use crate::reference::call::{KnownCall, Matching};
-use crate::reference::{Effect, Flow};
+use crate::reference::{Effect, Flow, service_named};
 
 impl Gate {
     /// Returns whether a call of a service would be allowed at any host that offers it, whoever that
@@ -17,11 +17,8 @@ impl Gate {
         let Target::Service(name) = question.target else {
             return false;
         };
-        let mut services = self.bundle.services.iter();
-        let is_it =
-            |it: &&Service| it.name == *name && it.protocol.ip_protocol() == ip_protocol::TCP;
-        let (Some(service), Some(from)) = (services.find(is_it), self.records.get(&question.from))
-        else {
+        let service = service_named(&self.bundle, name, ip_protocol::TCP);
+        let (Some(service), Some(from)) = (service, self.records.get(&question.from)) else {
             return false;
         };
         let believed = |name: &&Name| self.may_vouch(question.from, name);

@@ -7,7 +7,7 @@ use model::record::HostRecord;
 use model::rule::{Bundle, HttpMatch, PathPattern, Rule, Selector, Service, ip_protocol};
 use model::time::UnixTime;
 
-use super::{Effect, Flow, selects};
+use super::{Effect, Flow, selects, service_named};
 use crate::call::{RequestFacts, Ruling, Target};
 use crate::request_match::{matches_header, matches_host, matches_method};
 use crate::window::Window;
@@ -193,11 +193,9 @@ impl<'q> KnownCall<'q> {
     }
 }
 
-/// Returns the service of a name, if the host is an endpoint of it. Of several with one name, which
-/// only a liar has, the first one counts.
+/// Returns the service of a name, if the host is an endpoint of it.
 fn called<'b>(bundle: &'b Bundle, name: &Name, host: &HostRecord) -> Option<&'b Service> {
-    let mut described = bundle.services.iter().filter(|it| it.name == *name);
-    let service = described.find(|it| it.protocol.ip_protocol() == ip_protocol::TCP)?;
+    let service = service_named(bundle, name, ip_protocol::TCP)?;
     let mut endpoints = service.endpoints.iter();
     endpoints.any(|it| it.selects(host)).then_some(service)
 }

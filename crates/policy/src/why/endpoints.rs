@@ -2,11 +2,12 @@
 
 use model::question::Verdict;
 use model::record::HostRecord;
-use model::rule::{Bundle, Service, ip_protocol};
+use model::rule::{Bundle, ip_protocol};
 
 use super::steps::Steps;
 use super::{Answer, Asked, Detail, why_within};
 use crate::explain::some_of;
+use crate::reference::service_named;
 
 /// Endpoints that are asked about, of however many.
 const ENDPOINTS_MAX: usize = 32;
@@ -80,12 +81,10 @@ fn residents<'h>(
     asked: &Asked<'_>,
     endpoints: &[&'h HostRecord],
 ) -> (Vec<&'h HostRecord>, Option<String>) {
-    let is_called = |it: &&Service| {
-        asked.facts.service.as_ref() == Some(&it.name)
-            && it.protocol.ip_protocol() == ip_protocol::TCP
-            && asked.ip_protocol == ip_protocol::TCP
-    };
-    let service = bundle.services.iter().find(is_called);
+    let called = asked.facts.service.as_ref();
+    let service = called
+        .filter(|_| asked.ip_protocol == ip_protocol::TCP)
+        .and_then(|name| service_named(bundle, name, ip_protocol::TCP));
     let residency = service.map_or(&[][..], |service| &service.settings.residency);
     let is_resident = |host: &&&HostRecord| {
         let mut labels = residency.iter();
