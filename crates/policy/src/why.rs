@@ -58,7 +58,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// How many notes there are at most.
+    /// How many notes [`why`] gives at most; [`why_at_any`] adds up to four of its own.
     pub const NOTES_MAX: usize = 32;
 
     /// Returns it as programs tell it to each other.
