@@ -15,7 +15,7 @@ use model::time::UnixTime;
 use crate::call::Headers;
 use crate::explain::{explain, near_misses};
 use crate::partly_known::{Caller, Carries, KnownRequest, Moment, PartlyKnown};
-use crate::reference::{Effect, Flow, decide, service_named};
+use crate::reference::{Flow, decide, service_named};
 use crate::table::RuleInfo;
 
 mod callers;
@@ -23,7 +23,7 @@ mod endpoints;
 mod sentences;
 mod steps;
 
-use callers::{Ruled, ruled};
+use callers::{Concerning, Ruled, ruled};
 pub use endpoints::why_at_any;
 use steps::Steps;
 
@@ -101,8 +101,9 @@ fn why_within(bundle: &Bundle, asked: &Asked<'_>, steps: Steps, detail: Detail) 
         port: asked.port,
         bundle,
     };
-    let mut answer = if concerning(&flow).any(|(rule, _)| rule.needs_more_than_packets()) {
-        why_call(&flow, service, asked, steps, detail)
+    let rules = Concerning::of(&flow);
+    let mut answer = if rules.all().any(Rule::needs_more_than_packets) {
+        why_call(&flow, &rules, service, asked, steps, detail)
     } else {
         why_packets(&flow, detail)
     };
@@ -115,16 +116,6 @@ fn why_within(bundle: &Bundle, asked: &Asked<'_>, steps: Steps, detail: Detail) 
         answer.notes.push(format!("and {more} more"));
     }
     answer
-}
-
-/// Returns the rules about what is reached, whoever calls.
-fn concerning<'b>(flow: &Flow<'b>) -> impl Iterator<Item = (&'b Rule, Effect)> {
-    let bundle = flow.bundle;
-    let denies = bundle.deny.iter().map(|rule| (rule, Effect::Deny));
-    let allows = bundle.allow.iter().map(|rule| (rule, Effect::Allow));
-    let flow = *flow;
-    let all = denies.chain(allows);
-    all.filter(move |(rule, effect)| flow.matches_target(rule, *effect))
 }
 
 /// Returns the service that is called.
@@ -188,6 +179,7 @@ fn why_packets(flow: &Flow<'_>, detail: Detail) -> Answer {
 
 fn why_call(
     flow: &Flow<'_>,
+    rules: &Concerning<'_>,
     service: Option<&Service>,
     asked: &Asked<'_>,
     mut steps: Steps,
@@ -204,8 +196,8 @@ fn why_call(
         },
         forgets: false,
     };
-    let callers = callers(flow, asked);
-    let groups = ruled(&call, &callers, &mut steps);
+    let callers = callers(flow, rules, asked);
+    let groups = ruled(&call, rules, &callers, &mut steps);
     let verdicts: BTreeSet<Verdict> = groups.iter().map(|(_, ruled)| ruled.verdict()).collect();
     let verdict = match verdicts.len() {
         1 => verdicts.into_iter().next().unwrap_or(Verdict::Denied),
@@ -221,7 +213,7 @@ fn why_call(
     }
     let mut notes = sentences::notes(&groups, asked.now);
     if groups.iter().any(|(_, ruled)| *ruled == Ruled::TooMany) {
-        let rules = concerning(flow).count();
+        let rules = rules.all().count();
         notes.insert(
             0,
             format!(
@@ -288,10 +280,11 @@ impl Headers for CallFacts {
 }
 
 /// Returns who may call, as far as rules about what is called tell callers apart.
-fn callers<'q>(flow: &Flow<'q>, asked: &Asked<'q>) -> Vec<Caller<'q>> {
+fn callers<'q>(flow: &Flow<'q>, rules: &Concerning<'_>, asked: &Asked<'q>) -> Vec<Caller<'q>> {
     let has_sender = matches!(asked.ip_protocol, ip_protocol::TCP | ip_protocol::UDP);
-    let named: BTreeSet<&Name> = concerning(flow)
-        .flat_map(|(rule, _)| &rule.from)
+    let named: BTreeSet<&Name> = rules
+        .all()
+        .flat_map(|rule| &rule.from)
         .filter_map(|from| match from {
             Selector::Workload(name) => Some(name),
             _ => None,

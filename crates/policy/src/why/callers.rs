@@ -59,13 +59,13 @@ impl<'b> Ruled<'b> {
 }
 
 /// The rules about what is called, whoever calls.
-struct Concerning<'b> {
+pub(super) struct Concerning<'b> {
     deny: Vec<&'b Rule>,
     allow: Vec<&'b Rule>,
 }
 
 impl<'b> Concerning<'b> {
-    fn of(flow: &Flow<'b>) -> Self {
+    pub(super) fn of(flow: &Flow<'b>) -> Self {
         let about = |rules: &'b [Rule], effect| {
             let about = rules.iter().filter(|it| flow.matches_target(it, effect));
             about.collect()
@@ -76,14 +76,18 @@ impl<'b> Concerning<'b> {
         }
     }
 
+    /// Returns all of them, denies first.
+    pub(super) fn all(&self) -> impl Iterator<Item = &'b Rule> {
+        self.deny.iter().chain(&self.allow).copied()
+    }
+
     /// Returns how much there is to look at for one caller.
     fn size(&self) -> usize {
-        let rules = self.deny.iter().chain(&self.allow);
         let size = |rule: &Rule| {
             let entries = rule.http.iter();
             1 + entries.map(|entry| 1 + entry.headers.len()).sum::<usize>()
         };
-        rules.map(|rule| size(rule)).sum()
+        self.all().map(size).sum()
     }
 }
 
@@ -95,13 +99,13 @@ fn conditions(rules: &[Perhaps<'_>]) -> usize {
 /// Decides for each caller, and puts those together of whom the same is to be said: first those who may.
 pub(super) fn ruled<'q, 'b>(
     call: &PartlyKnown<'b>,
+    rules: &Concerning<'b>,
     callers: &[Caller<'q>],
     steps: &mut Steps,
 ) -> Vec<Group<'q, 'b>>
 where
     'q: 'b,
 {
-    let rules = Concerning::of(&call.flow);
     if !steps.take(callers.len(), rules.size()) {
         return vec![(callers.to_vec(), Ruled::TooMany)];
     }
@@ -111,7 +115,7 @@ where
             caller: *caller,
             ..*call
         };
-        let mut ruled = rule_for(&call, &rules, steps);
+        let mut ruled = rule_for(&call, rules, steps);
         if !steps.take(groups.len(), ruled.size()) {
             ruled = Ruled::TooMany;
         }
