@@ -14,8 +14,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use model::ids::HostId;
-use model::time::{Instant, Now};
-use policy::RuleIndex;
+use model::time::{Instant, Now, UnixTime};
+use policy::{Gate, RuleIndex};
 use tokio::time::{Sleep, sleep_until};
 use traffic::{
     Admission, Call, CallShape, Choice, Ending, GiveUp, May, Next, NoneReady, Outcome, Overflow,
@@ -243,11 +243,7 @@ impl UnderWay {
         }
         let (snapshot, at) = (Arc::clone(&self.snapshot), self.worker.now().unix);
         self.polled(|stand, upstream, call, waker, now| {
-            let may = |host| {
-                let decided =
-                    stand.with_asked(|asked| asked.decide_for(host, &snapshot.gate, headers, at));
-                decided.is_ok()
-            };
+            let may = allowed(stand, &snapshot.gate, headers, at);
             upstream.poll_pick_among(call, Some(&may), waker, now)
         })
         .await
@@ -364,16 +360,8 @@ impl UnderWay {
     /// Returns until when the attempt may go on whose time is up, because no other could follow now.
     pub(crate) fn go_on(&self, headers: Option<&HeaderMap>) -> Option<Instant> {
         let now = self.worker.now();
-        let may = |host| {
-            let gate = &self.snapshot.gate;
-            let decided = |asked: &Asked| asked.decide_for(host, gate, headers, now.unix).is_ok();
-            self.stand.with_asked(decided)
-        };
-        let may: Option<May<'_>> = if self.is_one_for_all {
-            None
-        } else {
-            Some(&may)
-        };
+        let may = allowed(&self.stand, &self.snapshot.gate, headers, now.unix);
+        let may = (!self.is_one_for_all).then_some(&may as May<'_>);
         let mut upstream = self.called.upstream.borrow_mut();
         upstream.go_on(self.call(), self.can_repeat(), may, now.monotonic)
     }
@@ -489,6 +477,19 @@ impl Drop for UnderWay {
             .upstream
             .borrow_mut()
             .end(call, self.ending, now);
+    }
+}
+
+/// Returns what says of an endpoint whether the policy lets a call go to it.
+fn allowed(
+    stand: &Stand,
+    gate: &Arc<Gate>,
+    headers: Option<&HeaderMap>,
+    at: UnixTime,
+) -> impl Fn(HostId) -> bool {
+    move |host| {
+        let decided = stand.with_asked(|asked| asked.decide_for(host, gate, headers, at));
+        decided.is_ok()
     }
 }
 
