@@ -23,7 +23,7 @@ mod endpoints;
 mod sentences;
 mod steps;
 
-use callers::{Concerning, Ruled, ruled};
+use callers::{Concerning, Group, Ruled, ruled};
 pub use endpoints::why_at_any;
 use steps::Steps;
 
@@ -85,7 +85,7 @@ pub fn why(bundle: &Bundle, asked: &Asked<'_>) -> Answer {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Detail {
     All,
-    /// All but which rules come close.
+    /// What is decided, by which rule or depending on what: no notes.
     Decision,
 }
 
@@ -107,6 +107,9 @@ fn why_within(bundle: &Bundle, asked: &Asked<'_>, steps: Steps, detail: Detail) 
     } else {
         why_packets(&flow, detail)
     };
+    if detail == Detail::Decision {
+        return answer;
+    }
     answer
         .notes
         .extend(what_does_not_count(bundle, service, asked));
@@ -211,26 +214,10 @@ fn why_call(
         depends_on.extend(is_of_caller.then(|| "which workload calls".to_owned()));
         depends_on.extend(sentences::depends_on(groups.iter().map(|(_, ruled)| ruled)));
     }
-    let mut notes = sentences::notes(&groups, asked.now);
-    if groups.iter().any(|(_, ruled)| *ruled == Ruled::TooMany) {
-        let rules = rules.all().count();
-        notes.insert(
-            0,
-            format!(
-                "{rules} rules are about it, too many to tell: say more of the call, as its workload, method or path"
-            ),
-        );
-    }
-    if verdict == Verdict::Denied && detail == Detail::All {
-        let caller = match callers[..] {
-            [caller] => caller,
-            _ => Caller::Anybody,
-        };
-        let by_rule = groups
-            .iter()
-            .all(|(_, it)| matches!(it, Ruled::Denied(Some(_))));
-        notes.extend(near_misses(&PartlyKnown { caller, ..call }, by_rule));
-    }
+    let notes = match detail {
+        Detail::All => notes_of_call(&call, rules, &groups, asked.now),
+        Detail::Decision => Vec::new(),
+    };
     let rule = groups.iter().find_map(|(_, ruled)| ruled.rule());
     Answer {
         verdict,
@@ -240,6 +227,38 @@ fn why_call(
         depends_on,
         notes,
     }
+}
+
+/// Says who may, by which rules, and what comes close where nobody may.
+fn notes_of_call(
+    call: &PartlyKnown<'_>,
+    rules: &Concerning<'_>,
+    groups: &[Group<'_, '_>],
+    now: UnixTime,
+) -> Vec<String> {
+    let mut notes = sentences::notes(groups, now);
+    if groups.iter().any(|(_, ruled)| *ruled == Ruled::TooMany) {
+        let rules = rules.all().count();
+        notes.insert(
+            0,
+            format!(
+                "{rules} rules are about it, too many to tell: say more of the call, as its workload, method or path"
+            ),
+        );
+    }
+    let mut verdicts = groups.iter().map(|(_, ruled)| ruled.verdict());
+    if verdicts.all(|verdict| verdict == Verdict::Denied) {
+        let mut callers = groups.iter().flat_map(|(callers, _)| callers);
+        let caller = match (callers.next(), callers.next()) {
+            (Some(only), None) => *only,
+            _ => Caller::Anybody,
+        };
+        let by_rule = groups
+            .iter()
+            .all(|(_, it)| matches!(it, Ruled::Denied(Some(_))));
+        notes.extend(near_misses(&PartlyKnown { caller, ..*call }, by_rule));
+    }
+    notes
 }
 
 /// Returns what may be carried there, with what is known of it.
