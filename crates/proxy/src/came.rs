@@ -111,8 +111,7 @@ pub(crate) const fn outcome_of_reason(reason: Reason) -> Outcome {
         Reason::NotOffered
         | Reason::NoEndpoint
         | Reason::Unreachable
-        | Reason::ConnectionRefused
-        | Reason::Stopping => Outcome::Failed(Failure::Connect),
+        | Reason::ConnectionRefused => Outcome::Failed(Failure::Connect),
         Reason::Overflow => Outcome::Failed(Failure::Shed),
         Reason::Broken => Outcome::Failed(Failure::Broken),
         Reason::Deadline => Outcome::Failed(Failure::Timeout),

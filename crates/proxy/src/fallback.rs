@@ -19,7 +19,6 @@ impl Reason {
                 | Self::Unreachable
                 | Self::ConnectionRefused
                 | Self::NotOffered
-                | Self::Stopping
         )
     }
 }

@@ -41,15 +41,13 @@ pub enum Reason {
     ProtocolMismatch,
     /// No answer in time.
     Deadline,
-    /// The proxy is being stopped.
-    Stopping,
     /// The policy has changed since, and does not allow it any more.
     CutByPolicy,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 16] = [
         Self::Denied,
         Self::UnknownWorkload,
         Self::ClaimRefused,
@@ -65,7 +63,6 @@ impl Reason {
         Self::Broken,
         Self::ProtocolMismatch,
         Self::Deadline,
-        Self::Stopping,
         Self::CutByPolicy,
     ];
 
@@ -87,7 +84,6 @@ impl Reason {
             Self::Broken => "broken",
             Self::ProtocolMismatch => "protocol-mismatch",
             Self::Deadline => "deadline",
-            Self::Stopping => "stopping",
             Self::CutByPolicy => "cut-by-policy",
         }
     }
@@ -119,8 +115,7 @@ impl Reason {
             | Self::NoEndpoint
             | Self::Overflow
             | Self::Unreachable
-            | Self::ConnectionRefused
-            | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::ConnectionRefused => StatusCode::SERVICE_UNAVAILABLE,
             Self::Broken | Self::ProtocolMismatch => StatusCode::BAD_GATEWAY,
             Self::Deadline => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -159,7 +154,6 @@ impl Reason {
                 "the program at the endpoint does not speak the protocol of the call"
             }
             Self::Deadline => "the endpoint did not answer in time",
-            Self::Stopping => "the proxy is being stopped",
             Self::CutByPolicy => "the policy has changed and does not allow this call any more",
         }
     }
@@ -182,7 +176,7 @@ impl Reason {
         headers.insert(marks::CALL, call.header());
         match self {
             // What follows on the connection cannot be trusted to be where it seems.
-            Self::BadRequest | Self::RequestStalled | Self::Stopping if !is_grpc => {
+            Self::BadRequest | Self::RequestStalled if !is_grpc => {
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Self::Overflow if !is_grpc => {
